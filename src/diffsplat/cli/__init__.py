@@ -1,0 +1,1 @@
+"""The diffsplat command line."""

@@ -1,0 +1,32 @@
+"""Rotations, rays and orbits."""
+
+from diffsplat.geometry.orbits import (
+    RING_AZIMUTHS_DEG,
+    TEXT_ELEVATION_DEG,
+    elevation_deg,
+    look_at,
+    normals_to_first_view,
+    orbit_cameras,
+    orbit_positions,
+    ring_cameras,
+    turntable_cameras,
+)
+from diffsplat.geometry.rays import plucker_rays, ray_directions
+from diffsplat.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix, rotation_onto
+
+__all__ = [
+    "RING_AZIMUTHS_DEG",
+    "TEXT_ELEVATION_DEG",
+    "elevation_deg",
+    "look_at",
+    "matrix_to_quaternion",
+    "normals_to_first_view",
+    "orbit_cameras",
+    "orbit_positions",
+    "plucker_rays",
+    "quaternion_to_matrix",
+    "ray_directions",
+    "ring_cameras",
+    "rotation_onto",
+    "turntable_cameras",
+]

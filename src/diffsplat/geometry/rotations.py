@@ -1,0 +1,57 @@
+"""Rotation matrices and quaternions ``w x y z``."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffsplat.core import checks
+
+
+def quaternion_to_matrix(quats: Tensor) -> Tensor:
+    """``[*B, 3, 3]`` rotation matrices of ``[*B, 4]`` quaternions ``w x y z``, normalised first."""
+    checks.require_shape("quaternion_to_matrix", "quats", quats, (4,))
+    w, x, y, z = functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def matrix_to_quaternion(matrices: Tensor) -> Tensor:
+    """``[*B, 4]`` unit quaternions ``w x y z`` with ``w >= 0`` of ``[*B, 3, 3]`` rotation matrices.
+
+    Of the four ways to recover a quaternion from the matrix entries, the one that divides by the largest
+    component is taken (Shepperd, "Quaternion from rotation matrix", 1978).
+    """
+    checks.require_shape("matrix_to_quaternion", "matrices", matrices, (3, 3))
+    m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrices.flatten(-2).unbind(-1)
+    # Row k is the quaternion times four times its own k-th component.
+    candidates = torch.stack(
+        [
+            torch.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], dim=-1),
+            torch.stack([m21 - m12, 1 + m00 - m11 - m22, m10 + m01, m02 + m20], dim=-1),
+            torch.stack([m02 - m20, m10 + m01, 1 - m00 + m11 - m22, m21 + m12], dim=-1),
+            torch.stack([m10 - m01, m02 + m20, m21 + m12, 1 - m00 - m11 + m22], dim=-1),
+        ],
+        dim=-2,
+    )
+    best = torch.diagonal(candidates, dim1=-2, dim2=-1).argmax(dim=-1)
+    index = best[..., None, None].expand(*best.shape, 1, 4)
+    quats = functional.normalize(candidates.gather(-2, index).squeeze(-2), dim=-1)
+    return torch.where(quats[..., :1] < 0, -quats, quats)
+
+
+def rotation_onto(directions: Tensor) -> Tensor:
+    """``[*B, 4]`` shortest rotations ``w x y z`` that turn +Z onto unit ``directions [*B, 3]``.
+
+    At -Z, where every half turn about a horizontal axis is shortest, the turn about +X is returned.
+    """
+    checks.require_shape("rotation_onto", "directions", directions, (3,))
+    x, y, z = directions.unbind(-1)
+    opposite = z < -1 + 1e-6
+    quats = torch.stack([1 + z, -y, x, torch.zeros_like(z)], dim=-1)
+    half_turn = torch.zeros_like(quats)
+    half_turn[..., 1] = 1
+    return functional.normalize(torch.where(opposite.unsqueeze(-1), half_turn, quats), dim=-1)

@@ -1,0 +1,1 @@
+"""One trainer and its stages."""
