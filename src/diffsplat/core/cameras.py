@@ -160,7 +160,8 @@ class Cameras:
         ``i / (W - 1)``, as the released weights expect.
         """
         axes = [
-            _pixel_axis(size, grid, dtype=self.dtype, device=self.device) for size in (self.width, self.height)
+            _pixel_axis(size, grid, dtype=self.dtype, device=self.device)
+            for size in (self.width, self.height)
         ]
         x, y = torch.meshgrid(axes[0], axes[1], indexing="xy")
         return torch.stack([x, y], dim=-1)

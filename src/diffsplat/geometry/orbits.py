@@ -41,7 +41,9 @@ def look_at(positions: Tensor, target: Tensor | None = None) -> Tensor:
     vertical = forward[..., 1:2].abs() > 1 - 1e-6
     ahead = torch.zeros_like(forward)
     ahead[..., 2] = torch.where(forward[..., 1] < 0, -1.0, 1.0)
-    right = functional.normalize(torch.linalg.cross(forward, torch.where(vertical, ahead, up), dim=-1), dim=-1)
+    right = functional.normalize(
+        torch.linalg.cross(forward, torch.where(vertical, ahead, up), dim=-1), dim=-1
+    )
     down = torch.linalg.cross(forward, right, dim=-1)
     rotation = torch.stack([right, down, forward], dim=-1)
     pose = torch.zeros(*positions.shape[:-1], 4, 4, dtype=positions.dtype, device=positions.device)
@@ -55,7 +57,9 @@ def orbit_positions(azimuths_deg: Tensor, elevations_deg: Tensor, radius: float 
     """``[*B, 3]`` points on a sphere: azimuth 0 is +Z, 90 is +X; a positive elevation is above the horizon."""
     azimuth, elevation = torch.deg2rad(azimuths_deg), torch.deg2rad(elevations_deg)
     flat = torch.cos(elevation)
-    directions = torch.stack([flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], dim=-1)
+    directions = torch.stack(
+        [flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], dim=-1
+    )
     return directions * (radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius)
 
 
@@ -90,7 +94,9 @@ def orbit_cameras(
     return Cameras(camera_to_world=poses, intrinsics=intrinsics, width=width, height=height)
 
 
-def ring_cameras(elevation_deg: float = TEXT_ELEVATION_DEG, *, size: int, radius: float = DEFAULT_RADIUS) -> Cameras:
+def ring_cameras(
+    elevation_deg: float = TEXT_ELEVATION_DEG, *, size: int, radius: float = DEFAULT_RADIUS
+) -> Cameras:
     """The four generation views: azimuths 0, 90, 180, 270 at one elevation (degrees above the horizon)."""
     return orbit_cameras(RING_AZIMUTHS_DEG, elevation_deg, radius=radius, width=size, height=size)
 
