@@ -80,7 +80,7 @@ def test_ssim_has_a_gradient_towards_the_reference():
     image.requires_grad_(True)
     before = ssim(image, reference)
     (gradient,) = torch.autograd.grad(before, image)
-    assert float(ssim((image + 0.5 * gradient).detach(), reference)) > float(before)
+    assert float(ssim((image + 0.5 * gradient).detach(), reference)) > float(before.detach())
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])

@@ -35,9 +35,9 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
     """Structural similarity, the mean over channels and over all windows that lie inside the image.
 
-    Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity",
-    IEEE TIP 13(4), 2004, equation 13 and section III.C: a Gaussian window of 11 x 11 pixels with a deviation of
-    1.5, K1 = 0.01, K2 = 0.03, for a dynamic range of 1.
+    Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural
+    similarity", IEEE TIP 13(4), 2004, equation 13 and section III.C: a Gaussian window of 11 x 11 pixels with
+    a deviation of 1.5, K1 = 0.01, K2 = 0.03, for a dynamic range of 1.
 
     Args:
         image: ``[..., 3, H, W]`` colours 0..1, at least 11 x 11 pixels.
