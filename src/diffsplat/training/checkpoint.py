@@ -1,0 +1,130 @@
+"""Checkpoints: a folder of safetensors and one JSON, complete or not there.
+
+``checkpoints/step-00001200/`` holds one ``<group>.safetensors`` for each group of tensors and ``state.json``
+with the counters and a CRC-32 of every other file.
+"""
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Groups = Mapping[str, Mapping[str, Tensor]]
+_PREFIX = "step-"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run continues from.
+
+    Args:
+        step: finished steps.
+        groups: tensors on the CPU by group and name.
+        counters: the rest of the state, JSON values.
+    """
+
+    step: int
+    groups: dict[str, dict[str, Tensor]]
+    counters: dict[str, Any]
+
+
+class BrokenCheckpointError(ValueError):
+    """A checkpoint folder that is incomplete or damaged."""
+
+
+def save_checkpoint(root: Path, step: int, groups: Groups, counters: Mapping[str, Any], keep: int) -> Path:
+    """Write a checkpoint under ``root``, then remove all but the newest ``keep`` and any of a later step.
+
+    Nothing appears under the final name before every byte is on disk.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(stale)
+    folder = root / f"{_UNFINISHED}{step:08d}"
+    folder.mkdir()
+    checks: dict[str, int] = {}
+    for group, tensors in groups.items():
+        path = folder / f"{group}.safetensors"
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+        checks[path.name] = _crc(path)
+    state = folder / "state.json"
+    state.write_text(json.dumps({"step": step, "files": checks, "counters": dict(counters)}, indent=1))
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
+    target = root / f"{_PREFIX}{step:08d}"
+    for abandoned in list_checkpoints(root):
+        if abandoned.name >= target.name:
+            shutil.rmtree(abandoned)
+    folder.rename(target)
+    _flush(root)
+    for old in list_checkpoints(root)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Checkpoint folders under ``root``, oldest first."""
+    return sorted(path for path in root.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        BrokenCheckpointError: for a folder that is incomplete or damaged.
+    """
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, crc in state["files"].items():
+            if _crc(folder / name) != crc:
+                raise BrokenCheckpointError(f"{folder / name} does not have the contents it was written with")
+            groups[Path(name).stem] = load_file(folder / name)
+        return Checkpoint(int(state["step"]), groups, dict(state["counters"]))
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError) as error:
+        raise BrokenCheckpointError(f"{folder} is no complete checkpoint: {error}") from error
+
+
+def newest_checkpoint(root: Path) -> Checkpoint | None:
+    """The newest whole checkpoint under ``root``; broken ones are passed over with a warning.
+
+    Raises:
+        BrokenCheckpointError: when there are checkpoints and all are broken.
+    """
+    folders = list_checkpoints(root)
+    for folder in reversed(folders):
+        try:
+            return load_checkpoint(folder)
+        except BrokenCheckpointError as error:
+            logger.warning("%s; trying the one before", error)
+    if folders:
+        raise BrokenCheckpointError(f"every checkpoint in {root} is broken; remove the folder to start anew")
+    return None
+
+
+def _crc(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

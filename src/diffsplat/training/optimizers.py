@@ -1,0 +1,113 @@
+"""Optimisers of one network, and the learning rate as a function of the step."""
+
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+
+from diffsplat.training.config import OptimConfig
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """Learning rate of step ``step`` (from 0) of ``steps``: linear warm-up, then cosine or constant."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    match config.schedule:
+        case "constant":
+            return config.lr
+        case "cosine":
+            done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+            return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + cos(pi * done)))
+
+
+def split_parameters(network: nn.Module, config: OptimConfig) -> dict[str, dict[str, nn.Parameter]]:
+    """Trainable parameters by treatment and name: ``muon``, ``decay``, ``plain`` (without weight decay)."""
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "decay": {}, "plain": {}}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        hidden = (
+            parameter.ndim == 2
+            and id(parameter) not in embeddings
+            and not any(part in name for part in config.muon_exclude)
+        )
+        if config.name == "muon" and hidden:
+            groups["muon"][name] = parameter
+        else:
+            groups["decay" if parameter.ndim >= 2 else "plain"][name] = parameter
+    return groups
+
+
+class Optimizers:
+    """One or two stock optimisers that share a learning rate; state goes in and out as named tensors."""
+
+    def __init__(self, network: nn.Module, config: OptimConfig) -> None:
+        groups = split_parameters(network, config)
+        self._members: list[torch.optim.Optimizer] = []
+        self._names: list[list[str]] = []
+        adamw = [
+            {"params": list(groups[key].values()), "weight_decay": decay}
+            for key, decay in (("decay", config.weight_decay), ("plain", 0.0))
+            if groups[key]
+        ]
+        if adamw:
+            self._members.append(torch.optim.AdamW(adamw, lr=config.lr, betas=config.betas, fused=True))
+            self._names.append([*groups["decay"], *groups["plain"]])
+        if groups["muon"]:
+            self._members.append(_muon(list(groups["muon"].values()), config))
+            self._names.append(list(groups["muon"]))
+        if not self._members:
+            raise ValueError("the stage has no trainable parameters, expected at least one")
+        self.parameters = [p for m in self._members for group in m.param_groups for p in group["params"]]
+
+    def step(self, lr: float) -> None:
+        """Update the parameters from their gradients."""
+        for member in self._members:
+            for group in member.param_groups:
+                group["lr"] = lr
+            member.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for member in self._members:
+            member.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """All state as ``parameter name|entry``."""
+        tensors: dict[str, Tensor] = {}
+        for member, names in zip(self._members, self._names, strict=True):
+            for index, entries in member.state_dict()["state"].items():
+                for entry, value in entries.items():
+                    tensors[f"{names[index]}|{entry}"] = value
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state` gave.
+
+        Raises:
+            ValueError: when a tensor belongs to no parameter of this optimiser.
+        """
+        by_name: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition("|")
+            by_name.setdefault(name, {})[entry] = value
+        unknown = set(by_name) - {name for names in self._names for name in names}
+        if unknown:
+            raise ValueError(f"the checkpoint has optimiser state of {min(unknown)}, which the stage lacks")
+        for member, names in zip(self._members, self._names, strict=True):
+            state = member.state_dict()
+            state["state"] = {i: by_name[name] for i, name in enumerate(names) if name in by_name}
+            member.load_state_dict(state)
+
+
+def _muon(parameters: list[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"optim.name is muon, which torch {torch.__version__} lacks, expected torch >= 2.9")
+    return torch.optim.Muon(
+        parameters,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )

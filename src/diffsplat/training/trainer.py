@@ -1,0 +1,430 @@
+"""The training loop: every stage goes through it, none changes it."""
+
+import json
+import logging
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from diffsplat.io.files import atomic_path
+from diffsplat.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from diffsplat.training.config import TrainerConfig
+from diffsplat.training.ema import Ema
+from diffsplat.training.optimizers import Optimizers, learning_rate
+from diffsplat.training.prefetch import Prefetcher
+from diffsplat.training.stages.base import BatchSource, Losses, Stage
+from diffsplat.training.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["finished", "out_of_time", "interrupted"]
+MAX_SKIPPED = 20
+
+
+class DivergedError(RuntimeError):
+    """The loss or its gradients stayed infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        status: ``out_of_time`` and ``interrupted`` left a checkpoint that the next run continues from.
+        step: finished steps.
+        figures: scalars of the last evaluation in this process.
+        weights: folder with the averaged weights; of an earlier stop, or absent, after ``interrupted``.
+    """
+
+    status: Status
+    step: int
+    figures: dict[str, float]
+    weights: Path
+
+
+@dataclass
+class _Progress:
+    """Counters that a checkpoint holds besides tensors."""
+
+    step: int = 0
+    skipped_in_row: int = 0
+    skipped: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    window: dict[str, float] = field(default_factory=dict)
+    window_count: int = 0
+
+
+class StopSignals:
+    """Turns the first SIGINT or SIGTERM into :attr:`received`; the second acts as it always did."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _receive(self, *_: object) -> None:
+        self.received = True
+        self.__exit__()
+        logger.warning("stopping after this step; a second signal stops at once")
+
+
+class Trainer:
+    """Fits a stage to a source of batches.
+
+    Training continues from the newest checkpoint in ``config.out``. Every step seeds torch from the seed and
+    its own number and asks the source for the batch of that number, so a continued run repeats an
+    uninterrupted one: on the CPU in fp32 bit for bit. ``source.batch`` runs in a thread ahead of its step, so
+    it must draw from its own generators, never from torch's global one.
+
+    Args:
+        stage: networks and loss.
+        source: batches by number.
+        config: the run.
+        record: what to save as ``config.json``; the trainer's configuration when absent.
+
+    Raises:
+        ValueError: for a stage without trainable parameters, or a device that is not there.
+    """
+
+    def __init__(
+        self, stage: Stage, source: BatchSource[Any], config: TrainerConfig, *, record: Any = None
+    ) -> None:
+        self.config = config
+        self._record = config if record is None else record
+        self._accelerator = _accelerator(config)
+        self._device = self._accelerator.device
+        self._source = source
+        self._stage = stage.to(self._device)
+        network = stage.trainable()
+        if config.compile:
+            network.compile()
+        self._optimizers = Optimizers(network, config.optim)
+        parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        persistent = network.state_dict().keys()
+        self._weights = {**parameters, **{n: b for n, b in network.named_buffers() if n in persistent}}
+        self._ema = Ema(parameters, config.ema)
+        self._progress = _Progress()
+        self._evaluation: list[Any] | None = None
+        self._figures: dict[str, float] = {}
+        several = self._accelerator.num_processes > 1
+        self._model = self._accelerator.prepare_model(stage, device_placement=False) if several else stage
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.config.out / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """Folder that the averaged weights are written to."""
+        return self.config.out / "weights"
+
+    def run(self) -> Outcome:
+        """Train from the newest checkpoint to the last step, the time budget, or a signal.
+
+        Raises:
+            DivergedError: after 20 steps in a row without a finite loss and gradient.
+            ValueError: when the checkpoint belongs to another stage.
+        """
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        found = newest_checkpoint(self.checkpoints)
+        if found is not None:
+            self._restore(found)
+        if self._progress.step >= self.config.steps and self.weights.is_dir():
+            return Outcome("finished", self._progress.step, {}, self.weights)
+        if self._accelerator.is_main_process:
+            _write_record(self.config.out / "config.json", self._record)
+        with StopSignals() as signals, self._tracker() as tracker:
+            status = self._loop(signals, tracker)
+            if status == "finished":
+                self._evaluate_at(self._progress.step, tracker)
+            self._save(tracker)
+        if status != "interrupted":
+            self.save_weights()
+        return Outcome(status, self._progress.step, self._figures, self.weights)
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Figures of the averaged weights over the source's evaluation batches, and pictures of the first."""
+        if self._evaluation is None:
+            self._evaluation = list(self._source.evaluation())
+        sums: dict[str, float] = {}
+        images: dict[str, Tensor] = {}
+        self._stage.eval()
+        with self._ema.swapped(), torch.no_grad():
+            for index, batch in enumerate(self._evaluation):
+                _seed(self.config.seed, index)
+                with self._autocast():
+                    report = self._stage.evaluate(_to_device(batch, self._device))
+                for name, value in report.scalars.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+                images = images or report.images
+        self._train_mode()
+        count = max(1, len(self._evaluation))
+        return {name: value / count for name, value in sums.items()}, images
+
+    def save_weights(self) -> None:
+        """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
+        if not self._accelerator.is_main_process:
+            return
+        temporary = self.weights.with_name(".unfinished-weights")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        with self._ema.swapped():
+            self._stage.save_pretrained(temporary)
+        if self.weights.exists():
+            shutil.rmtree(self.weights)
+        temporary.rename(self.weights)
+
+    def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
+        config, progress = self.config, self._progress
+        accelerator = self._accelerator
+        started = saved = time.monotonic()
+        before = progress.seconds
+        self._train_mode()
+
+        def load(index: int) -> Any:
+            return self._source.batch(index * accelerator.num_processes + accelerator.process_index)
+
+        first, last = progress.step * config.accumulation, config.steps * config.accumulation
+        with Prefetcher(load, first, last, config.prefetch) as batches:
+            while progress.step < config.steps:
+                late = (
+                    config.max_minutes is not None and time.monotonic() - started >= 60 * config.max_minutes
+                )
+                stop = self._agree(signals.received, late)
+                if stop is not None:
+                    return stop
+                self._step(batches, tracker)
+                now = time.monotonic()
+                progress.seconds = before + now - started
+                if (
+                    config.evaluate_every
+                    and progress.step % config.evaluate_every == 0
+                    and progress.step < config.steps
+                ):
+                    self._evaluate_at(progress.step, tracker)
+                if now - saved >= 60 * config.checkpoint_minutes and progress.step < config.steps:
+                    self._save(tracker)
+                    saved = time.monotonic()
+        return "finished"
+
+    def _step(self, batches: Prefetcher[Any], tracker: Tracker) -> None:
+        config, progress = self.config, self._progress
+        started = time.monotonic()
+        lr = learning_rate(config.optim, progress.step, config.steps)
+        values, samples = self._gradients(batches)
+        progress.step += 1
+        progress.samples += samples
+        if all(math.isfinite(values[name]) for name in ("loss", "gradient_norm")):
+            norm = torch.tensor(values["gradient_norm"], device=self._device)
+            clip_grads_with_norm_(self._optimizers.parameters, config.optim.clip_norm, norm)
+            self._optimizers.step(lr)
+            self._ema.update()
+            progress.skipped_in_row = 0
+            for name, value in values.items():
+                progress.window[name] = progress.window.get(name, 0.0) + value
+            progress.window["step_seconds"] = (
+                progress.window.get("step_seconds", 0.0) + time.monotonic() - started
+            )
+            progress.window["batch_size"] = progress.window.get("batch_size", 0.0) + samples
+            progress.window_count += 1
+        else:
+            self._skip(values)
+        self._optimizers.zero_grad()
+        tracker.advance()
+        if progress.step % config.log_every == 0 or progress.step == config.steps:
+            self._log_window(lr, tracker)
+
+    def _gradients(self, batches: Prefetcher[Any]) -> tuple[dict[str, float], int]:
+        """Gradients of one step; its scalars, averaged over batches and processes, and its samples."""
+        accumulation = self.config.accumulation
+        accelerator = self._accelerator
+        sums: dict[str, Tensor] = {}
+        samples = 0
+        for part in range(accumulation):
+            batch = _to_device(batches.take(), self._device)
+            samples += _batch_size(batch) * accelerator.num_processes
+            index = self._progress.step * accumulation + part
+            _seed(self.config.seed, index * accelerator.num_processes + accelerator.process_index)
+            last = part == accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(self._model):
+                with self._autocast():
+                    losses: Losses = self._model(batch)
+                accelerator.backward(losses.total / accumulation)
+            for name, value in {"loss": losses.total, **losses.parts}.items():
+                scalar = value.detach().float() / accumulation
+                sums[name] = sums[name] + scalar if name in sums else scalar
+        gradients = [p.grad for p in self._optimizers.parameters if p.grad is not None]
+        sums["gradient_norm"] = get_total_norm(gradients).float()
+        stacked = torch.stack([value.reshape(()).to(self._device) for value in sums.values()])
+        if accelerator.num_processes > 1:
+            stacked = accelerator.reduce(stacked, reduction="mean")
+        return dict(zip(sums, stacked.tolist(), strict=True)), samples
+
+    def _skip(self, values: Mapping[str, float]) -> None:
+        progress = self._progress
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        found = f"loss {values['loss']} and gradient norm {values['gradient_norm']}"
+        if progress.skipped_in_row >= MAX_SKIPPED:
+            raise DivergedError(
+                f"training diverged: {MAX_SKIPPED} steps in a row up to {progress.step} were not finite "
+                f"(the last has {found}); lower optim.lr, or look for broken data"
+            )
+        logger.warning("step %d is skipped: %s", progress.step, found)
+
+    def _log_window(self, lr: float, tracker: Tracker) -> None:
+        progress = self._progress
+        if progress.window_count:
+            means = {name: value / progress.window_count for name, value in progress.window.items()}
+            seconds, size = means.pop("step_seconds"), means.pop("batch_size")
+            means |= {
+                "learning_rate": lr,
+                "samples_per_second": size / seconds,
+                "samples": progress.samples,
+                "skipped": progress.skipped,
+                "seconds": progress.seconds,
+            }
+            tracker.scalars("train", progress.step, means)
+        progress.window, progress.window_count = {}, 0
+
+    def _evaluate_at(self, step: int, tracker: Tracker) -> None:
+        if self._accelerator.is_main_process:
+            self._figures, images = self.evaluate()
+            if self._figures:
+                tracker.scalars("evaluation", step, self._figures)
+            tracker.pictures(step, images)
+        self._accelerator.wait_for_everyone()
+
+    def _save(self, tracker: Tracker) -> None:
+        if self._accelerator.is_main_process:
+            tracker.flush()
+            groups = {
+                "weights": self._weights,
+                "ema": self._ema.state(),
+                "optimizer": self._optimizers.state(),
+            }
+            counters = {**asdict(self._progress), "ema_updates": self._ema.updates}
+            save_checkpoint(
+                self.checkpoints, self._progress.step, groups, counters, self.config.keep_checkpoints
+            )
+        self._accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.groups["weights"]
+        for name, tensor in self._weights.items():
+            if name not in saved or saved[name].shape != tensor.shape:
+                found = tuple(saved[name].shape) if name in saved else "nothing"
+                raise ValueError(
+                    f"the checkpoint in {self.checkpoints} has {found} for {name}, expected "
+                    f"{tuple(tensor.shape)}; it belongs to another configuration of the stage"
+                )
+            tensor.copy_(saved[name])
+        self._optimizers.load_state(checkpoint.groups.get("optimizer", {}))
+        counters = dict(checkpoint.counters)
+        self._ema.load_state(checkpoint.groups["ema"], counters.pop("ema_updates"))
+        self._progress = _Progress(**counters)
+        logger.info("continuing %s from step %d", self.config.out, checkpoint.step)
+
+    def _agree(self, interrupted: bool, late: bool) -> Status | None:
+        """Why to stop before the next step; one process' reason is everybody's."""
+        if self._accelerator.num_processes > 1:
+            flags = torch.tensor([interrupted, late], dtype=torch.float32, device=self._device)
+            reduced: Any = self._accelerator.reduce(flags, reduction="sum")
+            interrupted, late = bool(reduced[0] > 0), bool(reduced[1] > 0)
+        if interrupted:
+            return "interrupted"
+        return "out_of_time" if late else None
+
+    def _train_mode(self) -> None:
+        self._stage.eval()
+        self._stage.trainable().train()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self._device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"
+        )
+
+    @contextmanager
+    def _tracker(self) -> Iterator[Tracker]:
+        main = self._accelerator.is_main_process
+        out = self.config.out if main else self.config.out / f"process-{self._accelerator.process_index}"
+        out.mkdir(exist_ok=True)
+        board = self.config.tensorboard and main
+        with Tracker(out, self._progress.step, self.config.steps, board) as tracker:
+            yield tracker
+
+
+def _accelerator(config: TrainerConfig) -> Any:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, which torch does not find here; expected cpu or auto")
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ValueError("training needs accelerate; install diffsplat[train]") from error
+    return Accelerator(cpu=config.device == "cpu" or not torch.cuda.is_available())
+
+
+def _seed(seed: int, index: int) -> None:
+    """Seed torch's global generators from two numbers."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0]))
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a batch of tensors, containers and dataclasses."""
+    if device.type == "cpu":
+        return batch
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: _to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(_to_device(value, device) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        moved = {f.name: _to_device(getattr(batch, f.name), device) for f in fields(batch)}
+        return replace(batch, **moved)
+    return batch
+
+
+def _batch_size(batch: Any) -> int:
+    """Length of the first dimension of the first tensor in a batch; 1 when there is none."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return _batch_size([getattr(batch, f.name) for f in fields(batch)])
+    parts = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if isinstance(parts, list | tuple):
+        for part in parts:
+            if isinstance(part, Tensor | Mapping | list | tuple) or is_dataclass(part):
+                return _batch_size(part)
+    return 1
+
+
+def _write_record(path: Path, record: Any) -> None:
+    values = asdict(record) if is_dataclass(record) and not isinstance(record, type) else record
+    with atomic_path(path, force=True) as temporary:
+        temporary.write_text(json.dumps(values, indent=1, default=str) + "\n")
