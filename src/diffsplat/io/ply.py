@@ -1,7 +1,7 @@
 """Splats in the ``.ply`` layout of the original 3D Gaussian Splatting (Kerbl et al., SIGGRAPH 2023).
 
-Opacity is stored as a logit, sigma as a natural logarithm, rotation as a quaternion ``w x y z``, colour as the
-spherical-harmonic coefficient of degree 0, ``(rgb - 0.5) / 0.28209479177387814``; everything as float32.
+Opacity is stored as a logit, sigma as a natural logarithm, rotation as a quaternion ``w x y z``, and colour
+as the spherical-harmonic coefficient of degree 0, ``(rgb - 0.5) / 0.28209479177387814``; all as float32.
 """
 
 import logging
@@ -77,7 +77,7 @@ def read_ply(path: Path) -> Splats:
     """Read one set of splats, float32 on the CPU, with +Y up.
 
     Files of other programs are read too: ASCII or either byte order, any scalar types, any property order,
-    other properties and elements. Spherical harmonics beyond degree 0 are ignored, colours clipped to 0..1 and
+    other properties and elements. Harmonics beyond degree 0 are ignored, colours are clipped to 0..1 and
     quaternions normalised. Axes are turned only when a comment of :func:`write_ply` says which points up.
 
     Raises:
