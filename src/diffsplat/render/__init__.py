@@ -1,36 +1,125 @@
 """The only door to a rasterizer: :func:`render`."""
 
-from collections.abc import Sequence
-from typing import Literal
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
 
+logger = logging.getLogger(__name__)
+
 Backend = Literal["auto", "cpu", "gsplat", "reference"]
 
-__all__ = ["Backend", "render"]
+__all__ = ["Backend", "render", "warmup"]
 
 
 def render(
     splats: Splats,
     cameras: Cameras,
     *,
-    background: Sequence[float] = (1.0, 1.0, 1.0),
+    background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     backend: Backend = "auto",
     normals: bool = True,
 ) -> Rendering:
-    """Render sets of splats ``[*B]``, each from its own ``V`` cameras ``[*B, V]``."""
-    from diffsplat.render.cpu import rasterize
+    """Render sets of Gaussians, each from its own cameras, as classic 3D Gaussian splatting does.
 
-    batch = splats.batch_shape
-    flat = splats.map(lambda t: t.reshape(-1, *t.shape[len(batch) :]))
-    views = cameras.map(lambda t: t.reshape(-1, *t.shape[len(batch) :]))
-    out = rasterize(flat, views, torch.tensor(background), normals)
-    shape = cameras.batch_shape
+    The image model is that of :mod:`diffsplat.render.semantics`. Gradients reach every field of the splats, but
+    not the cameras.
+
+    Args:
+        splats: sets of Gaussians, batch ``[*B]`` (none for a single set).
+        cameras: ``V`` cameras for each set, batch ``[*B, V]``.
+        background: three sRGB numbers that the colour is composited on.
+        backend: ``cpu`` is compiled by numba at first use and computes in float32; ``gsplat`` needs CUDA and the
+            package gsplat; ``reference`` is plain PyTorch, slow, in the type of the splats; ``auto`` takes
+            ``gsplat`` for splats on a CUDA device and ``cpu`` for others (``reference`` where numba is missing).
+        normals: False leaves the normal images out and saves their time.
+
+    Returns:
+        Images ``[*B, V, C, H, W]``. ``normal`` blends each splat's shortest axis, turned to the camera, in the world.
+
+    Raises:
+        ValueError: for batches that do not match, mixed devices, a background that is not three finite numbers,
+            an unknown backend, or a backend that cannot work on the splats' device.
+        ImportError: for a backend whose package is not installed.
+    """
+    if cameras.batch_shape[:-1] != splats.batch_shape or not cameras.batch_shape:
+        raise ValueError(
+            f"cameras have the batch {tuple(cameras.batch_shape)}, expected {(*splats.batch_shape, 'V')} "
+            "for these splats"
+        )
+    if cameras.device != splats.device:
+        raise ValueError(f"cameras are on {cameras.device}, expected {splats.device} like the splats")
+    rasterize = _backend(backend, splats.device)
+    flat_splats = splats.map(lambda field: field.reshape(-1, *field.shape[len(splats.batch_shape) :]))
+    flat_cameras = cameras.map(lambda field: field.reshape(-1, *field.shape[len(splats.batch_shape) :]))
+    images = rasterize(flat_splats, flat_cameras, _background(background), normals)
+    shape = splats.batch_shape
+
+    def restored(image: Tensor) -> Tensor:
+        return image.reshape(*shape, *image.shape[1:])
+
     return Rendering(
-        rgb=out.rgb.reshape(*shape, *out.rgb.shape[2:]),
-        alpha=out.alpha.reshape(*shape, *out.alpha.shape[2:]),
-        depth=out.depth.reshape(*shape, *out.depth.shape[2:]),
-        normal=None if out.normal is None else out.normal.reshape(*shape, *out.normal.shape[2:]),
+        rgb=restored(images.rgb),
+        alpha=restored(images.alpha),
+        depth=restored(images.depth),
+        normal=None if images.normal is None else restored(images.normal),
     )
+
+
+def warmup() -> None:
+    """Compile everything that the ``cpu`` backend may need on this machine, and keep it on disk.
+
+    Raises:
+        ImportError: without numba.
+    """
+    _require("cpu", "numba")
+    from diffsplat.render.cpu import compile_all
+
+    compile_all()
+
+
+def _background(background: Sequence[float] | Tensor) -> Tensor:
+    color = torch.as_tensor(background, dtype=torch.float64, device="cpu")
+    if color.shape != (3,) or not bool(torch.isfinite(color).all()):
+        raise ValueError(f"background is {background!r}, expected three finite numbers")
+    return color
+
+
+def _backend(name: str, device: torch.device) -> Callable[[Splats, Cameras, Tensor, bool], Rendering]:
+    """The function behind a backend's name."""
+    if name not in get_args(Backend):
+        raise ValueError(f"backend is {name!r}, expected one of {', '.join(get_args(Backend))}")
+    if name == "auto":
+        name = _default_backend(device.type)
+    if name == "cpu":
+        _require("cpu", "numba")
+        from diffsplat.render.cpu import rasterize
+    elif name == "gsplat":
+        _require("gsplat", "gsplat")
+        from diffsplat.render.gsplat import rasterize
+    else:
+        from diffsplat.render.reference import rasterize
+    return rasterize
+
+
+@functools.cache  # so that the warning comes once
+def _default_backend(device_type: str) -> str:
+    if device_type == "cuda":
+        return "gsplat"
+    if device_type == "cpu" and importlib.util.find_spec("numba") is not None:
+        return "cpu"
+    missing = "numba is not installed" if device_type == "cpu" else f"there is none for {device_type}"
+    logger.warning("rendering without the fast rasterizer (%s): plain PyTorch serves, slowly", missing)
+    return "reference"
+
+
+def _require(backend: str, package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        extra = "pip install numba" if package == "numba" else "pip install 'diffsplat[cuda]'"
+        raise ImportError(f"backend {backend!r} needs the package {package}, which is not installed: {extra}")

@@ -273,3 +273,23 @@ def rasterize(splats: Splats, cameras: Cameras, background: Tensor, normals: boo
         splats.colors,
     )
     return Rendering(rgb=rgb, alpha=alpha, depth=depth, normal=normal if normals else None)
+
+
+def compile_all() -> None:
+    """Compile every kernel for one thread and, where torch may use more, for several."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, _SMALL):
+        fields = {
+            "means": torch.rand(1, count, 3, generator=generator) - 0.5,
+            "scales": torch.full((1, count, 3), 0.1),
+            "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, count, 4),
+            "opacities": torch.full((1, count), 0.5),
+            "colors": torch.rand(1, count, 3, generator=generator).requires_grad_(),
+        }
+        pose = torch.eye(4)
+        pose[2, 3] = -2.0
+        cameras = Cameras(pose.expand(1, 2, 4, 4), torch.tensor([1.0, 1.0, 0.5, 0.5]).expand(1, 2, 4), 8, 8)
+        for normals in (False, True):
+            with torch.enable_grad():
+                image = rasterize(Splats(**fields), cameras, torch.ones(3), normals)
+                image.rgb.sum().backward()
