@@ -4,14 +4,12 @@ import json
 import logging
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,11 +17,13 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffsplat.io.files import atomic_path
+from diffsplat.training.batches import batch_size, to_device
 from diffsplat.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from diffsplat.training.config import TrainerConfig
 from diffsplat.training.ema import Ema
 from diffsplat.training.optimizers import Optimizers, learning_rate
 from diffsplat.training.prefetch import Prefetcher
+from diffsplat.training.signals import StopSignals
 from diffsplat.training.stages.base import BatchSource, Losses, Stage
 from diffsplat.training.tracking import Tracker
 
@@ -66,29 +66,17 @@ class _Progress:
     window: dict[str, float] = field(default_factory=dict)
     window_count: int = 0
 
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add the figures of one step to the window."""
+        for name, value in values.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        self.window_count += 1
 
-class StopSignals:
-    """Turns the first SIGINT or SIGTERM into :attr:`received`; the second acts as it always did."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
-
-    def _receive(self, *_: object) -> None:
-        self.received = True
-        self.__exit__()
-        logger.warning("stopping after this step; a second signal stops at once")
+    def take_means(self) -> dict[str, float]:
+        """Means over the window, which starts anew; nothing when every step of it was skipped."""
+        means = {name: value / self.window_count for name, value in self.window.items()}
+        self.window, self.window_count = {}, 0
+        return means
 
 
 class Trainer:
@@ -177,7 +165,7 @@ class Trainer:
             for index, batch in enumerate(self._evaluation):
                 _seed(self.config.seed, index)
                 with self._autocast():
-                    report = self._stage.evaluate(_to_device(batch, self._device))
+                    report = self._stage.evaluate(to_device(batch, self._device))
                 for name, value in report.scalars.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
                 images = images or report.images
@@ -199,10 +187,10 @@ class Trainer:
         temporary.rename(self.weights)
 
     def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
-        config, progress = self.config, self._progress
-        accelerator = self._accelerator
+        config, progress, accelerator = self.config, self._progress, self._accelerator
         started = saved = time.monotonic()
         before = progress.seconds
+        budget = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._train_mode()
 
         def load(index: int) -> Any:
@@ -211,22 +199,16 @@ class Trainer:
         first, last = progress.step * config.accumulation, config.steps * config.accumulation
         with Prefetcher(load, first, last, config.prefetch) as batches:
             while progress.step < config.steps:
-                late = (
-                    config.max_minutes is not None and time.monotonic() - started >= 60 * config.max_minutes
-                )
-                stop = self._agree(signals.received, late)
+                self._step(batches, tracker)
+                progress.seconds = before + time.monotonic() - started
+                if progress.step == config.steps:
+                    break
+                if config.evaluate_every and progress.step % config.evaluate_every == 0:
+                    self._evaluate_at(progress.step, tracker)
+                stop = self._agree(signals.received, time.monotonic() - started >= budget)
                 if stop is not None:
                     return stop
-                self._step(batches, tracker)
-                now = time.monotonic()
-                progress.seconds = before + now - started
-                if (
-                    config.evaluate_every
-                    and progress.step % config.evaluate_every == 0
-                    and progress.step < config.steps
-                ):
-                    self._evaluate_at(progress.step, tracker)
-                if now - saved >= 60 * config.checkpoint_minutes and progress.step < config.steps:
+                if time.monotonic() - saved >= 60 * config.checkpoint_minutes:
                     self._save(tracker)
                     saved = time.monotonic()
         return "finished"
@@ -244,13 +226,7 @@ class Trainer:
             self._optimizers.step(lr)
             self._ema.update()
             progress.skipped_in_row = 0
-            for name, value in values.items():
-                progress.window[name] = progress.window.get(name, 0.0) + value
-            progress.window["step_seconds"] = (
-                progress.window.get("step_seconds", 0.0) + time.monotonic() - started
-            )
-            progress.window["batch_size"] = progress.window.get("batch_size", 0.0) + samples
-            progress.window_count += 1
+            progress.add(values | {"step_seconds": time.monotonic() - started, "batch_size": samples})
         else:
             self._skip(values)
         self._optimizers.zero_grad()
@@ -265,8 +241,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         samples = 0
         for part in range(accumulation):
-            batch = _to_device(batches.take(), self._device)
-            samples += _batch_size(batch) * accelerator.num_processes
+            batch = to_device(batches.take(), self._device)
+            samples += batch_size(batch) * accelerator.num_processes
             index = self._progress.step * accumulation + part
             _seed(self.config.seed, index * accelerator.num_processes + accelerator.process_index)
             last = part == accumulation - 1
@@ -298,18 +274,18 @@ class Trainer:
 
     def _log_window(self, lr: float, tracker: Tracker) -> None:
         progress = self._progress
-        if progress.window_count:
-            means = {name: value / progress.window_count for name, value in progress.window.items()}
-            seconds, size = means.pop("step_seconds"), means.pop("batch_size")
-            means |= {
-                "learning_rate": lr,
-                "samples_per_second": size / seconds,
-                "samples": progress.samples,
-                "skipped": progress.skipped,
-                "seconds": progress.seconds,
-            }
-            tracker.scalars("train", progress.step, means)
-        progress.window, progress.window_count = {}, 0
+        means = progress.take_means()
+        if not means:
+            return
+        seconds, size = means.pop("step_seconds"), means.pop("batch_size")
+        means |= {
+            "learning_rate": lr,
+            "samples_per_second": size / seconds,
+            "samples": progress.samples,
+            "skipped": progress.skipped,
+            "seconds": progress.seconds,
+        }
+        tracker.scalars("train", progress.step, means)
 
     def _evaluate_at(self, step: int, tracker: Tracker) -> None:
         if self._accelerator.is_main_process:
@@ -390,38 +366,14 @@ def _accelerator(config: TrainerConfig) -> Any:
 
 
 def _seed(seed: int, index: int) -> None:
-    """Seed torch's global generators from two numbers."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0]))
+    """Seed torch's global generators from two numbers.
 
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch of tensors, containers and dataclasses."""
-    if device.type == "cpu":
-        return batch
-    if hasattr(batch, "to"):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(_to_device(value, device) for value in batch)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        moved = {f.name: _to_device(getattr(batch, f.name), device) for f in fields(batch)}
-        return replace(batch, **moved)
-    return batch
-
-
-def _batch_size(batch: Any) -> int:
-    """Length of the first dimension of the first tensor in a batch; 1 when there is none."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return _batch_size([getattr(batch, f.name) for f in fields(batch)])
-    parts = list(batch.values()) if isinstance(batch, Mapping) else batch
-    if isinstance(parts, list | tuple):
-        for part in parts:
-            if isinstance(part, Tensor | Mapping | list | tuple) or is_dataclass(part):
-                return _batch_size(part)
-    return 1
+    :func:`torch.manual_seed` is not called: without a GPU it keeps a stack trace of every call for later.
+    """
+    mixed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(mixed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(mixed)
 
 
 def _write_record(path: Path, record: Any) -> None:
