@@ -1,9 +1,9 @@
 """Which of the eleven basic colour words describes a rendered object, measured in CIELAB.
 
-The words are the basic colour terms of Berlin & Kay, "Basic Color Terms", 1969. Light and shade move the colour
-of a surface along a line of nearly constant hue and saturation, so every pixel first takes a family by those
-two, the largest family wins, and the lightness of that family as a whole decides between the words that share it
-(orange and brown, red and pink).
+The words are the basic colour terms of Berlin & Kay, "Basic Color Terms", 1969. Light and shade move the
+colour of a surface along a line of nearly constant hue and saturation, so every pixel first takes a family by
+those two, the largest family wins, and the lightness of that family as a whole decides between the words that
+share it (orange and brown, red and pink).
 """
 
 from typing import Literal, get_args
@@ -23,8 +23,9 @@ _FAMILIES = ("red", "orange", "yellow", "green", "blue", "purple", "magenta")
 _HUE_STARTS = (15.0, 48.0, 77.0, 112.0, 205.0, 308.0, 338.0)
 _NEUTRAL_CHROMA = 8.0
 _NEUTRAL_SATURATION = 0.22
-_BLACK_BELOW = 28.0
-_WHITE_ABOVE = 68.0
+# Real renders, medians over an object: black up to 14, grey 26 to 57, white from 62.
+_BLACK_BELOW = 21.0
+_WHITE_ABOVE = 60.0
 _LIT_QUANTILE = 0.7
 _OPAQUE = 0.5
 
@@ -98,7 +99,7 @@ def _word(family: str, lightness: float, saturation: float, hue: float) -> Basic
             return "pink"
         case "red" if hue > 36 and saturation < 1.25:
             return "brown"
-        case "orange" if saturation < 1.0 or lightness < 48:
+        case "orange" if saturation < 1.1 or lightness < 43:
             return "brown"
         case "yellow" if hue < 92 and (saturation < 0.6 or lightness < 55):
             return "brown"

@@ -18,8 +18,8 @@ FEATURES = 1280
 _STEM = 32
 _BATCH_NORM_EPS = 1e-3
 # Blocks, kernel, stride of the first block, expansion, output channels: Tan & Le, "EfficientNet: Rethinking
-# Model Scaling for Convolutional Neural Networks", ICML 2019, table 1, at width and depth 1. The lite variants
-# have no squeeze-and-excitation and use ReLU6.
+# Model Scaling for Convolutional Neural Networks", ICML 2019, table 1, at width and depth 1. The lite
+# models have no squeeze-and-excitation and use ReLU6.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
