@@ -1,0 +1,104 @@
+"""Where models lie and what a model folder holds. Needs no torch."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS
+
+INDEX_FILE = "model_index.json"
+PIPELINE_NAME = "DiffSplatPipeline"
+EMBEDDED_MODELS = ("mini",)
+
+COMPONENT_FILES: dict[str, tuple[str, ...]] = {
+    "denoiser": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "autoencoder": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "text_encoder": ("config.json", "model.safetensors", "tokenizer.json"),
+    "scheduler": ("scheduler_config.json",),
+}
+"""Files of a text-to-splats model, by component and subfolder."""
+
+_COMPONENT_CLASSES: dict[str, list[str]] = {
+    "denoiser": ["diffusers", "PixArtTransformer2DModel"],
+    "autoencoder": ["diffsplat", "GSAutoencoder"],
+    "text_encoder": ["diffsplat", "TextEncoder"],
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+}
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What a model is sampled with unless the caller says otherwise.
+
+    Args:
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        elevation_deg: degrees above the horizon of the generated views.
+    """
+
+    steps: int = DEFAULT_STEPS
+    guidance: float = DEFAULT_GUIDANCE
+    elevation_deg: float = DEFAULT_ELEVATION_DEG
+
+    @classmethod
+    def from_index(cls, index: dict[str, Any]) -> Self:
+        """Read the entries of a model index; those that are absent keep their value."""
+        return cls(**{entry.name: index[entry.name] for entry in fields(cls) if entry.name in index})
+
+
+def find_model(model: str | Path) -> Path:
+    """Folder of an embedded model by name, or of a model on disk by path.
+
+    Raises:
+        ValueError: for a name that is neither.
+        FileNotFoundError: for a folder without a model.
+    """
+    if isinstance(model, str) and model in EMBEDDED_MODELS:
+        folder = Path(str(files("diffsplat"))) / "weights" / model
+    else:
+        folder = Path(model)
+        if not folder.is_dir():
+            known = ", ".join(EMBEDDED_MODELS)
+            raise ValueError(f"unknown model {str(model)!r}, expected one of: {known}; or a model folder")
+    if not (folder / INDEX_FILE).is_file():
+        raise FileNotFoundError(f"{str(folder)!r} holds no model: its file {INDEX_FILE} is missing")
+    return folder
+
+
+def read_index(folder: Path, components: set[str]) -> dict[str, Any]:
+    """Parse the model index and make sure that the files of some components are there.
+
+    Args:
+        folder: from :func:`find_model`.
+        components: names out of :data:`COMPONENT_FILES` that will be loaded.
+
+    Raises:
+        ValueError: when the index is not one of this pipeline.
+        FileNotFoundError: when a component's file is missing.
+    """
+    path = folder / INDEX_FILE
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not valid JSON: {error}") from error
+    found = index.get("_class_name") if isinstance(index, dict) else None
+    if found != PIPELINE_NAME:
+        raise ValueError(f"{str(path)!r} describes {found!r}, expected the index of a {PIPELINE_NAME}")
+    for name, names in COMPONENT_FILES.items():
+        for file in names if name in components else ():
+            if not (folder / name / file).is_file():
+                raise FileNotFoundError(f"the model {str(folder)!r} lacks its file {name}/{file}")
+    return index
+
+
+def write_index(folder: Path, version: str, defaults: SamplingDefaults) -> None:
+    """Write the index of a text-to-splats model."""
+    index = {
+        "_class_name": PIPELINE_NAME,
+        "_diffsplat_version": version,
+        **_COMPONENT_CLASSES,
+        **asdict(defaults),
+    }
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+"""What may be asked of a pipeline. Needs no torch, so that a command line can refuse bad input at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_PROMPT_LENGTH = 1000
+"""Characters of a prompt."""
+
+DEFAULT_STEPS = 20
+DEFAULT_GUIDANCE = 4.0
+DEFAULT_ELEVATION_DEG = 10.0
+
+_MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Prompts and how to sample them.
+
+    Args:
+        prompts: texts of 1 to 1,000 characters.
+        negative_prompt: text to steer away from; empty for none.
+        seed: seed of a prompt's first object; its next objects take the seeds that follow.
+        steps: denoising steps, at least 1.
+        guidance: classifier-free guidance scale (Ho and Salimans 2022); up to 1 there is no guidance.
+        count: objects of each prompt, at least 1.
+        elevation_deg: degrees above the horizon of the generated views.
+
+    Raises:
+        ValueError: for anything outside these ranges.
+    """
+
+    prompts: tuple[str, ...]
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = DEFAULT_STEPS
+    guidance: float = DEFAULT_GUIDANCE
+    count: int = 1
+    elevation_deg: float = DEFAULT_ELEVATION_DEG
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("no prompt was given, expected at least one")
+        for prompt in self.prompts:
+            _check_text("prompt", prompt)
+            if not prompt.strip():
+                raise ValueError("the prompt is empty, expected a description such as 'a red armchair'")
+        _check_text("negative prompt", self.negative_prompt)
+        _check_whole("seed", self.seed, least=0)
+        _check_whole("steps", self.steps, least=1)
+        _check_whole("count", self.count, least=1)
+        if self.seed + self.count - 1 > _MAX_SEED:
+            raise ValueError(f"the seed is {self.seed}, expected less than 2 to the power of 63")
+        if not _is_number(self.guidance) or not 0 <= self.guidance < math.inf:
+            raise ValueError(f"the guidance is {self.guidance}, expected a finite number of at least 0")
+        if not _is_number(self.elevation_deg) or not -90 <= self.elevation_deg <= 90:
+            raise ValueError(f"the elevation is {self.elevation_deg}, expected -90 to 90 degrees")
+
+    @property
+    def objects(self) -> tuple[tuple[str, int], ...]:
+        """Prompt and seed of every object: all objects of the first prompt, then those of the second."""
+        return tuple(
+            (prompt, seed) for prompt in self.prompts for seed in range(self.seed, self.seed + self.count)
+        )
+
+
+def prompts_of(prompt: str | Sequence[str]) -> tuple[str, ...]:
+    """One prompt or several, as a tuple."""
+    return (prompt,) if isinstance(prompt, str) else tuple(prompt)
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"the {name} is {text!r}, expected a text")
+    if len(text) > MAX_PROMPT_LENGTH:
+        raise ValueError(f"the {name} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}")
+
+
+def _check_whole(name: str, value: object, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

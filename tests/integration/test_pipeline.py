@@ -1,0 +1,311 @@
+"""The text-to-splats pipeline, put together from small untrained networks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from torch import nn
+from transformers.models.bert.configuration_bert import BertConfig
+from transformers.models.bert.modeling_bert import BertModel
+
+from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_velocity
+from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.models.text import TextEncoder
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.folders import SamplingDefaults
+from diffsplat.pipelines.sampling import guided, integrate, object_noise
+from diffsplat.pipelines.splat_pipeline import computes_in_bf16
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "chair", "taxi", "barrel")
+
+
+def small_text_encoder() -> TextEncoder:
+    tokenizer = Tokenizer(WordPiece({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=8,
+    )
+    return TextEncoder(BertModel(config, add_pooling_layer=False), tokenizer, max_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> DiffSplatPipeline:
+    torch.manual_seed(0)
+    autoencoder = GSAutoencoder(
+        image_size=16, patch=4, latent_channels=4, dim=32, heads=2, encoder_blocks=1, decoder_blocks=1
+    )
+    autoencoder.set_statistics(torch.randn(4), torch.rand(4) + 0.5)
+    denoiser = make_denoiser(
+        latent_channels=4, latent_size=4, views=4, width=64, layers=2, text_channels=32, patch=1
+    )
+    for parameter in denoiser.parameters():  # untrained, the output is almost zero whatever the prompt
+        nn.init.normal_(parameter, std=0.15)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.5)
+    defaults = SamplingDefaults(steps=3, guidance=2.5, elevation_deg=12.0)
+    return DiffSplatPipeline(denoiser, autoencoder, small_text_encoder(), scheduler, defaults)
+
+
+def same(left, right) -> bool:
+    fields = ("means", "scales", "quats", "opacities", "colors")
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in fields)
+
+
+def test_shapes_and_labels(pipe):
+    out = pipe(["a red chair", "a taxi"], seed=5, count=2)
+    assert out.splats.batch_shape == (4,)
+    assert out.splats.count == 4 * 16 * 16
+    assert out.cameras.batch_shape == (4, 4)
+    assert out.prompts == ("a red chair", "a red chair", "a taxi", "a taxi")
+    assert out.seeds == (5, 6, 5, 6)
+    elevation = torch.rad2deg(torch.asin(out.cameras.centers[..., 1] / 1.4))
+    assert torch.allclose(elevation, torch.full((4, 4), 12.0), atol=1e-3)
+
+
+def test_same_seed_repeats_bitwise_and_other_seeds_differ(pipe):
+    first = pipe("a red chair", seed=3)
+    assert same(first.splats, pipe("a red chair", seed=3).splats)
+    assert not same(first.splats, pipe("a red chair", seed=4).splats)
+
+
+def test_global_random_state_plays_no_part(pipe):
+    torch.manual_seed(1)
+    first = pipe("a red chair")
+    state = torch.get_rng_state()
+    assert same(first.splats, pipe("a red chair").splats)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_object_is_independent_of_its_batch(pipe):
+    together = pipe(["a blue barrel", "a red chair", "a taxi"], seed=1, count=2)
+    alone = pipe("a red chair", seed=2)
+    assert same(together.splats[3:4], alone.splats)
+
+
+def test_several_objects_in_a_pass_agree_up_to_rounding(pipe):
+    apart = pipe(["a blue barrel", "a taxi"], seed=1)
+    pipe.objects_per_pass = 2
+    try:
+        together = pipe(["a blue barrel", "a taxi"], seed=1)
+    finally:
+        pipe.objects_per_pass = 1
+    assert torch.allclose(together.splats.means, apart.splats.means, atol=1e-4)
+
+
+def test_prompt_negative_prompt_guidance_steps_and_elevation_matter(pipe):
+    plain = pipe("a red chair")
+    assert not same(plain.splats, pipe("a blue taxi").splats)
+    assert not same(plain.splats, pipe("a red chair", negative_prompt="a barrel").splats)
+    assert not same(plain.splats, pipe("a red chair", guidance=7.0).splats)
+    assert not same(plain.splats, pipe("a red chair", steps=4).splats)
+    assert not same(plain.splats, pipe("a red chair", elevation=20.0).splats)
+
+
+def test_guidance_of_one_skips_the_unconditional_half(pipe):
+    batches = []
+    hook = pipe.denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: batches.append(args[0].shape[0]), with_kwargs=True
+    )
+    try:
+        pipe("a red chair", guidance=1.0, steps=2)
+        pipe("a red chair", guidance=1.5, steps=2)
+    finally:
+        hook.remove()
+    assert batches == [4, 4, 8, 8]
+
+
+def test_views_of_an_object_see_each_other(pipe):
+    """Noise in one view changes what is predicted for the others."""
+    cameras = pipe("a red chair", steps=1).cameras  # the call sets the attention processors
+    rays = denoiser_rays(cameras, pipe.autoencoder.latent_size)
+    text = pipe.encode_text(["a red chair"])
+    noise = object_noise(pipe.autoencoder.latent_shape, (0,))
+    moved = noise.clone()
+    moved[:, 0] += 1
+    with torch.no_grad():
+        before, after = (
+            predict_velocity(pipe.denoiser, latents, torch.ones(1), (text.tokens, text.mask), rays)
+            for latents in (noise, moved)
+        )
+    assert (after - before)[:, 1:].abs().max() > 1e-3
+
+
+def test_callback_sees_every_step(pipe):
+    calls = []
+    pipe(["a chair", "a taxi"], steps=3, count=2, callback=lambda step, total: calls.append((step, total)))
+    assert calls == [(number, 12) for number in range(1, 13)]
+
+
+def test_callback_may_stop(pipe):
+    def stop(step: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipe("a chair", callback=stop)
+    assert same(pipe("a chair").splats, pipe("a chair").splats)
+
+
+def test_round_trip_through_a_folder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "model")
+    first = DiffSplatPipeline.from_pretrained(tmp_path / "model")
+    assert first.defaults == pipe.defaults
+    first.save_pretrained(tmp_path / "again")
+    second = DiffSplatPipeline.from_pretrained(tmp_path / "again")
+    assert same(first("a red chair").splats, second("a red chair").splats)
+    close = (first("a red chair").splats.means - pipe("a red chair").splats.means).abs().mean()
+    assert close < 0.02  # fp16 networks and an 8-bit text encoder
+
+
+def test_component_given_by_the_caller_is_used(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    other = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    (tmp_path / "scheduler" / "scheduler_config.json").unlink()
+    loaded = DiffSplatPipeline.from_pretrained(tmp_path, scheduler=other)
+    assert loaded.scheduler is other
+    with pytest.raises(ValueError, match="unknown component 'unet'"):
+        DiffSplatPipeline.from_pretrained(tmp_path, unet=other)
+
+
+def test_render_of_the_output(pipe):
+    out = pipe(["a chair", "a taxi"])
+    rendering = out.render(size=24)
+    assert rendering.rgb.shape == (2, 4, 3, 24, 24)
+    assert out.render(out.cameras[0, :1]).rgb.shape == (2, 1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": "  \n"}, "the prompt is empty"),
+        ({"prompt": []}, "no prompt was given"),
+        ({"prompt": "x" * 10_000}, "the prompt has 10000 characters, expected at most 1000"),
+        ({"prompt": ["a chair", 3]}, "the prompt is 3"),
+        ({"negative_prompt": "x" * 1001}, "negative prompt has 1001 characters"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": -3}, "steps is -3"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"count": 0}, "count is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "the seed is 9223372036854775808"),
+        ({"guidance": -1.0}, "guidance is -1.0"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"guidance": float("inf")}, "guidance is inf"),
+        ({"elevation": 91.0}, "elevation is 91.0"),
+    ],
+)
+def test_bad_requests_are_refused(pipe, options, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(**{"prompt": "a chair", **options})
+
+
+def test_unknown_model_names_the_known():
+    with pytest.raises(ValueError, match="unknown model 'maxi', expected one of: mini"):
+        DiffSplatPipeline.from_pretrained("maxi")
+
+
+def test_missing_and_foreign_files_are_named(pipe, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model_index\.json is missing"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+    pipe.save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    stored = index.read_text()
+    index.write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+    index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ValueError, match="describes 'StableDiffusionPipeline'"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+    index.write_text(stored)
+    Path(tmp_path / "denoiser" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks its file denoiser/diffusion_pytorch_model"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("component", "file"),
+    [
+        ("autoencoder", "diffusion_pytorch_model.safetensors"),
+        ("denoiser", "config.json"),
+        ("text_encoder", "model.safetensors"),
+        ("text_encoder", "config.json"),
+        ("scheduler", "scheduler_config.json"),
+    ],
+)
+def test_broken_files_are_named(pipe, tmp_path, component, file):
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / component / file
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match=f"the model's {component} in .* cannot be read"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_straight_paths_end_exactly_at_the_data(steps, shift):
+    """For one data point the optimal velocity is (x - x0) / level: every Euler path ends at x0."""
+    noise = object_noise((2, 3, 4, 4), (0, 1))
+    clean = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(9))
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    levels = []
+
+    def velocity(latents, level):
+        levels.append(float(level[0]))
+        return (latents - clean) / level[:, None, None, None, None]
+
+    landed = integrate(velocity, noise, scheduler, steps)
+    assert torch.allclose(landed, clean, atol=1e-5)
+    even = [1 - step / steps for step in range(steps)]
+    expected = [shift * level / (1 + (shift - 1) * level) for level in even]
+    assert levels == pytest.approx(expected, abs=1e-5)
+
+
+def test_gaussian_data_reach_their_deviation():
+    """For data N(0, s^2) the optimal velocity is linear in x, and the exact flow maps noise to s * noise."""
+    deviation = 0.3
+    noise = object_noise((1, 1, 8, 8), (0,)).double()
+
+    def velocity(latents, level):
+        level = level.double()[:, None, None, None, None]
+        variance = (1 - level) ** 2 * deviation**2 + level**2
+        return latents * (level - (1 - level) * deviation**2) / variance
+
+    coarse, fine = (
+        integrate(velocity, noise, FlowMatchEulerDiscreteScheduler(), steps).float() for steps in (50, 400)
+    )
+    expected = (deviation * noise).float()
+    assert torch.allclose(fine, expected, rtol=0.02, atol=1e-4)
+    assert (fine - expected).abs().max() < (coarse - expected).abs().max()
+
+
+def test_guidance_formula():
+    """The first half of the batch is unconditional: v = v0 + w (v1 - v0)."""
+    halves = torch.tensor([1.0, 3.0])[:, None, None, None, None]
+    field = guided(lambda latents, level: halves.expand_as(latents), guidance=2.5)
+    assert field(torch.zeros(1, 1, 1, 1, 1), torch.ones(1)).item() == pytest.approx(1 + 2.5 * 2)
+
+
+def test_noise_of_an_object_depends_on_its_seed_only():
+    batch = object_noise((4, 4), (7, 8, 7))
+    assert torch.equal(batch[0], batch[2])
+    assert torch.equal(batch[1], object_noise((4, 4), (8,))[0])
+    assert not torch.equal(batch[0], batch[1])
+
+
+def test_bf16_is_off_where_nothing_computes_in_it():
+    assert computes_in_bf16(torch.device("meta")) is False
