@@ -1,0 +1,135 @@
+"""``diffsplat data``: from meshes to training views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from diffsplat.data.credits import credits_page
+from diffsplat.data.dataset import ObjectDataset, read_rows
+from diffsplat.data.ingest import IngestReport, RenderOptions, ingest, relabel
+from diffsplat.data.sources import (
+    SourceListing,
+    folder_objects,
+    kaykit_objects,
+    sweethome3d_objects,
+    unpack_kaykit,
+    unpack_sweethome3d,
+)
+from diffsplat.io.files import atomic_path
+
+Source = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class RenderArguments:
+    """Options shared by the rendering verbs."""
+
+    out: Path
+    """Folder for the shards; run the same command again to go on after an interruption."""
+    views: Literal["mini", "gobjaverse", "orbits"] = "mini"
+    """Which views: 24 for the embedded model, the 38 of G-Objaverse, or 40 on rings and free."""
+    size: int = 128
+    """Pixels per side."""
+    supersampling: int = 2
+    """Samples per pixel and side."""
+    recolor: bool = True
+    """Also make repainted versions of flat-coloured objects (known sources only)."""
+    processes: int = 0
+    """How many processes, 0 for one per core."""
+    relabel: bool = False
+    """Render nothing; bring the captions of the shards that exist up to date."""
+
+    def options(self) -> RenderOptions:
+        """For :func:`diffsplat.data.ingest.ingest`."""
+        return RenderOptions(self.views, self.size, self.supersampling, self.recolor, self.processes)
+
+
+def render(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArguments]) -> None:
+    """Render a folder of meshes (glb, gltf, obj, ply, stl, off) into training views.
+
+    Args:
+        source: Folder of mesh files, searched with all its subfolders.
+        arguments: How to render.
+    """
+    _run(folder_objects(source), arguments)
+
+
+def kaykit(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArguments]) -> None:
+    """Render the KayKit packs (CC0).
+
+    Args:
+        source: The archive of packs, or the folder it unpacks to.
+        arguments: How to render.
+    """
+    _run(kaykit_objects(unpack_kaykit(source, arguments.out / "unpacked")), arguments)
+
+
+def sweethome3d(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArguments]) -> None:
+    """Render the Sweet Home 3D furniture libraries (CC0 and CC-BY 3.0).
+
+    Args:
+        source: The Debian package sweethome3d-furniture, or a folder with its .sh3f libraries.
+        arguments: How to render.
+    """
+    _run(sweethome3d_objects(unpack_sweethome3d(source, arguments.out / "unpacked")), arguments)
+
+
+def credits(folders: Annotated[list[Path], tyro.conf.Positional], out: Path, force: bool = False) -> None:  # noqa: A001
+    """Write a credits page (Markdown) for every object in rendered shards.
+
+    Args:
+        folders: Folders of shards.
+        out: The file to write.
+        force: Replace an existing file.
+    """
+    page = credits_page(row for folder in folders for row in read_rows(folder))
+    with atomic_path(out, force=force) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(out)
+
+
+def nouns(
+    folders: Annotated[list[Path], tyro.conf.Positional], split: Literal["train", "test", "all"] = "all"
+) -> None:
+    """List the nouns of rendered shards and how many objects each has, repainted versions not counted.
+
+    Args:
+        folders: Folders of shards.
+        split: Which objects.
+    """
+    for noun, count in ObjectDataset(folders, split=split).noun_counts().most_common():
+        print(f"{count:5d}  {noun}")
+
+
+def _run(listing: SourceListing, arguments: RenderArguments) -> None:
+    if arguments.relabel:
+        print(f"{relabel(listing, arguments.out)} rows relabelled.")
+        return
+    report = ingest(listing, arguments.out, arguments.options())
+    print(_summary(report))
+
+
+def _summary(report: IngestReport) -> str:
+    lines = [
+        f"{report.rendered} objects rendered ({report.rows} rows), {report.resumed} were there already, "
+        f"{len(report.left_out)} left out as no objects, {len(report.broken)} broken."
+    ]
+    if report.broken:
+        width = max(len(name) for name, _ in report.broken)
+        lines += ["", f"{'broken mesh':{width}}  reason"]
+        lines += [f"{name:{width}}  {reason}" for name, reason in report.broken]
+    return "\n".join(lines)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "render": render,
+    "kaykit": kaykit,
+    "sweethome3d": sweethome3d,
+    "credits": credits,
+    "nouns": nouns,
+}

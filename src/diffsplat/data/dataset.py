@@ -1,0 +1,301 @@
+"""Reading rendered objects: rows of shards to :class:`~diffsplat.core.Views`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
+from diffsplat.data import schema
+from diffsplat.data.pixel_store import DecodedShard, EncodedShard, Pixels, PixelStore
+
+Storage = Literal["decoded", "encoded"]
+_INFO_COLUMNS = [
+    "object_id",
+    "name",
+    "noun",
+    "captions",
+    "colors",
+    "tags",
+    "variant",
+    "split",
+    "source",
+    "license",
+    "creator",
+    "size",
+    "azimuths",
+    "elevations",
+    "ring",
+    "camera_to_world",
+    "intrinsics",
+]
+
+
+@dataclass(frozen=True)
+class ObjectRow:
+    """One object in one colour, without its pixels.
+
+    Args:
+        object_id, name, noun, captions, colors, tags, variant: as in the shards.
+        split, source, license, creator: as in the shards.
+        azimuths, elevations: ``[V]`` degrees.
+        ring: ``[V]`` number of the ring of four that a view belongs to, -1 for none.
+        cameras: ``[V]``, in the world of the mesh.
+        shard, place: where the pixels are.
+    """
+
+    object_id: str
+    name: str
+    noun: str
+    captions: tuple[str, ...]
+    colors: tuple[str, ...]
+    tags: tuple[str, ...]
+    variant: str
+    split: schema.Split
+    source: str
+    license: str
+    creator: str
+    azimuths: tuple[float, ...]
+    elevations: tuple[float, ...]
+    ring: tuple[int, ...]
+    cameras: Cameras
+    shard: Path
+    place: int
+
+    def ring_views(self, ring: int) -> list[int]:
+        """Indices of the views of a ring, in the order of their azimuths around the object."""
+        views = [index for index, number in enumerate(self.ring) if number == ring]
+        first = self.azimuths[views[0]] if views else 0.0
+        return sorted(views, key=lambda index: round((self.azimuths[index] - first) % 360.0, 3))
+
+    @property
+    def rings(self) -> list[int]:
+        """Numbers of the rings of exactly four views, ascending."""
+        counts = Counter(number for number in self.ring if number >= 0)
+        return sorted(number for number, count in counts.items() if count == 4)
+
+
+class ObjectDataset(Dataset[Views]):
+    """Objects of one or more folders of shards.
+
+    An item is ``sample(index, seed)`` with the seed given here: the same index always gives the same views.
+    """
+
+    def __init__(
+        self,
+        folders: Path | str | Sequence[Path | str],
+        *,
+        split: Literal["train", "test", "all"] = "train",
+        variants: bool = True,
+        storage: Storage = "decoded",
+        novel_views: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Read the tables, not yet the pixels.
+
+        Args:
+            folders: where ``diffsplat data`` wrote shards.
+            split: which objects.
+            variants: also the repainted versions.
+            storage: ``decoded`` keeps uncompressed pixels in memory-mapped files beside the shards, made at
+                the first reading (110 kB of disk for a view of 128 pixels); ``encoded`` keeps the compressed
+                bytes in memory and decodes them each time.
+            novel_views: how many views an item has beside the four of its ring.
+            seed: of the items.
+
+        Raises:
+            FileNotFoundError: a folder holds no shard.
+            ValueError: no object is left, or an option is unknown.
+        """
+        if split not in ("train", "test", "all") or storage not in ("decoded", "encoded") or novel_views < 0:
+            raise ValueError(
+                f"split {split!r}, storage {storage!r}, novel_views {novel_views}: expected train, test or "
+                "all; decoded or encoded; at least 0"
+            )
+        folders = [folders] if isinstance(folders, str | Path) else list(folders)
+        rows = [row for folder in folders for row in read_rows(Path(folder))]
+        self.rows = [row for row in rows if split in ("all", row.split) and (variants or not row.variant)]
+        if not self.rows:
+            raise ValueError(f"no object of split {split!r} in {', '.join(str(f) for f in folders)}")
+        self._storage: Storage = storage
+        self._stores: dict[Path, PixelStore] = {}
+        self._novel_views = novel_views
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Views:
+        return self.sample(index, self._seed)
+
+    def noun_counts(self) -> Counter[str]:
+        """How many different objects each noun has; repainted versions count once."""
+        return Counter(row.noun for row in self.rows if not row.variant)
+
+    def load_views(
+        self, index: int, views: Sequence[int], *, size: int | None = None, prompt: str | None = None
+    ) -> Views:
+        """Some views of a row as a batch of one, in the world of the first of them.
+
+        Args:
+            index: of the row.
+            views: of the row, in the order wanted.
+            size: pixels per side, a divisor of the stored size; None keeps it.
+            prompt: of the batch; the row's first caption when None.
+
+        Raises:
+            IndexError: there is no such row or view.
+            ValueError: no view is asked for, or the size does not divide the stored one.
+        """
+        row = self.rows[index]
+        chosen = list(views)
+        if not chosen:
+            raise ValueError("got no views to load, expected at least one")
+        if min(chosen) < 0 or max(chosen) >= len(row.ring):
+            raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
+        pixels = self._store(row.shard).read(row.place, chosen)
+        return to_views(pixels, row.cameras[chosen], row.captions[0] if prompt is None else prompt, size=size)
+
+    def sample(
+        self, index: int, seed: int, *, novel_views: int | None = None, size: int | None = None
+    ) -> Views:
+        """Four views of one ring and some other views, all drawn from ``(seed, index)`` alone.
+
+        The ring, which of its views comes first, the other views and the caption are random. A row
+        with too few views gives those it has, repeated from the start.
+        """
+        row = self.rows[index]
+        random = np.random.default_rng([seed, index])
+        ring = row.ring_views(int(random.choice(row.rings)))
+        start = int(random.integers(4))
+        ring = ring[start:] + ring[:start]
+        others = random.permutation([v for v in range(len(row.ring)) if v not in ring]).tolist() or ring
+        wanted = self._novel_views if novel_views is None else novel_views
+        novel = [others[i % len(others)] for i in range(wanted)]
+        prompt = str(random.choice(np.array(row.captions)))
+        return self.load_views(index, ring + novel, size=size, prompt=prompt)
+
+    def canonical(self, index: int, *, size: int | None = None, prompt: str | None = None) -> Views:
+        """The four views that text generation makes: ring 0, the front first (azimuths 0, 90, 180, 270)."""
+        return self.load_views(index, self.rows[index].ring_views(0), size=size, prompt=prompt)
+
+    def prepare(self) -> None:
+        """Open (and decode, where that was not done yet) every shard now, with a progress bar."""
+        from tqdm import tqdm
+
+        for shard in tqdm(sorted({row.shard for row in self.rows}), unit="shard", desc="decoding pictures"):
+            self._store(shard)
+
+    def _store(self, shard: Path) -> PixelStore:
+        if shard not in self._stores:
+            self._stores[shard] = DecodedShard(shard) if self._storage == "decoded" else EncodedShard(shard)
+        return self._stores[shard]
+
+
+def read_rows(folder: Path) -> Iterable[ObjectRow]:
+    """All rows of a folder of shards, without pixels.
+
+    Raises:
+        FileNotFoundError: it holds no shard.
+    """
+    shards = sorted(folder.glob("objects-*.parquet"))
+    if not shards:
+        raise FileNotFoundError(f"{folder} holds no objects-*.parquet, expected the output of diffsplat data")
+    schema.import_pyarrow()
+    from pyarrow import parquet
+
+    for shard in shards:
+        table = parquet.read_table(shard, columns=_INFO_COLUMNS)
+        for place, values in enumerate(table.to_pylist()):
+            yield _object_row(values, shard, place)
+
+
+def _object_row(values: dict[str, Any], shard: Path, place: int) -> ObjectRow:
+    size = values.pop("size")
+    cameras = Cameras(
+        camera_to_world=torch.tensor(values.pop("camera_to_world")).reshape(-1, 4, 4),
+        intrinsics=torch.tensor(values.pop("intrinsics")).reshape(-1, 4),
+        width=size,
+        height=size,
+    )
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ObjectRow(**fields, cameras=cameras, shard=shard, place=place)
+
+
+def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None = None) -> Views:
+    """Stored pixels of ``V`` views to :class:`Views` with one object, in the world of the first view.
+
+    Args:
+        pixels: as stored.
+        cameras: ``[V]`` in the world of the mesh.
+        prompt: caption.
+        size: pixels per side, a divisor of the stored size.
+
+    Raises:
+        ValueError: the size does not divide the stored one.
+    """
+    rgba = torch.from_numpy(pixels.rgba).movedim(-1, -3).float().div_(255.0)
+    alpha = rgba[:, 3:]
+    image = rgba[:, :3] * alpha + (1 - alpha)
+    steps = torch.from_numpy(pixels.depth.astype(np.float32))[:, None]
+    scale = (schema.DEPTH_FAR - schema.DEPTH_NEAR) / 65534
+    depth = torch.where(steps > 0, schema.DEPTH_NEAR + (steps - 1) * scale, 0.0)
+    normal = torch.from_numpy(pixels.normal).movedim(-1, -3).float().div_(127.5).sub_(1.0)
+    if size is not None and size != depth.shape[-1]:
+        image, alpha, depth, normal = _shrunk(image, alpha, depth, normal, size)
+        cameras = cameras.resized(size, size)
+    hit = depth > 0
+    turned = cameras.relative_to_first(DEFAULT_RADIUS)
+    normal = _turned_normals(normal, cameras.first_view_rotation())
+    points = _world_points(depth, turned)
+    white = torch.ones(())
+    return Views(
+        image=image.clamp(0, 1)[None],
+        mask=alpha.clamp(0, 1)[None],
+        normal=torch.where(hit, normal * 0.5 + 0.5, white).clamp(0, 1)[None],
+        coord=torch.where(hit, points * 0.5 + 0.5, white).clamp(0, 1)[None],
+        depth=depth[None],
+        cameras=Cameras(turned.camera_to_world[None], turned.intrinsics[None], turned.width, turned.height),
+        prompt=(prompt,),
+    )
+
+
+def _turned_normals(normal: Tensor, turn: Tensor) -> Tensor:
+    """``[V, 3, H, W]`` vectors, turned by ``[3, 3]`` and made unit length."""
+    turned = (turn @ normal.flatten(-2)).unflatten(-1, normal.shape[-2:])
+    return turned * (turned * turned).sum(dim=-3, keepdim=True).clamp_min(1e-12).rsqrt()
+
+
+def _world_points(depth: Tensor, cameras: Cameras) -> Tensor:
+    """``[V, 3, H, W]`` points of ``[V, 1, H, W]`` depths: :meth:`Cameras.unproject`, with channels first."""
+    directions = cameras.camera_directions(cameras.pixel_coordinates()).flatten(-3, -2).mT
+    rays = cameras.camera_to_world[..., :3, :3] @ directions
+    points = rays * depth.flatten(-2) + cameras.centers[..., None]
+    return points.unflatten(-1, depth.shape[-2:])
+
+
+def _shrunk(
+    image: Tensor, alpha: Tensor, depth: Tensor, normal: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Averages over blocks; depth and normals over the hit pixels of a block only."""
+    stored = depth.shape[-1]
+    if size < 1 or stored % size:
+        raise ValueError(f"cannot bring {stored} pixels to {size}, expected a divisor of {stored}")
+    block = stored // size
+    hit = (depth > 0).float()
+    share = functional.avg_pool2d(hit, block).clamp_min(1e-9)
+    return (
+        functional.avg_pool2d(image, block),
+        functional.avg_pool2d(alpha, block),
+        functional.avg_pool2d(depth, block) / share,
+        functional.avg_pool2d(normal * hit, block) / share,
+    )
