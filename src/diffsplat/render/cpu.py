@@ -7,6 +7,7 @@ cameras. The same input on the same number of threads gives the same bits.
 import math
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -32,9 +33,11 @@ from diffsplat.render.kernels.layout import (
     Bins,
     Canvas,
     Cloud,
+    Frame,
     Gradients,
     Images,
     Projection,
+    Scene,
     Trail,
 )
 from diffsplat.render.kernels.projection import find_opaque, project_parallel, project_worker
@@ -43,21 +46,18 @@ from diffsplat.render.kernels.simd import LANES
 from diffsplat.render.semantics import FRUSTUM_MARGIN
 
 _MAX_SIZE = 32_000  # tile numbers are kept in 16 bits
+_VIEWS_AT_ONCE = 4  # bounds the memory when no gradient is wanted
 _SMALL = 2048  # with fewer Gaussians a second thread costs more than it saves
 
 _launching = threading.Lock()
 _process = os.getpid()
 
 
-class _Frame(NamedTuple):
-    """What one forward pass over some views of one object leaves for the backward pass."""
-
-    live: Any
-    views: Any
-    canvas: Canvas
-    projection: Projection
-    bins: Bins
-    trail: Trail
+class _Setting(NamedTuple):
+    width: int
+    height: int
+    background: np.ndarray
+    normals: bool
 
 
 def _threads(count: int) -> int:
@@ -81,7 +81,7 @@ def _run(worker: Any, parallel: Any, threads: int, *arguments: Any) -> None:
             numba.set_num_threads(before)
 
 
-def _view_rows(cameras: Cameras) -> np.ndarray:
+def _view_rows(cameras: Cameras) -> Tensor:
     """``[V, VIEW_SIZE]`` camera parameters in the layout of the kernels, from cameras ``[V]``."""
     world_to_camera = cameras.world_to_camera.double()
     fx, fy, cx, cy = cameras.pixel_intrinsics.double().unbind(-1)
@@ -101,108 +101,68 @@ def _view_rows(cameras: Cameras) -> np.ndarray:
     rows = torch.cat(columns, dim=1).float()
     if rows.shape[1] != VIEW_SIZE:
         raise RuntimeError(f"a view has {rows.shape[1]} parameters, expected {VIEW_SIZE}")
-    return rows.contiguous().numpy()
+    return rows
 
 
-def _project(cloud: Cloud, live: Any, views: Any, canvas: Canvas, channels: Any) -> Projection:
-    count, seen_from = live.size, views.shape[0]
-    stride = math.ceil((HEAD + len(channels)) / 4) * 4
-    chunks = math.ceil(count / CHUNK)
+def _project(scene: Scene) -> Projection:
+    count, views = scene.live.size, scene.views.shape[0]
+    size = math.ceil((HEAD + len(scene.channels)) / 4) * 4
     projection = Projection(
-        records=np.empty((seen_from, count, stride), np.float32),
-        boxes=np.empty((seen_from, count, 4), np.int16),
-        keys=np.empty((seen_from, count), np.uint64),
-        counts=np.empty((seen_from, chunks, 4), np.int64),
+        records=np.empty((views, count, size), np.float32),
+        boxes=np.empty((views, count, 4), np.int16),
+        keys=np.empty((views, count), np.uint64),
+        counts=np.empty((views, math.ceil(count / CHUNK), 4), np.int64),
     )
-    _run(
-        project_worker, project_parallel, _threads(count), cloud, live, views, canvas, channels, projection
-    )
+    _run(project_worker, project_parallel, _threads(count), scene, projection)
     return projection
 
 
-def _bin(projection: Projection, canvas: Canvas) -> Bins:
+def _bin(scene: Scene, projection: Projection) -> Bins:
     views, count = projection.keys.shape
     view_starts = np.zeros(views + 1, np.int64)
     np.cumsum(projection.counts[:, :, 1].sum(axis=1), out=view_starts[1:])
     bins = Bins(
         entries=np.empty(int(view_starts[-1]), np.int32),
         view_starts=view_starts,
-        tile_starts=np.empty((views, canvas.tiles_x * canvas.tiles_y + 1), np.int64),
+        tile_starts=np.empty((views, scene.canvas.tiles_x * scene.canvas.tiles_y + 1), np.int64),
     )
     swap = np.empty_like(projection.keys)
-    _run(bin_worker, bin_parallel, min(_threads(count), views), projection, swap, canvas, bins)
+    _run(bin_worker, bin_parallel, min(_threads(count), views), scene, projection, swap, bins)
     return bins
 
 
-def _forward(cloud: Cloud, views: Any, images: Images, background: Any, trace: bool) -> _Frame:
+def _forward(scene: Scene, images: Images, trace: bool) -> Frame:
     """Render one object into ``images``."""
-    height, width = images.alpha.shape[2:]
-    canvas = Canvas(width, height, math.ceil(width / TILE), math.ceil(height / TILE))
-    channels = FEATURES_WITH_NORMALS if images.normal.size else FEATURES
+    projection = _project(scene)
+    bins = _bin(scene, projection)
+    tiles = scene.canvas.tiles_x * scene.canvas.tiles_y
+    shape = (scene.views.shape[0], tiles, BLOCKS, LANES) if trace else (0, 0, 0, 0)
+    frame = Frame(projection, bins, Trail(np.empty(shape, np.float32), np.empty(shape, np.float32)))
+    _run(blend_worker, blend_parallel, _threads(scene.live.size), scene, frame, images)
+    return frame
+
+
+def _backward(scene: Scene, frame: Frame, images: Images, upstream: Images, gradients: Gradients) -> None:
+    """Write the gradients of one object; they must hold zeros before."""
+    count, views = scene.live.size, scene.views.shape[0]
+    threads = _threads(count)
+    bands = min(math.ceil(threads / views), scene.canvas.tiles_y)
+    rows = np.empty((views, bands, count, GRADIENT_ROW), np.float32)
+    _run(unblend_worker, unblend_parallel, threads, scene, frame, images, upstream, rows)
+    _run(unproject_worker, unproject_parallel, threads, scene, frame.projection, rows, gradients)
+
+
+def _scene(fields: Sequence[Tensor], views: Tensor, setting: _Setting) -> Scene:
+    cloud = Cloud(*(field.numpy() for field in fields))
     live = np.empty(cloud.opacities.size + 1, np.int32)
     live = live[: find_opaque(cloud.opacities, live)]
-    projection = _project(cloud, live, views, canvas, channels)
-    bins = _bin(projection, canvas)
-    shape = (views.shape[0], canvas.tiles_x * canvas.tiles_y, BLOCKS, LANES) if trace else (0, 0, 0, 0)
-    trail = Trail(np.empty(shape, np.float32), np.empty(shape, np.float32))
-    threads = _threads(live.size)
-    _run(
-        blend_worker,
-        blend_parallel,
-        threads,
-        projection,
-        bins,
-        canvas,
-        background,
-        channels,
-        images,
-        trail,
-    )
-    return _Frame(live, views, canvas, projection, bins, trail)
+    tiles_x, tiles_y = math.ceil(setting.width / TILE), math.ceil(setting.height / TILE)
+    canvas = Canvas(setting.width, setting.height, tiles_x, tiles_y)
+    channels = FEATURES_WITH_NORMALS if setting.normals else FEATURES
+    return Scene(cloud, live, views.numpy(), canvas, setting.background, channels)
 
 
-def _backward(cloud: Cloud, frame: _Frame, images: Images, upstream: Images, background: Any) -> Gradients:
-    """Gradients of one object."""
-    gradients = Gradients(*(np.zeros_like(field) for field in cloud))
-    threads = _threads(frame.live.size)
-    views = frame.views.shape[0]
-    bands = min(math.ceil(threads / views), frame.canvas.tiles_y)
-    channels = FEATURES_WITH_NORMALS if images.normal.size else FEATURES
-    rows = np.empty((views, bands, frame.live.size, GRADIENT_ROW), np.float32)
-    _run(
-        unblend_worker,
-        unblend_parallel,
-        threads,
-        frame.projection,
-        frame.bins,
-        frame.canvas,
-        background,
-        channels,
-        images,
-        upstream,
-        frame.trail,
-        rows,
-    )
-    _run(
-        unproject_worker,
-        unproject_parallel,
-        threads,
-        cloud,
-        frame.live,
-        frame.views,
-        channels,
-        frame.projection,
-        rows,
-        gradients,
-    )
-    return gradients
-
-
-def _cloud(fields: tuple[Tensor, ...], index: int) -> Cloud:
-    return Cloud(*(field[index].numpy() for field in fields))
-
-
-def _images(tensors: tuple[Tensor, ...], index: int) -> Images:
+def _images(tensors: Sequence[Tensor], index: int | tuple[int, slice]) -> Images:
     return Images(*(tensor[index].numpy() for tensor in tensors))
 
 
@@ -210,20 +170,26 @@ class _Rasterize(torch.autograd.Function):
     """Objects ``[B, N, ...]`` seen by ``views [B, V, VIEW_SIZE]``; returns rgb, alpha, depth, normal."""
 
     @staticmethod
-    def forward(ctx: Any, views: Any, size: Any, background: Any, normals: bool, *fields: Tensor) -> Any:
+    def forward(ctx: Any, views: Tensor, setting: _Setting, *fields: Tensor) -> Any:
         fields = tuple(field.detach().float().contiguous() for field in fields)
         batch, count = views.shape[:2]
-        channels = (3, 1, 1, 3 if normals else 0)
-        outputs = tuple(torch.empty(batch, count, channel, *size) for channel in channels)
-        trace = any(ctx.needs_input_grad)
-        frames = []
+        channels = (3, 1, 1, 3 if setting.normals else 0)
+        outputs = tuple(
+            torch.empty(batch, count, channel, setting.height, setting.width) for channel in channels
+        )
+        traced = []
         with announced_compilation():
             for b in range(batch):
-                frame = _forward(_cloud(fields, b), views[b], _images(outputs, b), background, trace)
-                if trace:
-                    frames.append(frame)
+                scene = _scene([field[b] for field in fields], views[b], setting)
+                if any(ctx.needs_input_grad):
+                    traced.append((scene, _forward(scene, _images(outputs, b), trace=True)))
+                    continue
+                for start in range(0, count, _VIEWS_AT_ONCE):
+                    some = slice(start, start + _VIEWS_AT_ONCE)
+                    _forward(scene._replace(views=scene.views[some]), _images(outputs, (b, some)), trace=False)
+        # Saving the fields makes autograd notice if they are changed in place before the backward pass.
         ctx.save_for_backward(*fields, *outputs)
-        ctx.frames, ctx.background = frames, background
+        ctx.traced = traced
         return outputs
 
     @staticmethod
@@ -231,15 +197,12 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         fields, outputs = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         upstream = tuple(tensor.float().contiguous() for tensor in upstream)
-        totals = tuple(torch.empty_like(field) for field in fields)
+        totals = tuple(torch.zeros_like(field) for field in fields)
         with announced_compilation():
-            for b, frame in enumerate(ctx.frames):
-                gradients = _backward(
-                    _cloud(fields, b), frame, _images(outputs, b), _images(upstream, b), ctx.background
-                )
-                for total, gradient in zip(totals, gradients, strict=True):
-                    total[b] = torch.from_numpy(gradient)
-        return (None, None, None, None, *totals)
+            for b, (scene, frame) in enumerate(ctx.traced):
+                gradients = Gradients(*(total[b].numpy() for total in totals))
+                _backward(scene, frame, _images(outputs, b), _images(upstream, b), gradients)
+        return (None, None, *totals)
 
 
 def rasterize(splats: Splats, cameras: Cameras, background: Tensor, normals: bool) -> Rendering:
@@ -261,16 +224,9 @@ def rasterize(splats: Splats, cameras: Cameras, background: Tensor, normals: boo
             f"image size is {cameras.width} x {cameras.height}, expected at most {_MAX_SIZE} pixels a side"
         )
     views = _view_rows(cameras.map(lambda t: t.flatten(0, 1))).reshape(*cameras.batch_shape, VIEW_SIZE)
+    setting = _Setting(cameras.width, cameras.height, background.float().numpy(), normals)
     rgb, alpha, depth, normal = _Rasterize.apply(
-        views,
-        (cameras.height, cameras.width),
-        background.float().numpy(),
-        normals,
-        splats.means,
-        splats.scales,
-        splats.quats,
-        splats.opacities,
-        splats.colors,
+        views, setting, splats.means, splats.scales, splats.quats, splats.opacities, splats.colors
     )
     return Rendering(rgb=rgb, alpha=alpha, depth=depth, normal=normal if normals else None)
 

@@ -7,7 +7,7 @@ order), then dealt out to the tiles of their bounding boxes in that order, so th
 import numpy as np
 from numba import prange
 
-from diffsplat.render.kernels.compilation import kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
 from diffsplat.render.kernels.layout import CHUNK
 from diffsplat.render.kernels.simd import fetch_add, load, prefetch, store
 
@@ -19,7 +19,7 @@ _LOOK_AHEAD = 12
 
 
 @kernel
-def _compact(keys, counts, boxes, tiles_x, least, shift, histograms, tile_counts):
+def _compact(keys, counts, boxes, tiles_x, least, histograms, tile_counts):
     """Close the gaps between the chunks' keys, and count digits and tiles on the way. Returns how many keys."""
     total = 0
     for chunk in range(counts.shape[0]):
@@ -29,13 +29,24 @@ def _compact(keys, counts, boxes, tiles_x, least, shift, histograms, tile_counts
             total += 1
             depth = np.int64(key >> np.uint64(32)) - least
             for digit in range(_PASSES):
-                slot = digit * _DIGITS + ((depth >> (digit * shift)) & (_DIGITS - 1))
+                slot = digit * _DIGITS + ((depth >> (digit * _DIGIT_BITS)) & (_DIGITS - 1))
                 store(histograms, slot, load(histograms, slot) + 1)
             box = np.int64(key & _INDEX_MASK) * 4
-            for row in range(load(boxes, box + 2), load(boxes, box + 3)):
-                for tile in range(row * tiles_x + load(boxes, box), row * tiles_x + load(boxes, box + 1)):
+            for tile_row in range(load(boxes, box + 2), load(boxes, box + 3)):
+                left = tile_row * tiles_x
+                for tile in range(left + load(boxes, box), left + load(boxes, box + 1)):
                     store(tile_counts, tile, load(tile_counts, tile) + 1)
     return total
+
+
+@inline_kernel
+def _starts(counts, first, end):
+    """Replace counts by the sums of those before them."""
+    position = 0
+    for slot in range(first, end):
+        size = load(counts, slot)
+        store(counts, slot, position)
+        position += size
 
 
 @kernel
@@ -43,11 +54,7 @@ def _sort(keys, swap, total, least, passes, histograms):
     """Stable radix sort by depth; returns the array that holds the result, ``keys`` or ``swap``."""
     for digit in range(passes):
         base = digit * _DIGITS
-        position = 0
-        for slot in range(base, base + _DIGITS):
-            size = load(histograms, slot)
-            store(histograms, slot, position)
-            position += size
+        _starts(histograms, base, base + _DIGITS)
         for i in range(total):
             key = load(keys, i)
             depth = np.int64(key >> np.uint64(32)) - least
@@ -67,16 +74,17 @@ def _deal(order, total, boxes, tiles_x, cursors, entries):
             prefetch(boxes, np.int64(load(order, i + _LOOK_AHEAD) & _INDEX_MASK) * 4)
         index = np.int64(load(order, i) & _INDEX_MASK)
         x0, x1 = np.int64(load(boxes, index * 4)), np.int64(load(boxes, index * 4 + 1))
-        for row in range(np.int64(load(boxes, index * 4 + 2)), np.int64(load(boxes, index * 4 + 3))):
-            for tile in range(row * tiles_x + x0, row * tiles_x + x1):
+        for tile_row in range(load(boxes, index * 4 + 2), load(boxes, index * 4 + 3)):
+            for tile in range(tile_row * tiles_x + x0, tile_row * tiles_x + x1):
                 position = load(cursors, tile)
                 store(cursors, tile, position + 1)
                 store(entries, position, np.int32(index))
 
 
 @kernel
-def _bin_view(boxes, keys, counts, swap, tiles_x, tile_starts, entries):
+def _bin_view(projection, view, swap, canvas, tile_starts, entries):
     """Bin one view."""
+    counts, boxes = projection.counts[view], projection.boxes[view]
     least, greatest = np.int64(2**32), np.int64(0)
     for chunk in range(counts.shape[0]):
         least, greatest = min(least, counts[chunk, 2]), max(greatest, counts[chunk, 3])
@@ -84,39 +92,26 @@ def _bin_view(boxes, keys, counts, swap, tiles_x, tile_starts, entries):
     while passes < _PASSES and (greatest - least) >> (passes * _DIGIT_BITS) > 0:
         passes += 1
     histograms = np.zeros(_PASSES * _DIGITS, np.int64)
-    tiles = tile_starts.size - 1
-    cursors = np.zeros(tiles, np.int64)
-    total = _compact(keys, counts, boxes, tiles_x, least, _DIGIT_BITS, histograms, cursors)
-    position = 0
-    for tile in range(tiles):
-        size = cursors[tile]
-        tile_starts[tile] = position
-        cursors[tile] = position
-        position += size
-    tile_starts[tiles] = position
-    _deal(_sort(keys, swap, total, least, passes, histograms), total, boxes, tiles_x, cursors, entries)
+    tile_starts[:] = 0
+    total = _compact(projection.keys[view], counts, boxes, canvas.tiles_x, least, histograms, tile_starts)
+    _starts(tile_starts, 0, tile_starts.size)
+    order = _sort(projection.keys[view], swap, total, least, passes, histograms)
+    _deal(order, total, boxes, canvas.tiles_x, tile_starts.copy(), entries)
 
 
 @kernel
-def bin_worker(queue, projection, swap, canvas, bins):
+def bin_worker(queue, scene, projection, swap, bins):
     """Bin view after view from the queue. ``swap`` has the shape of the projection's keys."""
     while True:
         view = fetch_add(queue, 1)
         if view >= projection.keys.shape[0]:
             break
-        _bin_view(
-            projection.boxes[view],
-            projection.keys[view],
-            projection.counts[view],
-            swap[view],
-            canvas.tiles_x,
-            bins.tile_starts[view],
-            bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]],
-        )
+        entries = bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]]
+        _bin_view(projection, view, swap[view], scene.canvas, bins.tile_starts[view], entries)
 
 
 @parallel_kernel
-def bin_parallel(threads, queue, projection, swap, canvas, bins):
+def bin_parallel(threads, queue, scene, projection, swap, bins):
     """:func:`bin_worker` on several threads."""
     for _ in prange(threads):
-        bin_worker(queue, projection, swap, canvas, bins)
+        bin_worker(queue, scene, projection, swap, bins)

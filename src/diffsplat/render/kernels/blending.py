@@ -5,10 +5,13 @@ noted in the lists of those it touches; then every block runs through its own li
 registers, and stops as soon as all of them are opaque.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import prange
+from numpy.typing import NDArray
 
-from diffsplat.render.kernels.compilation import kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
 from diffsplat.render.kernels.layout import (
     ALPHA_LIMIT,
     BLOCK_HEIGHT,
@@ -17,12 +20,20 @@ from diffsplat.render.kernels.layout import (
     BLOCKS_PER_COLUMN,
     DEPTH_FEATURE,
     HEAD,
+    L0,
+    L1,
+    L2,
     LOG2_ALPHA_MIN,
+    LOG_OPACITY,
+    NORMAL_FEATURE,
     ONE,
+    SLOPE_X,
+    SLOPE_Y,
     STOP,
     TILE,
     TOUCH_SLACK,
     ZERO,
+    Float32,
     block_x,
     block_y,
     pixel_x,
@@ -66,91 +77,146 @@ _LAST = 1
 _TOTALS = 2
 
 
-@kernel
-def touched_blocks(records, base, tile_x, tile_y):
+class Tile(NamedTuple):
+    """A tile of one view with its part of the entries."""
+
+    records: Float32  # [M, record size]
+    entries: NDArray[np.int32]  # of the view
+    first: int
+    end: int
+    x: int  # pixels
+    y: int
+
+
+class _Lists(NamedTuple):
+    """For each block the entries of the batch that touch it, counted from the start of the batch."""
+
+    items: NDArray[np.int16]  # [BLOCKS * _BATCH]
+    lengths: NDArray[np.int64]  # [BLOCKS]
+
+
+@inline_kernel
+def tile_of(scene, frame, view, tile):
+    """Tile number ``tile`` of a view."""
+    canvas, bins = scene.canvas, frame.bins
+    return Tile(
+        frame.projection.records[view],
+        bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]],
+        bins.tile_starts[view, tile],
+        bins.tile_starts[view, tile + 1],
+        tile % canvas.tiles_x * TILE,
+        tile // canvas.tiles_x * TILE,
+    )
+
+
+@inline_kernel
+def block_left(block):
+    """Columns from the tile's left edge to the block's."""
+    return block // BLOCKS_PER_COLUMN * BLOCK_WIDTH
+
+
+@inline_kernel
+def block_top(block):
+    """Rows from the tile's upper edge to the block's."""
+    return block % BLOCKS_PER_COLUMN * BLOCK_HEIGHT
+
+
+@inline_kernel
+def record_of(tile, entry):
+    """Where the record of an entry begins."""
+    return np.int64(load(tile.entries, entry)) * tile.records.shape[1]
+
+
+@inline_kernel
+def prefetch_record(tile, entry):
+    """Ask for the record of an entry that comes soon."""
+    record = record_of(tile, entry)
+    prefetch(tile.records, record)
+    prefetch(tile.records, record + HEAD + DEPTH_FEATURE)
+
+
+@inline_kernel
+def touched_blocks(tile, record):
     """Which of the tile's sixteen blocks (bits) have a pixel rectangle that the splat reaches with the least alpha.
 
     The log-alpha is concave, so its maximum over a rectangle without the centre lies on a side that faces the
     centre. Per axis: take the nearest coordinate of the rectangle, and on that line the nearest to the best.
     """
+    records = tile.records
     zero = broadcast(ZERO)
-    left = block_x() + (np.float32(tile_x) - load(records, base))
-    top = block_y() + (np.float32(tile_y) - load(records, base + 1))
+    left = block_x() + (np.float32(tile.x) - load(records, record))
+    top = block_y() + (np.float32(tile.y) - load(records, record + 1))
     right = left + np.float32(BLOCK_WIDTH - 1)
     bottom = top + np.float32(BLOCK_HEIGHT - 1)
     near_x = minimum(maximum(zero, left), right)
     near_y = minimum(maximum(zero, top), bottom)
-    best_y = minimum(maximum(near_x * load(records, base + 6), top), bottom)
-    best_x = minimum(maximum(near_y * load(records, base + 7), left), right)
-    l0, l1, l2 = broadcast(load(records, base + 2)), load(records, base + 3), load(records, base + 4)
-    along_1 = multiply_add(l0, near_x, best_y * l1)
-    along_2 = multiply_add(l0, best_x, near_y * l1)
-    across_1, across_2 = best_y * l2, near_y * l2
-    distance_1 = multiply_add(along_1, along_1, across_1 * across_1)
-    distance_2 = multiply_add(along_2, along_2, across_2 * across_2)
-    reach = load(records, base + 5) - LOG2_ALPHA_MIN + TOUCH_SLACK
-    return mask_bits(minimum(distance_1, distance_2) <= reach)
+    best_y = minimum(maximum(near_x * load(records, record + SLOPE_Y), top), bottom)
+    best_x = minimum(maximum(near_y * load(records, record + SLOPE_X), left), right)
+    whitening = load(records, record + L0), load(records, record + L1), load(records, record + L2)
+    distance = minimum(falloff(whitening, near_x, best_y), falloff(whitening, best_x, near_y))
+    reach = load(records, record + LOG_OPACITY) - LOG2_ALPHA_MIN + TOUCH_SLACK
+    return mask_bits(distance <= reach)
+
+
+@inline_kernel
+def falloff(whitening, dx, dy):
+    """By how much log2 alpha falls from the centre of a splat to an offset from it."""
+    along = multiply_add(whitening[0], dx, dy * whitening[1])
+    across = dy * whitening[2]
+    return multiply_add(along, along, across * across)
+
+
+@inline_kernel
+def alpha_of(log2_alpha):
+    """Alpha before the cut, from its base-2 logarithm."""
+    return exp2(maximum(log2_alpha, _EXPONENT_FLOOR))
 
 
 @kernel
-def log_alpha(records, base, dx, dy):
-    """log2 of the splat's alpha before the cut, at an offset from its centre."""
-    along = multiply_add(load(records, base + 2), dx, dy * load(records, base + 3))
-    across = dy * load(records, base + 4)
-    return load(records, base + 5) - multiply_add(along, along, across * across)
-
-
-@kernel
-def alpha_before_cut(log_alpha):
-    """Alpha from its base-2 logarithm."""
-    return exp2(maximum(log_alpha, _EXPONENT_FLOOR))
-
-
-@kernel
-def _list_blocks(records, entries, start, end, tile_x, tile_y, alive, lists, lengths):
+def _list_blocks(tile, start, end, alive, lists):
     """Note every entry of a batch in the lists of the blocks that it touches and that are still alive."""
-    stride = records.shape[1]
     for block in range(BLOCKS):
-        store(lengths, block, 0)
-    for k in range(start, end):
-        if k + _LOOK_AHEAD < end:
-            ahead = np.int64(load(entries, k + _LOOK_AHEAD)) * stride
-            prefetch(records, ahead)
-            prefetch(records, ahead + 11)
-        touched = touched_blocks(records, np.int64(load(entries, k)) * stride, tile_x, tile_y) & alive
+        store(lists.lengths, block, 0)
+    for entry in range(start, end):
+        if entry + _LOOK_AHEAD < tile.end:
+            prefetch_record(tile, entry + _LOOK_AHEAD)
+        touched = touched_blocks(tile, record_of(tile, entry)) & alive
         while touched != 0:
             block = lowest_bit(touched)
             touched &= touched - 1
-            length = load(lengths, block)
-            store(lists, block * _BATCH + length, np.int16(k - start))
-            store(lengths, block, length + 1)
+            length = load(lists.lengths, block)
+            store(lists.items, block * _BATCH + length, np.int16(entry - start))
+            store(lists.lengths, block, length + 1)
 
 
 @kernel
-def _blend_block(records, entries, first, start, tile_x, tile_y, block, lists, length, scratch, channels, trace):
+def _blend_block(tile, start, block, lists, scratch, channels, trace):
     """Blend a batch's list into one block. Returns whether some pixel of the block is still transparent."""
+    records = tile.records
     base = block * (_TOTALS + len(channels)) * LANES
     transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES)
     last = load_lanes(scratch, base + _LAST * LANES)
     totals = load_each(scratch, base + _TOTALS * LANES, channels)
-    x = pixel_x() + np.float32(tile_x + block // BLOCKS_PER_COLUMN * BLOCK_WIDTH)
-    y = pixel_y() + np.float32(tile_y + block % BLOCKS_PER_COLUMN * BLOCK_HEIGHT)
-    stride = records.shape[1]
+    x = pixel_x() + np.float32(tile.x + block_left(block))
+    y = pixel_y() + np.float32(tile.y + block_top(block))
     alive = True
-    for item in range(length):
-        k = start + np.int64(load(lists, block * _BATCH + item))
-        record = np.int64(load(entries, k)) * stride
-        power = log_alpha(records, record, x - load(records, record), y - load(records, record + 1))
-        drawn = power >= LOG2_ALPHA_MIN
-        alpha = minimum(alpha_before_cut(power), ALPHA_LIMIT)
-        remaining = transmittance - alpha * transmittance
+    for item in range(load(lists.lengths, block)):
+        entry = start + np.int64(load(lists.items, block * _BATCH + item))
+        record = record_of(tile, entry)
+        whitening = load(records, record + L0), load(records, record + L1), load(records, record + L2)
+        distance = falloff(whitening, x - load(records, record), y - load(records, record + 1))
+        log2_alpha = load(records, record + LOG_OPACITY) - distance
+        drawn = log2_alpha >= LOG2_ALPHA_MIN
+        alpha = minimum(alpha_of(log2_alpha), ALPHA_LIMIT)
+        weight = alpha * transmittance
+        remaining = transmittance - weight
         # Finished pixels have a negative transmittance and fail this as well.
         blended = drawn & (remaining > STOP)
-        weight = select(blended, alpha * transmittance, ZERO)
+        weight = select(blended, weight, ZERO)
         totals = multiply_add_each(weight, broadcast_each(records, record + HEAD, channels), totals)
         transmittance = select(blended, remaining, transmittance)
         if trace:
-            last = select(blended, np.float32(k - first + 1), last)
+            last = select(blended, np.float32(entry - tile.first + 1), last)
         finished = and_not(drawn, blended)
         if any_lane(finished):
             transmittance = select(finished, negative_absolute(transmittance), transmittance)
@@ -164,28 +230,27 @@ def _blend_block(records, entries, first, start, tile_x, tile_y, block, lists, l
 
 
 @kernel
-def _blend_tile(records, entries, first, end, tile_x, tile_y, scratch, lists, lengths, channels, trace):
-    """Blend the entries from ``first`` to ``end`` into the scratch of the tile's blocks."""
+def _blend_tile(tile, lists, scratch, channels, trace):
+    """Blend all entries of a tile into the scratch of its blocks."""
     block_size = (_TOTALS + len(channels)) * LANES
     for block in range(BLOCKS):
         store_lanes(scratch, block * block_size + _TRANSMITTANCE * LANES, broadcast(ONE))
         store_lanes(scratch, block * block_size + _LAST * LANES, broadcast(ZERO))
         store_each(scratch, block * block_size + _TOTALS * LANES, zeros_each(channels))
     alive = np.int64((1 << BLOCKS) - 1)
-    start = first
-    while start < end and alive != 0:
-        stop = min(end, start + _BATCH)
-        _list_blocks(records, entries, start, stop, tile_x, tile_y, alive, lists, lengths)
+    start = tile.first
+    while start < tile.end and alive != 0:
+        end = min(tile.end, start + _BATCH)
+        _list_blocks(tile, start, end, alive, lists)
         for block in range(BLOCKS):
-            length = load(lengths, block)
-            if length > 0 and not _blend_block(
-                records, entries, first, start, tile_x, tile_y, block, lists, length, scratch, channels, trace
+            if load(lists.lengths, block) > 0 and not _blend_block(
+                tile, start, block, lists, scratch, channels, trace
             ):
                 alive &= ~(1 << block)
-        start = stop
+        start = end
 
 
-@kernel
+@inline_kernel
 def _put_block(plane, x, y, values):
     """Write a block's pixels to an image plane ``[H, W]``, leaving out those beyond the border."""
     height, width = plane.shape
@@ -195,25 +260,20 @@ def _put_block(plane, x, y, values):
         buffer = np.empty(LANES, np.float32)
         store_lanes(buffer, 0, values)
         for lane in range(LANES):
-            column, row = x + lane % BLOCK_WIDTH, y + lane // BLOCK_WIDTH
-            if column < width and row < height:
-                store(plane, row * width + column, load(buffer, lane))
+            column, line = x + lane % BLOCK_WIDTH, y + lane // BLOCK_WIDTH
+            if column < width and line < height:
+                store(plane, line * width + column, load(buffer, lane))
 
 
 @kernel
-def _finish_tile(images, view, tile, tile_x, tile_y, scratch, background, channels, trail, trace):
+def _finish_tile(tile, view, scratch, background, channels, images):
     """Composite the blocks on the background and write them to the images."""
     for block in range(BLOCKS):
-        x = tile_x + block // BLOCKS_PER_COLUMN * BLOCK_WIDTH
-        y = tile_y + block % BLOCKS_PER_COLUMN * BLOCK_HEIGHT
-        base = block * (_TOTALS + len(channels)) * LANES
-        transmittance = absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES))
-        if trace:
-            place = ((view * trail.last.shape[1] + tile) * BLOCKS + block) * LANES
-            store_lanes(trail.transmittance, place, transmittance)
-            store_lanes(trail.last, place, load_lanes(scratch, base + _LAST * LANES))
+        x, y = tile.x + block_left(block), tile.y + block_top(block)
         if x >= images.alpha.shape[3] or y >= images.alpha.shape[2]:
             continue
+        base = block * (_TOTALS + len(channels)) * LANES
+        transmittance = absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES))
         totals = base + _TOTALS * LANES
         for k in range(3):
             color = load_lanes(scratch, totals + k * LANES)
@@ -222,34 +282,44 @@ def _finish_tile(images, view, tile, tile_x, tile_y, scratch, background, channe
         _put_block(images.alpha[view, 0], x, y, alpha)
         depth = load_lanes(scratch, totals + DEPTH_FEATURE * LANES) / alpha
         _put_block(images.depth[view, 0], x, y, select(alpha > ZERO, depth, ZERO))
-        if len(channels) > 4:
+        if len(channels) > NORMAL_FEATURE:
             for k in range(3):
-                _put_block(images.normal[view, k], x, y, load_lanes(scratch, totals + (4 + k) * LANES))
+                normal = load_lanes(scratch, totals + (NORMAL_FEATURE + k) * LANES)
+                _put_block(images.normal[view, k], x, y, normal)
 
 
 @kernel
-def blend_worker(queue, projection, bins, canvas, background, channels, images, trail):
-    """Blend tile after tile from the queue. The trail is written unless it has no elements."""
+def _keep_trail(trail, view, tile, scratch, channels):
+    """Note how the blending of a tile ended."""
+    for block in range(BLOCKS):
+        base = block * (_TOTALS + len(channels)) * LANES
+        place = ((view * trail.last.shape[1] + tile) * BLOCKS + block) * LANES
+        store_lanes(trail.transmittance, place, absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES)))
+        store_lanes(trail.last, place, load_lanes(scratch, base + _LAST * LANES))
+
+
+@kernel
+def blend_worker(queue, scene, frame, images):
+    """Blend tile after tile from the queue. The frame's trail is written unless it has no elements."""
+    channels = scene.channels
     scratch = np.empty(BLOCKS * (_TOTALS + len(channels)) * LANES, np.float32)
-    lists = np.empty(BLOCKS * _BATCH, np.int16)
-    lengths = np.empty(BLOCKS, np.int64)
-    tiles = canvas.tiles_x * canvas.tiles_y
-    trace = trail.last.size > 0
+    lists = _Lists(np.empty(BLOCKS * _BATCH, np.int16), np.empty(BLOCKS, np.int64))
+    tiles = scene.canvas.tiles_x * scene.canvas.tiles_y
+    trace = frame.trail.last.size > 0
     while True:
         task = fetch_add(queue, 1)
-        if task >= projection.records.shape[0] * tiles:
+        if task >= scene.views.shape[0] * tiles:
             break
-        view, tile = task // tiles, task % tiles
-        tile_x, tile_y = tile % canvas.tiles_x * TILE, tile // canvas.tiles_x * TILE
-        entries = bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]]
-        first, end = bins.tile_starts[view, tile], bins.tile_starts[view, tile + 1]
-        records = projection.records[view]
-        _blend_tile(records, entries, first, end, tile_x, tile_y, scratch, lists, lengths, channels, trace)
-        _finish_tile(images, view, tile, tile_x, tile_y, scratch, background, channels, trail, trace)
+        view = task // tiles
+        tile = tile_of(scene, frame, view, task % tiles)
+        _blend_tile(tile, lists, scratch, channels, trace)
+        _finish_tile(tile, view, scratch, scene.background, channels, images)
+        if trace:
+            _keep_trail(frame.trail, view, task % tiles, scratch, channels)
 
 
 @parallel_kernel
-def blend_parallel(threads, queue, projection, bins, canvas, background, channels, images, trail):
+def blend_parallel(threads, queue, scene, frame, images):
     """:func:`blend_worker` on several threads."""
     for _ in prange(threads):
-        blend_worker(queue, projection, bins, canvas, background, channels, images, trail)
+        blend_worker(queue, scene, frame, images)

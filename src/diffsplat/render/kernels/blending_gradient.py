@@ -13,20 +13,32 @@ alone: no two threads add to the same number, and the order of additions never c
 import numpy as np
 from numba import prange
 
-from diffsplat.render.kernels.blending import alpha_before_cut, log_alpha, touched_blocks
-from diffsplat.render.kernels.compilation import kernel, parallel_kernel
+from diffsplat.render.kernels.blending import (
+    alpha_of,
+    block_left,
+    block_top,
+    falloff,
+    prefetch_record,
+    record_of,
+    tile_of,
+    touched_blocks,
+)
+from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
 from diffsplat.render.kernels.layout import (
     ALPHA_LIMIT,
     BLOCK_HEIGHT,
     BLOCK_WIDTH,
     BLOCKS,
-    BLOCKS_PER_COLUMN,
     DEPTH_FEATURE,
     GRADIENT_ROW,
     HEAD,
+    L0,
+    L1,
+    L2,
     LOG2_ALPHA_MIN,
+    LOG_OPACITY,
+    NORMAL_FEATURE,
     ONE,
-    TILE,
     ZERO,
     pixel_x,
     pixel_y,
@@ -36,7 +48,6 @@ from diffsplat.render.kernels.simd import (
     broadcast,
     broadcast_each,
     dot_each,
-    exp2,
     fetch_add,
     lanes_maximum,
     load,
@@ -45,7 +56,6 @@ from diffsplat.render.kernels.simd import (
     load_lanes,
     lowest_bit,
     mask_bits,
-    maximum,
     minimum,
     multiply_add,
     multiply_add_each,
@@ -58,6 +68,7 @@ from diffsplat.render.kernels.simd import (
 )
 
 _LOOK_AHEAD = 8
+
 # Scratch of a block, in vectors: transmittance, what lies behind, last entry, gradients of the features.
 _TRANSMITTANCE = 0
 _BEHIND = 1
@@ -65,7 +76,7 @@ _LAST = 2
 _GRADIENTS = 3
 
 
-@kernel
+@inline_kernel
 def _take_block(plane, x, y):
     """A block's pixels of an image plane ``[H, W]``, zero beyond the border."""
     height, width = plane.shape
@@ -73,59 +84,75 @@ def _take_block(plane, x, y):
         return load_halves(plane, y * width + x, (y + 1) * width + x)
     buffer = np.zeros(LANES, np.float32)
     for lane in range(LANES):
-        column, row = x + lane % BLOCK_WIDTH, y + lane // BLOCK_WIDTH
-        if column < width and row < height:
-            store(buffer, lane, load(plane, row * width + column))
+        column, line = x + lane % BLOCK_WIDTH, y + lane // BLOCK_WIDTH
+        if column < width and line < height:
+            store(buffer, lane, load(plane, line * width + column))
     return load_lanes(buffer, 0)
 
 
 @kernel
-def _start_block(images, gradients, trail, background, channels, view, tile, x, y, block, scratch):
-    """Turn the gradients of a block's image pixels into those of its blended features and transmittance."""
-    base = block * (_GRADIENTS + len(channels)) * LANES
-    place = ((view * trail.last.shape[1] + tile) * BLOCKS + block) * LANES
-    transmittance = load_lanes(trail.transmittance, place)
-    alpha = ONE - transmittance
-    on_alpha = _take_block(gradients.alpha[view, 0], x, y)
-    # depth = sum / alpha
-    on_depth = _take_block(gradients.depth[view, 0], x, y)
-    on_sum = select(alpha > ZERO, on_depth / alpha, ZERO)
-    on_alpha = on_alpha - on_sum * _take_block(images.depth[view, 0], x, y)
-    for k in range(3):
-        # rgb = sum + transmittance * background, and transmittance = 1 - alpha
-        on_color = _take_block(gradients.rgb[view, k], x, y)
-        on_alpha = on_alpha - on_color * background[k]
-        store_lanes(scratch, base + (_GRADIENTS + k) * LANES, on_color)
-    store_lanes(scratch, base + (_GRADIENTS + DEPTH_FEATURE) * LANES, on_sum)
-    if len(channels) > 4:
+def _start_tile(tile, view, scene, images, upstream, scratch):
+    """Turn the gradients of a tile's image pixels into those of the blended features and transmittance."""
+    for block in range(BLOCKS):
+        x, y = tile.x + block_left(block), tile.y + block_top(block)
+        base = block * (_GRADIENTS + len(scene.channels)) * LANES
+        transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES)
+        alpha = ONE - transmittance
+        # depth = sum / alpha
+        on_sum = select(alpha > ZERO, _take_block(upstream.depth[view, 0], x, y) / alpha, ZERO)
+        store_lanes(scratch, base + (_GRADIENTS + DEPTH_FEATURE) * LANES, on_sum)
+        on_alpha = _take_block(upstream.alpha[view, 0], x, y)
+        on_alpha = on_alpha - on_sum * _take_block(images.depth[view, 0], x, y)
         for k in range(3):
-            on_normal = _take_block(gradients.normal[view, k], x, y)
-            store_lanes(scratch, base + (_GRADIENTS + 4 + k) * LANES, on_normal)
-    store_lanes(scratch, base + _TRANSMITTANCE * LANES, transmittance)
-    store_lanes(scratch, base + _BEHIND * LANES, ZERO - transmittance * on_alpha)
-    store_lanes(scratch, base + _LAST * LANES, load_lanes(trail.last, place))
+            # rgb = sum + transmittance * background, and transmittance = 1 - alpha
+            on_color = _take_block(upstream.rgb[view, k], x, y)
+            on_alpha = on_alpha - on_color * scene.background[k]
+            store_lanes(scratch, base + (_GRADIENTS + k) * LANES, on_color)
+        if len(scene.channels) > NORMAL_FEATURE:
+            for k in range(3):
+                on_normal = _take_block(upstream.normal[view, k], x, y)
+                store_lanes(scratch, base + (_GRADIENTS + NORMAL_FEATURE + k) * LANES, on_normal)
+        store_lanes(scratch, base + _BEHIND * LANES, ZERO - transmittance * on_alpha)
 
 
 @kernel
-def _unblend_splat(records, record, index, touched, tile_x, tile_y, scratch, channels):
+def _load_trail(trail, view, number, scratch, channels, lasts):
+    """Fetch how the blending of a tile ended; ``lasts`` gets each block's last entry, plus one."""
+    for block in range(BLOCKS):
+        base = block * (_GRADIENTS + len(channels)) * LANES
+        place = ((view * trail.last.shape[1] + number) * BLOCKS + block) * LANES
+        last = load_lanes(trail.last, place)
+        store_lanes(scratch, base + _TRANSMITTANCE * LANES, load_lanes(trail.transmittance, place))
+        store_lanes(scratch, base + _LAST * LANES, last)
+        store(lasts, block, lanes_maximum(last))
+
+
+@inline_kernel
+def _unblend_splat(tile, record, index, touched, scratch, channels):
     """Step back over one splat in the touched blocks; returns its sums, one per lane."""
+    records = tile.records
     features = broadcast_each(records, record + HEAD, channels)
-    origin_x = np.float32(tile_x) - load(records, record)
-    origin_y = np.float32(tile_y) - load(records, record + 1)
+    whitening = (
+        broadcast(load(records, record + L0)),
+        broadcast(load(records, record + L1)),
+        broadcast(load(records, record + L2)),
+    )
+    log2_opacity = broadcast(load(records, record + LOG_OPACITY))
+    origin_x = np.float32(tile.x) - load(records, record)
+    origin_y = np.float32(tile.y) - load(records, record + 1)
     zero = broadcast(ZERO)
     moment, moment_x, moment_y = zero, zero, zero
     moment_xx, moment_xy, moment_yy = zero, zero, zero
     on_features = zeros_each(channels)
-    block_size = (_GRADIENTS + len(channels)) * LANES
     while touched != 0:
         block = lowest_bit(touched)
         touched &= touched - 1
-        base = block * block_size
-        dx = pixel_x() + (origin_x + np.float32(block // BLOCKS_PER_COLUMN * BLOCK_WIDTH))
-        dy = pixel_y() + (origin_y + np.float32(block % BLOCKS_PER_COLUMN * BLOCK_HEIGHT))
-        power = log_alpha(records, record, dx, dy)
-        blended = (power >= LOG2_ALPHA_MIN) & (load_lanes(scratch, base + _LAST * LANES) > index)
-        uncut = alpha_before_cut(power)
+        base = block * (_GRADIENTS + len(channels)) * LANES
+        dx = pixel_x() + (origin_x + np.float32(block_left(block)))
+        dy = pixel_y() + (origin_y + np.float32(block_top(block)))
+        log2_alpha = log2_opacity - falloff(whitening, dx, dy)
+        blended = (log2_alpha >= LOG2_ALPHA_MIN) & (load_lanes(scratch, base + _LAST * LANES) > index)
+        uncut = alpha_of(log2_alpha)
         alpha = select(blended, minimum(uncut, ALPHA_LIMIT), ZERO)
         clearness = ONE / (ONE - alpha)
         transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES) * clearness
@@ -144,39 +171,34 @@ def _unblend_splat(records, record, index, touched, tile_x, tile_y, scratch, cha
         moment_xy = multiply_add(on_x, dy, moment_xy)
         moment_yy = multiply_add(on_y, dy, moment_yy)
         on_features = multiply_add_each(weight, upstream, on_features)
-    return sum_each((moment, moment_x, moment_y, moment_xx, moment_xy, moment_yy) + on_features)
+    return sum_each((moment, moment_x, moment_y, moment_xx, moment_xy, moment_yy) + on_features)  # noqa: RUF005
 
 
 @kernel
-def _unblend_tile(records, entries, first, tile_x, tile_y, scratch, channels, rows):
+def _unblend_tile(tile, scratch, channels, lasts, rows):
     """Walk one tile back to front and add the sums to the splats' rows."""
-    lasts = np.empty(BLOCKS, np.float32)
-    block_size = (_GRADIENTS + len(channels)) * LANES
-    for block in range(BLOCKS):
-        store(lasts, block, lanes_maximum(load_lanes(scratch, block * block_size + _LAST * LANES)))
     last_of_block = load_lanes(lasts, 0)
-    stride = records.shape[1]
-    for k in range(np.int64(lanes_maximum(last_of_block)) - 1, -1, -1):
-        splat = np.int64(load(entries, first + k))
-        if k >= _LOOK_AHEAD:
-            ahead = np.int64(load(entries, first + k - _LOOK_AHEAD))
-            prefetch(records, ahead * stride)
-            prefetch(records, ahead * stride + 11)
-            prefetch(rows, ahead * GRADIENT_ROW)
-        index = np.float32(k)
-        touched = touched_blocks(records, splat * stride, tile_x, tile_y) & mask_bits(last_of_block > index)
+    for index in range(np.int64(lanes_maximum(last_of_block)) - 1, -1, -1):
+        entry = tile.first + index
+        if index >= _LOOK_AHEAD:
+            prefetch_record(tile, entry - _LOOK_AHEAD)
+            prefetch(rows, np.int64(load(tile.entries, entry - _LOOK_AHEAD)) * GRADIENT_ROW)
+        record = record_of(tile, entry)
+        touched = touched_blocks(tile, record) & mask_bits(last_of_block > np.float32(index))
         if touched == 0:
             continue
-        sums = _unblend_splat(records, splat * stride, index, touched, tile_x, tile_y, scratch, channels)
-        row = splat * GRADIENT_ROW
+        sums = _unblend_splat(tile, record, np.float32(index), touched, scratch, channels)
+        row = np.int64(load(tile.entries, entry)) * GRADIENT_ROW
         store_lanes(rows, row, load_lanes(rows, row) + sums)
 
 
 @kernel
-def unblend_worker(queue, projection, bins, canvas, background, channels, images, gradients, trail, rows):
+def unblend_worker(queue, scene, frame, images, upstream, rows):
     """Walk band after band of tile rows from the queue; ``rows`` is ``[V, bands, M, GRADIENT_ROW]``."""
+    canvas, channels = scene.canvas, scene.channels
     scratch = np.empty(BLOCKS * (_GRADIENTS + len(channels)) * LANES, np.float32)
-    views, bands = rows.shape[:2]
+    lasts = np.empty(BLOCKS, np.float32)
+    views, bands = rows.shape[0], rows.shape[1]
     while True:
         task = fetch_add(queue, 1)
         if task >= views * bands:
@@ -184,28 +206,18 @@ def unblend_worker(queue, projection, bins, canvas, background, channels, images
         view, band = task // bands, task % bands
         band_rows = rows[view, band]
         band_rows[:] = ZERO
-        entries = bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]]
         first_row, end_row = canvas.tiles_y * band // bands, canvas.tiles_y * (band + 1) // bands
-        for tile in range(first_row * canvas.tiles_x, end_row * canvas.tiles_x):
-            first = bins.tile_starts[view, tile]
-            if first == bins.tile_starts[view, tile + 1]:
+        for number in range(first_row * canvas.tiles_x, end_row * canvas.tiles_x):
+            tile = tile_of(scene, frame, view, number)
+            if tile.first == tile.end:
                 continue
-            tile_x, tile_y = tile % canvas.tiles_x * TILE, tile // canvas.tiles_x * TILE
-            for block in range(BLOCKS):
-                x = tile_x + block // BLOCKS_PER_COLUMN * BLOCK_WIDTH
-                y = tile_y + block % BLOCKS_PER_COLUMN * BLOCK_HEIGHT
-                _start_block(
-                    images, gradients, trail, background, channels, view, tile, x, y, block, scratch
-                )
-            _unblend_tile(
-                projection.records[view], entries, first, tile_x, tile_y, scratch, channels, band_rows
-            )
+            _load_trail(frame.trail, view, number, scratch, channels, lasts)
+            _start_tile(tile, view, scene, images, upstream, scratch)
+            _unblend_tile(tile, scratch, channels, lasts, band_rows)
 
 
 @parallel_kernel
-def unblend_parallel(
-    threads, queue, projection, bins, canvas, background, channels, images, gradients, trail, rows
-):
+def unblend_parallel(threads, queue, scene, frame, images, upstream, rows):
     """:func:`unblend_worker` on several threads."""
     for _ in prange(threads):
-        unblend_worker(queue, projection, bins, canvas, background, channels, images, gradients, trail, rows)
+        unblend_worker(queue, scene, frame, images, upstream, rows)

@@ -65,6 +65,13 @@ def kernel(function: Callable[..., Any]) -> Any:
     )
 
 
+def inline_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a small function into every kernel that calls it."""
+    return numba.njit(
+        fastmath=_FASTMATH, error_model="numpy", boundscheck=False, nogil=True, forceinline=True
+    )(function)
+
+
 def parallel_kernel(function: Callable[..., Any]) -> Any:
     """Compile a function whose ``prange`` runs its iterations on several threads."""
     return _cached(numba.njit(parallel=True, nogil=True)(function))

@@ -36,10 +36,14 @@ CHUNK = 256
 # 5                     log2 of the opacity
 # 6 dy/dx, 7 dx/dy      of the most opaque point on a vertical line, on a horizontal line
 # 8...                  features: red, green, blue, camera z, and with normals their world x, y, z
+L0, L1, L2 = 2, 3, 4
+LOG_OPACITY = 5
+SLOPE_Y, SLOPE_X = 6, 7
 HEAD = 8
 FEATURES = (0, 1, 2, 3)
 FEATURES_WITH_NORMALS = (0, 1, 2, 3, 4, 5, 6)
 DEPTH_FEATURE = 3
+NORMAL_FEATURE = 4
 
 GRADIENT_ROW = 16
 """Sums of one (view, Gaussian) in the backward pass: six moments, then the feature gradients; one cache line."""
@@ -67,6 +71,16 @@ ONE = np.float32(1)
 TWO = np.float32(2)
 
 
+class Cloud(NamedTuple):
+    """The Gaussians of one object, float32, as in :class:`diffsplat.core.Splats`."""
+
+    means: Float32  # [N, 3]
+    scales: Float32  # [N, 3]
+    quats: Float32  # [N, 4]
+    opacities: Float32  # [N]
+    colors: Float32  # [N, 3]
+
+
 class Canvas(NamedTuple):
     """Size of the image in pixels and in tiles."""
 
@@ -76,14 +90,15 @@ class Canvas(NamedTuple):
     tiles_y: int
 
 
-class Cloud(NamedTuple):
-    """The Gaussians of one object, float32, as in :class:`diffsplat.core.Splats`."""
+class Scene(NamedTuple):
+    """What is drawn: one object, its cameras, the image."""
 
-    means: Float32  # [N, 3]
-    scales: Float32  # [N, 3]
-    quats: Float32  # [N, 4]
-    opacities: Float32  # [N]
-    colors: Float32  # [N, 3]
+    cloud: Cloud
+    live: NDArray[np.int32]  # [M] indices of the Gaussians that are opaque enough to be seen
+    views: Float32  # [V, VIEW_SIZE]
+    canvas: Canvas
+    background: Float32  # [3]
+    channels: tuple[int, ...]  # FEATURES or FEATURES_WITH_NORMALS; kernels compile for its length
 
 
 class Projection(NamedTuple):
@@ -117,6 +132,14 @@ class Trail(NamedTuple):
 
     transmittance: Float32  # [V, tiles, BLOCKS, LANES] what is left behind the last splat
     last: Float32  # [V, tiles, BLOCKS, LANES] one past the last blended entry of the tile, a whole number
+
+
+class Frame(NamedTuple):
+    """What the stages of one forward pass leave."""
+
+    projection: Projection
+    bins: Bins
+    trail: Trail
 
 
 class Gradients(NamedTuple):

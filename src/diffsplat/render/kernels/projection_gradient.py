@@ -8,187 +8,294 @@ and ``G`` has ``2 H G``; from there the chain rule goes to ``M`` (rotation and s
 import numpy as np
 from numba import prange
 
-from diffsplat.render.kernels.compilation import kernel, parallel_kernel
-from diffsplat.render.kernels.layout import GRADIENT_ROW, HALF, HEAD, LOG2_E, MOMENTS, ONE, TWO, ZERO
-from diffsplat.render.kernels.simd import fetch_add, load
+from diffsplat.render.kernels.chunks import (
+    LOCAL_ROWS,
+    MEAN,
+    NORMAL,
+    QUAT,
+    ROW_LENGTH,
+    SCALE,
+    axes,
+    derivative_row,
+    dot,
+    gather,
+    hold,
+    orient,
+    row,
+    set_row,
+    set_triple,
+    shortest,
+    times_matrix,
+    triple,
+)
+from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
+from diffsplat.render.kernels.layout import (
+    CHUNK,
+    DEPTH_FEATURE,
+    GRADIENT_ROW,
+    HALF,
+    HEAD,
+    L0,
+    LOG2_E,
+    MOMENTS,
+    NORMAL_FEATURE,
+    ONE,
+    TWO,
+    ZERO,
+)
+from diffsplat.render.kernels.simd import LANES, fetch_add, load, select, square_root, store
 
-_CHUNK = 1024
+# Rows of ``seen``, what comes back from one view: the sums, then ...
+_DEPTH = GRADIENT_ROW
+_WHITENING = GRADIENT_ROW + 1
+_FACING = GRADIENT_ROW + 4
+_SEEN_ROWS = GRADIENT_ROW + 7
+
+# Rows of ``totals``, the sums over the views.
+_ON_MEAN = 0
+_ON_AXES = 3
+_ON_COLOR = 12
+_ON_LOG_OPACITY = 15
+_ON_NORMAL = 16
+_VISIBLE = 19  # how many views see the Gaussian
+_TOTAL_ROWS = 20
 
 
-@kernel
-def _rotation(w, x, y, z):
-    """Rotation matrix of a unit quaternion, by rows."""
-    return (
-        ONE - TWO * (y * y + z * z),
-        TWO * (x * y - w * z),
-        TWO * (x * z + w * y),
-        TWO * (x * y + w * z),
-        ONE - TWO * (x * x + z * z),
-        TWO * (y * z - w * x),
-        TWO * (x * z - w * y),
-        TWO * (y * z + w * x),
-        ONE - TWO * (x * x + y * y),
-    )
-
-
-@kernel
-def _sum_bands(rows, view, splat, sums):
-    """Add up the bands of one splat's row."""
-    sums[:] = ZERO
-    for band in range(rows.shape[1]):
-        for k in range(GRADIENT_ROW):
-            sums[k] += load(rows, ((view * rows.shape[1] + band) * rows.shape[2] + splat) * GRADIENT_ROW + k)
-
-
-@kernel
-def _view_gradient(view, record, sums, mean, m, on_mean, on_m):
-    """Add one view's gradient of the mean and of the matrix M (nine numbers by rows)."""
-    x = view[0] * mean[0] + view[1] * mean[1] + view[2] * mean[2] + view[9]
-    y = view[3] * mean[0] + view[4] * mean[1] + view[5] * mean[2] + view[10]
-    inverse = ONE / record[HEAD + 3]
-    tan_x, tan_y = x * inverse, y * inverse
-    held_x = min(view[16], max(view[17], tan_x))
-    held_y = min(view[18], max(view[19], tan_y))
-    scale_x, scale_y = view[12] * inverse, view[13] * inverse
-    t00, t01, t02 = (
-        scale_x * (view[0] - held_x * view[6]),
-        scale_x * (view[1] - held_x * view[7]),
-        scale_x * (view[2] - held_x * view[8]),
-    )
-    t10, t11, t12 = (
-        scale_y * (view[3] - held_y * view[6]),
-        scale_y * (view[4] - held_y * view[7]),
-        scale_y * (view[5] - held_y * view[8]),
-    )
-    g00, g01, g02 = t00 * m[0] + t01 * m[3] + t02 * m[6], t00 * m[1] + t01 * m[4] + t02 * m[7], t00 * m[2] + t01 * m[5] + t02 * m[8]
-    g10, g11, g12 = t10 * m[0] + t11 * m[3] + t12 * m[6], t10 * m[1] + t11 * m[4] + t12 * m[7], t10 * m[2] + t11 * m[5] + t12 * m[8]
-    # Q, the inverse covariance, from the record's whitening.
-    unit = TWO / LOG2_E
-    q00 = unit * record[2] * record[2]
-    q01 = unit * record[2] * record[3]
-    q11 = unit * (record[3] * record[3] + record[4] * record[4])
-    p00, p01, p11 = -HALF * sums[3], -HALF * sums[4], -HALF * sums[5]
-    a00, a01 = q00 * p00 + q01 * p01, q00 * p01 + q01 * p11
-    a10, a11 = q01 * p00 + q11 * p01, q01 * p01 + q11 * p11
-    h00, h01, h11 = -(a00 * q00 + a01 * q01), -(a00 * q01 + a01 * q11), -(a10 * q01 + a11 * q11)
-    e00, e01, e02 = TWO * (h00 * g00 + h01 * g10), TWO * (h00 * g01 + h01 * g11), TWO * (h00 * g02 + h01 * g12)
-    e10, e11, e12 = TWO * (h01 * g00 + h11 * g10), TWO * (h01 * g01 + h11 * g11), TWO * (h01 * g02 + h11 * g12)
-    on_m[0] += t00 * e00 + t10 * e10
-    on_m[1] += t00 * e01 + t10 * e11
-    on_m[2] += t00 * e02 + t10 * e12
-    on_m[3] += t01 * e00 + t11 * e10
-    on_m[4] += t01 * e01 + t11 * e11
-    on_m[5] += t01 * e02 + t11 * e12
-    on_m[6] += t02 * e00 + t12 * e10
-    on_m[7] += t02 * e01 + t12 * e11
-    on_m[8] += t02 * e02 + t12 * e12
-    # Gradient of T (two rows), then of the entries of J: scale_x, scale_x * held_x and those of y.
-    f00, f01, f02 = e00 * m[0] + e01 * m[1] + e02 * m[2], e00 * m[3] + e01 * m[4] + e02 * m[5], e00 * m[6] + e01 * m[7] + e02 * m[8]
-    f10, f11, f12 = e10 * m[0] + e11 * m[1] + e12 * m[2], e10 * m[3] + e11 * m[4] + e12 * m[5], e10 * m[6] + e11 * m[7] + e12 * m[8]
-    forward_x = f00 * view[6] + f01 * view[7] + f02 * view[8]
-    forward_y = f10 * view[6] + f11 * view[7] + f12 * view[8]
-    on_scale_x = f00 * view[0] + f01 * view[1] + f02 * view[2] - held_x * forward_x
-    on_scale_y = f10 * view[3] + f11 * view[4] + f12 * view[5] - held_y * forward_y
-    # The tangents move the centre, and the derivative where it is not held at the margin.
-    on_tan_x = view[12] * (q00 * sums[1] + q01 * sums[2])
-    on_tan_y = view[13] * (q01 * sums[1] + q11 * sums[2])
-    if held_x == tan_x:
-        on_tan_x -= scale_x * forward_x
-    if held_y == tan_y:
-        on_tan_y -= scale_y * forward_y
-    on_x, on_y = on_tan_x * inverse, on_tan_y * inverse
-    on_z = sums[MOMENTS + 3] - inverse * (
-        on_tan_x * tan_x + on_tan_y * tan_y + on_scale_x * scale_x + on_scale_y * scale_y
-    )
+@inline_kernel
+def _gather_splat(records, record, rows, place, channels, seen, i):
+    """Put the record and the sums of one splat into column ``i``; ``place`` is its row in the first band."""
+    store(seen, _DEPTH * ROW_LENGTH + i, load(records, record + HEAD + DEPTH_FEATURE))
     for k in range(3):
-        on_mean[k] += view[k] * on_x + view[3 + k] * on_y + view[6 + k] * on_z
-
-
-@kernel
-def _shortest_axis(scales):
-    """Index of the smallest of three scales, the first one of equals."""
-    if scales[0] <= scales[1] and scales[0] <= scales[2]:
-        return 0
-    return 1 if scales[1] <= scales[2] else 2
-
-
-@kernel
-def _quaternion_gradient(d, w, x, y, z, length, gradient):
-    """From the gradient ``d`` of a rotation matrix (by rows) to that of the quaternion before normalisation."""
-    on_w = TWO * (x * (d[7] - d[5]) + y * (d[2] - d[6]) + z * (d[3] - d[1]))
-    on_x = TWO * (y * (d[1] + d[3]) + z * (d[2] + d[6]) + w * (d[7] - d[5]) - TWO * x * (d[4] + d[8]))
-    on_y = TWO * (x * (d[1] + d[3]) + z * (d[5] + d[7]) + w * (d[2] - d[6]) - TWO * y * (d[0] + d[8]))
-    on_z = TWO * (x * (d[2] + d[6]) + y * (d[5] + d[7]) + w * (d[3] - d[1]) - TWO * z * (d[0] + d[4]))
-    along = on_w * w + on_x * x + on_y * y + on_z * z
-    gradient[0] = (on_w - along * w) / length
-    gradient[1] = (on_x - along * x) / length
-    gradient[2] = (on_y - along * y) / length
-    gradient[3] = (on_z - along * z) / length
-
-
-@kernel
-def _gaussian_gradient(cloud, g, splat, views, channels, projection, rows, gradients, buffers):
-    """Sum over the views and write the gradients of one Gaussian."""
-    sums, m, on_m, on_axis, on_color = buffers[0], buffers[1], buffers[2], buffers[3], buffers[4]
-    on_m[:] = ZERO
-    on_axis[:] = ZERO
-    on_color[:] = ZERO
-    quat, scales = cloud.quats[g], cloud.scales[g]
-    length = np.sqrt(quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3])
-    w, x, y, z = quat[0] / length, quat[1] / length, quat[2] / length, quat[3] / length
-    rotation = _rotation(w, x, y, z)
-    for k in range(9):
-        m[k] = rotation[k] * scales[k % 3]
-    axis = _shortest_axis(scales)
-    on_opacity = ZERO
-    seen = False
-    for v in range(views.shape[0]):
-        if projection.boxes[v, splat, 1] == 0:
-            continue
-        seen = True
-        record = projection.records[v, splat]
-        _sum_bands(rows, v, splat, sums)
-        _view_gradient(views[v], record, sums, cloud.means[g], m, gradients.means[g], on_m)
-        on_opacity += sums[0]
+        store(seen, (_WHITENING + k) * ROW_LENGTH + i, load(records, record + L0 + k))
+    if len(channels) > NORMAL_FEATURE:
         for k in range(3):
-            on_color[k] += sums[MOMENTS + k]
-        if len(channels) > 4:
-            turned = ZERO
-            for k in range(3):
-                turned += record[HEAD + 4 + k] * rotation[k * 3 + axis]
-            for k in range(3):
-                on_axis[k] += sums[MOMENTS + 4 + k] if turned > ZERO else -sums[MOMENTS + 4 + k]
-    if not seen:
-        return
-    gradients.opacities[g] = on_opacity / cloud.opacities[g]
-    for k in range(3):
-        gradients.colors[g, k] = on_color[k]
-        gradients.scales[g, k] = (
-            on_m[k] * rotation[k] + on_m[3 + k] * rotation[3 + k] + on_m[6 + k] * rotation[6 + k]
-        )
-    for k in range(9):
-        on_m[k] *= scales[k % 3]
-    for k in range(3):
-        on_m[k * 3 + axis] += on_axis[k]
-    _quaternion_gradient(on_m, w, x, y, z, length, gradients.quats[g])
+            facing = load(records, record + HEAD + NORMAL_FEATURE + k)
+            store(seen, (_FACING + k) * ROW_LENGTH + i, facing)
+    for k in range(MOMENTS + len(channels)):
+        total = load(rows, place + k)
+        for band in range(1, rows.shape[0]):
+            total += load(rows, place + band * rows.shape[1] * GRADIENT_ROW + k)
+        store(seen, k * ROW_LENGTH + i, total)
 
 
 @kernel
-def unproject_worker(queue, cloud, live, views, channels, projection, rows, gradients):
-    """Write the gradients of chunk after chunk from the queue. Gradients of what no view sees stay untouched."""
-    buffers = np.empty((5, GRADIENT_ROW), np.float32)
-    while True:
-        start = fetch_add(queue, _CHUNK)
-        if start >= live.size:
-            break
-        for splat in range(start, min(start + _CHUNK, live.size)):
-            _gaussian_gradient(
-                cloud, np.int64(live[splat]), splat, views, channels, projection, rows, gradients, buffers
+def _gather_view(projection, rows, start, size, channels, seen, totals):
+    """Transpose what one view says about a chunk into rows; zero gradients for what the view does not see."""
+    records, boxes = projection
+    for i in range(size):
+        index = start + i
+        if load(boxes, index * 4 + 1) > 0:
+            _gather_splat(records, index * records.shape[1], rows, index * GRADIENT_ROW, channels, seen, i)
+            store(totals, _VISIBLE * ROW_LENGTH + i, load(totals, _VISIBLE * ROW_LENGTH + i) + ONE)
+        else:
+            for k in range(_SEEN_ROWS):
+                store(seen, k * ROW_LENGTH + i, ZERO)
+            store(seen, _DEPTH * ROW_LENGTH + i, ONE)
+
+
+@inline_kernel
+def _add(totals, index, i, value):
+    """Add to sixteen columns of a row."""
+    set_row(totals, index, i, row(totals, index, i) + value)
+
+
+@inline_kernel
+def _add_triple(totals, index, i, values):
+    """Add to sixteen columns of three rows."""
+    _add(totals, index, i, values[0])
+    _add(totals, index + 1, i, values[1])
+    _add(totals, index + 2, i, values[2])
+
+
+@inline_kernel
+def _combine(a, x, b, y):
+    """``a x + b y`` of two triples."""
+    return a * x[0] + b * y[0], a * x[1] + b * y[1], a * x[2] + b * y[2]
+
+
+@inline_kernel
+def _inverse_covariance(seen, i):
+    """The entries xx, xy, yy of Q."""
+    l0, l1, l2 = triple(seen, _WHITENING, i)
+    unit = TWO / LOG2_E
+    return unit * l0 * l0, unit * l0 * l1, unit * (l1 * l1 + l2 * l2)
+
+
+@inline_kernel
+def _covariance_gradient(seen, i, q):
+    """The entries xx, xy, yy of H = -Q P Q."""
+    p_xx, p_xy, p_yy = triple(seen, 3, i)
+    # P is minus half of the second moments: the two signs cancel.
+    p_xx, p_xy, p_yy = p_xx * HALF, p_xy * HALF, p_yy * HALF
+    left_xx, left_xy = q[0] * p_xx + q[1] * p_xy, q[0] * p_xy + q[1] * p_yy
+    left_yx, left_yy = q[1] * p_xx + q[2] * p_xy, q[1] * p_xy + q[2] * p_yy
+    return left_xx * q[0] + left_xy * q[1], left_xx * q[1] + left_xy * q[2], left_yx * q[1] + left_yy * q[2]
+
+
+@kernel
+def _add_view(local, seen, view, i, totals):
+    """Add one view's gradients of mean, M, colour and opacity of sixteen Gaussians."""
+    mean, matrix = triple(local, MEAN, i), axes(local, i)
+    inverse = ONE / row(seen, _DEPTH, i)
+    tan_x = (view[0] * mean[0] + view[1] * mean[1] + view[2] * mean[2] + view[9]) * inverse
+    tan_y = (view[3] * mean[0] + view[4] * mean[1] + view[5] * mean[2] + view[10]) * inverse
+    held_x, held_y = hold(tan_x, view[17], view[16]), hold(tan_y, view[19], view[18])
+    scale_x, scale_y = view[12] * inverse, view[13] * inverse
+    t_x, t_y = derivative_row(view, 0, held_x, scale_x), derivative_row(view, 1, held_y, scale_y)
+    spread_x, spread_y = times_matrix(t_x, matrix), times_matrix(t_y, matrix)
+    q = _inverse_covariance(seen, i)
+    h = _covariance_gradient(seen, i, q)
+    on_spread_x = _combine(TWO * h[0], spread_x, TWO * h[1], spread_y)
+    on_spread_y = _combine(TWO * h[1], spread_x, TWO * h[2], spread_y)
+    _add_triple(totals, _ON_AXES, i, _combine(t_x[0], on_spread_x, t_y[0], on_spread_y))
+    _add_triple(totals, _ON_AXES + 3, i, _combine(t_x[1], on_spread_x, t_y[1], on_spread_y))
+    _add_triple(totals, _ON_AXES + 6, i, _combine(t_x[2], on_spread_x, t_y[2], on_spread_y))
+    # Gradients of the rows of T, then of its parts: scale and held tangent.
+    on_t_x = dot(on_spread_x, matrix[0]), dot(on_spread_x, matrix[1]), dot(on_spread_x, matrix[2])
+    on_t_y = dot(on_spread_y, matrix[0]), dot(on_spread_y, matrix[1]), dot(on_spread_y, matrix[2])
+    forward = view[6], view[7], view[8]
+    forward_x, forward_y = dot(on_t_x, forward), dot(on_t_y, forward)
+    on_scale_x = dot(on_t_x, (view[0], view[1], view[2])) - held_x * forward_x
+    on_scale_y = dot(on_t_y, (view[3], view[4], view[5])) - held_y * forward_y
+    # The tangents move the centre, and T where it is not held at the margin.
+    moment_x, moment_y = row(seen, 1, i), row(seen, 2, i)
+    on_tan_x = view[12] * (q[0] * moment_x + q[1] * moment_y)
+    on_tan_y = view[13] * (q[1] * moment_x + q[2] * moment_y)
+    free_x, free_y = (held_x <= tan_x) & (held_x >= tan_x), (held_y <= tan_y) & (held_y >= tan_y)
+    on_tan_x = on_tan_x - select(free_x, scale_x * forward_x, ZERO)
+    on_tan_y = on_tan_y - select(free_y, scale_y * forward_y, ZERO)
+    along = on_tan_x * tan_x + on_tan_y * tan_y + on_scale_x * scale_x + on_scale_y * scale_y
+    on_x, on_y = on_tan_x * inverse, on_tan_y * inverse
+    on_z = row(seen, MOMENTS + DEPTH_FEATURE, i) - inverse * along
+    _add(totals, _ON_MEAN, i, view[0] * on_x + view[3] * on_y + view[6] * on_z)
+    _add(totals, _ON_MEAN + 1, i, view[1] * on_x + view[4] * on_y + view[7] * on_z)
+    _add(totals, _ON_MEAN + 2, i, view[2] * on_x + view[5] * on_y + view[8] * on_z)
+    _add_triple(totals, _ON_COLOR, i, triple(seen, MOMENTS, i))
+    _add(totals, _ON_LOG_OPACITY, i, row(seen, 0, i))
+
+
+@inline_kernel
+def _add_normal(local, seen, i, totals):
+    """Add one view's gradient of the shortest axis: that of the blended normal, turned back."""
+    x, y, z = triple(seen, MOMENTS + NORMAL_FEATURE, i)
+    kept = dot(triple(seen, _FACING, i), triple(local, NORMAL, i)) > ZERO
+    turned = select(kept, x, ZERO - x), select(kept, y, ZERO - y), select(kept, z, ZERO - z)
+    _add_triple(totals, _ON_NORMAL, i, turned)
+
+
+@inline_kernel
+def _on_column(axis_gradient, first, second):
+    """Share of a component of the shortest axis' gradient for each of the three columns."""
+    zero = axis_gradient * ZERO
+    middle = select(second, axis_gradient, zero)
+    return (
+        select(first, axis_gradient, zero),
+        select(first, zero, middle),
+        select(first, zero, axis_gradient - middle),
+    )
+
+
+@inline_kernel
+def _scaled(on_axes, scales):
+    """A row of the gradient of the rotation, from that of M."""
+    return on_axes[0] * scales[0], on_axes[1] * scales[1], on_axes[2] * scales[2]
+
+
+@inline_kernel
+def _sum(a, b):
+    """Sum of two triples."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+@inline_kernel
+def _set_quaternion_gradient(d, local, i):
+    """From the gradient ``d`` of the rotation matrix (three rows) to that of the quaternion as given."""
+    w, (x, y, z) = row(local, QUAT, i), triple(local, QUAT + 1, i)
+    unit = ONE / square_root(w * w + x * x + y * y + z * z)
+    w, x, y, z = w * unit, x * unit, y * unit, z * unit
+    turn_x, turn_y, turn_z = d[2][1] - d[1][2], d[0][2] - d[2][0], d[1][0] - d[0][1]
+    xy, xz, yz = d[0][1] + d[1][0], d[0][2] + d[2][0], d[1][2] + d[2][1]
+    on_w = TWO * (x * turn_x + y * turn_y + z * turn_z)
+    on_x = TWO * (w * turn_x + y * xy + z * xz - TWO * x * (d[1][1] + d[2][2]))
+    on_y = TWO * (w * turn_y + x * xy + z * yz - TWO * y * (d[0][0] + d[2][2]))
+    on_z = TWO * (w * turn_z + x * xz + y * yz - TWO * z * (d[0][0] + d[1][1]))
+    along = on_w * w + on_x * x + on_y * y + on_z * z
+    set_row(local, QUAT, i, (on_w - along * w) * unit)
+    set_triple(
+        local, QUAT + 1, i, ((on_x - along * x) * unit, (on_y - along * y) * unit, (on_z - along * z) * unit)
+    )
+
+
+@kernel
+def _finish(local, totals, size, channels):
+    """Replace scales and quaternions in ``local`` by their gradients, from that of M."""
+    for i in range(0, size, LANES):
+        scales, matrix = triple(local, SCALE, i), axes(local, i)
+        on_0, on_1, on_2 = triple(totals, _ON_AXES, i), triple(totals, _ON_AXES + 3, i), triple(totals, _ON_AXES + 6, i)
+        rotation_gradient = _scaled(on_0, scales), _scaled(on_1, scales), _scaled(on_2, scales)
+        if len(channels) > NORMAL_FEATURE:
+            first, second = shortest(scales[0], scales[1], scales[2])
+            normal = triple(totals, _ON_NORMAL, i)
+            rotation_gradient = (
+                _sum(rotation_gradient[0], _on_column(normal[0], first, second)),
+                _sum(rotation_gradient[1], _on_column(normal[1], first, second)),
+                _sum(rotation_gradient[2], _on_column(normal[2], first, second)),
             )
+        _set_quaternion_gradient(rotation_gradient, local, i)
+        # M is rotation times scale, column by column.
+        on_scales = (
+            (on_0[0] * matrix[0][0] + on_1[0] * matrix[1][0] + on_2[0] * matrix[2][0]) / scales[0],
+            (on_0[1] * matrix[0][1] + on_1[1] * matrix[1][1] + on_2[1] * matrix[2][1]) / scales[1],
+            (on_0[2] * matrix[0][2] + on_1[2] * matrix[1][2] + on_2[2] * matrix[2][2]) / scales[2],
+        )
+        set_triple(local, SCALE, i, on_scales)
+
+
+@kernel
+def _scatter(scene, start, size, local, totals, gradients):
+    """Write the gradients of those Gaussians of a chunk that some view sees."""
+    for i in range(size):
+        if load(totals, _VISIBLE * ROW_LENGTH + i) == ZERO:
+            continue
+        g = np.int64(load(scene.live, start + i))
+        on_log_opacity = load(totals, _ON_LOG_OPACITY * ROW_LENGTH + i)
+        store(gradients.opacities, g, on_log_opacity / load(scene.cloud.opacities, g))
+        for k in range(3):
+            store(gradients.means, g * 3 + k, load(totals, (_ON_MEAN + k) * ROW_LENGTH + i))
+            store(gradients.colors, g * 3 + k, load(totals, (_ON_COLOR + k) * ROW_LENGTH + i))
+            store(gradients.scales, g * 3 + k, load(local, (SCALE + k) * ROW_LENGTH + i))
+        for k in range(4):
+            store(gradients.quats, g * 4 + k, load(local, (QUAT + k) * ROW_LENGTH + i))
+
+
+@kernel
+def unproject_worker(queue, scene, projection, rows, gradients):
+    """Write the gradients of chunk after chunk from the queue. Those of what no view sees stay untouched."""
+    local = np.ones(LOCAL_ROWS * ROW_LENGTH, np.float32)
+    seen = np.ones(_SEEN_ROWS * ROW_LENGTH, np.float32)
+    totals = np.empty(_TOTAL_ROWS * ROW_LENGTH, np.float32)
+    while True:
+        chunk = fetch_add(queue, 1)
+        if chunk >= projection.counts.shape[1]:
+            break
+        start = chunk * CHUNK
+        size = min(CHUNK, scene.live.size - start)
+        gather(scene.cloud, scene.live, start, size, local)
+        orient(local, size, scene.channels)
+        totals[:] = ZERO
+        for v in range(scene.views.shape[0]):
+            splats = projection.records[v], projection.boxes[v]
+            _gather_view(splats, rows[v], start, size, scene.channels, seen, totals)
+            for i in range(0, size, LANES):
+                _add_view(local, seen, scene.views[v], i, totals)
+                if len(scene.channels) > NORMAL_FEATURE:
+                    _add_normal(local, seen, i, totals)
+        _finish(local, totals, size, scene.channels)
+        _scatter(scene, start, size, local, totals, gradients)
 
 
 @parallel_kernel
-def unproject_parallel(threads, queue, cloud, live, views, channels, projection, rows, gradients):
+def unproject_parallel(threads, queue, scene, projection, rows, gradients):
     """:func:`unproject_worker` on several threads."""
     for _ in prange(threads):
-        unproject_worker(queue, cloud, live, views, channels, projection, rows, gradients)
+        unproject_worker(queue, scene, projection, rows, gradients)
