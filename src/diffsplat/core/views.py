@@ -81,6 +81,10 @@ class Views:
         """Keep some views of every object; the world stays as it is."""
         return self._map(lambda tensor: tensor[:, views], self.cameras[:, views], self.prompt)
 
+    def objects(self, chosen: slice) -> Self:
+        """Keep some objects of the batch."""
+        return self._map(lambda tensor: tensor[chosen], self.cameras[chosen], self.prompt[chosen])
+
     @classmethod
     def concatenate(cls, parts: list["Views"]) -> "Views":
         """Join batches along the objects."""

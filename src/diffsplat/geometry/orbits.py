@@ -53,14 +53,14 @@ def look_at(positions: Tensor, target: Tensor | None = None) -> Tensor:
     return pose
 
 
-def orbit_positions(azimuths_deg: Tensor, elevations_deg: Tensor, radius: float | Tensor) -> Tensor:
+def orbit_positions(azimuths_deg: Tensor, elevations_deg: Tensor, radius: float) -> Tensor:
     """``[*B, 3]`` points on a sphere: azimuth 0 is +Z, 90 is +X; a positive elevation is above the horizon."""
     azimuth, elevation = torch.deg2rad(azimuths_deg), torch.deg2rad(elevations_deg)
     flat = torch.cos(elevation)
     directions = torch.stack(
         [flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], dim=-1
     )
-    return directions * (radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius)
+    return directions * radius
 
 
 def orbit_cameras(

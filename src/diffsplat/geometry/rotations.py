@@ -55,3 +55,14 @@ def rotation_onto(directions: Tensor) -> Tensor:
     half_turn = torch.zeros_like(quats)
     half_turn[..., 1] = 1
     return functional.normalize(torch.where(opposite.unsqueeze(-1), half_turn, quats), dim=-1)
+
+
+def multiply_quaternions(left: Tensor, right: Tensor) -> Tensor:
+    """Hamilton product of ``[*B, 4]`` quaternions ``w x y z``: the rotation ``right`` followed by ``left``."""
+    a, b, c, d = left.unbind(-1)
+    w, x, y, z = right.unbind(-1)
+    product = [
+        *(a * w - b * x - c * y - d * z, a * x + b * w + c * z - d * y),
+        *(a * y - b * z + c * w + d * x, a * z + b * y - c * x + d * w),
+    ]
+    return torch.stack(product, dim=-1)

@@ -1,13 +1,14 @@
 """What the trainer knows of a stage."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-BatchT = TypeVar("BatchT", covariant=True)
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Report:
     images: dict[str, Tensor] = field(default_factory=dict)
 
 
-class BatchSource(Protocol[BatchT]):
+class BatchSource(Protocol[BatchT_co]):
     """Batches by number: the same step gives the same batch, whatever came before."""
 
-    def batch(self, step: int) -> BatchT:
+    def batch(self, step: int) -> BatchT_co:
         """The batch of one training step."""
         ...
 
-    def evaluation(self) -> list[BatchT]:
+    def evaluation(self) -> Sequence[BatchT_co]:
         """The fixed batches that figures are measured on."""
         ...
 

@@ -1,0 +1,205 @@
+"""Latents and text embeddings of a data set, computed once and kept on disk for the diffusion stage."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from diffsplat.core import Cameras, Views
+from diffsplat.data.dataset import ObjectDataset
+from diffsplat.geometry import ring_cameras
+from diffsplat.io.files import atomic_path
+from diffsplat.models import GSAutoencoder, GSRecon
+from diffsplat.models.text import TextEncoder
+from diffsplat.training.sources import epoch_indices
+
+logger = logging.getLogger(__name__)
+
+_ENCODED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """What the diffusion stage learns from.
+
+    Args:
+        latents: ``[B, V, C, h, w]`` normalised latents.
+        tokens: ``[B, T, D]`` text tokens of one caption an object.
+        mask: ``[B, T]`` True where a token counts.
+        unconditional_tokens: ``[T, D]`` tokens of the empty prompt.
+        unconditional_mask: ``[T]``.
+        cameras: ``[B, V]`` cameras of the latents.
+    """
+
+    latents: Tensor
+    tokens: Tensor
+    mask: Tensor
+    unconditional_tokens: Tensor
+    unconditional_mask: Tensor
+    cameras: Cameras
+
+
+@dataclass(frozen=True)
+class LatentSourceConfig:
+    """Where latents come from.
+
+    Args:
+        data: folders of shards.
+        reconstructor: folder of the trained reconstructor.
+        autoencoder: folder of the trained autoencoder.
+        text_encoder: folder of the text encoder.
+        cache: folder for what is computed.
+        batch_size: objects of a batch.
+        evaluation_objects: held-out objects that the loss is measured on.
+        seed: of the order and of the captions.
+    """
+
+    data: tuple[Path, ...] = ()
+    reconstructor: Path = Path("reconstructor")
+    autoencoder: Path = Path("autoencoder")
+    text_encoder: Path = Path("text_encoder")
+    cache: Path = Path("latents")
+    batch_size: int = 16
+    evaluation_objects: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LatentTable:
+    """Latents of every object of a split, with its captions as rows of one table of embeddings.
+
+    Args:
+        latents: ``[N, V, C, h, w]`` half precision.
+        captions: for each object the rows of ``tokens`` that describe it.
+        tokens: ``[M, T, D]`` half precision; row 0 is the empty prompt.
+        mask: ``[M, T]`` bool.
+    """
+
+    latents: Tensor
+    captions: tuple[tuple[int, ...], ...]
+    tokens: Tensor
+    mask: Tensor
+
+    def save(self, path: Path) -> None:
+        """Write to one safetensors file, complete or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"latents": self.latents, "tokens": self.tokens, "mask": self.mask}
+        with atomic_path(path, force=True) as temporary:
+            save_file(tensors, temporary, metadata={"captions": json.dumps(self.captions)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            captions = json.loads(file.metadata()["captions"])
+        tensors = load_file(path)
+        return cls(captions=tuple(tuple(rows) for rows in captions), **tensors)
+
+
+class LatentSource:
+    """Batches of latents; computed at the first use, read from the cache afterwards."""
+
+    def __init__(self, config: LatentSourceConfig) -> None:
+        self.config = config
+        self._train = latent_table(config, ObjectDataset(config.data, split="train"), "train")
+        self._test = latent_table(config, ObjectDataset(config.data, split="test", variants=False), "test")
+        autoencoder = json.loads((config.autoencoder / "config.json").read_text())
+        self._cameras = ring_cameras(size=autoencoder["image_size"])
+
+    def batch(self, step: int) -> LatentBatch:
+        """Objects in shuffled epochs, each with a random one of its captions."""
+        size = self.config.batch_size
+        places = range(step * size, (step + 1) * size)
+        indices = epoch_indices(len(self._train.captions), places, self.config.seed)
+        return self._gather(self._train, indices, np.random.default_rng([self.config.seed, step]))
+
+    def evaluation(self) -> list[LatentBatch]:
+        """Held-out objects, spread over the table, always with the same captions."""
+        total = len(self._test.captions)
+        count = min(self.config.evaluation_objects, total)
+        chosen = [int(index) for index in np.linspace(0, total - 1, count)]
+        size = self.config.batch_size
+        parts = [chosen[start : start + size] for start in range(0, count, size)]
+        return [self._gather(self._test, part, np.random.default_rng(0)) for part in parts]
+
+    def _gather(self, table: LatentTable, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
+        rows = [int(random.choice(table.captions[index])) for index in indices]
+        cameras = self._cameras.map(lambda field: field.expand(len(indices), *field.shape))
+        return LatentBatch(
+            latents=table.latents[list(indices)].float(),
+            tokens=table.tokens[rows].float(),
+            mask=table.mask[rows],
+            unconditional_tokens=table.tokens[0].float(),
+            unconditional_mask=table.mask[0],
+            cameras=cameras,
+        )
+
+
+def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) -> LatentTable:
+    """The latents of a data set under the configured networks, from the cache where it has them."""
+    path = config.cache / f"{name}-{_fingerprint(config, dataset)}.safetensors"
+    if path.is_file():
+        return LatentTable.load(path)
+    logger.info("encoding %d objects into %s", len(dataset), path)
+    table = _encode(config, dataset)
+    table.save(path)
+    return table
+
+
+def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reconstructor = GSRecon.from_pretrained(
+        config.reconstructor, torch_dtype=torch.float32, low_cpu_mem_usage=False
+    ).to(device)
+    autoencoder = GSAutoencoder.from_pretrained(
+        config.autoencoder, torch_dtype=torch.float32, low_cpu_mem_usage=False
+    ).to(device)
+    latents: list[Tensor] = []
+    with torch.no_grad():
+        for start in tqdm(range(0, len(dataset), _ENCODED_AT_ONCE), unit="batch", desc="latents"):
+            part = range(start, min(start + _ENCODED_AT_ONCE, len(dataset)))
+            views = Views.concatenate([dataset.canonical(index) for index in part]).to(device)
+            latents.append(autoencoder.encode(reconstructor(views)).half().cpu())
+    texts = ["", *sorted({caption for row in dataset.rows for caption in row.captions})]
+    place = {text: index for index, text in enumerate(texts)}
+    captions = tuple(tuple(place[caption] for caption in row.captions) for row in dataset.rows)
+    tokens, mask = _embed(config.text_encoder, texts)
+    return LatentTable(torch.cat(latents), captions, tokens, mask)
+
+
+def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Tokens in half precision and mask of many texts, cut to the longest of them."""
+    encoder = TextEncoder.from_pretrained(folder)
+    tokens: list[Tensor] = []
+    masks: list[Tensor] = []
+    with torch.no_grad():
+        for start in tqdm(range(0, len(texts), 64), unit="batch", desc="captions"):
+            embedding = encoder(texts[start : start + 64])
+            tokens.append(embedding.tokens.half())
+            masks.append(embedding.mask)
+    mask = torch.cat(masks)
+    longest = int(mask.sum(dim=1).max())
+    return torch.cat(tokens)[:, :longest].contiguous(), mask[:, :longest].contiguous()
+
+
+def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
+    """Changes with the weights of the networks and with the objects and captions of the data set."""
+    digest = hashlib.sha256()
+    for folder in (config.reconstructor, config.autoencoder, config.text_encoder):
+        for path in sorted(folder.glob("*")):
+            if path.suffix in (".safetensors", ".json"):
+                digest.update(path.read_bytes())
+    for row in dataset.rows:
+        digest.update(json.dumps([row.object_id, row.captions]).encode())
+    return digest.hexdigest()[:16]

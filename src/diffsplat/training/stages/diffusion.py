@@ -1,0 +1,139 @@
+"""Training of the text-conditioned denoiser on cached latents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from diffsplat.core import Cameras
+from diffsplat.geometry import turntable_cameras
+from diffsplat.io.images import tile_images
+from diffsplat.models import GSAutoencoder
+from diffsplat.models.denoiser import SMALLEST_LEVEL, denoiser_rays, make_denoiser, predict_latents
+from diffsplat.models.denoiser import predict_velocity as denoiser_velocity
+from diffsplat.pipelines.sampling import guided, integrate
+from diffsplat.render import render
+from diffsplat.training.latents import LatentBatch
+from diffsplat.training.stages.base import Losses, Report, Stage
+from diffsplat.training.stages.export import save_half
+
+_EVALUATION_LEVELS = (0.3, 0.6, 0.9)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The denoiser and its objective.
+
+    Args:
+        autoencoder: folder of the trained autoencoder; it gives the shape of the latents and decodes pictures.
+        width: width of the tokens, a multiple of 64.
+        layers: transformer blocks.
+        patch: edge of the square of latents that makes a token.
+        text_channels: length of a text token.
+        text_dropout: share of objects whose text is replaced by the empty prompt, for guidance.
+        level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1).
+        level_deviation: deviation of that logit.
+        pictured_objects: how many samples an evaluation draws; 0 for none.
+        pictured_guidance: guidance of those samples.
+        pictured_steps: denoising steps of those samples.
+    """
+
+    autoencoder: Path = Path("autoencoder")
+    width: int = 320
+    layers: int = 8
+    patch: int = 2
+    text_channels: int = 384
+    text_dropout: float = 0.1
+    level_mean: float = 0.4
+    level_deviation: float = 1.0
+    pictured_objects: int = 4
+    pictured_guidance: float = 3.0
+    pictured_steps: int = 20
+
+
+class DiffusionStage(Stage):
+    """Flow matching on splat latents (Lipman et al. 2023) with a network that predicts the clean latents.
+
+    All views of an object share one noise level. The squared error of the velocity is minimised, which is the
+    squared error of the clean latents divided by the squared level (Li and He 2025).
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = GSAutoencoder.from_pretrained(
+            config.autoencoder, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        ).requires_grad_(False)
+        self.denoiser = make_denoiser(
+            latent_channels=self.autoencoder.latent_channels,
+            latent_size=self.autoencoder.latent_size,
+            views=self.autoencoder.views,
+            width=config.width,
+            layers=config.layers,
+            text_channels=config.text_channels,
+            patch=config.patch,
+        )
+
+    def trainable(self) -> PixArtTransformer2DModel:
+        """The denoiser."""
+        return self.denoiser
+
+    def forward(self, batch: LatentBatch) -> Losses:
+        """Velocity error at a random noise level for each object, text dropped at random."""
+        count = batch.latents.shape[0]
+        normal = torch.randn(count, device=batch.latents.device)
+        level = torch.sigmoid(self.config.level_mean + self.config.level_deviation * normal)
+        dropped = torch.rand(count, device=batch.latents.device) < self.config.text_dropout
+        tokens = torch.where(dropped[:, None, None], batch.unconditional_tokens, batch.tokens)
+        mask = torch.where(dropped[:, None], batch.unconditional_mask, batch.mask)
+        loss = self._velocity_error(batch, level, (tokens, mask))
+        return Losses(loss)
+
+    def _velocity_error(self, batch: LatentBatch, level: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
+        spread = level[:, None, None, None, None]
+        noisy = (1 - spread) * batch.latents + spread * torch.randn_like(batch.latents)
+        rays = denoiser_rays(batch.cameras, self.autoencoder.latent_size)
+        clean = predict_latents(self.denoiser, noisy, level, text, rays)
+        return ((clean - batch.latents) / spread.clamp_min(SMALLEST_LEVEL)).square().mean()
+
+    @torch.no_grad()
+    def evaluate(self, batch: LatentBatch) -> Report:
+        """Velocity error at fixed levels on held-out objects, and a picture of samples for their captions."""
+        scalars: dict[str, float] = {}
+        for value in _EVALUATION_LEVELS:
+            level = torch.full(batch.latents.shape[:1], value, device=batch.latents.device)
+            error = self._velocity_error(batch, level, (batch.tokens, batch.mask))
+            scalars[f"velocity_error_{value:g}"] = float(error)
+        scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
+        pictures = {"samples": self._sample_picture(batch)} if self.config.pictured_objects else {}
+        return Report(scalars, pictures)
+
+    def _sample_picture(self, batch: LatentBatch) -> Tensor:
+        """Four sides of one sample for each of the first captions, a row a caption."""
+        count = min(self.config.pictured_objects, batch.latents.shape[0])
+        tokens = torch.cat([batch.unconditional_tokens.expand(count, -1, -1), batch.tokens[:count]])
+        mask = torch.cat([batch.unconditional_mask.expand(count, -1), batch.mask[:count]])
+        cameras = batch.cameras[:count]
+        rays = denoiser_rays(cameras, self.autoencoder.latent_size).repeat(2, 1, 1, 1, 1)
+
+        def velocity(latents: Tensor, level: Tensor) -> Tensor:
+            return denoiser_velocity(self.denoiser, latents, level, (tokens, mask), rays)
+
+        field = guided(velocity, self.config.pictured_guidance)
+        noise = torch.randn_like(batch.latents[:count])
+        latents = integrate(field, noise, FlowMatchEulerDiscreteScheduler(), self.config.pictured_steps)
+        splats = self.autoencoder.decode(latents).to_splats(cameras)
+        around = _repeated(turntable_cameras(4, 20.0, size=self.autoencoder.image_size), count)
+        images = render(splats, around.to(noise.device), normals=False).rgb
+        return tile_images(images.flatten(0, 1), columns=4).clamp(0, 1)
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write the denoiser."""
+        save_half(self.denoiser, directory)
+
+
+def _repeated(cameras: Cameras, count: int) -> Cameras:
+    return cameras.map(lambda field: field.expand(count, *field.shape))
