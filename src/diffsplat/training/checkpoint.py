@@ -79,6 +79,11 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted(path for path in root.glob(f"{_PREFIX}*") if path.is_dir())
 
 
+def checkpoint_step(folder: Path) -> int:
+    """Finished steps of a checkpoint folder, by its name."""
+    return int(folder.name.removeprefix(_PREFIX))
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint.
 

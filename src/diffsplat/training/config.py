@@ -3,12 +3,18 @@
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["cosine", "constant"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["auto", "cpu", "cuda"]
+Place = Annotated[Path, tyro.conf.Suppress]
+"""A folder that a command derives from its own options, so that it is none of the configuration's."""
+Places = Annotated[tuple[Path, ...], tyro.conf.Suppress]
+"""Several of these."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -94,7 +100,7 @@ class TrainerConfig:
         tensorboard: whether scalars and pictures also go to TensorBoard where it is installed.
     """
 
-    out: Path = Path("runs/run")
+    out: Place = Path("runs/run")
     steps: int = 10_000
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)

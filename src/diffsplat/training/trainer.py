@@ -18,7 +18,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffsplat.io.files import atomic_path
 from diffsplat.training.batches import batch_size, to_device
-from diffsplat.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from diffsplat.training.checkpoint import (
+    Checkpoint,
+    checkpoint_step,
+    list_checkpoints,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from diffsplat.training.config import TrainerConfig
 from diffsplat.training.ema import Ema
 from diffsplat.training.optimizers import Optimizers, learning_rate
@@ -149,9 +155,9 @@ class Trainer:
             status = self._loop(signals, tracker)
             if status == "finished":
                 self._evaluate_at(self._progress.step, tracker)
+            if status != "interrupted":
+                self.save_weights()
             self._save(tracker)
-        if status != "interrupted":
-            self.save_weights()
         return Outcome(status, self._progress.step, self._figures, self.weights)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -353,6 +359,12 @@ class Trainer:
         board = self.config.tensorboard and main
         with Tracker(out, self._progress.step, self.config.steps, board) as tracker:
             yield tracker
+
+
+def is_finished(config: TrainerConfig) -> bool:
+    """Whether a run is at its last step; its weights were written before that checkpoint was."""
+    steps = [checkpoint_step(folder) for folder in list_checkpoints(config.out / "checkpoints")]
+    return (config.out / "weights").is_dir() and max(steps, default=0) >= config.steps
 
 
 def _accelerator(config: TrainerConfig) -> Any:

@@ -1,0 +1,83 @@
+"""The three stages of a model in order, from data to a model folder."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from diffsplat.training.export import ExportConfig, ModelParts, export_model
+from diffsplat.training.recipes import (
+    AutoencoderRun,
+    DiffusionRun,
+    ReconstructionRun,
+    RunConfig,
+    autoencoder_mini,
+    diffusion_mini,
+    reconstruction_mini,
+    train,
+)
+from diffsplat.training.trainer import Status, is_finished
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("reconstruction", "autoencoder", "diffusion")
+WhenTimeIsUp = Literal["stop", "next"]
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """What the stages of a model are trained with.
+
+    Args:
+        reconstruction: first stage.
+        autoencoder: second stage.
+        diffusion: third stage.
+        export: the model folder.
+        when_time_is_up: what a stage's ``max_minutes`` ends: the whole chain, which the next call continues,
+            or that stage, whose weights the next stages then use as they are.
+    """
+
+    reconstruction: ReconstructionRun = field(default_factory=reconstruction_mini)
+    autoencoder: AutoencoderRun = field(default_factory=autoencoder_mini)
+    diffusion: DiffusionRun = field(default_factory=diffusion_mini)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    when_time_is_up: WhenTimeIsUp = "stop"
+
+
+def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Status:
+    """Train what is not yet trained in ``out / stage``, then write ``out / "model"``.
+
+    Returns:
+        ``finished`` when the model folder is written.
+    """
+    parts = chain_parts(out, config.diffusion.source.text_encoder)
+    runs: dict[str, Callable[[], RunConfig]] = {
+        "reconstruction": lambda: config.reconstruction.placed(data, out / "reconstruction"),
+        "autoencoder": lambda: config.autoencoder.placed(data, out / "autoencoder", parts.reconstructor),
+        "diffusion": lambda: config.diffusion.placed(
+            data, out / "diffusion", parts.reconstructor, parts.autoencoder
+        ),
+    }
+    for name in STAGES:
+        run = runs[name]()
+        if is_finished(run.trainer):
+            logger.info("%s is trained already", name)
+            continue
+        outcome = train(run)
+        if outcome.status == "interrupted":
+            return "interrupted"
+        if outcome.status == "out_of_time" and config.when_time_is_up == "stop":
+            return "out_of_time"
+    export_model(out / "model", parts, config.export, data, force=True)
+    return "finished"
+
+
+def chain_parts(out: Path, text_encoder: Path) -> ModelParts:
+    """Where :func:`train_chain` leaves the networks of a model."""
+    return ModelParts(
+        reconstructor=out / "reconstruction" / "weights",
+        autoencoder=out / "autoencoder" / "weights",
+        denoiser=out / "diffusion" / "weights",
+        text_encoder=text_encoder,
+    )

@@ -1,0 +1,147 @@
+"""Trained networks to a model folder that the pipeline loads."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+import diffsplat
+from diffsplat.data.credits import credits_page
+from diffsplat.data.dataset import read_rows
+from diffsplat.pipelines.folders import SamplingDefaults, write_index
+from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS
+
+_NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+_TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """Folders of the networks of a model, each as its stage wrote it."""
+
+    reconstructor: Path
+    autoencoder: Path
+    denoiser: Path
+    text_encoder: Path
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How the model is sampled unless its user says otherwise.
+
+    Args:
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        elevation_deg: degrees above the horizon of the generated views.
+        shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
+    """
+
+    steps: int = DEFAULT_STEPS
+    guidance: float = DEFAULT_GUIDANCE
+    elevation_deg: float = DEFAULT_ELEVATION_DEG
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.shift <= 0:
+            raise ValueError(
+                f"steps {self.steps}, shift {self.shift}: expected at least 1 and a positive number"
+            )
+
+
+def export_model(
+    target: Path, parts: ModelParts, config: ExportConfig, data: tuple[Path, ...], *, force: bool = False
+) -> int:
+    """Write a model folder, complete or not at all.
+
+    It holds ``model_index.json``, a folder for each network, the scheduler, ``README.md`` with what the runs say
+    about the training, and ``CREDITS.md`` of every object in ``data``.
+
+    Returns:
+        Bytes of all its files.
+
+    Raises:
+        FileNotFoundError: when a network is not trained yet.
+        ValueError: when ``target`` exists without ``force``, or is no folder.
+    """
+    if target.exists() and not (force and target.is_dir()):
+        raise ValueError(f"{str(target)!r} exists already, expected a new folder or force to replace it")
+    temporary = target.with_name(f".unfinished-{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write(temporary, parts, config, data)
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+        _replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return size
+
+
+def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Path, ...]) -> None:
+    for name in ("reconstructor", "autoencoder", "denoiser"):
+        _copy(getattr(parts, name), folder / name, _NETWORK_FILES)
+    _copy(parts.text_encoder, folder / "text_encoder", _TEXT_FILES)
+    FlowMatchEulerDiscreteScheduler(shift=config.shift).save_pretrained(folder / "scheduler")
+    defaults = SamplingDefaults(config.steps, config.guidance, config.elevation_deg)
+    write_index(folder, diffsplat.__version__, defaults)
+    (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
+    (folder / "README.md").write_text(model_card(parts))
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    target.mkdir()
+    for name in names:
+        if not (source / name).is_file():
+            raise FileNotFoundError(f"{str(source)!r} lacks its file {name}, expected a trained network")
+        shutil.copyfile(source / name, target / name)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    if target.exists():
+        old = target.with_name(f".replaced-{target.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+        os.rename(temporary, target)
+        shutil.rmtree(old)
+    else:
+        os.rename(temporary, target)
+
+
+def model_card(parts: ModelParts) -> str:
+    """Markdown page of what the runs beside the networks say: configuration, steps, hours, last figures."""
+    lines = [
+        "# A small text-to-splats model",
+        "",
+        "Text to 3D Gaussian splats by diffusing splat latents of four views. Trained by this package on renders",
+        "of openly licensed objects; `CREDITS.md` names every one of them. Weights: Apache-2.0.",
+        "",
+        "| stage | steps | samples | hours | precision | held-out figures, averaged weights |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in ("reconstructor", "autoencoder", "denoiser"):
+        lines.append(_card_row(name, getattr(parts, name).parent))
+    lines += [
+        "",
+        "PSNR in dB: `psnr_input` on the four views given, `psnr_novel` on others of the same object.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _card_row(name: str, run: Path) -> str:
+    entries: dict[str, dict[str, Any]] = {}
+    if (run / "metrics.jsonl").is_file():
+        for line in (run / "metrics.jsonl").read_text().splitlines():
+            entry = json.loads(line)
+            entries[entry.pop("kind")] = entry
+    config = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {}
+    precision = config.get("trainer", config).get("precision", "")
+    train, evaluation = entries.get("train", {}), entries.get("evaluation", {})
+    at = evaluation.pop("step", None)
+    figures = ", ".join(f"{key} {value:.3f}" for key, value in evaluation.items())
+    hours = f"{train['seconds'] / 3600:.2f}" if train else ""
+    measured = f"{figures} (step {at})" if at is not None else ""
+    return f"| {name} | {train.get('step', '')} | {train.get('samples', '')} | {hours} | {precision} | {measured} |"

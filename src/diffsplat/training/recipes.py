@@ -1,0 +1,186 @@
+"""Presets: what each stage of a model is trained with, and the chain of all three."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+import tyro
+
+from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.latents import LatentSource, LatentSourceConfig
+from diffsplat.training.sources import ViewSource, ViewSourceConfig
+from diffsplat.training.stages.autoencoder import AutoencoderConfig, AutoencoderStage
+from diffsplat.training.stages.base import BatchSource, Stage
+from diffsplat.training.stages.diffusion import DiffusionConfig, DiffusionStage
+from diffsplat.training.stages.reconstruction import ReconstructionConfig, ReconstructionStage
+from diffsplat.training.trainer import Outcome, Trainer
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class ReconstructionRun:
+    """Training of a reconstructor.
+
+    Args:
+        stage: the network.
+        source: the batches.
+        trainer: the loop.
+    """
+
+    stage: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    source: ViewSourceConfig = field(default_factory=ViewSourceConfig)
+    trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
+
+    def placed(self, data: tuple[Path, ...], out: Path) -> Self:
+        """The run with its folders."""
+        return replace(self, source=replace(self.source, data=data), trainer=replace(self.trainer, out=out))
+
+    def build(self) -> tuple[Stage, BatchSource[Any]]:
+        """Stage and source; the initial weights are a function of the seed."""
+        source = ViewSource(self.source)
+        with _seeded(self.trainer.seed):
+            return ReconstructionStage(self.stage), source
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """Training of an autoencoder on the splat grids of a trained reconstructor.
+
+    Args:
+        stage: the network.
+        source: the batches.
+        trainer: the loop.
+    """
+
+    stage: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    source: ViewSourceConfig = field(default_factory=ViewSourceConfig)
+    trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
+
+    def placed(self, data: tuple[Path, ...], out: Path, reconstructor: Path) -> Self:
+        """The run with its folders."""
+        return replace(
+            self,
+            stage=replace(self.stage, reconstructor=_trained(reconstructor)),
+            source=replace(self.source, data=data),
+            trainer=replace(self.trainer, out=out),
+        )
+
+    def build(self) -> tuple[Stage, BatchSource[Any]]:
+        """Stage and source; the initial weights are a function of the seed."""
+        source = ViewSource(self.source)
+        with _seeded(self.trainer.seed):
+            return AutoencoderStage(self.stage), source
+
+
+@dataclass(frozen=True)
+class DiffusionRun:
+    """Training of a denoiser on the latents of a trained reconstructor and autoencoder.
+
+    Args:
+        stage: the network and its objective.
+        source: the batches.
+        trainer: the loop.
+    """
+
+    stage: DiffusionConfig = field(default_factory=DiffusionConfig)
+    source: LatentSourceConfig = field(default_factory=LatentSourceConfig)
+    trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
+
+    def placed(self, data: tuple[Path, ...], out: Path, reconstructor: Path, autoencoder: Path) -> Self:
+        """The run with its folders; latents are cached in ``out / "latents"``."""
+        source = replace(
+            self.source,
+            data=data,
+            reconstructor=_trained(reconstructor),
+            autoencoder=_trained(autoencoder),
+            cache=out / "latents",
+        )
+        return replace(
+            self,
+            stage=replace(self.stage, autoencoder=autoencoder),
+            source=source,
+            trainer=replace(self.trainer, out=out),
+        )
+
+    def build(self) -> tuple[Stage, BatchSource[Any]]:
+        """Stage and source; the initial weights are a function of the seed."""
+        source = LatentSource(self.source)
+        with _seeded(self.trainer.seed):
+            return DiffusionStage(self.stage), source
+
+
+RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun
+
+
+def embedded_text_encoder() -> Path:
+    """Folder of the text encoder that comes with the package."""
+    return Path(str(files("diffsplat"))) / "weights" / "mini" / "text_encoder"
+
+
+def reconstruction_mini() -> ReconstructionRun:
+    """The reconstructor of the embedded model."""
+    return ReconstructionRun(
+        trainer=TrainerConfig(
+            steps=8_000,
+            optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.05),
+            ema=EmaConfig(decay=0.998),
+            evaluate_every=500,
+        )
+    )
+
+
+def autoencoder_mini() -> AutoencoderRun:
+    """The autoencoder of the embedded model."""
+    return AutoencoderRun(
+        trainer=TrainerConfig(
+            steps=20_000,
+            optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.01),
+            ema=EmaConfig(decay=0.998),
+            evaluate_every=1_000,
+        )
+    )
+
+
+def diffusion_mini() -> DiffusionRun:
+    """The denoiser of the embedded model."""
+    return DiffusionRun(
+        source=LatentSourceConfig(text_encoder=embedded_text_encoder()),
+        trainer=TrainerConfig(
+            steps=20_000,
+            optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=500),
+            ema=EmaConfig(decay=0.9995),
+            evaluate_every=1_000,
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "reconstruction-mini": reconstruction_mini,
+    "autoencoder-mini": autoencoder_mini,
+    "diffusion-mini": diffusion_mini,
+}
+
+
+def train(run: RunConfig) -> Outcome:
+    """Train one stage from scratch or from where it stopped."""
+    stage, source = run.build()
+    return Trainer(stage, source, run.trainer, record=run).run()
+
+
+def _trained(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{str(folder)!r} holds no trained network: its config.json is missing")
+    return folder
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch draws from ``seed`` inside the block and goes on as before after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
