@@ -20,6 +20,7 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.io.files import atomic_path
 from diffsplat.models import GSAutoencoder, GSRecon
 from diffsplat.models.text import TextEncoder
+from diffsplat.training.config import Place, Places
 from diffsplat.training.sources import epoch_indices
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,11 @@ class LatentSourceConfig:
         seed: of the order and of the captions.
     """
 
-    data: tuple[Path, ...] = ()
-    reconstructor: Path = Path("reconstructor")
-    autoencoder: Path = Path("autoencoder")
+    data: Places = ()
+    reconstructor: Place = Path("reconstructor")
+    autoencoder: Place = Path("autoencoder")
     text_encoder: Path = Path("text_encoder")
-    cache: Path = Path("latents")
+    cache: Place = Path("latents")
     batch_size: int = 16
     evaluation_objects: int = 64
     seed: int = 0

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from diffsplat.core import Views
 from diffsplat.data.dataset import ObjectDataset
+from diffsplat.training.config import Places
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ViewSourceConfig:
         seed: of the order and of the choice of views.
     """
 
-    data: tuple[Path, ...] = ()
+    data: Places = ()
     batch_size: int = 4
     novel_views: int = 4
     evaluation_objects: int = 32

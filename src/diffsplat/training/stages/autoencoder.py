@@ -9,6 +9,7 @@ from torch import Tensor
 from diffsplat.core import SplatGrid, Views
 from diffsplat.models import GSAutoencoder, GSRecon
 from diffsplat.render import render
+from diffsplat.training.config import Place
 from diffsplat.training.losses import grid_loss, rendering_loss
 from diffsplat.training.stages.base import Losses, Report, Stage
 from diffsplat.training.stages.export import save_half
@@ -29,7 +30,7 @@ class AutoencoderConfig:
         statistics_momentum: share of the old value when mean and deviation of the latents are tracked.
     """
 
-    reconstructor: Path = Path("reconstructor")
+    reconstructor: Place = Path("reconstructor")
     patch: int = 16
     latent_channels: int = 64
     dim: int = 256

@@ -16,6 +16,7 @@ from diffsplat.models.denoiser import SMALLEST_LEVEL, denoiser_rays, make_denois
 from diffsplat.models.denoiser import predict_velocity as denoiser_velocity
 from diffsplat.pipelines.sampling import guided, integrate
 from diffsplat.render import render
+from diffsplat.training.config import Place
 from diffsplat.training.latents import LatentBatch
 from diffsplat.training.stages.base import Losses, Report, Stage
 from diffsplat.training.stages.export import save_half
@@ -41,7 +42,7 @@ class DiffusionConfig:
         pictured_steps: denoising steps of those samples.
     """
 
-    autoencoder: Path = Path("autoencoder")
+    autoencoder: Place = Path("autoencoder")
     width: int = 320
     layers: int = 8
     patch: int = 2
