@@ -27,6 +27,8 @@ _FOOTPRINT_SIGMA = 0.5
 """Standard deviation of a splat that fills its pixel, in pixels."""
 _FLATTENING = 0.1
 """Sigma along the normal over sigma along the surface."""
+_LEAST_COVERAGE = 0.2
+"""Share of a pixel that an object must cover for its colour there to be told apart from the background."""
 _MOST_EXTREME = 0.995
 """Largest magnitude of a known value before it is taken to the logit scale."""
 
@@ -141,12 +143,21 @@ def known_geometry(views: Views) -> _Raw:
     sigma = pixel * _FOOTPRINT_SIGMA
     sigmas = torch.cat([sigma, sigma, sigma * _FLATTENING], dim=2)
     return _Raw(
-        rgb=_logit(views.image * 2 - 1),
+        rgb=_logit(_surface_color(views) * 2 - 1),
         scale=_logit(encode_scale(sigmas)),
         rotation=_surface_rotation(facing, inside, cameras),
-        opacity=inside * (_SOLID - _EMPTY) + _EMPTY,
+        opacity=inside * views.mask * (_SOLID - _EMPTY) + _EMPTY,
         depth=_logit(torch.where(inside > 0, depth - distance, torch.zeros_like(depth))),
     )
+
+
+def _surface_color(views: Views) -> Tensor:
+    """``[B, V, 3, H, W]`` colours without the white that the edge pixels of the object are mixed with.
+
+    A splat keeps its colour when it is seen from the side, where that white would be a bright seam.
+    """
+    coverage = views.mask.clamp_min(_LEAST_COVERAGE)
+    return ((views.image - (1 - coverage)) / coverage).clamp(0, 1)
 
 
 def _logit(values: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         views: number of views.
         patch: edge of a patch in pixels; a patch is one latent vector.
         latent_channels: length of a latent vector.
-        dim: width of the tokens, a multiple of 64: an attention head is 64 wide.
+        dim: width of the tokens, an attention head is 64 wide.
         encoder_blocks: transformer blocks before the latents.
         decoder_blocks: transformer blocks after the latents.
         refiner_channels: width of the convolutions that smooth the seams between decoded patches; 0 for none.
@@ -73,7 +73,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         self.image_size, self.views, self.patch = image_size, views, patch
         self.latent_size = image_size // patch
         self.latent_channels = latent_channels
-        heads = dim // _HEAD_WIDTH
+        heads = max(1, dim // _HEAD_WIDTH)
         pixels = GRID_CHANNELS * patch * patch
         tokens = views * self.latent_size**2
         self.encoder_in = nn.Linear(pixels, dim)
