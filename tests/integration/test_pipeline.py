@@ -8,9 +8,9 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from diffsplat.models.denoiser import denoiser_rays, predict_velocity
+from diffsplat.models.precision import computes_in_bf16
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.sampling import guided, integrate, object_noise
-from diffsplat.pipelines.splat_pipeline import computes_in_bf16
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
@@ -17,6 +17,7 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.models.denoiser import denoiser_rays, predict_velocity
 from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.multiview import set_multiview_attention
+from diffsplat.models.precision import Precision, autocast
 from diffsplat.models.text import TextEmbedding, TextEncoder
 from diffsplat.pipelines.folders import (
     COMPONENT_FILES,
@@ -29,7 +30,6 @@ from diffsplat.pipelines.output import SplatOutput
 from diffsplat.pipelines.request import GenerationRequest, prompts_of
 from diffsplat.pipelines.sampling import guided, integrate, object_noise
 
-Precision = Literal["auto", "fp32", "bf16"]
 StepCallback = Callable[[int, int], None]
 """``(steps done, steps in all)``; raising from it stops the generation."""
 
@@ -190,7 +190,7 @@ class DiffSplatPipeline:
         rays = denoiser_rays(cameras, self.autoencoder.latent_size).expand(len(texts), -1, -1, -1, -1)
 
         def velocity(latents: Tensor, level: Tensor) -> Tensor:
-            with self._autocast():
+            with autocast(self.device, self.precision):
                 return predict_velocity(self.denoiser, latents, level, (text.tokens, text.mask), rays)
 
         field = guided(velocity, request.guidance) if use_guidance else velocity
@@ -205,10 +205,6 @@ class DiffSplatPipeline:
             mask=torch.cat([unique[text].mask for text in texts]),
         )
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.precision == "bf16" or (self.precision == "auto" and computes_in_bf16(self.device))
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
-
 
 class _Progress:
     """Counts denoising steps over all passes."""
@@ -222,18 +218,6 @@ class _Progress:
         self._done += 1
         if self._callback is not None:
             self._callback(self._done, self._total)
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; emulating them would be slower than float32."""
-    match device.type:
-        case "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-        case "cpu":
-            capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-            return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        case _:
-            return False
 
 
 def _load_component(name: str, folder: Path) -> Any:

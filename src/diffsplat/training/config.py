@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffsplat.models.precision import Precision
+
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["cosine", "constant"]
-Precision = Literal["bf16", "fp32"]
 Device = Literal["auto", "cpu", "cuda"]
 Place = Annotated[Path, tyro.conf.Suppress]
 """A folder that a command derives from its own options, so that it is none of the configuration's."""
@@ -87,7 +88,8 @@ class TrainerConfig:
         seed: the run is a function of it.
         optim: optimiser and learning rate.
         ema: moving average of the weights.
-        precision: ``bf16`` is autocast; weights and optimiser stay fp32.
+        precision: ``bf16`` is autocast, ``auto`` means it where the device computes in it; weights and optimiser
+            stay fp32.
         device: ``auto`` takes the GPU when there is one.
         accumulation: batches summed up to one optimiser step.
         compile: whether the trained network goes through ``torch.compile``.
@@ -105,7 +107,7 @@ class TrainerConfig:
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     device: Device = "auto"
     accumulation: int = 1
     compile: bool = False

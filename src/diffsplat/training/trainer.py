@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffsplat.io.files import atomic_path
+from diffsplat.models.precision import autocast
 from diffsplat.training.batches import batch_size, to_device
 from diffsplat.training.checkpoint import (
     Checkpoint,
@@ -170,7 +171,7 @@ class Trainer:
         with self._ema.swapped(), torch.no_grad():
             for index, batch in enumerate(self._evaluation):
                 _seed(self.config.seed, index)
-                with self._autocast():
+                with autocast(self._device, self.config.precision):
                     report = self._stage.evaluate(to_device(batch, self._device))
                 for name, value in report.scalars.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
@@ -253,7 +254,7 @@ class Trainer:
             _seed(self.config.seed, index * accelerator.num_processes + accelerator.process_index)
             last = part == accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self._model):
-                with self._autocast():
+                with autocast(self._device, self.config.precision):
                     losses: Losses = self._model(batch)
                 accelerator.backward(losses.total / accumulation)
             for name, value in {"loss": losses.total, **losses.parts}.items():
@@ -345,11 +346,6 @@ class Trainer:
     def _train_mode(self) -> None:
         self._stage.eval()
         self._stage.trainable().train()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self._device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"
-        )
 
     @contextmanager
     def _tracker(self) -> Iterator[Tracker]:

@@ -34,7 +34,7 @@ class AutoencoderConfig:
     patch: int = 16
     latent_channels: int = 64
     dim: int = 256
-    encoder_blocks: int = 3
+    encoder_blocks: int = 2
     decoder_blocks: int = 5
     refiner_channels: int = 64
     divergence_weight: float = 2e-4

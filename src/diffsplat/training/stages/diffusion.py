@@ -43,8 +43,8 @@ class DiffusionConfig:
     """
 
     autoencoder: Place = Path("autoencoder")
-    width: int = 320
-    layers: int = 8
+    width: int = 256
+    layers: int = 7
     patch: int = 2
     text_channels: int = 384
     text_dropout: float = 0.1
