@@ -79,7 +79,9 @@ def sweethome3d(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArgum
     _run(sweethome3d_objects(unpack_sweethome3d(source, arguments.out / "unpacked")), arguments)
 
 
-def credits(folders: Annotated[list[Path], tyro.conf.Positional], out: Path, force: bool = False) -> None:  # noqa: A001
+def write_credits(
+    folders: Annotated[list[Path], tyro.conf.Positional], out: Path, force: bool = False
+) -> None:
     """Write a credits page (Markdown) for every object in rendered shards.
 
     Args:
@@ -112,6 +114,8 @@ def _run(listing: SourceListing, arguments: RenderArguments) -> None:
         return
     report = ingest(listing, arguments.out, arguments.options())
     print(_summary(report))
+    if report.broken and not report.rendered and not report.resumed:
+        raise ValueError(f"none of the {len(report.broken)} meshes could be rendered")
 
 
 def _summary(report: IngestReport) -> str:
@@ -130,6 +134,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "render": render,
     "kaykit": kaykit,
     "sweethome3d": sweethome3d,
-    "credits": credits,
+    "credits": write_credits,
     "nouns": nouns,
 }

@@ -243,59 +243,55 @@ def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None 
     Raises:
         ValueError: the size does not divide the stored one.
     """
-    rgba = torch.from_numpy(pixels.rgba).movedim(-1, -3).float().div_(255.0)
-    alpha = rgba[:, 3:]
-    image = rgba[:, :3] * alpha + (1 - alpha)
-    steps = torch.from_numpy(pixels.depth.astype(np.float32))[:, None]
-    scale = (schema.DEPTH_FAR - schema.DEPTH_NEAR) / 65534
-    depth = torch.where(steps > 0, schema.DEPTH_NEAR + (steps - 1) * scale, 0.0)
-    normal = torch.from_numpy(pixels.normal).movedim(-1, -3).float().div_(127.5).sub_(1.0)
-    if size is not None and size != depth.shape[-1]:
-        image, alpha, depth, normal = _shrunk(image, alpha, depth, normal, size)
-        cameras = cameras.resized(size, size)
-    hit = depth > 0
+    view_kernels = _import_kernels()
     turned = cameras.relative_to_first(DEFAULT_RADIUS)
-    normal = _turned_normals(normal, cameras.first_view_rotation())
-    points = _world_points(depth, turned)
-    white = torch.ones(())
+    views, height, width = pixels.depth.shape
+    out = view_kernels.empty(views, height, width)
+    view_kernels.unpack(
+        (pixels.rgba, pixels.normal, pixels.depth),
+        cameras.first_view_rotation().numpy(),
+        turned.camera_to_world.numpy(),
+        turned.intrinsics.numpy(),
+        (schema.DEPTH_NEAR, schema.DEPTH_FAR),
+        out,
+    )
+    tensors = [torch.from_numpy(array) for array in out]
+    if size is not None and size != width:
+        turned = turned.resized(size, size)
+        tensors = _shrunk(tensors, turned, size)
+    image, mask, normal, coord, depth = tensors
+    batched = Cameras(turned.camera_to_world[None], turned.intrinsics[None], turned.width, turned.height)
     return Views(
-        image=image.clamp(0, 1)[None],
-        mask=alpha.clamp(0, 1)[None],
-        normal=torch.where(hit, normal * 0.5 + 0.5, white).clamp(0, 1)[None],
-        coord=torch.where(hit, points * 0.5 + 0.5, white).clamp(0, 1)[None],
-        depth=depth[None],
-        cameras=Cameras(turned.camera_to_world[None], turned.intrinsics[None], turned.width, turned.height),
-        prompt=(prompt,),
+        image[None], mask[None, :, None], normal[None], coord[None], depth[None, :, None], batched, (prompt,)
     )
 
 
-def _turned_normals(normal: Tensor, turn: Tensor) -> Tensor:
-    """``[V, 3, H, W]`` vectors, turned by ``[3, 3]`` and made unit length."""
-    turned = (turn @ normal.flatten(-2)).unflatten(-1, normal.shape[-2:])
-    return turned * (turned * turned).sum(dim=-3, keepdim=True).clamp_min(1e-12).rsqrt()
+def _import_kernels() -> Any:
+    try:
+        from diffsplat.data import view_kernels
+    except ImportError as error:
+        raise ValueError("reading rendered objects needs numba: pip install numba") from error
+    return view_kernels
 
 
-def _world_points(depth: Tensor, cameras: Cameras) -> Tensor:
-    """``[V, 3, H, W]`` points of ``[V, 1, H, W]`` depths: :meth:`Cameras.unproject`, with channels first."""
-    directions = cameras.camera_directions(cameras.pixel_coordinates()).flatten(-3, -2).mT
-    rays = cameras.camera_to_world[..., :3, :3] @ directions
-    points = rays * depth.flatten(-2) + cameras.centers[..., None]
-    return points.unflatten(-1, depth.shape[-2:])
-
-
-def _shrunk(
-    image: Tensor, alpha: Tensor, depth: Tensor, normal: Tensor, size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Averages over blocks; depth and normals over the hit pixels of a block only."""
+def _shrunk(tensors: list[Tensor], cameras: Cameras, size: int) -> list[Tensor]:
+    """Averages over blocks; depth and normals over the hit pixels of a block only, points from the depth."""
+    image, mask, normal, _, depth = tensors
     stored = depth.shape[-1]
     if size < 1 or stored % size:
         raise ValueError(f"cannot bring {stored} pixels to {size}, expected a divisor of {stored}")
     block = stored // size
-    hit = (depth > 0).float()
-    share = functional.avg_pool2d(hit, block).clamp_min(1e-9)
-    return (
+    hit = (depth > 0).float()[:, None]
+    share = functional.avg_pool2d(hit, block)
+    some = share > 0
+    depth = functional.avg_pool2d(depth[:, None] * hit, block) / share.clamp_min(1e-9)
+    mean = functional.avg_pool2d((normal * 2 - 1) * hit, block)
+    mean = mean * (mean * mean).sum(dim=-3, keepdim=True).clamp_min(1e-12).rsqrt()
+    points = cameras.unproject(depth)
+    return [
         functional.avg_pool2d(image, block),
-        functional.avg_pool2d(alpha, block),
-        functional.avg_pool2d(depth, block) / share,
-        functional.avg_pool2d(normal * hit, block) / share,
-    )
+        functional.avg_pool2d(mask, block),
+        torch.where(some, mean * 0.5 + 0.5, 1.0),
+        torch.where(some, points * 0.5 + 0.5, 1.0),
+        depth[:, 0],
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,6 @@ from diffsplat.data.colors import (
 from diffsplat.data.mesh_render import NO_LUT, MeshRenderer, Samples
 from diffsplat.data.sources import SourceListing, SourceObject
 from diffsplat.data.view_sets import ViewSet, ViewSetName, view_set
-
-logger = logging.getLogger(__name__)
 
 SHARD_OBJECTS = 40
 _VARIANT_RINGS = (0, 1)
@@ -90,14 +90,16 @@ def ingest(
     todo = sorted((o for o in listing.objects if o.object_id not in done), key=lambda o: seed_of(o.object_id))
     report = IngestReport(resumed=len(listing.objects) - len(todo), left_out=listing.left_out)
     writer = _ShardWriter(out)
-    for result in _with_bar(_results(todo, options), len(todo), progress):
-        if isinstance(result, Broken):
-            report.broken.append((result.object_id, result.reason))
-            continue
-        report.rendered += 1
-        report.rows += len(result)
-        writer.add(result)
-    writer.flush()
+    try:
+        for result in _with_bar(_results(todo, options), len(todo), progress):
+            if isinstance(result, Broken):
+                report.broken.append((result.object_id, result.reason))
+                continue
+            report.rendered += 1
+            report.rows += len(result)
+            writer.add(result)
+    finally:
+        writer.flush()
     return report
 
 
@@ -183,9 +185,22 @@ def _results(todo: list[SourceObject], options: RenderOptions) -> Iterator[list[
     if processes == 1 or len(todo) < 4:
         yield from map(_render_job, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
-        yield from pool.imap(_render_job, jobs, chunksize=2)
+    executor = ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+    )
+    try:
+        yield from executor.map(_render_job, jobs)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a rendering process was killed, probably for lack of memory; run again with fewer processes"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches all processes; only the first one answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render_job(job: tuple[SourceObject, RenderOptions]) -> list[dict[str, Any]] | Broken:

@@ -1,0 +1,403 @@
+"""From mesh files to shards and back: geometry, interruption, broken meshes, streaming, sources, credits."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+
+import datasets
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from diffsplat.cli.data import RenderArguments, kaykit, nouns, render, sweethome3d, write_credits
+from diffsplat.core import Views
+from diffsplat.data import ObjectDataset, schema
+from diffsplat.data.ingest import RenderOptions, ingest
+from diffsplat.data.sources import (
+    folder_objects,
+    kaykit_objects,
+    read_catalogue,
+    sweethome3d_objects,
+    unpack_sweethome3d,
+)
+
+OPTIONS = RenderOptions(size=32, processes=1)
+
+
+def painted(shape, color):
+    shape.visual.face_colors = color
+    return shape
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """A red sphere and a few boxes, rendered."""
+    source, out = tmp_path_factory.mktemp("meshes"), tmp_path_factory.mktemp("shards")
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=3.0)
+    painted(ball, [200, 30, 30, 255]).export(source / "Red_Ball01.ply")
+    for index in range(3):
+        painted(trimesh.creation.box((1, 2, 3 + index)), [40, 90, 200, 255]).export(
+            source / f"box{index}.ply"
+        )
+    report = ingest(folder_objects(source), out, OPTIONS, progress=False)
+    assert (report.rendered, report.rows, report.broken) == (4, 4, [])
+    return out
+
+
+def index_of(dataset, word):
+    return next(i for i, row in enumerate(dataset.rows) if word in row.object_id)
+
+
+@pytest.mark.parametrize("storage", ["decoded", "encoded"])
+@pytest.mark.parametrize("first", [0, 6, 13, 22])
+def test_a_sphere_lies_on_its_sphere_in_the_world_of_any_first_view(shards, storage, first):
+    """Every coordinate is 0.46 from the origin and every normal points away from it, whatever view comes first."""
+    dataset = ObjectDataset(shards, split="all", storage=storage)
+    views = dataset.load_views(index_of(dataset, "Ball"), [first, (first + 5) % 24, (first + 9) % 24])
+    hit = (views.depth > 0)[0, :, 0]
+    points = (views.coord[0] * 2 - 1).movedim(1, -1)[hit]
+    normals = (views.normal[0] * 2 - 1).movedim(1, -1)[hit]
+    lengths = points.norm(dim=-1)
+    assert lengths.median() == pytest.approx(0.46, abs=2e-3)
+    assert (lengths - 0.46).abs().quantile(0.9) < 0.01
+    assert (normals * points / lengths[:, None]).sum(-1).quantile(0.1) > 0.97
+    center = views.cameras.centers[0, 0]
+    assert center[0].abs() < 1e-5
+    assert center[2] > 0
+    assert center.norm() == pytest.approx(1.4, abs=1e-5)
+    outside = ~hit
+    assert (views.image[0].movedim(1, -1)[outside & (views.mask[0, :, 0] == 0)] == 1).all()
+    assert (views.coord[0].movedim(1, -1)[outside] == 1).all()
+    assert (views.normal[0].movedim(1, -1)[outside] == 1).all()
+
+
+def test_coordinates_come_from_depth_and_camera(shards):
+    dataset = ObjectDataset(shards, split="all")
+    views = dataset.sample(index_of(dataset, "box1"), 3)
+    hit = (views.depth > 0).expand_as(views.coord)
+    expected = views.cameras.unproject(views.depth) * 0.5 + 0.5
+    torch.testing.assert_close(views.coord[hit], expected[hit], atol=1e-6, rtol=0)
+
+
+def test_both_storages_read_the_same(shards):
+    decoded, encoded = (ObjectDataset(shards, split="all", storage=kind) for kind in ("decoded", "encoded"))
+    for index in range(len(decoded)):
+        one, other = decoded.sample(index, 9), encoded.sample(index, 9)
+        assert one.prompt == other.prompt
+        for name in ("image", "mask", "normal", "coord", "depth"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_pictures_hold_what_another_reader_sees(shards):
+    dataset = ObjectDataset(shards, split="all")
+    index = index_of(dataset, "Ball")
+    row = dataset.rows[index]
+    table = parquet.read_table(row.shard).slice(row.place, 1).to_pylist()[0]
+    picture = np.asarray(Image.open(io.BytesIO(table["rgba"][2])).convert("RGBA")).astype(np.float64) / 255
+    steps = np.asarray(Image.open(io.BytesIO(table["depth"][2]))).astype(np.float64)
+    views = dataset.load_views(index, [2])
+    white = picture[..., :3] * picture[..., 3:] + 1 - picture[..., 3:]
+    np.testing.assert_allclose(views.image[0, 0].movedim(0, -1), white, atol=1e-6)
+    depth = np.where(steps > 0, 0.5 + (steps - 1) * 2.0 / 65534, 0)
+    np.testing.assert_allclose(views.depth[0, 0, 0], depth, atol=1e-6)
+
+
+def test_samples_are_rings_and_follow_the_seed(shards):
+    dataset = ObjectDataset(shards, split="all", novel_views=3)
+    one, again, other = dataset.sample(1, 5), dataset.sample(1, 5), dataset.sample(1, 6)
+    assert torch.equal(one.image, again.image)
+    assert not torch.equal(one.cameras.camera_to_world, other.cameras.camera_to_world)
+    assert one.count == 7
+    assert one.prompt[0] in dataset.rows[1].captions
+    for seed in range(6):
+        centers = dataset.sample(2, seed).cameras.centers[0, :4]
+        azimuths = torch.rad2deg(torch.atan2(centers[:, 0], centers[:, 2])) % 360
+        turned = azimuths[1:].tolist()
+        assert turned == pytest.approx([90, 180, 270], abs=1e-2)
+        assert centers[:, 1].std() < 1e-5
+    batch = Views.concatenate([dataset[i] for i in range(3)])
+    assert batch.image.shape == (3, 7, 3, 32, 32)
+
+
+def test_the_canonical_views_start_at_the_front(shards):
+    dataset = ObjectDataset(shards, split="all")
+    index = index_of(dataset, "box2")
+    views = dataset.canonical(index)
+    pose = dataset.rows[index].cameras.camera_to_world[0]
+    torch.testing.assert_close(views.cameras.camera_to_world[0, 0], pose, atol=1e-6, rtol=0)
+    elevation = torch.asin(views.cameras.centers[0, :, 1] / 1.4)
+    torch.testing.assert_close(torch.rad2deg(elevation), torch.full((4,), 10.0))
+
+
+def test_smaller_views(shards):
+    dataset = ObjectDataset(shards, split="all")
+    index = index_of(dataset, "Ball")
+    large, small = dataset.load_views(index, [0, 4]), dataset.load_views(index, [0, 4], size=16)
+    blocks = large.image.unflatten(-1, (16, 2)).unflatten(-3, (16, 2)).mean(dim=(-1, -3))
+    torch.testing.assert_close(small.image, blocks, atol=1e-6, rtol=0)
+    hit = (small.depth > 0)[0, :, 0]
+    radius = (small.coord[0] * 2 - 1).movedim(1, -1)[hit].norm(dim=-1)
+    assert radius.median() == pytest.approx(0.46, abs=5e-3)
+    with pytest.raises(ValueError, match="divisor"):
+        dataset.load_views(index, [0], size=20)
+
+
+def test_names_and_captions_of_a_folder(shards):
+    dataset = ObjectDataset(shards, split="all")
+    row = dataset.rows[index_of(dataset, "Ball")]
+    assert (row.name, row.noun) == ("red ball", "ball")
+    assert row.colors == ("red",)
+    assert "a 3d model of a red ball" in row.captions
+    assert dataset.noun_counts() == {"box": 3, "ball": 1}
+
+
+def test_datasets_streams_the_shards(shards):
+    files = sorted(str(path) for path in shards.glob("*.parquet"))
+    stream = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    rows = list(stream)
+    assert len(rows) == 4
+    assert {len(row["rgba"]) for row in rows} == {24}
+    assert Image.open(io.BytesIO(rows[0]["rgba"][0])).size == (32, 32)
+
+
+def test_depth_keeps_a_thirty_thousandth():
+    depth = np.random.default_rng(0).uniform(0.6, 2.4, (20, 20))
+    depth[:5] = 0
+    steps = schema.decode_depth_steps(schema.encode_depth(depth)).astype(np.float64)
+    assert (steps[:5] == 0).all()
+    np.testing.assert_allclose(0.5 + (steps[5:] - 1) * 2 / 65534, depth[5:], atol=1.6e-5)
+    with pytest.raises(ValueError, match="depth spans"):
+        schema.encode_depth(np.array([[3.0]]))
+
+
+def test_broken_meshes_are_reported_and_the_others_rendered(tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    trimesh.creation.box().export(source / "good.stl")
+    (source / "bad.glb").write_bytes(b"no mesh at all")
+    (source / "empty.obj").write_text("v 0 0 0\n")
+    flat = trimesh.Trimesh([[0, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 1, 2]], process=False)
+    flat.export(source / "point.ply")
+    render(source, RenderArguments(tmp_path / "out", size=16, processes=1))
+    table = capsys.readouterr().out
+    assert "1 objects rendered" in table
+    assert "3 broken" in table
+    assert all(f"folder/{name}" in table for name in ("bad.glb", "empty.obj", "point.ply"))
+    (source / "good.stl").unlink()
+    with pytest.raises(ValueError, match="none of the 3 meshes"):
+        render(source, RenderArguments(tmp_path / "other", size=16, processes=1))
+
+
+def test_killed_and_resumed(tmp_path):
+    """SIGKILL after the first shard: whole shards only, and the second run adds exactly what is missing."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(100):
+        trimesh.creation.box((1, 1 + index / 50, 2)).export(source / f"box{index:03d}.stl")
+    code = (
+        "import sys; from pathlib import Path; from diffsplat.data.ingest import RenderOptions, ingest\n"
+        "from diffsplat.data.sources import folder_objects\n"
+        "ingest(folder_objects(Path(sys.argv[1])), Path(sys.argv[2]), RenderOptions(size=16, processes=1))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(source), str(out)], stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 120
+    while not list(out.glob("objects-*.parquet")) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = {name for path in out.glob("objects-*.parquet") for name in ids(path)}
+    assert 0 < len(first) < 100
+    report = ingest(folder_objects(source), out, RenderOptions(size=16, processes=2), progress=False)
+    assert report.resumed == len(first)
+    assert report.rendered == 100 - len(first)
+    found = [name for path in sorted(out.glob("objects-*.parquet")) for name in ids(path)]
+    assert sorted(found) == [f"folder/box{index:03d}.stl" for index in range(100)]
+
+
+def ids(path):
+    return parquet.read_table(path, columns=["object_id"]).column(0).to_pylist()
+
+
+def chair(path, color=(30, 140, 60)):
+    """A box with a flat texture, as the packs have it."""
+    box = trimesh.creation.box((1, 2, 1))
+    box.visual = trimesh.visual.TextureVisuals(
+        uv=np.full((8, 2), 0.5),
+        material=trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8), color)),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    box.export(path)
+
+
+def test_kaykit_archive_with_repainted_versions(tmp_path, capsys):
+    chair(tmp_path / "packs/Furniture-Bits-1.0/chair_A.glb")
+    chair(tmp_path / "packs/Furniture-Bits-1.0/floor_small.glb")
+    with tarfile.open(tmp_path / "packs.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "packs", ".")
+    out = tmp_path / "out"
+    arguments = RenderArguments(out, size=32, processes=1)
+    kaykit(tmp_path / "packs.tar.xz", arguments)
+    assert "1 objects rendered (5 rows), 0 were there already, 1 left out" in capsys.readouterr().out
+    dataset = ObjectDataset(out, split="all")
+    original, *variants = dataset.rows
+    assert original.colors == ("green",)
+    assert original.license == "CC0-1.0"
+    assert len({row.variant for row in variants}) == 4
+    assert "green" not in {row.variant for row in variants}
+    assert {row.split for row in dataset.rows} == {original.split}
+    plain = dataset.load_views(0, [0, 1, 2, 3])
+    for index, row in enumerate(variants, start=1):
+        assert row.captions[0].split()[1] == row.variant
+        views = dataset.load_views(index, [0, 1, 2, 3])
+        assert torch.equal(views.depth, plain.depth)
+        assert torch.equal(views.normal, plain.normal)
+        assert not torch.equal(views.image, plain.image)
+    before = dataset.load_views(2, [5]).image
+    kaykit(tmp_path / "packs.tar.xz", RenderArguments(out, relabel=True))
+    assert capsys.readouterr().out == "5 rows relabelled.\n"
+    assert torch.equal(ObjectDataset(out, split="all").load_views(2, [5]).image, before)
+    kaykit(tmp_path / "packs.tar.xz", arguments)
+    assert "0 objects rendered (0 rows), 1 were there already" in capsys.readouterr().out
+    nouns([out])
+    assert capsys.readouterr().out == "    1  chair\n"
+
+
+CATALOGUE = """# comment
+name=Nice things
+license=Creative Commons Attribution 3.0 license
+name#1=Armchair
+tags#1=Seat, Adjustable
+category#1=Living room
+model#1=/nice/arm.obj
+width#1=100
+depth#1=50
+height#1=200
+modelRotation#1=0 0 1 0 1 0 -1 0 0
+creator#1=Ren\\u00e9
+name#2=Front door
+category#2=Doors and windows
+model#2=/nice/door.obj
+width#2=1
+depth#2=1
+height#2=1
+creator#2=Anna
+"""
+
+
+def library():
+    """A .sh3f: a box whose red side faces -X, to be turned to +Z."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", CATALOGUE.encode("latin-1"))
+        archive.writestr("nice/arm.mtl", "newmtl red\nKd 0.64 0 0\nnewmtl blue\nKd 0 0 0.64\n")
+        archive.writestr(
+            "nice/arm.obj",
+            "mtllib arm.mtl\nv -1 0 0\nv -1 0 1\nv -1 1 1\nv -1 1 0\nv 1 0 0\nv 1 0 1\nv 1 1 1\nv 1 1 0\n"
+            "usemtl red\nf 1 2 3 4\nusemtl blue\nf 5 8 7 6\nf 1 5 6 2\nf 4 3 7 8\n",
+        )
+    return data.getvalue()
+
+
+def debian_package(path):
+    """An ar archive with a data.tar.xz, by the description in deb(5)."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w:xz") as archive:
+        content = library()
+        entry = tarfile.TarInfo("./usr/share/sweethome3d/furniture/Nice.sh3f")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    members = [("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd"), ("data.tar.xz", tar.getvalue())]
+    with path.open("wb") as file:
+        file.write(b"!<arch>\n")
+        for name, data in members:
+            file.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode())
+            file.write(data + b"\n" * (len(data) % 2))
+
+
+def test_sweethome3d_package(tmp_path, capsys):
+    debian_package(tmp_path / "things.deb")
+    out = tmp_path / "out"
+    sweethome3d(tmp_path / "things.deb", RenderArguments(out, size=64, processes=1, recolor=False))
+    assert "1 objects rendered (1 rows), 0 were there already, 1 left out" in capsys.readouterr().out
+    dataset = ObjectDataset(out, split="all")
+    (row,) = dataset.rows
+    assert (row.noun, row.creator, row.license, row.tags) == ("armchair", "René", "CC-BY-3.0", ("seat",))
+    front = dataset.canonical(0)
+    center = front.image[0, 0, :, 32, 32]
+    assert center[0] > 0.5 > center[1] + 0.4
+    hit = (front.depth > 0)[0, :, 0]
+    points = (front.coord[0] * 2 - 1).movedim(1, -1)[hit]
+    extent = points.amax(0) - points.amin(0)
+    assert (extent / extent[0]).tolist() == pytest.approx([1.0, 2.0, 0.5], abs=0.1)
+    write_credits([out], tmp_path / "CREDITS.md")
+    page = (tmp_path / "CREDITS.md").read_text()
+    assert "René" in page
+    assert "https://creativecommons.org/licenses/by/3.0/" in page
+    assert "Nice/nice/arm.obj" in page
+
+
+def test_the_catalogue_is_read(tmp_path):
+    (tmp_path / "c.properties").write_bytes(CATALOGUE.encode("latin-1"))
+    library_fields, entries = read_catalogue(tmp_path / "c.properties")
+    assert library_fields["name"] == "Nice things"
+    assert entries[1]["creator"] == "René"
+    assert sorted(entries) == [1, 2]
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        folder_objects(tmp_path / "missing")
+    with pytest.raises(ValueError, match="holds no mesh file"):
+        folder_objects(tmp_path)
+    with pytest.raises(ValueError, match="no KayKit object"):
+        kaykit_objects(tmp_path)
+    with pytest.raises(ValueError, match="no Sweet Home 3D catalogue"):
+        sweethome3d_objects(tmp_path)
+    (tmp_path / "x.deb").write_bytes(b"\xff\xd8 a jpeg")
+    with pytest.raises(ValueError, match="not a Debian package"):
+        unpack_sweethome3d(tmp_path / "x.deb", tmp_path / "scratch")
+    with pytest.raises(ValueError, match="not a readable tar"):
+        kaykit(tmp_path / "x.deb", RenderArguments(tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match="expected the output of diffsplat data"):
+        ObjectDataset(tmp_path)
+    trimesh.creation.box().export(tmp_path / "box.stl")
+    listing = folder_objects(tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        ingest(listing, tmp_path / "x.deb", OPTIONS)
+    with pytest.raises(ValueError, match="at least 8"):
+        ingest(listing, tmp_path / "out", RenderOptions(size=2))
+
+
+def test_reading_refuses_what_is_not_there(shards):
+    dataset = ObjectDataset(shards, split="all")
+    with pytest.raises(ValueError, match="no views"):
+        dataset.load_views(0, [])
+    with pytest.raises(IndexError, match=r"expected 0\.\.23"):
+        dataset.load_views(0, [24])
+    with pytest.raises(ValueError, match="expected train, test or all"):
+        ObjectDataset(shards, split="validation")
+
+
+def test_importing_needs_no_optional_package():
+    code = (
+        "import sys\n"
+        "for name in ('trimesh', 'pyarrow', 'numba', 'datasets'): sys.modules[name] = None\n"
+        "import diffsplat.data.ingest, diffsplat.data.sources, diffsplat.cli.data\n"
+        "from diffsplat.data.meshes import load_mesh\n"
+        "try: load_mesh('x.glb')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "diffsplat[data]" in done.stdout
