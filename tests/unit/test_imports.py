@@ -1,0 +1,43 @@
+"""Every module can be imported with the core dependencies alone, and importing does nothing else."""
+
+import subprocess
+import sys
+
+OPTIONAL = "accelerate datasets embreex gsplat networkx pyarrow pytest scipy tensorboard trimesh"
+
+PROBE = f"""
+import builtins, importlib, pkgutil
+
+ordinary_import = builtins.__import__
+
+def watched_import(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {{}}).get("__name__", "")
+    if level == 0 and importer.startswith("diffsplat") and name.split(".")[0] in {OPTIONAL.split()!r}:
+        print(importer, "imports", name)
+    return ordinary_import(name, globals, locals, fromlist, level)
+
+builtins.__import__ = watched_import
+import diffsplat
+for module in pkgutil.walk_packages(diffsplat.__path__, "diffsplat."):
+    importlib.import_module(module.name)
+import torch
+if torch.cuda.is_initialized():
+    print("CUDA was initialised")
+"""
+
+
+def test_modules_need_no_optional_package_and_say_nothing():
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout == ""
+    assert result.stderr == ""
+
+
+def test_the_version_needs_no_torch():
+    """The command line answers --version and --help at once."""
+    probe = "import sys, diffsplat; print(diffsplat.__version__); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stdout.strip().count(".") == 2
