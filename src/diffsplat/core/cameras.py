@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import checks
+from diffsplat.core.precision import full_precision
 
 PixelGrid = Literal["center", "legacy"]
 """Where a pixel's ray starts: at its centre, or where the released DiffSplat weights learned it to be."""
@@ -52,6 +53,7 @@ class Cameras:
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"Cameras.{name} is {size!r}, expected a positive whole number of pixels")
 
+    @full_precision
     def _check_rigid(self) -> None:
         rotation = self.camera_to_world.detach()[..., :3, :3].double()
         identity = torch.eye(3, dtype=torch.float64, device=rotation.device)
@@ -85,6 +87,7 @@ class Cameras:
         return self.camera_to_world[..., :3, 3]
 
     @property
+    @full_precision
     def world_to_camera(self) -> Tensor:
         """``[*B, 4, 4]`` inverse poses."""
         rotation = self.camera_to_world[..., :3, :3].mT
@@ -118,6 +121,7 @@ class Cameras:
         """The same cameras with another number of pixels."""
         return replace(self, width=width, height=height)
 
+    @full_precision
     def relative_to_first(self, radius: float | None = None) -> Self:
         """Turn the world about its vertical axis until the first view is at azimuth 0, on the +Z side.
 
@@ -166,6 +170,7 @@ class Cameras:
         x, y = torch.meshgrid(axes[0], axes[1], indexing="xy")
         return torch.stack([x, y], dim=-1)
 
+    @full_precision
     def unproject(self, depth: Tensor, grid: PixelGrid = "center") -> Tensor:
         """World points of a depth map.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, checks
+from diffsplat.core.precision import full_precision
 
 RING_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 """Azimuths of the four generation views."""
@@ -111,6 +112,7 @@ def turntable_cameras(
     return orbit_cameras(azimuths, elevation_deg, radius=radius, width=size, height=size)
 
 
+@full_precision
 def normals_to_first_view(normals: Tensor, cameras: Cameras) -> Tensor:
     """Turn world normals into the world of the first view (:meth:`Cameras.relative_to_first`).
 

@@ -5,8 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid
+from diffsplat.core.precision import full_precision
 
 
+@full_precision
 def ray_directions(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
     """``[*B, 3, H, W]`` unit viewing directions in world axes.
 
@@ -22,6 +24,7 @@ def ray_directions(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
     return (directions @ rotation.mT).movedim(-1, -3)
 
 
+@full_precision
 def plucker_rays(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
     """``[*B, 6, H, W]`` Pluecker coordinates of the viewing rays: moment ``o x d``, then direction ``d``.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
+from diffsplat.core.precision import full_precision
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ Backend = Literal["auto", "cpu", "gsplat", "reference"]
 __all__ = ["Backend", "render", "warmup"]
 
 
+@full_precision
 def render(
     splats: Splats,
     cameras: Cameras,
