@@ -1,0 +1,143 @@
+"""``diffsplat render``: pictures of a splat file."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from diffsplat.cli.outputs import probe_folder
+from diffsplat.io.files import require_readable, require_writable
+
+if TYPE_CHECKING:
+    from diffsplat.core import Splats
+
+MAX_SIZE = 4096
+BAR_DELAY = 0.5
+"""Seconds before a progress bar shows; what is done or refused sooner needs none."""
+
+
+@dataclass(frozen=True)
+class RenderArguments:
+    """Options of ``diffsplat render``."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """Splats (.ply)."""
+    turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO", help_behavior_hint="")] = None
+    """Once around the object: .mp4, .gif or .webp."""
+    view: Annotated[
+        tuple[str, Path] | None,
+        tyro.conf.arg(metavar="ELEVATION,AZIMUTH IMAGE", help_behavior_hint=""),
+    ] = None
+    """One picture (.png, .jpg, .webp) from these angles: degrees above the horizon, degrees around with 0 for
+    the front and 90 for the object's left, so "20,45 out.png"."""
+    size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 512
+    """Width and height."""
+    frames: Annotated[int, tyro.conf.arg(metavar="N")] = 120
+    """Frames of the turntable."""
+    fps: Annotated[float, tyro.conf.arg(metavar="N")] = 30.0
+    """Frames a second of the turntable."""
+    elevation: Annotated[float, tyro.conf.arg(metavar="DEGREES")] = 10.0
+    """Angle above the horizon of the turntable."""
+    radius: Annotated[float, tyro.conf.arg(metavar="UNITS")] = 1.4
+    """Distance of the camera from the origin."""
+    force: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace existing files."""
+
+
+def command(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> None:
+    """Render a splat file as a turntable video, as a picture, or both."""
+    _check(arguments)
+    from diffsplat.io.formats import read_splats
+
+    splats = read_splats(arguments.file)
+    if arguments.view is not None:
+        angles, target = arguments.view
+        _write_view(arguments, parse_view(angles), target, splats)
+        print(target)
+    if arguments.turntable is not None:
+        _write_turntable(arguments, arguments.turntable, splats)
+        print(arguments.turntable)
+
+
+def parse_view(text: str) -> tuple[float, float]:
+    """``"20,45"`` as elevation and azimuth in degrees.
+
+    Raises:
+        ValueError: for anything but two finite numbers with a comma between, the first within -90 to 90.
+    """
+    try:
+        elevation, azimuth = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"the view is {text!r}, expected two numbers elevation,azimuth like 20,45"
+        ) from error
+    if not -90 <= elevation <= 90:
+        raise ValueError(f"the elevation is {elevation:g}, expected -90 to 90 degrees")
+    if not math.isfinite(azimuth):
+        raise ValueError(f"the azimuth is {azimuth:g}, expected a finite number of degrees")
+    return elevation, azimuth
+
+
+def _check(arguments: RenderArguments) -> None:
+    from diffsplat.io.video import VIDEO_WRITERS
+
+    require_readable(arguments.file)
+    targets = [] if arguments.turntable is None else [arguments.turntable]
+    if arguments.view is not None:
+        parse_view(arguments.view[0])
+        targets.append(arguments.view[1])
+    if not targets:
+        raise ValueError(
+            "nothing to render was named, expected --turntable VIDEO or --view ELEVATION,AZIMUTH IMAGE"
+        )
+    if arguments.turntable is not None and arguments.turntable.suffix.lower() not in VIDEO_WRITERS:
+        suffix, known = arguments.turntable.suffix, ", ".join(VIDEO_WRITERS)
+        raise ValueError(f"{str(arguments.turntable)!r} has the suffix {suffix!r}, expected a video: {known}")
+    if not 1 <= arguments.size <= MAX_SIZE:
+        raise ValueError(f"the size is {arguments.size}, expected 1 to {MAX_SIZE} pixels")
+    if arguments.frames < 1:
+        raise ValueError(f"{arguments.frames} frames were asked for, expected at least 1")
+    if not -90 <= arguments.elevation <= 90:
+        raise ValueError(f"the elevation is {arguments.elevation:g}, expected -90 to 90 degrees")
+    if not 0 < arguments.radius < math.inf:
+        raise ValueError(f"the radius is {arguments.radius:g}, expected a positive distance")
+    for target in targets:
+        require_writable(target, force=arguments.force)
+        probe_folder(target.parent)
+
+
+def _write_view(
+    arguments: RenderArguments, angles: tuple[float, float], target: Path, splats: Splats
+) -> None:
+    from diffsplat.cli.turntable import still_images
+    from diffsplat.geometry import orbit_cameras
+    from diffsplat.io.images import write_image
+
+    elevation, azimuth = angles
+    size = arguments.size
+    cameras = orbit_cameras([azimuth], elevation, radius=arguments.radius, width=size, height=size)
+    write_image(still_images(splats, cameras)[0], target, force=arguments.force)
+
+
+def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -> None:
+    from tqdm import tqdm
+
+    from diffsplat.cli.turntable import turntable_frames
+    from diffsplat.io.video import write_video
+
+    frames = turntable_frames(
+        splats,
+        frames=arguments.frames,
+        elevation_deg=arguments.elevation,
+        size=arguments.size,
+        radius=arguments.radius,
+    )
+    with tqdm(
+        frames, total=arguments.frames, unit="frame", file=sys.stderr, leave=False, delay=BAR_DELAY
+    ) as bar:
+        write_video(bar, target, fps=arguments.fps, force=arguments.force)

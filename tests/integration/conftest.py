@@ -1,0 +1,66 @@
+"""A text-to-splats model of small untrained networks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from torch import nn
+from transformers.models.bert.configuration_bert import BertConfig
+from transformers.models.bert.modeling_bert import BertModel
+
+from diffsplat.models.denoiser import make_denoiser
+from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.models.text import TextEncoder
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.folders import SamplingDefaults
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "chair", "taxi", "barrel")
+
+
+def small_text_encoder() -> TextEncoder:
+    tokenizer = Tokenizer(WordPiece({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=8,
+    )
+    return TextEncoder(BertModel(config, add_pooling_layer=False), tokenizer, max_tokens=8)
+
+
+@pytest.fixture(scope="session")
+def small_pipeline() -> DiffSplatPipeline:
+    torch.manual_seed(0)
+    autoencoder = GSAutoencoder(
+        image_size=16, patch=4, latent_channels=4, dim=32, encoder_blocks=1, decoder_blocks=1
+    )
+    autoencoder.set_statistics(torch.randn(4), torch.rand(4) + 0.5)
+    denoiser = make_denoiser(
+        latent_channels=4, latent_size=4, views=4, width=64, layers=2, text_channels=32, patch=1
+    )
+    for parameter in denoiser.parameters():  # untrained, the output is almost zero whatever the prompt
+        nn.init.normal_(parameter, std=0.15)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.5)
+    defaults = SamplingDefaults(steps=3, guidance=2.5, elevation_deg=12.0)
+    return DiffSplatPipeline(denoiser, autoencoder, small_text_encoder(), scheduler, defaults)
+
+
+@pytest.fixture(scope="session")
+def small_model(small_pipeline: DiffSplatPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of such a pipeline."""
+    folder = tmp_path_factory.mktemp("small-model")
+    small_pipeline.save_pretrained(folder)
+    return folder
