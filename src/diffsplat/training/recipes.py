@@ -74,7 +74,7 @@ class AutoencoderRun:
         """Stage and source; the initial weights are a function of the seed."""
         source = ViewSource(self.source)
         with _seeded(self.trainer.seed):
-            return AutoencoderStage(self.stage), source
+            return AutoencoderStage(self.stage, source.image_size), source
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class ViewSource:
         self._train = ObjectDataset(config.data, split="train")
         self._test = ObjectDataset(config.data, split="test", variants=False)
 
+    @property
+    def image_size(self) -> int:
+        """Edge of the views in pixels."""
+        return self._train.rows[0].cameras.width
+
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
         size = self.config.batch_size
