@@ -1,0 +1,218 @@
+"""``diffsplat evaluate``: figures of a model, and of the judges that measure it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from diffsplat.core import SplatGrid, Splats, Views
+from diffsplat.evaluation.efficientnet import load_efficientnet
+from diffsplat.evaluation.fitting import fit_on_renders
+from diffsplat.evaluation.judge import NounJudge
+from diffsplat.evaluation.prompts import MINI_NOUNS, JudgedPrompt, build_prompts, mini_prompts, write_prompts
+from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
+from diffsplat.evaluation.runner import Evaluation, Predict, evaluate_grids, evaluate_text, held_out_views
+from diffsplat.io.files import atomic_path, require_writable
+from diffsplat.io.images import write_image
+from diffsplat.models.gsrecon import GSRecon
+from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.pipelines.folders import find_model
+
+_FEATURES = "judge-features.safetensors"
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Options shared by the verbs."""
+
+    data: Path
+    """Folder that `diffsplat data` wrote, or one that holds several of them."""
+    out: Path | None = None
+    """JSON file for the figures and all single results; the contact sheet goes beside it as .png."""
+    limit: int | None = None
+    """Only so many objects or prompts, spread evenly."""
+    force: bool = False
+    """Replace existing files."""
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}, expected at least 1")
+        if self.out is not None:
+            if self.out.suffix.lower() != ".json":
+                raise ValueError(f"{str(self.out)!r} has the suffix {self.out.suffix!r}, expected .json")
+            for path in (self.out, self.out.with_suffix(".png")):
+                require_writable(path, force=self.force)
+
+
+def reconstruction(arguments: ReportArguments, *, model: str = "mini") -> None:
+    """Held-out objects from four views: how good the input views and four novel views are.
+
+    Args:
+        arguments: What to measure on and where to write.
+        model: Name of an embedded model, or a model folder with a reconstructor.
+    """
+    arguments.check()
+    _report_grids("reconstruction", arguments, model, {"reconstruction": _reconstructor(model)})
+
+
+def autoencoder(arguments: ReportArguments, *, model: str = "mini") -> None:
+    """The same through the autoencoder's latents, beside the reconstruction itself.
+
+    Args:
+        arguments: What to measure on and where to write.
+        model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
+    """
+    arguments.check()
+    reconstruct = _reconstructor(model)
+    network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
+
+    def through_latents(views: Views) -> SplatGrid:
+        return network.decode(network.encode(reconstruct(views)))
+
+    predictors: dict[str, Predict] = {"reconstruction": reconstruct, "autoencoder": through_latents}
+    _report_grids("autoencoder", arguments, model, predictors)
+
+
+def text(
+    arguments: ReportArguments,
+    *,
+    model: str = "mini",
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    cache: Path | None = None,
+) -> None:
+    """A hundred prompts, judged by a network that never trained with the generator.
+
+    The judge of nouns is fitted on real renders of the training objects in --data first.
+
+    Args:
+        arguments: What the judge is fitted on and where to write.
+        model: Name of an embedded model, or a model folder.
+        seed: Seed of every prompt.
+        steps: Denoising steps; the model's default when not given.
+        guidance: Guidance scale; the model's default when not given.
+        cache: File for the features of the real renders, so that they are computed once.
+    """
+    from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
+
+    arguments.check()
+    pipe = DiffSplatPipeline.from_pretrained(model)
+    asked = mini_prompts()
+    fitted, figures, store = _judge(arguments.data, cache)
+
+    def generate(prompt: str) -> Splats:
+        return pipe(prompt, seed=seed, steps=steps, guidance=guidance).splats[0]
+
+    evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
+    settings = {"model": model, "seed": seed, "steps": steps, "guidance": guidance, "judge": figures}
+    _finish("text", evaluation, arguments, settings)
+    print(_table("judge on real renders", figures))
+
+
+def judge(arguments: ReportArguments, *, cache: Path | None = None) -> None:
+    """How often the judge of nouns names real objects right that it was not fitted on.
+
+    Args:
+        arguments: What it is fitted and measured on, and where to write.
+        cache: File for the features of the real renders, so that they are computed once.
+    """
+    arguments.check()
+    _, figures, _ = _judge(arguments.data, cache)
+    print(_table("judge on real renders", figures))
+    if arguments.out is not None:
+        _write_json({"verb": "judge", "figures": figures}, arguments.out, force=arguments.force)
+
+
+def prompts(data: Path, out: Path, *, force: bool = False) -> None:
+    """Build the prompt list of the embedded model again from the captions of its training objects.
+
+    Args:
+        data: Folder that `diffsplat data` wrote, or one that holds several of them.
+        out: JSON file.
+        force: Replace an existing file.
+    """
+    require_writable(out, force=force)
+    built = build_prompts(open_objects(data, split="train").rows, MINI_NOUNS)
+    write_prompts(built, out, force=force)
+    print(f"{len(built)} prompts, {sum(prompt.trained for prompt in built)} of them of trained pairs: {out}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "reconstruction": reconstruction,
+    "autoencoder": autoencoder,
+    "text": text,
+    "judge": judge,
+    "prompts": prompts,
+}
+"""Verbs of ``diffsplat evaluate``."""
+
+
+def _report_grids(verb: str, arguments: ReportArguments, model: str, predictors: dict[str, Predict]) -> None:
+    dataset = open_objects(arguments.data, split="test", variants=False)
+    evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit))
+    _finish(verb, evaluation, arguments, {"model": model})
+
+
+def _judge(data: Path, cache: Path | None) -> tuple[NounJudge, dict[str, float], FeatureStore]:
+    store = FeatureStore(load_efficientnet(), cache or _default_cache())
+    fitted, figures = fit_on_renders(data, sorted({prompt.noun for prompt in mini_prompts()}), store)
+    return fitted, asdict(figures), store
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "diffsplat" / _FEATURES
+
+
+def _reconstructor(model: str) -> Predict:
+    return cast(GSRecon, _load(GSRecon, model, "reconstructor"))
+
+
+def _load(network: type[GSRecon] | type[GSAutoencoder], model: str, part: str) -> GSRecon | GSAutoencoder:
+    folder = find_model(model) / part
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"the model {model!r} has no {part}: {folder / 'config.json'} is missing")
+    loaded = network.from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
+    )
+    return cast("GSRecon | GSAutoencoder", loaded.eval())
+
+
+def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:
+    count = len(asked) if limit is None else min(limit, len(asked))
+    return [asked[place * len(asked) // count] for place in range(count)]
+
+
+def _finish(verb: str, evaluation: Evaluation, arguments: ReportArguments, settings: dict[str, Any]) -> None:
+    print(_table(f"{verb}, {len(evaluation.objects)} objects", evaluation.figures))
+    if arguments.out is not None:
+        content = {
+            "verb": verb,
+            "settings": settings,
+            "figures": evaluation.figures,
+            "objects": evaluation.objects,
+        }
+        write_image(evaluation.sheet, arguments.out.with_suffix(".png"), force=arguments.force)
+        _write_json(content, arguments.out, force=arguments.force)
+
+
+def _write_json(content: dict[str, Any], path: Path, *, force: bool) -> None:
+    with atomic_path(path, force=force) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _table(title: str, figures: dict[str, float]) -> str:
+    width = max(len(name) for name in figures)
+    lines = [title, "-" * max(len(title), width + 9)]
+    for name, value in figures.items():
+        shown = f"{value:9d}" if isinstance(value, int) else f"{value:9.3f}"
+        lines.append(f"{name:{width}}{shown}")
+    return "\n".join(lines)
