@@ -1,0 +1,182 @@
+"""Meshes to a model folder: every stage for a few steps, through the command line."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffsplat.cli.main import main
+from diffsplat.data.ingest import RenderOptions, ingest
+from diffsplat.data.schema import split_of
+from diffsplat.data.sources import folder_objects
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.training.chain import ChainConfig, train_chain
+from diffsplat.training.config import OptimConfig
+from diffsplat.training.latents import LatentSourceConfig
+from diffsplat.training.recipes import (
+    RECIPES,
+    AutoencoderRun,
+    DiffusionRun,
+    ReconstructionRun,
+    embedded_text_encoder,
+    train,
+)
+from diffsplat.training.sources import ViewSourceConfig
+from diffsplat.training.stages.autoencoder import AutoencoderConfig
+from diffsplat.training.stages.diffusion import DiffusionConfig
+from diffsplat.training.stages.reconstruction import ReconstructionConfig
+from diffsplat.training.trainer import TrainerConfig
+
+trimesh = pytest.importorskip("trimesh")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of three boxes for training and one held out, 32 pixels wide."""
+    root = tmp_path_factory.mktemp("objects")
+    words = ["".join(letters) for letters in itertools.product("abcdef", repeat=3)]
+    train_names = [word for word in words if split_of(word) == "train"][:3]
+    test_names = [word for word in words if split_of(word) == "test"][:1]
+    (root / "meshes").mkdir()
+    for number, name in enumerate(train_names + test_names):
+        box = trimesh.creation.box(extents=(1.0, 0.4 + 0.2 * number, 0.7))
+        box.visual.face_colors = [60 * number, 90, 200, 255]
+        box.export(root / "meshes" / f"{name}.ply")
+    listing = folder_objects(root / "meshes")
+    ingest(listing, root / "shards", RenderOptions(size=32, supersampling=1, processes=1), progress=False)
+    return root / "shards"
+
+
+def small_chain() -> ChainConfig:
+    views = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
+    trainer = TrainerConfig(
+        steps=3,
+        log_every=1,
+        precision="fp32",
+        device="cpu",
+        tensorboard=False,
+        optim=OptimConfig(warmup_steps=1),
+    )
+    return ChainConfig(
+        reconstruction=ReconstructionRun(ReconstructionConfig(dim=48, blocks=1), views, trainer),
+        autoencoder=AutoencoderRun(
+            AutoencoderConfig(latent_channels=8, dim=64),
+            views,
+            trainer,
+        ),
+        diffusion=DiffusionRun(
+            DiffusionConfig(width=64, layers=1, patch=1, pictured_objects=1, pictured_steps=2),
+            LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
+            trainer,
+        ),
+    )
+
+
+def losses(out: Path) -> list[float]:
+    entries = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in entries if entry["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def chain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a chain that was stopped once in its first stage."""
+    out = tmp_path_factory.mktemp("chain")
+    config = small_chain()
+    hurried = replace(config.reconstruction.trainer, max_minutes=1e-9)
+    first = replace(config, reconstruction=replace(config.reconstruction, trainer=hurried))
+    assert train_chain(first, (data,), out) == "out_of_time"
+    assert not (out / "autoencoder").exists()
+    assert train_chain(config, (data,), out) == "finished"
+    return out
+
+
+def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
+    pipe = DiffSplatPipeline.from_pretrained(chain / "model")
+    splats = pipe("a box", seed=0, steps=2).splats
+    assert splats.batch_shape == (1,)
+    assert splats.count == 4 * 32 * 32
+    names = {path.name for path in (chain / "model").iterdir()}
+    networks = {"reconstructor", "autoencoder", "denoiser", "text_encoder", "scheduler"}
+    assert names == networks | {"model_index.json", "README.md", "CREDITS.md"}
+    assert "| reconstructor | 3 | 6 |" in (chain / "model" / "README.md").read_text()
+
+
+def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path, tmp_path: Path) -> None:
+    run = small_chain().reconstruction.placed((data,), tmp_path)
+    assert train(run).status == "finished"
+    assert losses(chain / "reconstruction") == losses(tmp_path)
+
+
+def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in chain.glob("*/checkpoints/*/*")}
+    assert train_chain(small_chain(), (data,), chain) == "finished"
+    assert {path: path.stat().st_mtime_ns for path in chain.glob("*/checkpoints/*/*")} == before
+
+
+def test_command_trains_with_overridden_fields(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--optim.lr 1e-4 --steps 2 --stage.dim 48 --stage.blocks 1 --source.batch-size 1"
+    words += " --source.novel-views 1 --device cpu --no-tensorboard"
+    command = ["train", "reconstruction-mini", "--data", str(data), "--out", str(tmp_path), *words.split()]
+    assert main(command) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "weights")
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["trainer"]["optim"]["lr"] == 1e-4
+    assert record["stage"]["dim"] == 48
+    assert record["source"]["data"] == [str(data)]
+    assert (tmp_path / "weights" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_export_command_refuses_an_existing_folder_and_replaces_it_by_force(
+    chain: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "model"
+    command = ["train", "export", str(chain), "--out", str(target), "--data", str(data), "--steps", "7"]
+    assert main(command) == 0
+    assert json.loads((target / "model_index.json").read_text())["steps"] == 7
+    (target / "stray").touch()
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert not (target / "stray").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--reconstructor", "nowhere"], "'nowhere' holds no trained network"),
+        (["--reconstructor", "nowhere", "--optim.lr", "-1"], "optim.lr is -1.0, expected a number above 0"),
+    ],
+)
+def test_bad_requests_are_refused_and_leave_nothing(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "autoencoder-mini", "--data", str(tmp_path), "--out", str(out), *words]) == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in error
+    assert not out.exists()
+
+
+def test_recipes_are_of_the_embedded_model() -> None:
+    assert set(RECIPES) == {"reconstruction-mini", "autoencoder-mini", "diffusion-mini"}
+    for make in RECIPES.values():
+        assert make() == make()
+
+
+def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) -> None:
+    run = small_chain().reconstruction.placed((data,), tmp_path)
+    torch.manual_seed(1)
+    first, _ = run.build()
+    torch.manual_seed(2)
+    second, _ = run.build()
+    other, _ = replace(run, trainer=replace(run.trainer, seed=5)).build()
+    same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
+    differ = [not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)]
+    assert all(same)
+    assert any(differ)
