@@ -126,6 +126,7 @@ CAMERA_ERRORS = [
     ({"intrinsics": torch.tensor([[-1.4, 1, 0.5, 0.5]] * 2)}, "the value -1.4, expected positive"),
     ({"camera_to_world": torch.diag(torch.tensor([2.0, 2, 2, 1])).repeat(2, 1, 1)}, "off orthonormal"),
     ({"camera_to_world": torch.diag(torch.tensor([-1.0, 1, 1, 1])).repeat(2, 1, 1)}, "mirrored"),
+    ({"camera_to_world": torch.diag(torch.tensor([1.0, 1, 1, 0])).repeat(2, 1, 1)}, "last row other than"),
     ({"width": 0}, "width is 0, expected a positive whole number"),
     ({"height": -3}, "height is -3"),
     ({"height": 6.0}, "height is 6.0, expected a positive whole number"),

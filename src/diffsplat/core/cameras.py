@@ -65,6 +65,11 @@ class Cameras:
             )
         if rotation.numel() and float(torch.linalg.det(rotation).min()) < 0:
             raise ValueError("Cameras.camera_to_world has a mirrored rotation, expected determinant +1")
+        bottom = self.camera_to_world.detach()[..., 3, :].double()
+        if bottom.numel() and float((bottom - bottom.new_tensor([0, 0, 0, 1])).abs().max()) > 1e-6:
+            raise ValueError(
+                "Cameras.camera_to_world has a last row other than 0 0 0 1, expected a rigid pose"
+            )
 
     @property
     def batch_shape(self) -> torch.Size:
