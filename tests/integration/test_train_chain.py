@@ -21,6 +21,7 @@ from diffsplat.training.recipes import (
     AutoencoderRun,
     DiffusionRun,
     ReconstructionRun,
+    RunConfig,
     embedded_text_encoder,
     train,
 )
@@ -28,7 +29,7 @@ from diffsplat.training.sources import ViewSourceConfig
 from diffsplat.training.stages.autoencoder import AutoencoderConfig
 from diffsplat.training.stages.diffusion import DiffusionConfig
 from diffsplat.training.stages.reconstruction import ReconstructionConfig
-from diffsplat.training.trainer import TrainerConfig
+from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -161,6 +162,35 @@ def test_bad_requests_are_refused_and_leave_nothing(
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert message in error
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [("finished", 0, "weights"), ("out_of_time", 0, "Time is up"), ("interrupted", 130, "interrupted")],
+)
+def test_command_says_how_the_training_ended(
+    status: Status,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("diffsplat.cli.train.train", lambda run: Outcome(status, 1, {}, run.trainer.out))
+    command = ["train", "reconstruction-mini", "--data", "x", "--out", str(tmp_path)]
+    assert main(command) == code
+    assert message in "".join(capsys.readouterr())
+
+
+def test_diverged_training_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(_run: RunConfig) -> Outcome:
+        raise DivergedError("training diverged: lower optim.lr")
+
+    monkeypatch.setattr("diffsplat.cli.train.train", diverge)
+    assert main(["train", "reconstruction-mini", "--data", "x", "--out", "y"]) == 1
+    assert capsys.readouterr().err == "diffsplat: error: training diverged: lower optim.lr\n"
 
 
 def test_recipes_are_of_the_embedded_model() -> None:
