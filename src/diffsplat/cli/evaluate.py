@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import tyro
 
 from diffsplat.core import SplatGrid, Splats, Views
 from diffsplat.evaluation.efficientnet import load_efficientnet
-from diffsplat.evaluation.fitting import fit_on_renders
+from diffsplat.evaluation.fitting import load_or_fit
 from diffsplat.evaluation.judge import NounJudge
 from diffsplat.evaluation.prompts import MINI_NOUNS, JudgedPrompt, build_prompts, mini_prompts, write_prompts
 from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
@@ -24,7 +25,7 @@ from diffsplat.models.gsrecon import GSRecon
 from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.pipelines.folders import find_model
 
-_FEATURES = "judge-features.safetensors"
+_FEATURES = "features.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ReportArguments:
                 require_writable(path, force=self.force)
 
 
-def reconstruction(arguments: ReportArguments, *, model: str = "mini") -> None:
+def reconstruction(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
     """Held-out objects from four views: how good the input views and four novel views are.
 
     Args:
@@ -62,7 +63,7 @@ def reconstruction(arguments: ReportArguments, *, model: str = "mini") -> None:
     _report_grids("reconstruction", arguments, model, {"reconstruction": _reconstructor(model)})
 
 
-def autoencoder(arguments: ReportArguments, *, model: str = "mini") -> None:
+def autoencoder(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
     """The same through the autoencoder's latents, beside the reconstruction itself.
 
     Args:
@@ -81,7 +82,7 @@ def autoencoder(arguments: ReportArguments, *, model: str = "mini") -> None:
 
 
 def text(
-    arguments: ReportArguments,
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
     *,
     model: str = "mini",
     seed: int = 0,
@@ -99,7 +100,7 @@ def text(
         seed: Seed of every prompt.
         steps: Denoising steps; the model's default when not given.
         guidance: Guidance scale; the model's default when not given.
-        cache: File for the features of the real renders, so that they are computed once.
+        cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
     """
     from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 
@@ -117,12 +118,12 @@ def text(
     print(_table("judge on real renders", figures))
 
 
-def judge(arguments: ReportArguments, *, cache: Path | None = None) -> None:
+def judge(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, cache: Path | None = None) -> None:
     """How often the judge of nouns names real objects right that it was not fitted on.
 
     Args:
         arguments: What it is fitted and measured on, and where to write.
-        cache: File for the features of the real renders, so that they are computed once.
+        cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
     """
     arguments.check()
     _, figures, _ = _judge(arguments.data, cache)
@@ -162,14 +163,15 @@ def _report_grids(verb: str, arguments: ReportArguments, model: str, predictors:
 
 
 def _judge(data: Path, cache: Path | None) -> tuple[NounJudge, dict[str, float], FeatureStore]:
-    store = FeatureStore(load_efficientnet(), cache or _default_cache())
-    fitted, figures = fit_on_renders(data, sorted({prompt.noun for prompt in mini_prompts()}), store)
+    folder = cache or _default_cache()
+    store = FeatureStore(load_efficientnet(), folder / _FEATURES)
+    fitted, figures = load_or_fit(data, sorted({prompt.noun for prompt in mini_prompts()}), store, folder)
     return fitted, asdict(figures), store
 
 
 def _default_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "diffsplat" / _FEATURES
+    return Path(base) / "diffsplat" / "judge"
 
 
 def _reconstructor(model: str) -> Predict:

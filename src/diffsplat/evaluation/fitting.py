@@ -1,9 +1,10 @@
 """Fitting the noun judge on real renders, and measuring how far it can be trusted."""
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from tqdm import tqdm
 
 from diffsplat.data.dataset import ObjectDataset, ObjectRow
 from diffsplat.evaluation.judge import NounJudge, fit_noun_judge
-from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
+from diffsplat.evaluation.real_pictures import FeatureStore, find_shards, open_objects
+from diffsplat.io.files import atomic_path
 
 MOST_THINGS = 10
 """Things of one noun that the judge is fitted on."""
@@ -57,6 +59,24 @@ class JudgeFigures:
     held_out_views: float
     cross_validated: float
     cross_validated_nouns: int
+
+
+def load_or_fit(
+    data: Path, nouns: Sequence[str], store: FeatureStore, folder: Path
+) -> tuple[NounJudge, JudgeFigures]:
+    """:func:`fit_on_renders`, kept in ``folder`` for the next call with the same shards and nouns."""
+    shards = [f"{shard.relative_to(data)} {shard.stat().st_size}" for shard in find_shards(data)]
+    key = hashlib.sha256("\n".join([*shards, *sorted(set(nouns))]).encode()).hexdigest()[:16]
+    judge_file, figures_file = folder / f"judge-{key}.safetensors", folder / f"judge-{key}.json"
+    if judge_file.is_file() and figures_file.is_file():
+        figures = json.loads(figures_file.read_text(encoding="utf-8"))
+        return NounJudge.load(judge_file), JudgeFigures(**figures)
+    judge, measured = fit_on_renders(data, nouns, store)
+    folder.mkdir(parents=True, exist_ok=True)
+    judge.save(judge_file)
+    with atomic_path(figures_file, force=True) as temporary:
+        temporary.write_text(json.dumps(asdict(measured)), encoding="utf-8")
+    return judge, measured
 
 
 def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tuple[NounJudge, JudgeFigures]:

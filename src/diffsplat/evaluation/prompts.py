@@ -102,12 +102,14 @@ def build_prompts(objects: Iterable[Captioned], nouns: Iterable[str]) -> list[Ju
         present[noun] = [color for color in BASIC_COLORS if any(color in item.colors for item in own)]
     prompts = []
     for noun, unseen in _unseen_colors(absent, things).items():
-        chosen = [(color, True) for color in _drawn(noun, present[noun], COLORS_PER_NOUN - unseen)]
-        chosen += [(color, False) for color in _drawn(noun, absent[noun], unseen)]
-        prompts += [
-            JudgedPrompt(with_article(f"{color} {noun}"), noun, color, trained) for color, trained in chosen
-        ]
+        seen = _drawn(noun, present[noun], COLORS_PER_NOUN - unseen)
+        prompts += [_prompt(noun, color, trained=True) for color in seen]
+        prompts += [_prompt(noun, color, trained=False) for color in _drawn(noun, absent[noun], unseen)]
     return prompts
+
+
+def _prompt(noun: str, color: BasicColor, *, trained: bool) -> JudgedPrompt:
+    return JudgedPrompt(with_article(f"{color} {noun}"), noun, color, trained)
 
 
 def _unseen_colors(absent: dict[str, list[BasicColor]], things: dict[str, int]) -> dict[str, int]:

@@ -25,12 +25,22 @@ def open_objects(
     Raises:
         FileNotFoundError: there is no such folder, or no shard in it.
     """
+    folders = sorted({shard.parent for shard in find_shards(data)})
+    return ObjectDataset(folders, split=split, variants=variants, storage="encoded")
+
+
+def find_shards(data: Path) -> list[Path]:
+    """Shards in ``data`` and in the folders right below it, sorted.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no shard in it.
+    """
     if not data.is_dir():
         raise FileNotFoundError(f"no such folder of rendered objects: {data}")
-    folders = sorted({shard.parent for pattern in (_SHARDS, f"*/{_SHARDS}") for shard in data.glob(pattern)})
-    if not folders:
+    shards = sorted({shard for pattern in (_SHARDS, f"*/{_SHARDS}") for shard in data.glob(pattern)})
+    if not shards:
         raise FileNotFoundError(f"{data} holds no {_SHARDS}, expected the output of diffsplat data")
-    return ObjectDataset(folders, split=split, variants=variants, storage="encoded")
+    return shards
 
 
 class FeatureStore:
