@@ -1,19 +1,14 @@
 """Losses on rendered views and on splat grids."""
 
+import torch
 from torch import Tensor
 
 from diffsplat.core import Rendering, Views
-from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
+from diffsplat.core.splat_grid import DEPTH, OPACITY, unit_range
+from diffsplat.models.gsvae import CHANNEL_WEIGHTS
 
 ABSOLUTE_WEIGHT = 0.1
 """Weight of the absolute colour error beside the squared errors."""
-
-GRID_WEIGHTS = ((RGB, 1.0), (SCALE, 0.3), (ROTATION, 0.2), (DEPTH, 50.0))
-"""Weights of squared errors of grid channels where a Gaussian is opaque.
-
-A depth that is wrong by 0.005 moves a splat by about a pixel of a 128-pixel view from the side, which costs as
-much as a colour that is wrong by 0.05.
-"""
 
 SHOWN_FLOOR = 0.02
 """Weight of transparent Gaussians in the grid loss, so that they stay tame."""
@@ -49,7 +44,8 @@ def grid_loss(predicted: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tens
     squared = (predicted - target).square()
     shown = unit_range(target[:, :, OPACITY]).clamp_min(SHOWN_FLOOR)
     opacity = squared[:, :, OPACITY].mean()
-    total = opacity
-    for channels, weight in GRID_WEIGHTS:
-        total = total + weight * (squared[:, :, channels] * shown).mean()
+    total = torch.zeros_like(opacity)
+    for channels, weight in CHANNEL_WEIGHTS:
+        seen = opacity if channels == OPACITY else (squared[:, :, channels] * shown).mean()
+        total = total + weight * seen
     return total, {"opacity": opacity.detach(), "depth": (squared[:, :, DEPTH] * shown).mean().detach()}

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Self
 
 import torch
 import tyro
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
+from diffsplat.io.files import atomic_path
 from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.latents import LatentSource, LatentSourceConfig
 from diffsplat.training.sources import ViewSource, ViewSourceConfig
@@ -71,10 +74,12 @@ class AutoencoderRun:
         )
 
     def build(self) -> tuple[Stage, BatchSource[Any]]:
-        """Stage and source; the initial weights are a function of the seed."""
+        """Stage and source; the initial weights are a function of the seed, the encoder one of the source."""
         source = ViewSource(self.source)
         with _seeded(self.trainer.seed):
-            return AutoencoderStage(self.stage, source.image_size), source
+            stage = AutoencoderStage(self.stage, source.image_size)
+        fit_encoder(stage, source, self.trainer.out / "encoder.safetensors")
+        return stage, source
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,20 @@ class DiffusionRun:
         source = LatentSource(self.source)
         with _seeded(self.trainer.seed):
             return DiffusionStage(self.stage), source
+
+
+def fit_encoder(stage: AutoencoderStage, source: ViewSource, cache: Path) -> None:
+    """Fit the autoencoder's linear encoder to the first batches of a source, or read it from ``cache``."""
+    encoder = dict(stage.autoencoder.named_buffers())
+    if cache.is_file():
+        for name, values in load_file(cache).items():
+            encoder[name].copy_(values)
+        return
+    batches = range(-(-stage.config.component_objects // source.config.batch_size))
+    stage.fit_components(source.batch(index) for index in tqdm(batches, unit="batch", desc="components"))
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(cache, force=True) as temporary:
+        save_file({name: values.contiguous() for name, values in encoder.items()}, temporary)
 
 
 RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun

@@ -1,10 +1,10 @@
 """Training of the splat autoencoder on the grids of a frozen reconstructor."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.models import GSAutoencoder, GSRecon
@@ -22,29 +22,29 @@ class AutoencoderConfig:
 
     Args:
         reconstructor: folder with the trained reconstructor.
-        patch, latent_channels, dim, encoder_blocks, decoder_blocks, refiner_channels: as of
+        patch, latent_channels, dim, decoder_blocks, refiner_channels: as of
             :class:`~diffsplat.models.gsvae.GSAutoencoder`.
-        divergence_weight: of the Kullback-Leibler divergence, averaged over latents.
+        component_objects: objects whose grids the principal components are computed from.
+        latent_noise: deviation of the noise that latents are decoded with in training, so that the decoder
+            forgives what a denoiser leaves.
         rendering_weight: of the rendering loss.
         rendered_objects: how many objects of a batch are rendered; the others have the grid loss alone.
-        statistics_momentum: share of the old value when mean and deviation of the latents are tracked.
     """
 
     reconstructor: Place = Path("reconstructor")
     patch: int = 16
     latent_channels: int = 64
     dim: int = 256
-    encoder_blocks: int = 2
-    decoder_blocks: int = 5
+    decoder_blocks: int = 6
     refiner_channels: int = 64
-    divergence_weight: float = 2e-4
+    component_objects: int = 480
+    latent_noise: float = 0.05
     rendering_weight: float = 5.0
     rendered_objects: int = 1
-    statistics_momentum: float = 0.98
 
 
 class AutoencoderStage(Stage):
-    """Grid loss, rendering loss and a little divergence (DiffSplat, ICLR 2025, section 3.2)."""
+    """Grid loss and rendering loss (DiffSplat, ICLR 2025, section 3.2); the linear encoder is fitted first."""
 
     def __init__(self, config: AutoencoderConfig, image_size: int = 128) -> None:
         super().__init__()
@@ -58,10 +58,13 @@ class AutoencoderStage(Stage):
             patch=config.patch,
             latent_channels=config.latent_channels,
             dim=config.dim,
-            encoder_blocks=config.encoder_blocks,
             decoder_blocks=config.decoder_blocks,
             refiner_channels=config.refiner_channels,
         )
+
+    def fit_components(self, batches: Iterable[Views]) -> None:
+        """Fit the encoder to the grids of some batches."""
+        self.autoencoder.fit_components(self._grid(batch) for batch in batches)
 
     def trainable(self) -> GSAutoencoder:
         """The autoencoder."""
@@ -70,13 +73,10 @@ class AutoencoderStage(Stage):
     def forward(self, batch: Views) -> Losses:
         """Loss of one batch; the first four of the views are the inputs."""
         grid = self._grid(batch)
-        latents = self.autoencoder.distribution(grid)
-        self._track(latents.mean.detach())
-        values = self.autoencoder.reconstruct(latents.sample())
+        latents = self.autoencoder.encode(grid)
+        noisy = latents + self.config.latent_noise * torch.randn_like(latents)
+        values = self.autoencoder.reconstruct(noisy)
         total, parts = grid_loss(values, grid.values)
-        divergence = latents.divergence()
-        total = total + self.config.divergence_weight * divergence
-        parts["divergence"] = divergence.detach()
         if self.config.rendered_objects:
             objects = slice(0, self.config.rendered_objects)
             some = batch.objects(objects)
@@ -102,13 +102,3 @@ class AutoencoderStage(Stage):
     @torch.no_grad()
     def _grid(self, batch: Views) -> SplatGrid:
         return self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
-
-    @torch.no_grad()
-    def _track(self, latents: Tensor) -> None:
-        """Follow mean and deviation of every latent channel, which the denoiser's latents are normalised by."""
-        momentum = self.config.statistics_momentum
-        channels = latents.movedim(2, 0).flatten(1)
-        model = self.autoencoder
-        mean = torch.lerp(channels.mean(dim=1), model.latent_mean, momentum)
-        std = torch.lerp(channels.std(dim=1), model.latent_std, momentum)
-        model.set_statistics(mean, std)
