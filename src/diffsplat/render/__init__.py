@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.precision import full_precision
+from diffsplat.render.task import RenderTask
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,7 @@ def render(
     if cameras.device != splats.device:
         raise ValueError(f"cameras are on {cameras.device}, expected {splats.device} like the splats")
     rasterize = _backend(backend, splats.device)
-    flat_splats = splats.map(lambda field: field.reshape(-1, *field.shape[len(splats.batch_shape) :]))
-    flat_cameras = cameras.map(lambda field: field.reshape(-1, *field.shape[len(splats.batch_shape) :]))
-    images = rasterize(flat_splats, flat_cameras, _background(background), normals)
+    images = rasterize(RenderTask.of(splats, cameras, _background(background), normals))
     shape = splats.batch_shape
 
     def restored(image: Tensor) -> Tensor:
@@ -93,21 +92,22 @@ def _background(background: Sequence[float] | Tensor) -> Tensor:
     return color
 
 
-def _backend(name: str, device: torch.device) -> Callable[[Splats, Cameras, Tensor, bool], Rendering]:
+def _backend(name: str, device: torch.device) -> Callable[[RenderTask], Rendering]:
     """The function behind a backend's name."""
     if name not in get_args(Backend):
         raise ValueError(f"backend is {name!r}, expected one of {', '.join(get_args(Backend))}")
     if name == "auto":
         name = _default_backend(device.type)
-    if name == "cpu":
-        _require("cpu", "numba")
-        from diffsplat.render.cpu import rasterize
-    elif name == "gsplat":
-        _require("gsplat", "gsplat")
-        from diffsplat.render.gsplat import rasterize
-    else:
-        from diffsplat.render.reference import rasterize
-    return rasterize
+    match name:
+        case "cpu":
+            _require("cpu", "numba")
+            from diffsplat.render import cpu as module
+        case "gsplat":
+            _require("gsplat", "gsplat")
+            from diffsplat.render import gsplat as module
+        case _:
+            from diffsplat.render import reference as module
+    return module.rasterize
 
 
 @functools.cache  # so that the warning comes once
@@ -117,7 +117,10 @@ def _default_backend(device_type: str) -> str:
     if device_type == "cpu" and importlib.util.find_spec("numba") is not None:
         return "cpu"
     missing = "numba is not installed" if device_type == "cpu" else f"there is none for {device_type}"
-    logger.warning("rendering without the fast rasterizer (%s): plain PyTorch serves, slowly", missing)
+    logger.warning(
+        "rendering without the fast rasterizer (%s): plain PyTorch serves, slowly",
+        missing,
+    )
     return "reference"
 
 

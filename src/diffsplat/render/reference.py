@@ -5,19 +5,28 @@ Every pair of a splat and a pixel that the splat may reach is one entry of a lon
 pixel, keeping the splats' order by depth, and blended along the list. All gradients are PyTorch's own.
 """
 
-import math
+import itertools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from diffsplat.core import Cameras, Rendering, Splats
+from diffsplat.core import Rendering
 from diffsplat.geometry.rotations import quaternion_to_matrix
 from diffsplat.render.normals import facing_normals
-from diffsplat.render.semantics import ALPHA_MAX, ALPHA_MIN, FAR, FRUSTUM_MARGIN, NEAR, TRANSMITTANCE_STOP
+from diffsplat.render.semantics import (
+    ALPHA_MAX,
+    ALPHA_MIN,
+    FAR,
+    FRUSTUM_MARGIN,
+    NEAR,
+    TRANSMITTANCE_STOP,
+)
+from diffsplat.render.task import RenderTask
 
 _PAIRS_AT_ONCE = 4_000_000
+_CAMERA_FIELDS = ("world_to_camera", "camera_centers", "intrinsics")
 
 
 class _Footprints(NamedTuple):
@@ -30,85 +39,90 @@ class _Footprints(NamedTuple):
     boxes: Tensor  # [M, 4] first and end column, first and end row of the pixels reached; whole numbers
 
 
-def rasterize(splats: Splats, cameras: Cameras, background: Tensor, normals: bool) -> Rendering:
-    """Render with PyTorch operations only, in the type of the splats.
-
-    Args:
-        splats: batch ``[B]``.
-        cameras: batch ``[B, V]``.
-        background: ``[3]`` sRGB.
-        normals: also blend the splats' normals.
-    """
-    dtype = splats.dtype
-    cameras = cameras.to(dtype=dtype)
-    facing = facing_normals(splats, cameras) if normals else None
-    objects, views = cameras.batch_shape
-    images = []
-    for b in range(objects):
-        for v in range(views):
-            extra = None if facing is None else facing[b, v]
-            images.append(_render_view(splats[b], cameras[b][v], extra))
-    blended = torch.stack(images) if images else splats.means.new_zeros(0, 0)
-    blended = blended.reshape(objects, views, cameras.height, cameras.width, 8 if normals else 5)
-    blended = blended.movedim(-1, 2)
+def rasterize(task: RenderTask) -> Rendering:
+    """Render with PyTorch operations only, in the type of the splats."""
+    dtype = task.means.dtype
+    task = task._replace(**{name: getattr(task, name).to(dtype) for name in _CAMERA_FIELDS})
+    facing = facing_normals(task) if task.normals else None
+    objects, views = task.intrinsics.shape[:2]
+    channels = 8 if task.normals else 5
+    images = [_render_view(task, b, v, facing) for b in range(objects) for v in range(views)]
+    blended = torch.stack(images) if images else task.means.new_zeros(0)
+    blended = blended.reshape(objects, views, task.height, task.width, channels).movedim(-1, 2)
     alpha = blended[:, :, :1]
     covered = alpha > 0
     depth = torch.where(covered, blended[:, :, 4:5] / torch.where(covered, alpha, 1), 0)
-    rgb = blended[:, :, 1:4] + (1 - alpha) * background.to(blended)[:, None, None]
-    return Rendering(rgb=rgb, alpha=alpha, depth=depth, normal=blended[:, :, 5:] if normals else None)
+    rgb = blended[:, :, 1:4] + (1 - alpha) * task.background.to(blended)[:, None, None]
+    return Rendering(
+        rgb=rgb,
+        alpha=alpha,
+        depth=depth,
+        normal=blended[:, :, 5:] if task.normals else None,
+    )
 
 
-def _render_view(splats: Splats, camera: Cameras, normals: Tensor | None) -> Tensor:
+def _render_view(task: RenderTask, b: int, v: int, facing: Tensor | None) -> Tensor:
     """``[H, W, 1 + F]`` sum of weights, and weighted sums of colour, depth and normal, of one view."""
-    footprints = _project(splats, camera, normals)
-    rows = _band_limits(footprints.boxes, camera.height)
+    footprints = _project(task, b, v, facing)
+    rows = _band_limits(footprints.boxes, task.height)
     bands = []
-    for first, end in zip(rows[:-1], rows[1:], strict=True):
+    for first, end in itertools.pairwise(rows):
         if len(rows) > 2 and torch.is_grad_enabled():
-            bands.append(checkpoint(_blend_band, *footprints, first, end, camera.width, use_reentrant=False))
+            # Memory for one band at a time: the backward pass computes the others again.
+            band = checkpoint(_blend_band, footprints, first, end, task.width, use_reentrant=False)
         else:
-            bands.append(_blend_band(*footprints, first, end, camera.width))
-    return torch.cat([torch.as_tensor(band) for band in bands])
+            band = _blend_band(footprints, first, end, task.width)
+        bands.append(torch.as_tensor(band))
+    return torch.cat(bands)
 
 
-def _project(splats: Splats, camera: Cameras, normals: Tensor | None) -> _Footprints:
+def _project(task: RenderTask, b: int, v: int, facing: Tensor | None) -> _Footprints:
     """EWA projection (Zwicker et al. 2002, section 5) of the Gaussians that one camera can see."""
+    rotation, translation = (
+        task.world_to_camera[b, v, :3, :3],
+        task.world_to_camera[b, v, :3, 3],
+    )
+    focal, middle = task.intrinsics[b, v, :2], task.intrinsics[b, v, 2:]
     with torch.no_grad():
-        rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
-        z = (splats.means @ rotation.mT + translation)[:, 2]
-        seen = (z > NEAR) & (z <= FAR) & (splats.opacities >= ALPHA_MIN)
+        z = (task.means[b] @ rotation.mT + translation)[:, 2]
+        seen = (z > NEAR) & (z <= FAR) & (task.opacities[b] >= ALPHA_MIN)
         index = torch.nonzero(seen).squeeze(1)
         index = index[torch.argsort(z[index], stable=True)]
-    points = splats.means[index] @ rotation.mT + translation
+    points = task.means[b, index] @ rotation.mT + translation
     z = points[:, 2]
-    focal, middle = camera.pixel_intrinsics[:2], camera.pixel_intrinsics[2:]
     tangents = points[:, :2] / z[:, None]
     centers = tangents * focal + middle
-    size = focal.new_tensor([camera.width, camera.height])
+    size = focal.new_tensor([task.width, task.height])
     low = -(middle + FRUSTUM_MARGIN * size) / focal
     high = (size - middle + FRUSTUM_MARGIN * size) / focal
     held = torch.minimum(torch.maximum(tangents, low), high)
     zero = torch.zeros_like(z)
-    rows = [focal[0] / z, zero, -focal[0] * held[:, 0] / z, zero, focal[1] / z, -focal[1] * held[:, 1] / z]
+    rows = [
+        focal[0] / z,
+        zero,
+        -focal[0] * held[:, 0] / z,
+        zero,
+        focal[1] / z,
+        -focal[1] * held[:, 1] / z,
+    ]
     derivative = torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
-    axes = quaternion_to_matrix(splats.quats[index]) * splats.scales[index].unsqueeze(-2)
+    axes = quaternion_to_matrix(task.quats[b, index]) * task.scales[b, index].unsqueeze(-2)
     spread = derivative @ rotation @ axes
     covariance = spread @ spread.mT
     xx, xy, yy = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     determinant = xx * yy - xy * xy
     conics = torch.stack([yy, -xy, xx], dim=-1) / determinant[:, None]
-    features = [splats.colors[index], z[:, None]] + ([] if normals is None else [normals[index]])
-    opacities = splats.opacities[index]
-    boxes = _reach(centers, torch.stack([xx, yy], dim=-1), opacities, camera)
+    features = [task.colors[b, index], z[:, None]] + ([] if facing is None else [facing[b, v, index]])
+    opacities = task.opacities[b, index]
+    boxes = _reach(centers, torch.stack([xx, yy], dim=-1), opacities, size)
     boxes[~(determinant.detach() > 0)] = 0
     return _Footprints(centers, conics, opacities, torch.cat(features, dim=-1), boxes)
 
 
 @torch.no_grad()
-def _reach(centers: Tensor, variances: Tensor, opacities: Tensor, camera: Cameras) -> Tensor:
+def _reach(centers: Tensor, variances: Tensor, opacities: Tensor, size: Tensor) -> Tensor:
     """``[M, 4]`` pixels where alpha may reach its least value, one pixel more to be safe against rounding."""
     deviations = torch.sqrt(2 * torch.log(opacities / ALPHA_MIN).clamp(min=0))[:, None] * variances.sqrt()
-    size = centers.new_tensor([camera.width, camera.height])
     first = torch.minimum((centers - deviations - 1.5).ceil().clamp(min=0), size)
     end = torch.minimum((centers + deviations + 1.5).floor().clamp(min=0), size)
     return torch.stack([first[:, 0], end[:, 0], first[:, 1], end[:, 1]], dim=-1).long()
@@ -129,31 +143,22 @@ def _band_limits(boxes: Tensor, height: int) -> list[int]:
     return [*limits, height]
 
 
-def _blend_band(
-    centers: Tensor,
-    conics: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    boxes: Tensor,
-    first: int,
-    end: int,
-    width: int,
-) -> Tensor:
+def _blend_band(splats: _Footprints, first: int, end: int, width: int) -> Tensor:
     """``[end - first, width, 1 + F]`` blended weights and features of a band of rows."""
-    splat, x, y = _pairs(boxes, first, end)
+    splat, x, y = _pairs(splats.boxes, first, end)
     with torch.no_grad():
-        reached = _alpha(centers[splat], conics[splat], opacities[splat], x, y) >= ALPHA_MIN
+        reached = _alpha(splats, splat, x, y) >= ALPHA_MIN
         splat, x, y = splat[reached], x[reached], y[reached]
         pixel = (y - first) * width + x
         order = torch.argsort(pixel, stable=True)
         splat, x, y, pixel = splat[order], x[order], y[order], pixel[order]
-    alpha = _alpha(centers[splat], conics[splat], opacities[splat], x, y).clamp(max=ALPHA_MAX)
+    alpha = _alpha(splats, splat, x, y).clamp(max=ALPHA_MAX)
     transmittance = _transmittance(alpha, pixel)
     with torch.no_grad():
         kept = transmittance * (1 - alpha) > TRANSMITTANCE_STOP
     weight = torch.where(kept, alpha * transmittance, 0)
-    values = torch.cat([torch.ones_like(weight)[:, None], features[splat]], dim=-1)
-    blended = features.new_zeros((end - first) * width, values.shape[-1])
+    values = torch.cat([torch.ones_like(weight)[:, None], splats.features[splat]], dim=-1)
+    blended = splats.features.new_zeros((end - first) * width, values.shape[-1])
     return blended.index_add(0, pixel, weight[:, None] * values).unflatten(0, (end - first, width))
 
 
@@ -165,14 +170,19 @@ def _pairs(boxes: Tensor, first: int, end: int) -> tuple[Tensor, Tensor, Tensor]
     splat = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), counts)
     start = counts.cumsum(0) - counts
     place = torch.arange(len(splat), device=boxes.device) - start[splat]
-    return splat, boxes[splat, 0] + place % columns[splat], top[splat] + place // columns[splat]
+    return (
+        splat,
+        boxes[splat, 0] + place % columns[splat],
+        top[splat] + place // columns[splat],
+    )
 
 
-def _alpha(centers: Tensor, conics: Tensor, opacities: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _alpha(splats: _Footprints, splat: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Alpha of each pair before the cut: opacity times the Gaussian at the pixel's centre."""
-    dx, dy = x + 0.5 - centers[:, 0], y + 0.5 - centers[:, 1]
-    exponent = 0.5 * (conics[:, 0] * dx * dx + conics[:, 2] * dy * dy) + conics[:, 1] * dx * dy
-    return opacities * torch.exp(-exponent.clamp(min=0))
+    dx, dy = (torch.stack([x, y], dim=-1) + 0.5 - splats.centers[splat]).unbind(-1)
+    xx, xy, yy = splats.conics[splat].unbind(-1)
+    exponent = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+    return splats.opacities[splat] * torch.exp(-exponent.clamp(min=0))
 
 
 def _transmittance(alpha: Tensor, pixel: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ order), then dealt out to the tiles of their bounding boxes in that order, so th
 """
 
 import numpy as np
-from numba import prange
 
-from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel
 from diffsplat.render.kernels.layout import CHUNK
 from diffsplat.render.kernels.simd import fetch_add, load, prefetch, store
 
@@ -93,25 +92,26 @@ def _bin_view(projection, view, swap, canvas, tile_starts, entries):
         passes += 1
     histograms = np.zeros(_PASSES * _DIGITS, np.int64)
     tile_starts[:] = 0
-    total = _compact(projection.keys[view], counts, boxes, canvas.tiles_x, least, histograms, tile_starts)
+    total = _compact(
+        projection.keys[view],
+        counts,
+        boxes,
+        canvas.tiles_x,
+        least,
+        histograms,
+        tile_starts,
+    )
     _starts(tile_starts, 0, tile_starts.size)
     order = _sort(projection.keys[view], swap, total, least, passes, histograms)
     _deal(order, total, boxes, canvas.tiles_x, tile_starts.copy(), entries)
 
 
 @kernel
-def bin_worker(queue, scene, projection, swap, bins):
+def bin_worker(queue, canvas, projection, swap, bins):
     """Bin view after view from the queue. ``swap`` has the shape of the projection's keys."""
     while True:
         view = fetch_add(queue, 1)
         if view >= projection.keys.shape[0]:
             break
         entries = bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]]
-        _bin_view(projection, view, swap[view], scene.canvas, bins.tile_starts[view], entries)
-
-
-@parallel_kernel
-def bin_parallel(threads, queue, scene, projection, swap, bins):
-    """:func:`bin_worker` on several threads."""
-    for _ in prange(threads):
-        bin_worker(queue, scene, projection, swap, bins)
+        _bin_view(projection, view, swap[view], canvas, bins.tile_starts[view], entries)

@@ -8,10 +8,9 @@ registers, and stops as soon as all of them are opaque.
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel
 from diffsplat.render.kernels.layout import (
     ALPHA_LIMIT,
     BLOCK_HEIGHT,
@@ -152,7 +151,11 @@ def touched_blocks(tile, record):
     near_y = minimum(maximum(zero, top), bottom)
     best_y = minimum(maximum(near_x * load(records, record + SLOPE_Y), top), bottom)
     best_x = minimum(maximum(near_y * load(records, record + SLOPE_X), left), right)
-    whitening = load(records, record + L0), load(records, record + L1), load(records, record + L2)
+    whitening = (
+        load(records, record + L0),
+        load(records, record + L1),
+        load(records, record + L2),
+    )
     distance = minimum(falloff(whitening, near_x, best_y), falloff(whitening, best_x, near_y))
     reach = load(records, record + LOG_OPACITY) - LOG2_ALPHA_MIN + TOUCH_SLACK
     return mask_bits(distance <= reach)
@@ -203,7 +206,11 @@ def _blend_block(tile, start, block, lists, scratch, channels, trace):
     for item in range(load(lists.lengths, block)):
         entry = start + np.int64(load(lists.items, block * _BATCH + item))
         record = record_of(tile, entry)
-        whitening = load(records, record + L0), load(records, record + L1), load(records, record + L2)
+        whitening = (
+            load(records, record + L0),
+            load(records, record + L1),
+            load(records, record + L2),
+        )
         distance = falloff(whitening, x - load(records, record), y - load(records, record + 1))
         log2_alpha = load(records, record + LOG_OPACITY) - distance
         drawn = log2_alpha >= LOG2_ALPHA_MIN
@@ -277,7 +284,12 @@ def _finish_tile(tile, view, scratch, background, channels, images):
         totals = base + _TOTALS * LANES
         for k in range(3):
             color = load_lanes(scratch, totals + k * LANES)
-            _put_block(images.rgb[view, k], x, y, multiply_add(transmittance, background[k], color))
+            _put_block(
+                images.rgb[view, k],
+                x,
+                y,
+                multiply_add(transmittance, background[k], color),
+            )
         alpha = ONE - transmittance
         _put_block(images.alpha[view, 0], x, y, alpha)
         depth = load_lanes(scratch, totals + DEPTH_FEATURE * LANES) / alpha
@@ -294,7 +306,11 @@ def _keep_trail(trail, view, tile, scratch, channels):
     for block in range(BLOCKS):
         base = block * (_TOTALS + len(channels)) * LANES
         place = ((view * trail.last.shape[1] + tile) * BLOCKS + block) * LANES
-        store_lanes(trail.transmittance, place, absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES)))
+        store_lanes(
+            trail.transmittance,
+            place,
+            absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES)),
+        )
         store_lanes(trail.last, place, load_lanes(scratch, base + _LAST * LANES))
 
 
@@ -316,10 +332,3 @@ def blend_worker(queue, scene, frame, images):
         _finish_tile(tile, view, scratch, scene.background, channels, images)
         if trace:
             _keep_trail(frame.trail, view, task % tiles, scratch, channels)
-
-
-@parallel_kernel
-def blend_parallel(threads, queue, scene, frame, images):
-    """:func:`blend_worker` on several threads."""
-    for _ in prange(threads):
-        blend_worker(queue, scene, frame, images)

@@ -11,7 +11,6 @@ alone: no two threads add to the same number, and the order of additions never c
 """
 
 import numpy as np
-from numba import prange
 
 from diffsplat.render.kernels.blending import (
     alpha_of,
@@ -23,7 +22,7 @@ from diffsplat.render.kernels.blending import (
     tile_of,
     touched_blocks,
 )
-from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel
 from diffsplat.render.kernels.layout import (
     ALPHA_LIMIT,
     BLOCK_HEIGHT,
@@ -98,7 +97,7 @@ def _start_tile(tile, view, scene, images, upstream, scratch):
         base = block * (_GRADIENTS + len(scene.channels)) * LANES
         transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES)
         alpha = ONE - transmittance
-        # depth = sum / alpha
+        # Depth is a blended sum over alpha.
         on_sum = select(alpha > ZERO, _take_block(upstream.depth[view, 0], x, y) / alpha, ZERO)
         store_lanes(scratch, base + (_GRADIENTS + DEPTH_FEATURE) * LANES, on_sum)
         on_alpha = _take_block(upstream.alpha[view, 0], x, y)
@@ -122,7 +121,11 @@ def _load_trail(trail, view, number, scratch, channels, lasts):
         base = block * (_GRADIENTS + len(channels)) * LANES
         place = ((view * trail.last.shape[1] + number) * BLOCKS + block) * LANES
         last = load_lanes(trail.last, place)
-        store_lanes(scratch, base + _TRANSMITTANCE * LANES, load_lanes(trail.transmittance, place))
+        store_lanes(
+            scratch,
+            base + _TRANSMITTANCE * LANES,
+            load_lanes(trail.transmittance, place),
+        )
         store_lanes(scratch, base + _LAST * LANES, last)
         store(lasts, block, lanes_maximum(last))
 
@@ -171,7 +174,8 @@ def _unblend_splat(tile, record, index, touched, scratch, channels):
         moment_xy = multiply_add(on_x, dy, moment_xy)
         moment_yy = multiply_add(on_y, dy, moment_yy)
         on_features = multiply_add_each(weight, upstream, on_features)
-    return sum_each((moment, moment_x, moment_y, moment_xx, moment_xy, moment_yy) + on_features)  # noqa: RUF005
+    moments = (moment, moment_x, moment_y, moment_xx, moment_xy, moment_yy)
+    return sum_each(moments + on_features)
 
 
 @kernel
@@ -206,7 +210,10 @@ def unblend_worker(queue, scene, frame, images, upstream, rows):
         view, band = task // bands, task % bands
         band_rows = rows[view, band]
         band_rows[:] = ZERO
-        first_row, end_row = canvas.tiles_y * band // bands, canvas.tiles_y * (band + 1) // bands
+        first_row, end_row = (
+            canvas.tiles_y * band // bands,
+            canvas.tiles_y * (band + 1) // bands,
+        )
         for number in range(first_row * canvas.tiles_x, end_row * canvas.tiles_x):
             tile = tile_of(scene, frame, view, number)
             if tile.first == tile.end:
@@ -214,10 +221,3 @@ def unblend_worker(queue, scene, frame, images, upstream, rows):
             _load_trail(frame.trail, view, number, scratch, channels, lasts)
             _start_tile(tile, view, scene, images, upstream, scratch)
             _unblend_tile(tile, scratch, channels, lasts, band_rows)
-
-
-@parallel_kernel
-def unblend_parallel(threads, queue, scene, frame, images, upstream, rows):
-    """:func:`unblend_worker` on several threads."""
-    for _ in prange(threads):
-        unblend_worker(queue, scene, frame, images, upstream, rows)

@@ -47,7 +47,11 @@ def set_row(memory, index, column, value):
 @inline_kernel
 def triple(memory, index, column):
     """Sixteen columns of three rows that follow each other."""
-    return row(memory, index, column), row(memory, index + 1, column), row(memory, index + 2, column)
+    return (
+        row(memory, index, column),
+        row(memory, index + 1, column),
+        row(memory, index + 2, column),
+    )
 
 
 @inline_kernel
@@ -85,9 +89,21 @@ def orient(local, size, channels):
         sx, sy, sz = triple(local, SCALE, i)
         unit = ONE / square_root(w * w + x * x + y * y + z * z)
         w, x, y, z = w * unit, x * unit, y * unit, z * unit
-        r00, r01, r02 = ONE - TWO * (y * y + z * z), TWO * (x * y - w * z), TWO * (x * z + w * y)
-        r10, r11, r12 = TWO * (x * y + w * z), ONE - TWO * (x * x + z * z), TWO * (y * z - w * x)
-        r20, r21, r22 = TWO * (x * z - w * y), TWO * (y * z + w * x), ONE - TWO * (x * x + y * y)
+        r00, r01, r02 = (
+            ONE - TWO * (y * y + z * z),
+            TWO * (x * y - w * z),
+            TWO * (x * z + w * y),
+        )
+        r10, r11, r12 = (
+            TWO * (x * y + w * z),
+            ONE - TWO * (x * x + z * z),
+            TWO * (y * z - w * x),
+        )
+        r20, r21, r22 = (
+            TWO * (x * z - w * y),
+            TWO * (y * z + w * x),
+            ONE - TWO * (x * x + y * y),
+        )
         set_triple(local, AXES, i, (r00 * sx, r01 * sy, r02 * sz))
         set_triple(local, AXES + 3, i, (r10 * sx, r11 * sy, r12 * sz))
         set_triple(local, AXES + 6, i, (r20 * sx, r21 * sy, r22 * sz))
@@ -104,7 +120,11 @@ def orient(local, size, channels):
 @inline_kernel
 def axes(local, i):
     """The nine entries of M of sixteen Gaussians, by rows."""
-    return triple(local, AXES, i), triple(local, AXES + 3, i), triple(local, AXES + 6, i)
+    return (
+        triple(local, AXES, i),
+        triple(local, AXES + 3, i),
+        triple(local, AXES + 6, i),
+    )
 
 
 @inline_kernel
@@ -116,7 +136,11 @@ def dot(a, b):
 @inline_kernel
 def cross(a, b):
     """Cross product of two triples."""
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
 
 
 @inline_kernel

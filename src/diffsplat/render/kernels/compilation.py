@@ -68,13 +68,12 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inline_kernel(function: Callable[..., Any]) -> Any:
     """Compile a small function into every kernel that calls it."""
     return numba.njit(
-        fastmath=_FASTMATH, error_model="numpy", boundscheck=False, nogil=True, forceinline=True
+        fastmath=_FASTMATH,
+        error_model="numpy",
+        boundscheck=False,
+        nogil=True,
+        forceinline=True,
     )(function)
-
-
-def parallel_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function whose ``prange`` runs its iterations on several threads."""
-    return _cached(numba.njit(parallel=True, nogil=True)(function))
 
 
 class _CompilationListener(event.Listener):
@@ -88,7 +87,7 @@ class _CompilationListener(event.Listener):
         module = getattr(getattr(dispatcher, "py_func", None), "__module__", "")
         if not self.announced and module.startswith(__package__ or ""):
             self.announced = True
-            logger.warning("compiling the rasterizer for this machine (about 20 s, once; kept on disk)")
+            logger.warning("compiling the rasterizer for this machine (20 to 30 seconds, once; kept on disk)")
 
     def on_end(self, event: Any) -> None:
         pass

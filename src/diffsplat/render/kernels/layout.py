@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.render.kernels.simd import LANES, constant_lanes
-from diffsplat.render.semantics import ALPHA_MAX, ALPHA_MIN, FAR, NEAR, TRANSMITTANCE_STOP
+from diffsplat.render.semantics import (
+    ALPHA_MAX,
+    ALPHA_MIN,
+    FAR,
+    NEAR,
+    TRANSMITTANCE_STOP,
+)
 
 Float32 = NDArray[np.float32]
 
@@ -105,8 +111,12 @@ class Projection(NamedTuple):
     """What the cameras see of ``M`` Gaussians; ``C`` chunks of at most ``CHUNK`` of them."""
 
     records: Float32  # [V, M, HEAD + features (+ padding)]
-    boxes: NDArray[np.int16]  # [V, M, 4] tiles touched: first and end column, first and end row; zeros if culled
-    keys: NDArray[np.uint64]  # [V, M] depth bits << 32 | index; each chunk's visible ones at the chunk's start
+    boxes: NDArray[
+        np.int16
+    ]  # [V, M, 4] tiles touched: first and end column, first and end row; zeros if culled
+    keys: NDArray[
+        np.uint64
+    ]  # [V, M] depth bits << 32 | index; each chunk's visible ones at the chunk's start
     counts: NDArray[np.int64]  # [V, C, 4] visible Gaussians, tile entries, least and greatest depth bits
 
 

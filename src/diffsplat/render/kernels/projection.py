@@ -7,7 +7,6 @@ the rows of ``G``, which stays accurate for flat splats seen edge-on.
 """
 
 import numpy as np
-from numba import prange
 
 from diffsplat.render.kernels.chunks import (
     LOCAL_ROWS,
@@ -28,7 +27,7 @@ from diffsplat.render.kernels.chunks import (
     times_matrix,
     triple,
 )
-from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel
 from diffsplat.render.kernels.layout import (
     CHUNK,
     DEPTH_FEATURE,
@@ -128,11 +127,18 @@ def _project_lanes(local, i, view, canvas, screen):
     derivative_y = derivative_row(view, 1, hold(tan_y, view[19], view[18]), view[13] * inverse)
     spread_x = times_matrix(derivative_x, matrix)
     spread_y = times_matrix(derivative_y, matrix)
-    variance_x, covariance, variance_y = dot(spread_x, spread_x), dot(spread_x, spread_y), dot(spread_y, spread_y)
+    variance_x, covariance, variance_y = (
+        dot(spread_x, spread_x),
+        dot(spread_x, spread_y),
+        dot(spread_y, spread_y),
+    )
     normal = cross(spread_x, spread_y)
     area = square_root(dot(normal, normal))
     sigma_x, sigma_y = square_root(variance_x), square_root(variance_y)
-    u, v = multiply_add(view[12], tan_x, view[14]), multiply_add(view[13], tan_y, view[15])
+    u, v = (
+        multiply_add(view[12], tan_x, view[14]),
+        multiply_add(view[13], tan_y, view[15]),
+    )
     log_opacity = row(local, LOG2_OPACITY, i)
     # Where alpha falls to its least value, in standard deviations.
     reach = square_root(maximum((log_opacity - LOG2_ALPHA_MIN) * (TWO / LOG2_E), ZERO))
@@ -161,14 +167,24 @@ def _write_record(cloud, g, screen, i, records, base, channels):
     store(records, base + HEAD + DEPTH_FEATURE, load(screen, _DEPTH * ROW_LENGTH + i))
     if len(channels) > NORMAL_FEATURE:
         for k in range(3):
-            store(records, base + HEAD + NORMAL_FEATURE + k, load(screen, (_FACING + k) * ROW_LENGTH + i))
+            store(
+                records,
+                base + HEAD + NORMAL_FEATURE + k,
+                load(screen, (_FACING + k) * ROW_LENGTH + i),
+            )
 
 
 @inline_kernel
 def _write_box(screen, i, boxes, index):
     """Write the tiles that the splat touches; return how many they are."""
-    x0, x1 = np.int64(load(screen, _BOX * ROW_LENGTH + i)), np.int64(load(screen, (_BOX + 1) * ROW_LENGTH + i))
-    y0, y1 = np.int64(load(screen, (_BOX + 2) * ROW_LENGTH + i)), np.int64(load(screen, (_BOX + 3) * ROW_LENGTH + i))
+    x0, x1 = (
+        np.int64(load(screen, _BOX * ROW_LENGTH + i)),
+        np.int64(load(screen, (_BOX + 1) * ROW_LENGTH + i)),
+    )
+    y0, y1 = (
+        np.int64(load(screen, (_BOX + 2) * ROW_LENGTH + i)),
+        np.int64(load(screen, (_BOX + 3) * ROW_LENGTH + i)),
+    )
     store(boxes, index * 4, np.int16(x0))
     store(boxes, index * 4 + 1, np.int16(x1))
     store(boxes, index * 4 + 2, np.int16(y0))
@@ -179,7 +195,11 @@ def _write_box(screen, i, boxes, index):
 @kernel
 def _project_chunk(scene, projection, v, chunk, local, screen):
     """Project one chunk into view ``v`` and write its records, boxes, keys and counts."""
-    records, boxes, keys = projection.records[v], projection.boxes[v], projection.keys[v]
+    records, boxes, keys = (
+        projection.records[v],
+        projection.boxes[v],
+        projection.keys[v],
+    )
     view, stride = scene.views[v], records.shape[1]
     start = chunk * CHUNK
     size = min(CHUNK, scene.live.size - start)
@@ -200,7 +220,11 @@ def _project_chunk(scene, projection, v, chunk, local, screen):
             _write_record(scene.cloud, g, screen, i, records, index * stride, scene.channels)
             entries += _write_box(screen, i, boxes, index)
             bits = float_bits(load(screen, _DEPTH * ROW_LENGTH + i))
-            store(keys, start + visible, (np.uint64(bits) << np.uint64(32)) | np.uint64(index))
+            store(
+                keys,
+                start + visible,
+                (np.uint64(bits) << np.uint64(32)) | np.uint64(index),
+            )
             least, greatest = min(least, bits), max(greatest, bits)
             visible += 1
     counts = projection.counts[v, chunk]
@@ -223,10 +247,3 @@ def project_worker(queue, scene, projection):
         orient(local, size, scene.channels)
         for v in range(scene.views.shape[0]):
             _project_chunk(scene, projection, v, chunk, local, screen)
-
-
-@parallel_kernel
-def project_parallel(threads, queue, scene, projection):
-    """:func:`project_worker` on several threads."""
-    for _ in prange(threads):
-        project_worker(queue, scene, projection)

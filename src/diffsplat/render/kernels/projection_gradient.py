@@ -6,7 +6,6 @@ and ``G`` has ``2 H G``; from there the chain rule goes to ``M`` (rotation and s
 """
 
 import numpy as np
-from numba import prange
 
 from diffsplat.render.kernels.chunks import (
     LOCAL_ROWS,
@@ -28,7 +27,7 @@ from diffsplat.render.kernels.chunks import (
     times_matrix,
     triple,
 )
-from diffsplat.render.kernels.compilation import inline_kernel, kernel, parallel_kernel
+from diffsplat.render.kernels.compilation import inline_kernel, kernel
 from diffsplat.render.kernels.layout import (
     CHUNK,
     DEPTH_FEATURE,
@@ -43,7 +42,14 @@ from diffsplat.render.kernels.layout import (
     TWO,
     ZERO,
 )
-from diffsplat.render.kernels.simd import LANES, fetch_add, load, select, square_root, store
+from diffsplat.render.kernels.simd import (
+    LANES,
+    fetch_add,
+    load,
+    select,
+    square_root,
+    store,
+)
 
 # Rows of ``seen``, what comes back from one view: the sums, then ...
 _DEPTH = GRADIENT_ROW
@@ -85,8 +91,20 @@ def _gather_view(projection, rows, start, size, channels, seen, totals):
     for i in range(size):
         index = start + i
         if load(boxes, index * 4 + 1) > 0:
-            _gather_splat(records, index * records.shape[1], rows, index * GRADIENT_ROW, channels, seen, i)
-            store(totals, _VISIBLE * ROW_LENGTH + i, load(totals, _VISIBLE * ROW_LENGTH + i) + ONE)
+            _gather_splat(
+                records,
+                index * records.shape[1],
+                rows,
+                index * GRADIENT_ROW,
+                channels,
+                seen,
+                i,
+            )
+            store(
+                totals,
+                _VISIBLE * ROW_LENGTH + i,
+                load(totals, _VISIBLE * ROW_LENGTH + i) + ONE,
+            )
         else:
             for k in range(_SEEN_ROWS):
                 store(seen, k * ROW_LENGTH + i, ZERO)
@@ -129,7 +147,11 @@ def _covariance_gradient(seen, i, q):
     p_xx, p_xy, p_yy = p_xx * HALF, p_xy * HALF, p_yy * HALF
     left_xx, left_xy = q[0] * p_xx + q[1] * p_xy, q[0] * p_xy + q[1] * p_yy
     left_yx, left_yy = q[1] * p_xx + q[2] * p_xy, q[1] * p_xy + q[2] * p_yy
-    return left_xx * q[0] + left_xy * q[1], left_xx * q[1] + left_xy * q[2], left_yx * q[1] + left_yy * q[2]
+    return (
+        left_xx * q[0] + left_xy * q[1],
+        left_xx * q[1] + left_xy * q[2],
+        left_yx * q[1] + left_yy * q[2],
+    )
 
 
 @kernel
@@ -141,7 +163,10 @@ def _add_view(local, seen, view, i, totals):
     tan_y = (view[3] * mean[0] + view[4] * mean[1] + view[5] * mean[2] + view[10]) * inverse
     held_x, held_y = hold(tan_x, view[17], view[16]), hold(tan_y, view[19], view[18])
     scale_x, scale_y = view[12] * inverse, view[13] * inverse
-    t_x, t_y = derivative_row(view, 0, held_x, scale_x), derivative_row(view, 1, held_y, scale_y)
+    t_x, t_y = (
+        derivative_row(view, 0, held_x, scale_x),
+        derivative_row(view, 1, held_y, scale_y),
+    )
     spread_x, spread_y = times_matrix(t_x, matrix), times_matrix(t_y, matrix)
     q = _inverse_covariance(seen, i)
     h = _covariance_gradient(seen, i, q)
@@ -151,8 +176,16 @@ def _add_view(local, seen, view, i, totals):
     _add_triple(totals, _ON_AXES + 3, i, _combine(t_x[1], on_spread_x, t_y[1], on_spread_y))
     _add_triple(totals, _ON_AXES + 6, i, _combine(t_x[2], on_spread_x, t_y[2], on_spread_y))
     # Gradients of the rows of T, then of its parts: scale and held tangent.
-    on_t_x = dot(on_spread_x, matrix[0]), dot(on_spread_x, matrix[1]), dot(on_spread_x, matrix[2])
-    on_t_y = dot(on_spread_y, matrix[0]), dot(on_spread_y, matrix[1]), dot(on_spread_y, matrix[2])
+    on_t_x = (
+        dot(on_spread_x, matrix[0]),
+        dot(on_spread_x, matrix[1]),
+        dot(on_spread_x, matrix[2]),
+    )
+    on_t_y = (
+        dot(on_spread_y, matrix[0]),
+        dot(on_spread_y, matrix[1]),
+        dot(on_spread_y, matrix[2]),
+    )
     forward = view[6], view[7], view[8]
     forward_x, forward_y = dot(on_t_x, forward), dot(on_t_y, forward)
     on_scale_x = dot(on_t_x, (view[0], view[1], view[2])) - held_x * forward_x
@@ -161,7 +194,10 @@ def _add_view(local, seen, view, i, totals):
     moment_x, moment_y = row(seen, 1, i), row(seen, 2, i)
     on_tan_x = view[12] * (q[0] * moment_x + q[1] * moment_y)
     on_tan_y = view[13] * (q[1] * moment_x + q[2] * moment_y)
-    free_x, free_y = (held_x <= tan_x) & (held_x >= tan_x), (held_y <= tan_y) & (held_y >= tan_y)
+    free_x, free_y = (
+        (held_x <= tan_x) & (held_x >= tan_x),
+        (held_y <= tan_y) & (held_y >= tan_y),
+    )
     on_tan_x = on_tan_x - select(free_x, scale_x * forward_x, ZERO)
     on_tan_y = on_tan_y - select(free_y, scale_y * forward_y, ZERO)
     along = on_tan_x * tan_x + on_tan_y * tan_y + on_scale_x * scale_x + on_scale_y * scale_y
@@ -179,7 +215,11 @@ def _add_normal(local, seen, i, totals):
     """Add one view's gradient of the shortest axis: that of the blended normal, turned back."""
     x, y, z = triple(seen, MOMENTS + NORMAL_FEATURE, i)
     kept = dot(triple(seen, _FACING, i), triple(local, NORMAL, i)) > ZERO
-    turned = select(kept, x, ZERO - x), select(kept, y, ZERO - y), select(kept, z, ZERO - z)
+    turned = (
+        select(kept, x, ZERO - x),
+        select(kept, y, ZERO - y),
+        select(kept, z, ZERO - z),
+    )
     _add_triple(totals, _ON_NORMAL, i, turned)
 
 
@@ -222,7 +262,14 @@ def _set_quaternion_gradient(d, local, i):
     along = on_w * w + on_x * x + on_y * y + on_z * z
     set_row(local, QUAT, i, (on_w - along * w) * unit)
     set_triple(
-        local, QUAT + 1, i, ((on_x - along * x) * unit, (on_y - along * y) * unit, (on_z - along * z) * unit)
+        local,
+        QUAT + 1,
+        i,
+        (
+            (on_x - along * x) * unit,
+            (on_y - along * y) * unit,
+            (on_z - along * z) * unit,
+        ),
     )
 
 
@@ -231,8 +278,16 @@ def _finish(local, totals, size, channels):
     """Replace scales and quaternions in ``local`` by their gradients, from that of M."""
     for i in range(0, size, LANES):
         scales, matrix = triple(local, SCALE, i), axes(local, i)
-        on_0, on_1, on_2 = triple(totals, _ON_AXES, i), triple(totals, _ON_AXES + 3, i), triple(totals, _ON_AXES + 6, i)
-        rotation_gradient = _scaled(on_0, scales), _scaled(on_1, scales), _scaled(on_2, scales)
+        on_0, on_1, on_2 = (
+            triple(totals, _ON_AXES, i),
+            triple(totals, _ON_AXES + 3, i),
+            triple(totals, _ON_AXES + 6, i),
+        )
+        rotation_gradient = (
+            _scaled(on_0, scales),
+            _scaled(on_1, scales),
+            _scaled(on_2, scales),
+        )
         if len(channels) > NORMAL_FEATURE:
             first, second = shortest(scales[0], scales[1], scales[2])
             normal = triple(totals, _ON_NORMAL, i)
@@ -261,8 +316,16 @@ def _scatter(scene, start, size, local, totals, gradients):
         on_log_opacity = load(totals, _ON_LOG_OPACITY * ROW_LENGTH + i)
         store(gradients.opacities, g, on_log_opacity / load(scene.cloud.opacities, g))
         for k in range(3):
-            store(gradients.means, g * 3 + k, load(totals, (_ON_MEAN + k) * ROW_LENGTH + i))
-            store(gradients.colors, g * 3 + k, load(totals, (_ON_COLOR + k) * ROW_LENGTH + i))
+            store(
+                gradients.means,
+                g * 3 + k,
+                load(totals, (_ON_MEAN + k) * ROW_LENGTH + i),
+            )
+            store(
+                gradients.colors,
+                g * 3 + k,
+                load(totals, (_ON_COLOR + k) * ROW_LENGTH + i),
+            )
             store(gradients.scales, g * 3 + k, load(local, (SCALE + k) * ROW_LENGTH + i))
         for k in range(4):
             store(gradients.quats, g * 4 + k, load(local, (QUAT + k) * ROW_LENGTH + i))
@@ -292,10 +355,3 @@ def unproject_worker(queue, scene, projection, rows, gradients):
                     _add_normal(local, seen, i, totals)
         _finish(local, totals, size, scene.channels)
         _scatter(scene, start, size, local, totals, gradients)
-
-
-@parallel_kernel
-def unproject_parallel(threads, queue, scene, projection, rows, gradients):
-    """:func:`unproject_worker` on several threads."""
-    for _ in prange(threads):
-        unproject_worker(queue, scene, projection, rows, gradients)

@@ -17,9 +17,15 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numba.extending
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.extending import (
+    lower_builtin,
+    models,
+    register_model,
+    type_callable,
+)
 
 LANES = 16
 
@@ -36,7 +42,18 @@ _FLAGS = ("contract", "nsz", "arcp")
 
 # Polynomial for 2**f on [-1/2, 1/2]: least relative maximum error (9e-8) with the value 1 at 0, found by
 # iteratively reweighted least squares.
-_EXP2_COEFFICIENTS = (0.0013264727213757, 0.009671512812496, 0.0555073374482455, 0.2402224208267768, 0.6931469775973307)
+_EXP2_COEFFICIENTS = (
+    0.0013264727213757,
+    0.009671512812496,
+    0.0555073374482455,
+    0.2402224208267768,
+    0.6931469775973307,
+)
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Make a function that kernels can call from one that types the call and generates its code."""
+    return numba.extending.intrinsic(function)
 
 
 class LanesType(types.Type):
@@ -121,7 +138,11 @@ def _define_operator(function: Callable[..., Any], result: Any, emit: Callable[[
         )
         return emit(builder, left, right)
 
-    for left, right in ((LanesType, LanesType), (LanesType, types.Number), (types.Number, LanesType)):
+    for left, right in (
+        (LanesType, LanesType),
+        (LanesType, types.Number),
+        (types.Number, LanesType),
+    ):
         lower_builtin(function, left, right)(lower)
 
 
@@ -169,7 +190,10 @@ def broadcast(typing_context: Any, value: Any) -> Any:
     """The scalar ``value`` in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _broadcast(builder, context.cast(builder, arguments[0], signature.args[0], types.float32))
+        return _broadcast(
+            builder,
+            context.cast(builder, arguments[0], signature.args[0], types.float32),
+        )
 
     return LANES_TYPE(value), generate
 
@@ -216,7 +240,10 @@ def _rounding(name: str) -> Any:
     @intrinsic
     def apply(typing_context: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.call(_declared(builder, f"llvm.{name}.v16f32", _VECTOR, [_VECTOR]), [arguments[0]])
+            return builder.call(
+                _declared(builder, f"llvm.{name}.v16f32", _VECTOR, [_VECTOR]),
+                [arguments[0]],
+            )
 
         return LANES_TYPE(LANES_TYPE), generate
 
@@ -279,7 +306,10 @@ def and_not(typing_context: Any, x: Any, y: Any) -> Any:
     """``x and not y`` of two masks."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.and_(arguments[0], builder.xor(arguments[1], ir.Constant(_BIT_VECTOR, [1] * LANES)))
+        return builder.and_(
+            arguments[0],
+            builder.xor(arguments[1], ir.Constant(_BIT_VECTOR, [1] * LANES)),
+        )
 
     return MASK_TYPE(MASK_TYPE, MASK_TYPE), generate
 
@@ -289,7 +319,9 @@ def any_lane(typing_context: Any, mask: Any) -> Any:
     """Whether any lane of the mask is set."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.icmp_unsigned("!=", builder.bitcast(arguments[0], _MASK_INT), ir.Constant(_MASK_INT, 0))
+        return builder.icmp_unsigned(
+            "!=", builder.bitcast(arguments[0], _MASK_INT), ir.Constant(_MASK_INT, 0)
+        )
 
     return types.boolean(MASK_TYPE), generate
 
@@ -569,7 +601,10 @@ def multiply_add_each(typing_context: Any, weight: Any, vectors: Any, totals: An
             builder,
             [
                 _multiply_add(
-                    builder, weights, builder.extract_value(values, k), builder.extract_value(sums, k)
+                    builder,
+                    weights,
+                    builder.extract_value(values, k),
+                    builder.extract_value(sums, k),
                 )
                 for k in range(totals.count)
             ],
