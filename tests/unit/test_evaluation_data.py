@@ -97,9 +97,9 @@ def model(tmp_path_factory) -> Path:
     GSRecon(
         dim=32, blocks=1, heads=1, patch=8, parametrization="residual", pixel_grid="center"
     ).save_pretrained(folder / "reconstructor")
-    GSAutoencoder(
-        image_size=SIZE, patch=8, latent_channels=4, dim=32, decoder_blocks=1
-    ).save_pretrained(folder / "autoencoder")
+    GSAutoencoder(image_size=SIZE, patch=8, latent_channels=4, dim=32, decoder_blocks=1).save_pretrained(
+        folder / "autoencoder"
+    )
     (folder / "model_index.json").write_text("{}", encoding="utf-8")
     return folder
 
