@@ -12,7 +12,7 @@ from diffsplat.core import Cameras
 from diffsplat.geometry import turntable_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
-from diffsplat.models.denoiser import SMALLEST_LEVEL, denoiser_rays, make_denoiser, predict_latents
+from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
 from diffsplat.models.denoiser import predict_velocity as denoiser_velocity
 from diffsplat.pipelines.sampling import guided, integrate
 from diffsplat.render import render
@@ -37,6 +37,8 @@ class DiffusionConfig:
         text_dropout: share of objects whose text is replaced by the empty prompt, for guidance.
         level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1).
         level_deviation: deviation of that logit.
+        least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
+            there would otherwise outgrow that of the object's shape.
         pictured_objects: how many samples an evaluation draws; 0 for none.
         pictured_guidance: guidance of those samples.
         pictured_steps: denoising steps of those samples.
@@ -50,6 +52,7 @@ class DiffusionConfig:
     text_dropout: float = 0.1
     level_mean: float = 0.4
     level_deviation: float = 1.0
+    least_level: float = 0.25
     pictured_objects: int = 4
     pictured_guidance: float = 3.0
     pictured_steps: int = 20
@@ -59,7 +62,7 @@ class DiffusionStage(Stage):
     """Flow matching on splat latents (Lipman et al. 2023) with a network that predicts the clean latents.
 
     All views of an object share one noise level. The squared error of the velocity is minimised, which is the
-    squared error of the clean latents divided by the squared level (Li and He 2025).
+    squared error of the clean latents divided by the squared level (Li and He 2025), down to a least level.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -98,7 +101,7 @@ class DiffusionStage(Stage):
         noisy = (1 - spread) * batch.latents + spread * torch.randn_like(batch.latents)
         rays = denoiser_rays(batch.cameras, self.autoencoder.latent_size)
         clean = predict_latents(self.denoiser, noisy, level, text, rays)
-        return ((clean - batch.latents) / spread.clamp_min(SMALLEST_LEVEL)).square().mean()
+        return ((clean - batch.latents) / spread.clamp_min(self.config.least_level)).square().mean()
 
     @torch.no_grad()
     def evaluate(self, batch: LatentBatch) -> Report:
