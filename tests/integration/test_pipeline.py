@@ -212,6 +212,20 @@ def test_broken_files_are_named(pipe, tmp_path, component, file):
         DiffSplatPipeline.from_pretrained(tmp_path)
 
 
+def test_weights_of_another_network_are_refused(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / "autoencoder" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "decoder_blocks": config["decoder_blocks"] + 1}))
+    with pytest.raises(
+        ValueError, match=r"autoencoder in .* cannot be read: \d+ weights are missing and 0 unknown"
+    ):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+    path.write_text(json.dumps({**config, "latent_channels": 5}))
+    with pytest.raises(ValueError, match=r"autoencoder in .* cannot be read: .*size mismatch"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_straight_paths_end_exactly_at_the_data(steps, shift):

@@ -10,11 +10,12 @@ from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE,
 
 INDEX_FILE = "model_index.json"
 PIPELINE_NAME = "DiffSplatPipeline"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 EMBEDDED_MODELS = ("mini",)
 
 COMPONENT_FILES: dict[str, tuple[str, ...]] = {
-    "denoiser": ("config.json", "diffusion_pytorch_model.safetensors"),
-    "autoencoder": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "denoiser": ("config.json", WEIGHTS_FILE),
+    "autoencoder": ("config.json", WEIGHTS_FILE),
     "text_encoder": ("config.json", "model.safetensors", "tokenizer.json"),
     "scheduler": ("scheduler_config.json",),
 }

@@ -1,6 +1,7 @@
 """Text to 3D Gaussian splats: encode the prompt, denoise splat latents of four views, decode."""
 
 import copy
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 import diffsplat
@@ -21,6 +23,7 @@ from diffsplat.models.precision import Precision, autocast
 from diffsplat.models.text import TextEmbedding, TextEncoder
 from diffsplat.pipelines.folders import (
     COMPONENT_FILES,
+    WEIGHTS_FILE,
     SamplingDefaults,
     find_model,
     read_index,
@@ -32,6 +35,8 @@ from diffsplat.pipelines.sampling import guided, integrate, object_noise
 
 StepCallback = Callable[[int, int], None]
 """``(steps done, steps in all)``; raising from it stops the generation."""
+
+_LONGEST_REASON = 240
 
 
 class DiffSplatPipeline:
@@ -224,7 +229,8 @@ def _load_component(name: str, folder: Path) -> Any:
     try:
         return _read_component(name, folder)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"the model's {name} in {str(folder)!r} cannot be read: {error}") from error
+        reason = textwrap.shorten(str(error), _LONGEST_REASON)
+        raise ValueError(f"the model's {name} in {str(folder)!r} cannot be read: {reason}") from error
 
 
 def _read_component(name: str, folder: Path) -> Any:
@@ -234,16 +240,23 @@ def _read_component(name: str, folder: Path) -> Any:
         case "scheduler":
             return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
         case "denoiser":
-            network = PixArtTransformer2DModel
+            return _read_network(PixArtTransformer2DModel, folder)
         case _:
-            network = GSAutoencoder
-    return network.from_pretrained(
-        folder,
-        torch_dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        low_cpu_mem_usage=False,
-    )
+            return _read_network(GSAutoencoder, folder)
+
+
+def _read_network(kind: type[PixArtTransformer2DModel] | type[GSAutoencoder], folder: Path) -> Any:
+    """A network in float32 whose weights all come from the file, and none in the file is left over."""
+    network: Any = kind.from_config(kind.load_config(folder))
+    state = load_file(folder / WEIGHTS_FILE)
+    missing, unknown = network.load_state_dict(state, strict=False)
+    if missing or unknown:
+        first = (missing or unknown)[0]
+        raise ValueError(
+            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {first}, expected those of "
+            f"diffsplat {diffsplat.__version__}"
+        )
+    return network
 
 
 def _repeat(cameras: Cameras, count: int) -> Cameras:
