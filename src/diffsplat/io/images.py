@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from diffsplat.core import checks
 from diffsplat.io.files import atomic_path, require_readable
 
-_SAVE_OPTIONS: dict[str, dict[str, object]] = {
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 95},
     ".jpeg": {"format": "JPEG", "quality": 95},

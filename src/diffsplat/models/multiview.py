@@ -8,7 +8,10 @@ from torch import Tensor, nn
 class HasAttentionProcessors(Protocol):
     """The part of a diffusers network that is needed here."""
 
-    attn_processors: dict[str, Any]
+    @property
+    def attn_processors(self) -> dict[str, Any]:
+        """Processors by name."""
+        ...
 
     def set_attn_processor(self, processor: dict[str, Any]) -> None:
         """Replace processors by name."""

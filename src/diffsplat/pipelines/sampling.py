@@ -1,6 +1,7 @@
 """From noise to latents along the velocity that a network predicts."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -30,12 +31,14 @@ def integrate(
         Latents like ``noise``.
     """
     evenly = [1 - step / steps for step in range(steps)]
-    scheduler.set_timesteps(sigmas=evenly, device=noise.device)
+    # Annotated by diffusers with tensor types that no tensor has.
+    stepper = cast(Any, scheduler)
+    stepper.set_timesteps(sigmas=evenly, device=noise.device)
     latents = noise
-    for timestep in scheduler.timesteps:
-        level = (timestep / scheduler.config["num_train_timesteps"]).float().expand(noise.shape[0])
+    for timestep in stepper.timesteps:
+        level = (timestep / stepper.config["num_train_timesteps"]).float().expand(noise.shape[0])
         change = velocity(latents, level)
-        latents = scheduler.step(change, timestep, latents, return_dict=False)[0]
+        latents = stepper.step(change, timestep, latents, return_dict=False)[0]
         if on_step is not None:
             on_step()
     return latents

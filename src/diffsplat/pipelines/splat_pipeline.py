@@ -4,14 +4,14 @@ import copy
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import diffsplat
 from diffsplat.core import Cameras, Splats
@@ -110,9 +110,8 @@ class DiffSplatPipeline:
 
     def to(self, device: str | torch.device) -> Self:
         """Move every network to a device, in place."""
-        self.denoiser.to(device)
-        self.autoencoder.to(device)
-        self.text_encoder.to(device)
+        for network in (self.denoiser, self.autoencoder, self.text_encoder):
+            cast(nn.Module, network).to(device)
         return self
 
     def __call__(
@@ -247,7 +246,7 @@ def _read_component(name: str, folder: Path) -> Any:
 
 def _read_network(kind: type[PixArtTransformer2DModel] | type[GSAutoencoder], folder: Path) -> Any:
     """A network in float32 whose weights all come from the file, and none in the file is left over."""
-    network: Any = kind.from_config(kind.load_config(folder))
+    network: Any = kind.from_config(cast(dict[str, Any], kind.load_config(folder)))
     state = load_file(folder / WEIGHTS_FILE)
     missing, unknown = network.load_state_dict(state, strict=False)
     if missing or unknown:

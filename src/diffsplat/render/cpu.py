@@ -204,7 +204,7 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         fields, outputs = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         upstream = tuple(tensor.float().contiguous() for tensor in upstream)
         totals = tuple(torch.zeros_like(field) for field in fields)

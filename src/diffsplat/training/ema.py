@@ -31,7 +31,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Take up the current parameters."""
-        torch._foreach_lerp_(self._average, self._live, 1.0 - self.decay)
+        torch._foreach_lerp_(self._average, self._live, 1.0 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
         self.updates += 1
 
     @contextmanager
@@ -39,12 +39,12 @@ class Ema:
         """The parameters hold their averages inside the block and their own values after it."""
         with torch.no_grad():
             kept = [p.detach().clone() for p in self._live]
-            torch._foreach_copy_(self._live, self._average)
+            torch._foreach_copy_(self._live, self._average)  # pyright: ignore[reportPrivateImportUsage]
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self._live, kept)
+                torch._foreach_copy_(self._live, kept)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Tensor]:
         """Averages by parameter name."""

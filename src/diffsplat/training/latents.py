@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Views
@@ -162,10 +162,12 @@ def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reconstructor = GSRecon.from_pretrained(
         config.reconstructor, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    ).to(device)
+    )
     autoencoder = GSAutoencoder.from_pretrained(
         config.autoencoder, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    ).to(device)
+    )
+    for network in (reconstructor, autoencoder):
+        cast(nn.Module, network).to(device)
     latents: list[Tensor] = []
     with torch.no_grad():
         for start in tqdm(range(0, len(dataset), _ENCODED_AT_ONCE), unit="batch", desc="latents"):
