@@ -12,8 +12,8 @@ from diffsplat.models.multiview import set_multiview_attention
 PLUCKER_CHANNELS = 6
 TIMESTEPS = 1000
 """Noise levels 0..1 are given to the network as 0..1000."""
-SMALLEST_LEVEL = 0.05
-"""Noise level below which velocities are not amplified any further."""
+SMALLEST_LEVEL = 1e-3
+"""Noise level below which velocities are not amplified any further; below any that sampling visits."""
 
 
 def make_denoiser(
