@@ -170,7 +170,7 @@ def main() -> None:
     busy = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {busy}")
     print(f"warm-up {time.perf_counter() - start:.1f} s; times in ms, the limit is for the column cpu")
-    full, few = (7, 3) if options.quick else (31, 5)
+    full, few = (5, 1) if options.quick else (31, 5)
     small = tuple(load for load in LOADS if load.training)
     large = tuple(load for load in LOADS if not load.training)
 

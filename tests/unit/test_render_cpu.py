@@ -187,6 +187,16 @@ def test_half_precision_is_rendered_in_full() -> None:
     assert torch.equal(coarse.rgb, render(exact, cameras, backend="cpu").rgb)
 
 
+def test_images_may_be_changed_in_place() -> None:
+    fields = leaves(shell(100).to(torch.float32))
+    image = render(fields, ring(1, 12, 12, torch.float32), backend="cpu")
+    image.rgb.mul_(2)
+    image.rgb.sum().backward()
+    once = leaves(shell(100).to(torch.float32))
+    render(once, ring(1, 12, 12, torch.float32), backend="cpu").rgb.sum().backward()
+    assert torch.equal(gradients(fields)["colors"], 2 * gradients(once)["colors"])
+
+
 def test_changing_an_input_before_the_backward_pass_is_refused() -> None:
     fields = shell(50).to(torch.float32)
     colors = fields.colors.clone().requires_grad_()
@@ -201,13 +211,13 @@ def test_changing_an_input_before_the_backward_pass_is_refused() -> None:
         image.rgb.sum().backward()
 
 
-def test_editing_any_kernel_file_makes_the_compiled_code_stale() -> None:
-    """Kernels inline functions of neighbouring files: the cache must be keyed on all of them."""
+def test_editing_any_source_makes_the_compiled_code_stale() -> None:
+    """Kernels inline functions and constants of other files: the cache must be keyed on all of them."""
     code = (
         "import hashlib, pathlib\n"
         "from diffsplat.render.kernels import binning\n"
         "folder = pathlib.Path(binning.__file__).parent\n"
-        "files = sorted(folder.glob('*.py'))\n"
+        "files = [*sorted(folder.glob('*.py')), folder.parent / 'semantics.py']\n"
         "wanted = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()\n"
         "assert binning.bin_worker._cache._impl.locator.get_source_stamp() == wanted\n"
     )

@@ -1,7 +1,7 @@
 """The ``cpu`` backend: the compiled stages behind one differentiable torch function.
 
 Computes in float32 whatever the input's type. Gradients reach means, scales, quats, opacities and colours, not the
-cameras. The same input on the same number of threads gives the same bits.
+cameras. The same input on the same number of threads (torch's, ``torch.set_num_threads``) gives the same bits.
 """
 
 import math
@@ -30,6 +30,7 @@ from diffsplat.render.kernels.layout import (
     Bins,
     Canvas,
     Cloud,
+    Float32,
     Frame,
     Gradients,
     Images,
@@ -146,18 +147,13 @@ def _forward(team: _Team, scene: Scene, images: Images, trace: bool) -> Frame:
 
 
 def _backward(
-    team: _Team,
-    scene: Scene,
-    frame: Frame,
-    images: Images,
-    upstream: Images,
-    gradients: Gradients,
+    team: _Team, scene: Scene, frame: Frame, depth: Float32, upstream: Images, gradients: Gradients
 ) -> None:
     """Write the gradients of one object; they must hold zeros before."""
     views, tiles_y = scene.views.shape[0], scene.canvas.tiles_y
     bands = min(math.ceil((1 + team.helpers) / max(views, 1)), tiles_y)
     rows = np.empty((views, bands, scene.live.size, GRADIENT_ROW), np.float32)
-    team.run(unblend_worker, scene, frame, images, upstream, rows)
+    team.run(unblend_worker, scene, frame, depth, upstream, rows)
     team.run(unproject_worker, scene, frame.projection, rows, gradients)
 
 
@@ -198,27 +194,20 @@ class _Rasterize(torch.autograd.Function):
                     part = scene._replace(views=scene.views[some])
                     _forward(team, part, _images(outputs, (b, some)), trace=False)
         # Saving the fields makes autograd notice if they are changed in place before the backward pass.
-        ctx.save_for_backward(*fields, *outputs)
+        ctx.save_for_backward(*fields, outputs[2])
         ctx.traced = traced
         return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        fields, outputs = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        *fields, depth = ctx.saved_tensors
         upstream = tuple(tensor.float().contiguous() for tensor in upstream)
         totals = tuple(torch.zeros_like(field) for field in fields)
         with announced_compilation(), _Team(_threads(fields[0].shape[1])) as team:
             for b, (scene, frame) in enumerate(ctx.traced):
                 gradients = Gradients(*(total[b].numpy() for total in totals))
-                _backward(
-                    team,
-                    scene,
-                    frame,
-                    _images(outputs, b),
-                    _images(upstream, b),
-                    gradients,
-                )
+                _backward(team, scene, frame, depth[b].numpy(), _images(upstream, b), gradients)
         return (None, None, *totals)
 
 

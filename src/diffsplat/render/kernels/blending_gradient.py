@@ -90,7 +90,7 @@ def _take_block(plane, x, y):
 
 
 @kernel
-def _start_tile(tile, view, scene, images, upstream, scratch):
+def _start_tile(tile, view, scene, depth, upstream, scratch):
     """Turn the gradients of a tile's image pixels into those of the blended features and transmittance."""
     for block in range(BLOCKS):
         x, y = tile.x + block_left(block), tile.y + block_top(block)
@@ -101,7 +101,7 @@ def _start_tile(tile, view, scene, images, upstream, scratch):
         on_sum = select(alpha > ZERO, _take_block(upstream.depth[view, 0], x, y) / alpha, ZERO)
         store_lanes(scratch, base + (_GRADIENTS + DEPTH_FEATURE) * LANES, on_sum)
         on_alpha = _take_block(upstream.alpha[view, 0], x, y)
-        on_alpha = on_alpha - on_sum * _take_block(images.depth[view, 0], x, y)
+        on_alpha = on_alpha - on_sum * _take_block(depth[view, 0], x, y)
         for k in range(3):
             # rgb = sum + transmittance * background, and transmittance = 1 - alpha
             on_color = _take_block(upstream.rgb[view, k], x, y)
@@ -197,8 +197,11 @@ def _unblend_tile(tile, scratch, channels, lasts, rows):
 
 
 @kernel
-def unblend_worker(queue, scene, frame, images, upstream, rows):
-    """Walk band after band of tile rows from the queue; ``rows`` is ``[V, bands, M, GRADIENT_ROW]``."""
+def unblend_worker(queue, scene, frame, depth, upstream, rows):
+    """Walk band after band of tile rows from the queue.
+
+    ``depth`` is the depth image that was returned, ``rows`` gets the sums ``[V, bands, M, GRADIENT_ROW]``.
+    """
     canvas, channels = scene.canvas, scene.channels
     scratch = np.empty(BLOCKS * (_GRADIENTS + len(channels)) * LANES, np.float32)
     lasts = np.empty(BLOCKS, np.float32)
@@ -219,5 +222,5 @@ def unblend_worker(queue, scene, frame, images, upstream, rows):
             if tile.first == tile.end:
                 continue
             _load_trail(frame.trail, view, number, scratch, channels, lasts)
-            _start_tile(tile, view, scene, images, upstream, scratch)
+            _start_tile(tile, view, scene, depth, upstream, scratch)
             _unblend_tile(tile, scratch, channels, lasts, band_rows)

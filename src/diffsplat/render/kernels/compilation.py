@@ -20,19 +20,20 @@ _FASTMATH = {"contract", "nsz", "arcp", "reassoc"}
 
 @functools.cache
 def _sources_digest() -> str:
-    """Digest of every source file of this package.
+    """Digest of every source file that the kernels are made of.
 
-    numba keys a cached kernel on the one file that defines it. These kernels inline functions of their
-    neighbours, so a kernel is stale as soon as any file of the package has changed.
+    numba keys a cached kernel on the one file that defines it. These kernels inline functions and constants of
+    other files, so a kernel is stale as soon as any of them has changed.
     """
+    folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in (*sorted(folder.glob("*.py")), folder.parent / "semantics.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 class _PackageStamped:
-    """Mixin for numba's cache locators: fresh only while the whole package is unchanged."""
+    """Mixin for numba's cache locators: fresh only while all sources are unchanged."""
 
     def get_source_stamp(self) -> str:
         return _sources_digest()
@@ -77,30 +78,24 @@ def inline_kernel(function: Callable[..., Any]) -> Any:
 
 
 class _CompilationListener(event.Listener):
-    """Logs one line when a kernel of this package starts to compile."""
-
-    def __init__(self) -> None:
-        self.announced = False
+    """Announces that a kernel of this package starts to compile."""
 
     def on_start(self, event: Any) -> None:
-        dispatcher = event.data.get("dispatcher")
-        module = getattr(getattr(dispatcher, "py_func", None), "__module__", "")
-        if not self.announced and module.startswith(__package__ or ""):
-            self.announced = True
-            logger.warning("compiling the rasterizer for this machine (20 to 30 seconds, once; kept on disk)")
+        function = getattr(event.data.get("dispatcher"), "py_func", None)
+        if getattr(function, "__module__", "").startswith(__package__ or ""):
+            _announce()
 
     def on_end(self, event: Any) -> None:
         pass
 
 
-_listener = _CompilationListener()
+@functools.cache  # so that the line comes once
+def _announce() -> None:
+    logger.warning("compiling the rasterizer for this machine (20 to 30 seconds, once; kept on disk)")
 
 
 @contextmanager
 def announced_compilation() -> Iterator[None]:
     """Within this block the first kernel that has to be compiled is announced on the log, once per process."""
-    if _listener.announced:
-        yield
-        return
-    with event.install_listener("numba:compile", _listener):
+    with event.install_listener("numba:compile", _CompilationListener()):
         yield
