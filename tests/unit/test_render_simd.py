@@ -1,0 +1,64 @@
+"""The lanes against NumPy, and what the compilation layer says."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from diffsplat.render.kernels import compilation, simd  # noqa: E402
+
+
+@numba.njit
+def _evaluate(values: Any, results: Any) -> None:
+    """Rows of results: 2^x, x * 3 + 1, smaller of x and -5, bits of x > -5, sums of three vectors."""
+    for i in range(0, values.size, 16):
+        x = simd.load_lanes(values, i)
+        simd.store_lanes(results, i, simd.exp2(x))
+        simd.store_lanes(results, values.size + i, simd.multiply_add(x, 3.0, 1.0))
+        simd.store_lanes(results, 2 * values.size + i, simd.minimum(x, -5.0))
+        results[3, i] = simd.mask_bits(x > -5.0)
+        simd.store_lanes(results, 4 * values.size + i, simd.sum_each((x, x * x, 1.0 - x)))
+
+
+def test_lanes_compute_what_numpy_does() -> None:
+    values = np.linspace(-40, 0, 4096, dtype=np.float32)
+    results = np.zeros((5, values.size), np.float32)
+    _evaluate(values, results)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(results[0], np.exp2(exact), rtol=3e-7)
+    np.testing.assert_allclose(results[1], exact * 3 + 1, rtol=1e-6)
+    np.testing.assert_array_equal(results[2], np.minimum(values, -5))
+    groups = exact.reshape(-1, 16)
+    bits = ((groups > -5) * (1 << np.arange(16))).sum(axis=1)
+    np.testing.assert_array_equal(results[3, ::16], bits)
+    sums = results[4].reshape(-1, 16)
+    np.testing.assert_allclose(sums[:, 0], groups.sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(sums[:, 1], (groups**2).sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(sums[:, 2], (1 - groups).sum(axis=1), rtol=1e-6)
+    assert not sums[:, 3:].any()
+
+
+def test_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
+    def double(x: Any) -> Any:
+        return x * 2
+
+    double.__module__ = "diffsplat.render.kernels.projection"
+    compiled = numba.njit(double)
+    compilation._announce.cache_clear()
+    with caplog.at_level(logging.WARNING), compilation.announced_compilation():
+        assert compiled(2) == 4
+        assert compiled(2.5) == 5
+        assert numba.njit(lambda x: x)(1) == 1
+    assert len([r for r in caplog.records if "compiling the rasterizer" in r.getMessage()]) == 1
+
+
+def test_a_kernel_that_cannot_be_kept_still_works(caplog: pytest.LogCaptureFixture) -> None:
+    namespace: dict[str, Any] = {}
+    exec("def triple(x):\n    return x * 3\n", namespace)  # no source file, so there is no place for a cache
+    with caplog.at_level(logging.WARNING):
+        triple = compilation.kernel(namespace["triple"])
+    assert triple(3.0) == 9
+    assert any("compiled anew in every process" in r.getMessage() for r in caplog.records)
