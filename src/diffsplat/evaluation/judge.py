@@ -88,7 +88,7 @@ class NounJudge:
 
 
 def fit_noun_judge(
-    features: Tensor, labels: Sequence[str], *, strength: float = 0.02, iterations: int = 300
+    features: Tensor, labels: Sequence[str], *, strength: float = 0.02, iterations: int = 150
 ) -> NounJudge:
     """Fit the classifier; every noun has the same weight however many pictures it has.
 

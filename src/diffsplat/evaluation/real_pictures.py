@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffsplat.data.dataset import ObjectDataset
+from diffsplat.data.pixel_store import CACHE_FOLDER
 from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.evaluation.judge import image_features
 from diffsplat.io.files import atomic_path
@@ -22,11 +23,15 @@ def open_objects(
 ) -> ObjectDataset:
     """The rendered objects in ``data`` and in the folders right below it.
 
+    Pixels that a training has decoded before are read from there.
+
     Raises:
         FileNotFoundError: there is no such folder, or no shard in it.
     """
     folders = sorted({shard.parent for shard in find_shards(data)})
-    return ObjectDataset(folders, split=split, variants=variants, storage="encoded")
+    decoded = all((folder / CACHE_FOLDER).is_dir() for folder in folders)
+    storage = "decoded" if decoded else "encoded"
+    return ObjectDataset(folders, split=split, variants=variants, storage=storage)
 
 
 def find_shards(data: Path) -> list[Path]:
