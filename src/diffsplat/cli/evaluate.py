@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import tyro
 
 from diffsplat.core import SplatGrid, Splats, Views
@@ -23,6 +22,7 @@ from diffsplat.io.files import atomic_path, require_writable
 from diffsplat.io.images import write_image
 from diffsplat.models.gsrecon import GSRecon
 from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.models.weights import load_network
 from diffsplat.pipelines.folders import find_model
 
 _FEATURES = "features.safetensors"
@@ -182,10 +182,7 @@ def _load(network: type[GSRecon] | type[GSAutoencoder], model: str, part: str) -
     folder = find_model(model) / part
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"the model {model!r} has no {part}: {folder / 'config.json'} is missing")
-    loaded = network.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
-    )
-    return cast("GSRecon | GSAutoencoder", loaded.eval())
+    return load_network(network, folder)
 
 
 def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:

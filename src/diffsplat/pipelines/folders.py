@@ -11,6 +11,7 @@ from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE,
 INDEX_FILE = "model_index.json"
 PIPELINE_NAME = "DiffSplatPipeline"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+
 EMBEDDED_MODELS = ("mini",)
 
 COMPONENT_FILES: dict[str, tuple[str, ...]] = {

@@ -1,6 +1,5 @@
 """Text to 3D Gaussian splats: encode the prompt, denoise splat latents of four views, decode."""
 
-import copy
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import diffsplat
@@ -21,9 +19,9 @@ from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.precision import Precision, autocast
 from diffsplat.models.text import TextEmbedding, TextEncoder
+from diffsplat.models.weights import load_network, save_half
 from diffsplat.pipelines.folders import (
     COMPONENT_FILES,
-    WEIGHTS_FILE,
     SamplingDefaults,
     find_model,
     read_index,
@@ -97,8 +95,8 @@ class DiffSplatPipeline:
         """Write a model folder that :meth:`from_pretrained` reads: fp16 safetensors, 8-bit text encoder."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        copy.deepcopy(self.denoiser).half().save_pretrained(target / "denoiser")
-        copy.deepcopy(self.autoencoder).half().save_pretrained(target / "autoencoder")
+        save_half(self.denoiser, target / "denoiser")
+        save_half(self.autoencoder, target / "autoencoder")
         self.text_encoder.save_pretrained(target / "text_encoder")
         self.scheduler.save_pretrained(target / "scheduler")
         write_index(target, diffsplat.__version__, self.defaults)
@@ -239,23 +237,9 @@ def _read_component(name: str, folder: Path) -> Any:
         case "scheduler":
             return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
         case "denoiser":
-            return _read_network(PixArtTransformer2DModel, folder)
+            return load_network(PixArtTransformer2DModel, folder)
         case _:
-            return _read_network(GSAutoencoder, folder)
-
-
-def _read_network(kind: type[PixArtTransformer2DModel] | type[GSAutoencoder], folder: Path) -> Any:
-    """A network in float32 whose weights all come from the file, and none in the file is left over."""
-    network: Any = kind.from_config(cast(dict[str, Any], kind.load_config(folder)))
-    state = load_file(folder / WEIGHTS_FILE)
-    missing, unknown = network.load_state_dict(state, strict=False)
-    if missing or unknown:
-        first = (missing or unknown)[0]
-        raise ValueError(
-            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {first}, expected those of "
-            f"diffsplat {diffsplat.__version__}"
-        )
-    return network
+            return load_network(GSAutoencoder, folder)
 
 
 def _repeat(cameras: Cameras, count: int) -> Cameras:

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Views
@@ -20,6 +20,7 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.io.files import atomic_path
 from diffsplat.models import GSAutoencoder, GSRecon
 from diffsplat.models.text import TextEncoder
+from diffsplat.models.weights import load_network
 from diffsplat.training.config import Place, Places
 from diffsplat.training.sources import epoch_indices
 
@@ -160,14 +161,8 @@ def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) 
 
 def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reconstructor = GSRecon.from_pretrained(
-        config.reconstructor, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    )
-    autoencoder = GSAutoencoder.from_pretrained(
-        config.autoencoder, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    )
-    for network in (reconstructor, autoencoder):
-        cast(nn.Module, network).to(device)
+    reconstructor = load_network(GSRecon, config.reconstructor).to(device)
+    autoencoder = load_network(GSAutoencoder, config.autoencoder).to(device)
     latents: list[Tensor] = []
     with torch.no_grad():
         for start in tqdm(range(0, len(dataset), _ENCODED_AT_ONCE), unit="batch", desc="latents"):

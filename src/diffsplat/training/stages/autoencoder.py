@@ -8,11 +8,11 @@ import torch
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.models import GSAutoencoder, GSRecon
+from diffsplat.models.weights import load_network, save_half
 from diffsplat.render import render
 from diffsplat.training.config import Place
 from diffsplat.training.losses import grid_loss, rendering_loss
 from diffsplat.training.stages.base import Losses, Report, Stage
-from diffsplat.training.stages.export import save_half
 from diffsplat.training.stages.pictures import INPUT_VIEWS, report_rendering
 
 
@@ -49,9 +49,7 @@ class AutoencoderStage(Stage):
     def __init__(self, config: AutoencoderConfig, image_size: int = 128) -> None:
         super().__init__()
         self.config = config
-        self.reconstructor = GSRecon.from_pretrained(
-            config.reconstructor, torch_dtype=torch.float32, low_cpu_mem_usage=False
-        ).requires_grad_(False)
+        self.reconstructor = load_network(GSRecon, config.reconstructor).requires_grad_(False)
         self.autoencoder = GSAutoencoder(
             image_size=image_size,
             views=INPUT_VIEWS,

@@ -14,12 +14,12 @@ from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
 from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
 from diffsplat.models.denoiser import predict_velocity as denoiser_velocity
+from diffsplat.models.weights import load_network, save_half
 from diffsplat.pipelines.sampling import guided, integrate
 from diffsplat.render import render
 from diffsplat.training.config import Place
 from diffsplat.training.latents import LatentBatch
 from diffsplat.training.stages.base import Losses, Report, Stage
-from diffsplat.training.stages.export import save_half
 
 _EVALUATION_LEVELS = (0.3, 0.6, 0.9)
 
@@ -68,9 +68,7 @@ class DiffusionStage(Stage):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.autoencoder = GSAutoencoder.from_pretrained(
-            config.autoencoder, torch_dtype=torch.float32, low_cpu_mem_usage=False
-        ).requires_grad_(False)
+        self.autoencoder = load_network(GSAutoencoder, config.autoencoder).requires_grad_(False)
         self.denoiser = make_denoiser(
             latent_channels=self.autoencoder.latent_channels,
             latent_size=self.autoencoder.latent_size,

@@ -7,10 +7,10 @@ import torch
 
 from diffsplat.core import Views
 from diffsplat.models.gsrecon import GSRecon, Parametrization
+from diffsplat.models.weights import save_half
 from diffsplat.render import render
 from diffsplat.training.losses import rendering_loss
 from diffsplat.training.stages.base import Losses, Report, Stage
-from diffsplat.training.stages.export import save_half
 from diffsplat.training.stages.pictures import INPUT_VIEWS, report_rendering
 
 

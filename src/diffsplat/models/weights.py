@@ -1,0 +1,37 @@
+"""Reading and writing the weights of networks."""
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.constants import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
+
+import diffsplat
+
+NetworkT = TypeVar("NetworkT", bound=ModelMixin)
+
+
+def load_network(kind: type[NetworkT], folder: Path) -> NetworkT:
+    """A network of a local folder, in evaluation mode and float32 on the CPU.
+
+    Raises:
+        OSError: when a file of the folder is missing.
+        ValueError: when the file lacks weights of the network or has others.
+    """
+    configured: Any = kind
+    network = configured.from_config(cast(dict[str, Any], configured.load_config(folder)))
+    missing, unknown = network.load_state_dict(load_file(folder / SAFETENSORS_WEIGHTS_NAME), strict=False)
+    if missing or unknown:
+        first = (missing or unknown)[0]
+        raise ValueError(
+            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {first}, expected those of "
+            f"diffsplat {diffsplat.__version__}"
+        )
+    return network.eval()
+
+
+def save_half(network: ModelMixin, folder: Path) -> None:
+    """Write a copy of a network in half precision, as safetensors with its configuration."""
+    copy.deepcopy(network).half().save_pretrained(folder)
