@@ -200,7 +200,7 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         *fields, depth = ctx.saved_tensors
         upstream = tuple(tensor.float().contiguous() for tensor in upstream)
         totals = tuple(torch.zeros_like(field) for field in fields)
