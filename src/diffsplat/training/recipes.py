@@ -158,7 +158,7 @@ def autoencoder_mini() -> AutoencoderRun:
     return AutoencoderRun(
         trainer=TrainerConfig(
             steps=20_000,
-            optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.01),
+            optim=OptimConfig(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05),
             ema=EmaConfig(decay=0.998),
             evaluate_every=1_000,
         )
@@ -170,8 +170,8 @@ def diffusion_mini() -> DiffusionRun:
     return DiffusionRun(
         source=LatentSourceConfig(text_encoder=embedded_text_encoder()),
         trainer=TrainerConfig(
-            steps=20_000,
-            optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=500),
+            steps=60_000,
+            optim=OptimConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=500),
             ema=EmaConfig(decay=0.9995),
             evaluate_every=1_000,
         ),
