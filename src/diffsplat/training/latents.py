@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Views
@@ -161,8 +161,11 @@ def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) 
 
 def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reconstructor = load_network(GSRecon, config.reconstructor).to(device)
-    autoencoder = load_network(GSAutoencoder, config.autoencoder).to(device)
+    reconstructor = load_network(GSRecon, config.reconstructor)
+    autoencoder = load_network(GSAutoencoder, config.autoencoder)
+    for network in (reconstructor, autoencoder):
+        # The annotation that diffusers gives to its own .to names no device.
+        cast(nn.Module, network).to(device)
     latents: list[Tensor] = []
     with torch.no_grad():
         for start in tqdm(range(0, len(dataset), _ENCODED_AT_ONCE), unit="batch", desc="latents"):
