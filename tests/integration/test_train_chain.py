@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from diffsplat.cli.main import main
 from diffsplat.data.ingest import RenderOptions, ingest
@@ -210,3 +211,19 @@ def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) 
     differ = [not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)]
     assert all(same)
     assert any(differ)
+
+
+def test_new_run_starts_from_the_weights_of_an_earlier_one(chain: Path, data: Path, tmp_path: Path) -> None:
+    earlier = chain / "reconstruction" / "weights"
+    run = small_chain().reconstruction.placed((data,), tmp_path)
+    still = replace(run.trainer.optim, lr=1e-12)
+    trainer = replace(run.trainer, steps=1, seed=9, optim=still, start_from=earlier)
+    assert train(replace(run, trainer=trainer)).status == "finished"
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = load_file(earlier / name), load_file(tmp_path / "weights" / name)
+    assert before.keys() == after.keys()
+    for key, weights in before.items():
+        torch.testing.assert_close(after[key], weights, rtol=1e-3, atol=1e-6)
+    wider = replace(run.stage, dim=96)
+    with pytest.raises(ValueError, match="has the shape"):
+        train(replace(run, stage=wider, trainer=replace(trainer, out=tmp_path / "wider")))

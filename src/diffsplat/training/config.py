@@ -99,6 +99,8 @@ class TrainerConfig:
         evaluate_every: steps between evaluations; 0 for one at the end only.
         log_every: steps between lines in ``metrics.jsonl``, each the mean over its window.
         max_minutes: stop with a checkpoint after this time; the schedule is still that of ``steps``.
+        start_from: folder with weights of the same network that a new run starts from, such as those of an
+            earlier model; a run that has a checkpoint continues from that.
         tensorboard: whether scalars and pictures also go to TensorBoard where it is installed.
     """
 
@@ -117,6 +119,7 @@ class TrainerConfig:
     evaluate_every: int = 500
     log_every: int = 10
     max_minutes: float | None = None
+    start_from: Path | None = None
     tensorboard: bool = True
 
     def __post_init__(self) -> None:

@@ -5,14 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import torch
 import tyro
+from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from diffsplat.io.files import atomic_path
+from diffsplat.models.weights import load_weights
 from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.latents import LatentSource, LatentSourceConfig
 from diffsplat.training.sources import ViewSource, ViewSourceConfig
@@ -188,6 +190,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 def train(run: RunConfig) -> Outcome:
     """Train one stage from scratch or from where it stopped."""
     stage, source = run.build()
+    if run.trainer.start_from is not None:
+        load_weights(cast(ModelMixin, stage.trainable()), run.trainer.start_from)
     return Trainer(stage, source, run.trainer, record=run).run()
 
 
