@@ -194,7 +194,13 @@ def test_interrupt_in_the_middle_leaves_only_finished_objects(here, small_model,
 def test_ctrl_c_of_a_real_process(here, small_model):
     words = ["generate", "a chair", "--model", str(small_model), "--steps", "100000", "-o", "chair.ply"]
     command = [sys.executable, "-m", "diffsplat.cli.main", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    # A shell that starts the tests in the background has them ignore SIGINT, which children inherit.
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (nothing else runs)
+    ) as process:
         assert process.stderr is not None
         seen = b""
         deadline = time.monotonic() + 600
