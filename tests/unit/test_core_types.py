@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, SplatGrid, Splats, Views
+from diffsplat.geometry import ring_cameras
 
 NAN, INF = float("nan"), float("inf")
 
@@ -282,3 +283,14 @@ def test_half_precision_grids_decode_in_single_precision():
     assert math.isclose(float(splats.quats.norm(dim=-1).max()), 1, abs_tol=1e-5)
     with pytest.raises(ValueError, match="leading dimensions"):
         grid.to_splats(Cameras(**camera_fields(1, 3)))
+
+
+def test_cameras_for_objects_are_the_same_for_each() -> None:
+    ring = ring_cameras(size=8)
+    shared = ring.for_objects(3)
+    assert shared.batch_shape == (3, 4)
+    for index in range(3):
+        assert torch.equal(shared[index].camera_to_world, ring.camera_to_world)
+        assert torch.equal(shared[index].intrinsics, ring.intrinsics)
+    with pytest.raises(ValueError, match=r"needs cameras \[V\], got the batch \(3, 4\)"):
+        shared.for_objects(2)

@@ -122,6 +122,14 @@ class Cameras:
             raise ValueError("Cameras without a batch dimension cannot be indexed")
         return self.map(lambda tensor: tensor[index])
 
+    def for_objects(self, count: int) -> Self:
+        """Cameras ``[V]`` for each of ``count`` objects: ``[count, V]``, without a copy."""
+        if len(self.batch_shape) != 1:
+            raise ValueError(
+                f"Cameras.for_objects needs cameras [V], got the batch {tuple(self.batch_shape)}"
+            )
+        return self.map(lambda tensor: tensor.expand(count, *tensor.shape))
+
     def resized(self, width: int, height: int) -> Self:
         """The same cameras with another number of pixels."""
         return replace(self, width=width, height=height)

@@ -44,7 +44,7 @@ class SplatOutput:
         """
         views = self.cameras if cameras is None else cameras
         if len(views.batch_shape) == 1:
-            views = views.map(lambda tensor: tensor.expand(len(self), *tensor.shape))
+            views = views.for_objects(len(self))
         if size is not None:
             views = views.resized(size, size)
         return render(

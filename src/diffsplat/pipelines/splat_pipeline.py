@@ -165,12 +165,12 @@ class DiffSplatPipeline:
             for start in range(0, len(objects), self.objects_per_pass)
         ]
         cameras = ring_cameras(request.elevation_deg, size=self.autoencoder.image_size)
-        cameras = cameras.map(lambda tensor: tensor.to(self.device).unsqueeze(0))
+        cameras = cameras.to(self.device)
         progress = _Progress(callback, len(passes) * request.steps)
         parts = [self._one_pass(request, chunk, cameras, progress) for chunk in passes]
         return SplatOutput(
             splats=_concatenate(parts),
-            cameras=_repeat(cameras, len(objects)),
+            cameras=cameras.for_objects(len(objects)),
             prompts=tuple(prompt for prompt, _ in objects),
             seeds=tuple(seed for _, seed in objects),
         )
@@ -189,7 +189,9 @@ class DiffSplatPipeline:
         if use_guidance:
             texts = [request.negative_prompt] * len(objects) + texts
         text = self.encode_text(texts)
-        rays = denoiser_rays(cameras, self.autoencoder.latent_size).expand(len(texts), -1, -1, -1, -1)
+        rays = denoiser_rays(cameras.for_objects(1), self.autoencoder.latent_size).expand(
+            len(texts), -1, -1, -1, -1
+        )
 
         def velocity(latents: Tensor, level: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
@@ -197,7 +199,7 @@ class DiffSplatPipeline:
 
         field = guided(velocity, request.guidance) if use_guidance else velocity
         latents = integrate(field, noise.to(self.device), self.scheduler, request.steps, progress.advance)
-        return self.autoencoder.decode(latents).to_splats(_repeat(cameras, len(objects)))
+        return self.autoencoder.decode(latents).to_splats(cameras.for_objects(len(objects)))
 
     def encode_text(self, texts: list[str]) -> TextEmbedding:
         """Embed texts one at a time, so that none depends on the others through rounding."""
@@ -240,11 +242,6 @@ def _read_component(name: str, folder: Path) -> Any:
             return load_network(PixArtTransformer2DModel, folder)
         case _:
             return load_network(GSAutoencoder, folder)
-
-
-def _repeat(cameras: Cameras, count: int) -> Cameras:
-    """One object's cameras ``[1, V]`` for ``count`` objects."""
-    return cameras.map(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
 
 def _concatenate(parts: list[Splats]) -> Splats:

@@ -39,7 +39,7 @@ class LatentBatch:
         mask: ``[B, T]`` True where a token counts.
         unconditional_tokens: ``[T, D]`` tokens of the empty prompt.
         unconditional_mask: ``[T]``.
-        cameras: ``[B, V]`` cameras of the latents.
+        cameras: ``[V]`` cameras of the latents, the same for every object.
     """
 
     latents: Tensor
@@ -137,14 +137,13 @@ class LatentSource:
 
     def _gather(self, table: LatentTable, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
         rows = [int(random.choice(table.captions[index])) for index in indices]
-        cameras = self._cameras.map(lambda field: field.expand(len(indices), *field.shape))
         return LatentBatch(
             latents=table.latents[list(indices)].float(),
             tokens=table.tokens[rows].float(),
             mask=table.mask[rows],
             unconditional_tokens=table.tokens[0].float(),
             unconditional_mask=table.mask[0],
-            cameras=cameras,
+            cameras=self._cameras,
         )
 
 

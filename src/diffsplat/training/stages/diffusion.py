@@ -8,7 +8,6 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from diffsplat.core import Cameras
 from diffsplat.geometry import turntable_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
@@ -97,9 +96,15 @@ class DiffusionStage(Stage):
     def _velocity_error(self, batch: LatentBatch, level: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
         spread = level[:, None, None, None, None]
         noisy = (1 - spread) * batch.latents + spread * torch.randn_like(batch.latents)
-        rays = denoiser_rays(batch.cameras, self.autoencoder.latent_size)
+        rays = self._rays(batch, batch.latents.shape[0])
         clean = predict_latents(self.denoiser, noisy, level, text, rays)
         return ((clean - batch.latents) / spread.clamp_min(self.config.least_level)).square().mean()
+
+    def _rays(self, batch: LatentBatch, count: int) -> Tensor:
+        """``[count, V, 6, h, w]`` rays of the cameras that all objects share, computed once."""
+        return denoiser_rays(batch.cameras.for_objects(1), self.autoencoder.latent_size).expand(
+            count, -1, -1, -1, -1
+        )
 
     @torch.no_grad()
     def evaluate(self, batch: LatentBatch) -> Report:
@@ -118,8 +123,7 @@ class DiffusionStage(Stage):
         count = min(self.config.pictured_objects, batch.latents.shape[0])
         tokens = torch.cat([batch.unconditional_tokens.expand(count, -1, -1), batch.tokens[:count]])
         mask = torch.cat([batch.unconditional_mask.expand(count, -1), batch.mask[:count]])
-        cameras = batch.cameras[:count]
-        rays = denoiser_rays(cameras, self.autoencoder.latent_size).repeat(2, 1, 1, 1, 1)
+        rays = self._rays(batch, 2 * count)
 
         def velocity(latents: Tensor, level: Tensor) -> Tensor:
             return denoiser_velocity(self.denoiser, latents, level, (tokens, mask), rays)
@@ -127,15 +131,11 @@ class DiffusionStage(Stage):
         field = guided(velocity, self.config.pictured_guidance)
         noise = torch.randn_like(batch.latents[:count])
         latents = integrate(field, noise, FlowMatchEulerDiscreteScheduler(), self.config.pictured_steps)
-        splats = self.autoencoder.decode(latents).to_splats(cameras)
-        around = _repeated(turntable_cameras(4, 20.0, size=self.autoencoder.image_size), count)
+        splats = self.autoencoder.decode(latents).to_splats(batch.cameras.for_objects(count))
+        around = turntable_cameras(4, 20.0, size=self.autoencoder.image_size).for_objects(count)
         images = render(splats, around.to(noise.device), normals=False).rgb
         return tile_images(images.flatten(0, 1), columns=4).clamp(0, 1)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the denoiser."""
         save_half(self.denoiser, directory)
-
-
-def _repeated(cameras: Cameras, count: int) -> Cameras:
-    return cameras.map(lambda field: field.expand(count, *field.shape))
