@@ -9,25 +9,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from recordings import Recordings
 from torch import Tensor
 
 from diffsplat.core import Cameras, SplatGrid
 from diffsplat.geometry import orbit_cameras, plucker_rays
 from diffsplat.io.formats import read_splats, write_splats
 
-OFFICIAL = Path(__file__).parent / "official"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
-def geometry() -> dict[str, Tensor]:
-    return load_file(OFFICIAL / "geometry.safetensors")
+def geometry(recordings: Recordings) -> dict[str, Tensor]:
+    return recordings.tensors("geometry")
 
 
 @pytest.fixture(scope="module")
-def grids() -> dict[str, Tensor]:
-    return load_file(OFFICIAL / "splat_grid_io.safetensors")
+def grids(recordings: Recordings) -> dict[str, Tensor]:
+    return recordings.tensors("splat_grid_io")
 
 
 def recorded_cameras(geometry: dict[str, Tensor]) -> Cameras:
