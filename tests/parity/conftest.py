@@ -7,8 +7,11 @@ from recordings import OFFICIAL, Recordings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    # pytest has a --fixtures of its own, which lists Python functions and stays available as --funcargs.
+    parser._anonymous._arggroup.conflict_handler = "resolve"
     parser.addoption(
         "--fixtures",
+        dest="recordings",
         type=Path,
         default=OFFICIAL,
         metavar="DIR",
@@ -18,4 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def recordings(request: pytest.FixtureRequest) -> Recordings:
-    return Recordings(request.config.getoption("--fixtures", default=OFFICIAL))
+    folder = request.config.getoption("recordings", default=OFFICIAL)
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--fixtures {folder}: there is no such folder")
+    return Recordings(folder)

@@ -88,9 +88,9 @@ CASES = [("splats_object0.ply", 0, 0.0), ("splats_object1_opacity0.3.ply", 1, 0.
 
 @pytest.mark.parametrize(("file", "index", "min_opacity"), CASES)
 def test_ply_files_of_the_original_are_read(
-    grids: dict[str, Tensor], file: str, index: int, min_opacity: float
+    recordings: Recordings, grids: dict[str, Tensor], file: str, index: int, min_opacity: float
 ):
-    splats = read_splats(OFFICIAL / file)
+    splats = read_splats(recordings.path(file))
     chosen = grids["opacity"][index].squeeze(-1) > min_opacity
     for name, recorded in (("means", "xyz"), ("colors", "rgb"), ("scales", "scale")):
         torch.testing.assert_close(
@@ -105,11 +105,16 @@ def test_ply_files_of_the_original_are_read(
 
 @pytest.mark.parametrize(("file", "index", "min_opacity"), CASES)
 def test_the_same_splats_written_have_the_values_of_the_original(
-    grids: dict[str, Tensor], tmp_path: Path, file: str, index: int, min_opacity: float
+    recordings: Recordings,
+    grids: dict[str, Tensor],
+    tmp_path: Path,
+    file: str,
+    index: int,
+    min_opacity: float,
 ):
     splats = decoded(grids)[index]
     write_splats(splats.take(splats.opacities > min_opacity), tmp_path / "a.ply")
-    written, recorded = _values(tmp_path / "a.ply"), _values(OFFICIAL / file)
+    written, recorded = _values(tmp_path / "a.ply"), _values(recordings.path(file))
     # The original stores quaternions of any length; here they are unit.
     recorded[:, 10:] /= recorded[:, 10:].norm(dim=-1, keepdim=True)
     torch.testing.assert_close(written, recorded, rtol=1e-5, atol=1e-5)
