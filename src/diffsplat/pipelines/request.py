@@ -9,6 +9,8 @@ MAX_PROMPT_LENGTH = 1000
 
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 4.0
+DEFAULT_SHIFT = 6.0
+"""Shift of the noise levels towards noise: a 16,384-number latent decides what it shows above level 0.93."""
 DEFAULT_ELEVATION_DEG = 10.0
 
 _MAX_SEED = 2**63 - 1

@@ -13,7 +13,7 @@ import diffsplat
 from diffsplat.data.credits import credits_page
 from diffsplat.data.dataset import read_rows
 from diffsplat.pipelines.folders import SamplingDefaults, write_index
-from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS
+from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_SHIFT, DEFAULT_STEPS
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -43,7 +43,7 @@ class ExportConfig:
     steps: int = DEFAULT_STEPS
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
-    shift: float = 1.0
+    shift: float = DEFAULT_SHIFT
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.shift <= 0:
