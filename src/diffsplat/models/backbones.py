@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 Family = Literal["unet", "pixart", "sd3"]
@@ -24,8 +23,6 @@ ELEVATION_RELEASE = "elevest_gobj265k_b_C25"
 RELEASED_VIEWS = 4
 RELEASED_IMAGE_SIZE = 256
 """Edge of a generated view in pixels; latents are an eighth of it."""
-
-_NO_CONTROLS: Mapping[ControlKind, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Backbone:
     autoencoder_release: str
     text_release: str = ""
     image_release: str = ""
-    control_releases: Mapping[ControlKind, str] = field(default=_NO_CONTROLS)
+    control_releases: Mapping[ControlKind, str] = field(default_factory=dict)
     sampler: Sampler = "dpm++-sde"
     steps: int = 20
     text_guidance: float = 7.5
@@ -94,13 +91,11 @@ BACKBONES: dict[str, Backbone] = {
             autoencoder_release="gsvae_gobj265k_sd",
             text_release=_SD15_RELEASE,
             image_release="gsdiff_gobj83k_sd15_image__render",
-            control_releases=MappingProxyType(
-                {
-                    "depth": f"{_SD15_RELEASE}__depth",
-                    "normal": f"{_SD15_RELEASE}__normal",
-                    "canny": f"{_SD15_RELEASE}__canny",
-                }
-            ),
+            control_releases={
+                "depth": f"{_SD15_RELEASE}__depth",
+                "normal": f"{_SD15_RELEASE}__normal",
+                "canny": f"{_SD15_RELEASE}__canny",
+            },
         ),
         Backbone(
             name="pixart-sigma",

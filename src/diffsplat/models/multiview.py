@@ -4,6 +4,15 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from diffsplat.models.backbones import Family
+
+_FAMILIES: dict[str, Family] = {
+    "UNet2DConditionModel": "unet",
+    "ControlNetModel": "unet",
+    "PixArtTransformer2DModel": "pixart",
+    "SD3Transformer2DModel": "sd3",
+}
+
 
 class HasAttentionProcessors(Protocol):
     """The part of a diffusers network that is needed here."""
@@ -16,6 +25,19 @@ class HasAttentionProcessors(Protocol):
     def set_attn_processor(self, processor: dict[str, Any]) -> None:
         """Replace processors by name."""
         ...
+
+
+def network_family(network: object) -> Family:
+    """Which stock network an object is, without importing the others.
+
+    Raises:
+        ValueError: when it is none of them.
+    """
+    for kind in type(network).__mro__:
+        if kind.__name__ in _FAMILIES:
+            return _FAMILIES[kind.__name__]
+    known = ", ".join(_FAMILIES)
+    raise ValueError(f"a {type(network).__name__} cannot denoise several views, expected one of: {known}")
 
 
 class MultiViewAttention:
@@ -34,23 +56,42 @@ class MultiViewAttention:
 
     def __call__(self, attn: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``[B * V, N, D]`` to the same shape."""
-        if hidden_states.shape[0] % self.views:
-            raise ValueError(
-                f"a batch of {hidden_states.shape[0]} images is no multiple of {self.views} views"
-            )
-        tokens = hidden_states.shape[1]
-        folded = hidden_states.reshape(-1, self.views * tokens, hidden_states.shape[-1])
-        mixed: Tensor = self.inner(attn, folded, *args, **kwargs)
-        return mixed.reshape(-1, tokens, mixed.shape[-1])
+        mixed: Tensor = self.inner(attn, fold_views(hidden_states, self.views), *args, **kwargs)
+        return unfold_views(mixed, self.views)
+
+
+def fold_views(tokens: Tensor, views: int) -> Tensor:
+    """``[B * V, N, D]`` tokens of every view to ``[B, V * N, D]`` tokens of every object.
+
+    Raises:
+        ValueError: when the batch is no multiple of the views.
+    """
+    if tokens.shape[0] % views:
+        raise ValueError(f"a batch of {tokens.shape[0]} images is no multiple of {views} views")
+    return tokens.reshape(-1, views * tokens.shape[1], tokens.shape[2])
+
+
+def unfold_views(tokens: Tensor, views: int) -> Tensor:
+    """Undo :func:`fold_views`."""
+    return tokens.reshape(-1, tokens.shape[1] // views, tokens.shape[2])
 
 
 def set_multiview_attention(network: HasAttentionProcessors, views: int) -> None:
-    """Make every self-attention (``attn1``) of a stock network span ``views`` views; cross-attention stays.
+    """Make the self-attention of a stock network span ``views`` views that lie next to each other in the batch.
 
-    Calling it again changes the number of views.
+    In a UNet, a ControlNet and a PixArt transformer every ``attn1`` gets a processor; cross-attention stays. In
+    an SD3 transformer the tokens of all views are one sequence from the patch embedding to the last layer, so
+    that its batch is that of the objects: one text stream, pooled text and timestep an object. All other layers
+    treat every token alike. Calling it again changes the number of views.
+
+    Raises:
+        ValueError: for no view, or a network that is none of these.
     """
     if views < 1:
         raise ValueError(f"multi-view attention over {views} views was asked for, expected at least one")
+    if network_family(network) == "sd3":
+        _join_views(network, views)
+        return
     network.set_attn_processor(
         {
             name: MultiViewAttention(_innermost(processor), views) if ".attn1." in name else processor
@@ -61,3 +102,37 @@ def set_multiview_attention(network: HasAttentionProcessors, views: int) -> None
 
 def _innermost(processor: Any) -> Any:
     return processor.inner if isinstance(processor, MultiViewAttention) else processor
+
+
+class _JoinAfter:
+    """Forward hook: what a layer returns for every view becomes one sequence an object."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return fold_views(output, self.views)
+
+
+class _SplitBefore:
+    """Forward pre-hook: a layer gets the sequences of every view again."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (unfold_views(inputs[0], self.views), *inputs[1:])
+
+
+def _join_views(network: Any, views: int) -> None:
+    first, last = network.pos_embed, network.proj_out
+    hooks = [
+        hook
+        for hook in (*first._forward_hooks.values(), *last._forward_pre_hooks.values())
+        if isinstance(hook, _JoinAfter | _SplitBefore)
+    ]
+    for hook in hooks:
+        hook.views = views
+    if not hooks:
+        first.register_forward_hook(_JoinAfter(views))
+        last.register_forward_pre_hook(_SplitBefore(views))

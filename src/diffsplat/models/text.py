@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
+
+from diffsplat.models.text_condition import TextCondition
 
 logger = logging.getLogger(__name__)
 
@@ -37,25 +38,6 @@ _CONFIG_KEYS = (
     "layer_norm_eps",
     "pad_token_id",
 )
-
-
-@dataclass(frozen=True)
-class TextEmbedding:
-    """What a denoiser is told about ``B`` prompts.
-
-    Args:
-        tokens: ``[B, T, D]`` float32, one vector a word piece, zero where ``mask`` is False.
-        mask: ``[B, T]`` bool, True on the prompt's word pieces and its two markers.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-
-    @property
-    def pooled(self) -> Tensor:
-        """``[B, D]`` unit sentence vectors: the mean over the prompt's tokens, normalised."""
-        weights = self.mask.unsqueeze(-1).to(self.tokens.dtype)
-        return functional.normalize((self.tokens * weights).sum(1) / weights.sum(1), dim=-1)
 
 
 class TextEncoder(nn.Module):
@@ -91,17 +73,23 @@ class TextEncoder(nn.Module):
         return self.bert.device
 
     @torch.no_grad()
-    def forward(self, texts: list[str]) -> TextEmbedding:
+    def forward(self, texts: list[str]) -> TextCondition:
         """Encode prompts, always in float32.
 
         Args:
             texts: ``B`` prompts; an empty one gives the two markers. What lies beyond ``max_tokens`` word
                 pieces is cut off, with a warning.
+
+        Returns:
+            Tokens ``[B, T, D]``, zero where the mask ``[B, T]`` is False; the mask is True on the prompt's word
+            pieces and its two markers. Pooled are unit sentence vectors ``[B, D]``: the mean over the tokens.
         """
         ids, mask = self.tokenize(texts)
         with torch.autocast(self.device.type, enabled=False):
             hidden = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return TextEmbedding(tokens=hidden * mask.unsqueeze(-1), mask=mask)
+        tokens = hidden * mask.unsqueeze(-1)
+        sentence = functional.normalize(tokens.sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        return TextCondition(tokens=tokens, mask=mask, pooled=sentence)
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """``[B, T]`` word-piece numbers and ``[B, T]`` bool mask."""

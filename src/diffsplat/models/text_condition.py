@@ -1,0 +1,47 @@
+"""What a text encoder tells a denoiser."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """What a network is told about ``B`` prompts.
+
+    Args:
+        tokens: ``[B, T, D]``, one vector a text token.
+        mask: ``[B, T]`` bool, True where a token counts; None where all do.
+        pooled: ``[B, P]``, a vector for the whole text, of networks that take one.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of prompts ``B``."""
+        return self.tokens.shape[0]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to a device."""
+        return self._map([self], lambda parts: parts[0].to(device))
+
+    def take(self, chosen: slice) -> Self:
+        """Keep some prompts."""
+        return self._map([self], lambda parts: parts[0][chosen])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join along the prompts; all parts have the same length ``T``."""
+        return cls._map(parts, torch.cat)
+
+    @classmethod
+    def _map(cls, parts: Sequence[Self], function: Any) -> Self:
+        names = ("tokens", "mask", "pooled")
+        given = [name for name in names if getattr(parts[0], name) is not None]
+        return cls(**{name: function([getattr(part, name) for part in parts]) for name in given})
