@@ -155,6 +155,44 @@ class Cameras:
         upper = torch.cat([rotation, centers.unsqueeze(-1)], dim=-1)
         return replace(self, camera_to_world=torch.cat([upper, self.camera_to_world[..., 3:, :]], dim=-2))
 
+    @full_precision
+    def canonical(self, radius: float | None = None) -> Self:
+        """Move the world until the first view's whole pose is the canonical one.
+
+        The first camera then stands on the +Z axis without any rotation: its right, up and backward axes are
+        +X, +Y and +Z. All cameras move together, so what they see of each other stays. Unlike
+        :meth:`relative_to_first` this also takes the first view's elevation and roll away.
+
+        Args:
+            radius: scale the world so that the first camera is this far from the origin; None keeps the scale
+                and the first camera's distance from the origin.
+
+        The last batch dimension is that of the views. The origin stays the origin where the first camera looks
+        at it.
+
+        Raises:
+            ValueError: without a dimension of views, or for a radius that is not positive.
+        """
+        if not self.batch_shape:
+            raise ValueError("Cameras.canonical needs a dimension of views, got a single camera")
+        if radius is not None and radius <= 0:
+            raise ValueError(f"Cameras.canonical got the radius {radius:g}, expected a positive distance")
+        turn = self.first_pose_rotation().unsqueeze(-3)
+        first = self.centers[..., :1, :]
+        distance = torch.linalg.vector_norm(first, dim=-1, keepdim=True)
+        factor = torch.ones_like(distance) if radius is None else radius / distance
+        rotation = turn @ self.camera_to_world[..., :3, :3]
+        centers = (turn @ (self.centers - first).unsqueeze(-1)).squeeze(-1) * factor
+        ahead = torch.tensor([0.0, 0.0, 1.0], dtype=self.dtype, device=self.device)
+        centers = centers + ahead * (distance * factor)
+        upper = torch.cat([rotation, centers.unsqueeze(-1)], dim=-1)
+        return replace(self, camera_to_world=torch.cat([upper, self.camera_to_world[..., 3:, :]], dim=-2))
+
+    def first_pose_rotation(self) -> Tensor:
+        """``[*B', 3, 3]`` rotation of the world into the right, up, backward axes of the first of the views."""
+        flip = torch.tensor([1.0, -1.0, -1.0], dtype=self.dtype, device=self.device)
+        return (self.camera_to_world[..., 0, :3, :3] * flip).mT
+
     def first_view_rotation(self) -> Tensor:
         """``[*B', 3, 3]`` rotation about +Y that brings the first of the last dimension's views to azimuth 0."""
         first = self.camera_to_world[..., 0, :3, :]

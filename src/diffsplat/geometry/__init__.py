@@ -1,10 +1,12 @@
-"""Rotations, rays and orbits."""
+"""Rotations, rays, orbits and depth as a picture."""
 
+from diffsplat.geometry.depth_maps import depth_control_map
 from diffsplat.geometry.orbits import (
     RING_AZIMUTHS_DEG,
     TEXT_ELEVATION_DEG,
     elevation_deg,
     look_at,
+    normals_to_first_camera,
     normals_to_first_view,
     orbit_cameras,
     orbit_positions,
@@ -17,9 +19,11 @@ from diffsplat.geometry.rotations import matrix_to_quaternion, quaternion_to_mat
 __all__ = [
     "RING_AZIMUTHS_DEG",
     "TEXT_ELEVATION_DEG",
+    "depth_control_map",
     "elevation_deg",
     "look_at",
     "matrix_to_quaternion",
+    "normals_to_first_camera",
     "normals_to_first_view",
     "orbit_cameras",
     "orbit_positions",

@@ -126,6 +126,20 @@ def normals_to_first_view(normals: Tensor, cameras: Cameras) -> Tensor:
     return torch.einsum("...ij,...vjhw->...vihw", turn, normals)
 
 
+@full_precision
+def normals_to_first_camera(normals: Tensor, cameras: Cameras) -> Tensor:
+    """Turn world normals into the right, up, backward axes of the first view (:meth:`Cameras.canonical`).
+
+    Args:
+        normals: ``[*B, V, 3, H, W]`` vectors in -1..1.
+        cameras: ``[*B, V]`` cameras in the same world as the normals.
+    """
+    checks.require_shape("normals_to_first_camera", "normals", normals, (3, None, None))
+    checks.require_batch("normals_to_first_camera", "normals", normals.shape[:-3], cameras.batch_shape)
+    turn = cameras.first_pose_rotation().to(normals)
+    return torch.einsum("...ij,...vjhw->...vihw", turn, normals)
+
+
 def elevation_deg(cameras: Cameras) -> Tensor:
     """``[*B]`` degrees above the horizon of each camera as seen from the origin."""
     center = cameras.centers
