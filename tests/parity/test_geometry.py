@@ -1,10 +1,6 @@
-"""Geometry against outputs recorded from the original implementation (CPU, float32).
+"""Geometry against outputs recorded from the original implementation (CPU, float32), at any size."""
 
-Two recorded tensors are left out here: ``c2w_normalized`` and ``normals_in_view0`` take the whole first pose to
-a canonical one and use OpenGL camera axes. That belongs to the control maps of the released pipelines; the
-:meth:`Cameras.relative_to_first` of this package only turns the world about its vertical axis.
-"""
-
+import re
 from pathlib import Path
 
 import pytest
@@ -13,10 +9,10 @@ from recordings import Recordings
 from torch import Tensor
 
 from diffsplat.core import Cameras, SplatGrid
-from diffsplat.geometry import orbit_cameras, plucker_rays
+from diffsplat.geometry import normals_to_first_camera, orbit_cameras, plucker_rays
 from diffsplat.io.formats import read_splats, write_splats
 
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +25,18 @@ def grids(recordings: Recordings) -> dict[str, Tensor]:
     return recordings.tensors("splat_grid_io")
 
 
-def recorded_cameras(geometry: dict[str, Tensor]) -> Cameras:
-    return Cameras(geometry["c2w_opencv"], geometry["fxfycxcy"], width=24, height=16)
+def cameras_for(recorded: dict[str, Tensor], images: Tensor) -> Cameras:
+    """The recorded cameras ``[V]`` or ``[B, V]`` as those of ``images [B, V, C, H, W]``."""
+    height, width = images.shape[-2:]
+    poses = recorded["c2w_opencv"].expand(*images.shape[:2], 4, 4)
+    return Cameras(
+        poses, recorded["fxfycxcy"].expand(*images.shape[:2], 4), width=int(width), height=int(height)
+    )
+
+
+def seen_by_the_first(poses: Tensor) -> Tensor:
+    """Poses ``[B, V, 4, 4]`` in the axes of the first camera of each object."""
+    return torch.linalg.inv(poses[:, :1]) @ poses
 
 
 def test_orbit_poses(geometry: dict[str, Tensor]):
@@ -57,20 +63,47 @@ def test_opengl_poses_are_the_same_with_two_columns_negated(geometry: dict[str, 
 
 
 def test_pluecker_maps_of_the_legacy_grid(geometry: dict[str, Tensor]):
-    rays = plucker_rays(recorded_cameras(geometry), "legacy")
-    torch.testing.assert_close(rays[None], geometry["plucker_16x24"], **TOLERANCE)
+    maps = [name for name in geometry if re.fullmatch(r"plucker_\d+x\d+", name)]
+    assert maps
+    for name in maps:
+        height, width = map(int, name.removeprefix("plucker_").split("x"))
+        assert geometry[name].shape[-2:] == (height, width)
+        rays = plucker_rays(cameras_for(geometry, geometry[name]), "legacy")
+        torch.testing.assert_close(rays, geometry[name], **TOLERANCE)
 
 
 def test_unprojection_of_the_legacy_grid(geometry: dict[str, Tensor]):
     depth = geometry["depth"]
     depth = depth if depth.ndim == 5 else depth.unsqueeze(2)
-    points = recorded_cameras(geometry).unproject(depth[0], "legacy")
-    torch.testing.assert_close(points[None], geometry["unprojected"], **TOLERANCE)
+    points = cameras_for(geometry, depth).unproject(depth, "legacy")
+    torch.testing.assert_close(points, geometry["unprojected"], **TOLERANCE)
+
+
+def test_the_first_pose_taken_to_the_canonical_one(geometry: dict[str, Tensor]):
+    recorded = geometry["c2w_normalized"]
+    recorded = recorded if recorded.ndim == 4 else recorded.unsqueeze(0)
+    cameras = cameras_for(geometry, recorded[:, :, None])
+    radius = float(recorded[0, 0, :3, 3].norm())
+    flip = torch.tensor([1.0, -1.0, -1.0, 1.0])
+    torch.testing.assert_close(
+        cameras.canonical(radius).camera_to_world[:, 0] * flip, recorded[:, 0], **TOLERANCE
+    )
+    # A world that was only moved, not scaled, is known by the distances between its cameras.
+    spread = [seen_by_the_first(poses)[..., :3, 3].norm() for poses in (cameras.camera_to_world, recorded)]
+    kept = abs(float(spread[1] - spread[0])) <= 1e-5 * float(spread[0])
+    moved = cameras.canonical(None if kept else radius).camera_to_world * flip
+    torch.testing.assert_close(moved[..., :3, :3], recorded[..., :3, :3], **TOLERANCE)
+    torch.testing.assert_close(seen_by_the_first(moved), seen_by_the_first(recorded), **TOLERANCE)
+
+
+def test_normals_in_the_axes_of_the_first_camera(geometry: dict[str, Tensor]):
+    normals = geometry["normals"]
+    turned = normals_to_first_camera(normals, cameras_for(geometry, normals))
+    torch.testing.assert_close(turned, geometry["normals_in_view0"], **TOLERANCE)
 
 
 def decoded(grids: dict[str, Tensor]):
-    cameras = Cameras(grids["c2w_opencv"], grids["fxfycxcy"], width=12, height=12)
-    return SplatGrid(grids["grid"]).to_splats(cameras, "legacy")
+    return SplatGrid(grids["grid"]).to_splats(cameras_for(grids, grids["grid"]), "legacy")
 
 
 def test_splat_grid_decoding(grids: dict[str, Tensor]):
@@ -83,41 +116,42 @@ def test_splat_grid_decoding(grids: dict[str, Tensor]):
     torch.testing.assert_close(splats.quats, grids["rotation"] / lengths, **TOLERANCE)
 
 
-CASES = [("splats_object0.ply", 0, 0.0), ("splats_object1_opacity0.3.ply", 1, 0.3)]
+def recorded_files(recordings: Recordings, grids: dict[str, Tensor]) -> list[tuple[Path, int, Tensor]]:
+    """Each recorded .ply with the object that it holds, and which of its Gaussians (all, or the opaque ones)."""
+    files = []
+    for path in sorted(recordings.folder.glob("splats_object*.ply")):
+        name = re.fullmatch(r"splats_object(\d+)(?:_opacity([\d.]+))?\.ply", path.name)
+        assert name is not None, path.name
+        index, min_opacity = int(name[1]), float(name[2] or 0)
+        files.append((path, index, grids["opacity"][index].squeeze(-1) > min_opacity))
+    if not files:
+        pytest.skip(f"splats_object*.ply is not in {recordings.folder}")
+    return files
 
 
-@pytest.mark.parametrize(("file", "index", "min_opacity"), CASES)
-def test_ply_files_of_the_original_are_read(
-    recordings: Recordings, grids: dict[str, Tensor], file: str, index: int, min_opacity: float
-):
-    splats = read_splats(recordings.path(file))
-    chosen = grids["opacity"][index].squeeze(-1) > min_opacity
-    for name, recorded in (("means", "xyz"), ("colors", "rgb"), ("scales", "scale")):
+def test_ply_files_of_the_original_are_read(recordings: Recordings, grids: dict[str, Tensor]):
+    for path, index, chosen in recorded_files(recordings, grids):
+        splats = read_splats(path)
+        for name, recorded in (("means", "xyz"), ("colors", "rgb"), ("scales", "scale")):
+            torch.testing.assert_close(
+                getattr(splats, name), grids[recorded][index][chosen], rtol=1e-5, atol=1e-6
+            )
+        torch.testing.assert_close(splats.opacities, grids["opacity"][index][chosen, 0], rtol=1e-5, atol=1e-6)
+        rotation = grids["rotation"][index][chosen]
         torch.testing.assert_close(
-            getattr(splats, name), grids[recorded][index][chosen], rtol=1e-5, atol=1e-6
+            splats.quats, rotation / rotation.norm(dim=-1, keepdim=True), rtol=0, atol=1e-6
         )
-    torch.testing.assert_close(splats.opacities, grids["opacity"][index][chosen, 0], rtol=1e-5, atol=1e-6)
-    rotation = grids["rotation"][index][chosen]
-    torch.testing.assert_close(
-        splats.quats, rotation / rotation.norm(dim=-1, keepdim=True), rtol=0, atol=1e-6
-    )
 
 
-@pytest.mark.parametrize(("file", "index", "min_opacity"), CASES)
 def test_the_same_splats_written_have_the_values_of_the_original(
-    recordings: Recordings,
-    grids: dict[str, Tensor],
-    tmp_path: Path,
-    file: str,
-    index: int,
-    min_opacity: float,
+    recordings: Recordings, grids: dict[str, Tensor], tmp_path: Path
 ):
-    splats = decoded(grids)[index]
-    write_splats(splats.take(splats.opacities > min_opacity), tmp_path / "a.ply")
-    written, recorded = _values(tmp_path / "a.ply"), _values(recordings.path(file))
-    # The original stores quaternions of any length; here they are unit.
-    recorded[:, 10:] /= recorded[:, 10:].norm(dim=-1, keepdim=True)
-    torch.testing.assert_close(written, recorded, rtol=1e-5, atol=1e-5)
+    for path, index, chosen in recorded_files(recordings, grids):
+        write_splats(decoded(grids)[index].take(chosen), tmp_path / path.name)
+        written, recorded = _values(tmp_path / path.name), _values(path)
+        # The original stores quaternions of any length; here they are unit.
+        recorded[:, 10:] /= recorded[:, 10:].norm(dim=-1, keepdim=True)
+        torch.testing.assert_close(written, recorded, rtol=1e-5, atol=1e-5)
 
 
 def _values(path: Path) -> Tensor:
