@@ -14,7 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsplat.core import GRID_CHANNELS, SplatGrid
+from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
 from diffsplat.models.transformer import Transformer, patchify, unpatchify, zero_
 
@@ -75,6 +75,11 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         self.decoder_norm = nn.LayerNorm(dim)
         self.decoder_out = zero_(nn.Linear(dim, values))
         self.refiner = SeamRefiner(refiner_channels) if refiner_channels else nn.Identity()
+
+    @property
+    def pixel_grid(self) -> PixelGrid:
+        """Pixel grid that decoded depths are unprojected with."""
+        return "center"
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:

@@ -1,0 +1,177 @@
+"""The released splat autoencoder: a stock image VAE with 12 channels, and a tiny decoder for fast rendering losses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DecoderTiny, DiagonalGaussianDistribution
+from diffusers.models.modeling_utils import ModelMixin
+from torch import FloatTensor, Tensor
+
+from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
+
+Variant = Literal["sd", "sdxl", "sd3"]
+"""Image-diffusion family whose latent space an autoencoder shares."""
+
+DecoderKind = Literal["full", "tiny"]
+
+VARIANTS: dict[Variant, dict[str, Any]] = {
+    "sd": {"latent_channels": 4, "scaling_factor": 0.18215, "shift_factor": None},
+    "sdxl": {"latent_channels": 4, "scaling_factor": 0.13025, "shift_factor": None},
+    "sd3": {
+        "latent_channels": 16,
+        "scaling_factor": 1.5305,
+        "shift_factor": 0.0609,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    },
+}
+"""What differs between the image VAEs: arguments of diffusers' ``AutoencoderKL``."""
+
+FULL_SIZE: dict[str, Any] = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
+"""Arguments of ``AutoencoderKL`` that all three image VAEs share."""
+
+TINY_WIDTHS = (64, 64, 64, 64)
+TINY_BLOCKS = (3, 3, 3, 1)
+
+
+class SplatVAE(ModelMixin, ConfigMixin):
+    """Autoencoder of splat grids, each view an image of its own (DiffSplat, ICLR 2025, section 3.2).
+
+    Args:
+        image_vae: arguments of diffusers' ``AutoencoderKL`` but the numbers of channels in and out, which are 12;
+            the block types follow from ``block_out_channels``. The Stable Diffusion VAE by default.
+        tiny_widths: channels of the tiny decoder's stages; empty for none.
+        tiny_blocks: residual blocks in each of these stages.
+        image_size: edge of the grids in pixels.
+        views: number of views of an object.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        image_vae: Mapping[str, Any] | None = None,
+        tiny_widths: Sequence[int] = TINY_WIDTHS,
+        tiny_blocks: Sequence[int] = TINY_BLOCKS,
+        image_size: int = 256,
+        views: int = 4,
+    ) -> None:
+        super().__init__()
+        self.vae = AutoencoderKL(**_arguments(image_vae or {**FULL_SIZE, **VARIANTS["sd"]}))
+        settings: Any = self.vae.config
+        self.scaling_factor = float(settings.scaling_factor)
+        self.shift_factor = float(settings.shift_factor or 0.0)
+        self.latent_channels = int(settings.latent_channels)
+        self.factor = 2 ** (len(settings.block_out_channels) - 1)
+        if image_size % self.factor:
+            raise ValueError(f"grids of {image_size} pixels cannot be divided by {self.factor}")
+        self.image_size, self.views = image_size, views
+        self.latent_size = image_size // self.factor
+        self.tiny_decoder = _tiny_decoder(self.latent_channels, tiny_widths, tiny_blocks)
+
+    @property
+    def pixel_grid(self) -> PixelGrid:
+        """Pixel grid that decoded depths are unprojected with: the released weights learned the legacy one."""
+        return "legacy"
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(V, C, h, w)`` of one object's latents."""
+        return (self.views, self.latent_channels, self.latent_size, self.latent_size)
+
+    def posterior(self, grid: SplatGrid) -> DiagonalGaussianDistribution:
+        """Distribution of the unscaled latents of grids ``[B, V, 12, H, W]``.
+
+        Its tensors are ``[B * V, C, h, w]``, its ``kl()`` the divergence from a unit Gaussian of every view.
+        """
+        height, width = grid.values.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(f"a grid of {width} x {height} pixels cannot be divided by {self.factor}")
+        packed = grid.pack().to(self.vae.dtype)
+        return self.vae.encode(packed, return_dict=False)[0]
+
+    def scale(self, unscaled: Tensor) -> Tensor:
+        """Latents as a denoiser sees them, of unscaled ones in any shape."""
+        return self.scaling_factor * (unscaled - self.shift_factor)
+
+    def encode(
+        self, grid: SplatGrid, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``[B, V, C, h, w]`` scaled latents of grids ``[B, V, 12, H, W]``.
+
+        Args:
+            grid: what to encode; height and width are multiples of 8.
+            sample: draw from the posterior; its mode otherwise.
+            generator: source of the noise.
+        """
+        posterior = self.posterior(grid)
+        latents = posterior.sample(generator) if sample else posterior.mode()
+        return self.scale(latents).unflatten(0, (-1, grid.views))
+
+    def reconstruct(self, latents: Tensor, *, decoder: DecoderKind = "full") -> Tensor:
+        """Decode without clamping.
+
+        Args:
+            latents: ``[B, V, C, h, w]`` scaled latents, any number of views.
+            decoder: ``tiny`` is the small network that the rendering loss of denoisers runs through.
+
+        Returns:
+            ``[B, V, 12, H, W]`` float32 grid values that may leave [-1, 1] a little.
+
+        Raises:
+            ValueError: for another number of channels, or a tiny decoder that is not there.
+        """
+        if latents.ndim != 5 or latents.shape[2] != self.latent_channels:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}, expected [B, V, {self.latent_channels}, h, w]"
+            )
+        packed = latents.flatten(0, 1).to(self.vae.dtype)
+        match decoder:
+            case "full":
+                unscaled = packed / self.scaling_factor + self.shift_factor
+                images = self.vae.decode(cast(FloatTensor, unscaled), return_dict=False)[0]
+            case "tiny":
+                images = self._decode_tiny(packed)
+        return images.unflatten(0, latents.shape[:2]).float()
+
+    def decode(self, latents: Tensor, *, decoder: DecoderKind = "full") -> SplatGrid:
+        """Grids ``[B, V, 12, H, W]`` of scaled latents ``[B, V, C, h, w]``; arguments of :meth:`reconstruct`."""
+        return SplatGrid(self.reconstruct(latents, decoder=decoder).clamp(-1, 1))
+
+    def _decode_tiny(self, packed: Tensor) -> Tensor:
+        """Decode with the tiny network, which was trained on *scaled* latents behind the post-quant convolution."""
+        if self.tiny_decoder is None:
+            raise ValueError("this autoencoder has no tiny decoder, expected decoder='full'")
+        if self.vae.post_quant_conv is not None:
+            packed = self.vae.post_quant_conv(packed)
+        return self.tiny_decoder(packed)
+
+
+def _arguments(image_vae: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``AutoencoderKL`` with splat channels and a block type for every width."""
+    stages = len(image_vae["block_out_channels"])
+    return {
+        **image_vae,
+        "in_channels": GRID_CHANNELS,
+        "out_channels": GRID_CHANNELS,
+        "down_block_types": ("DownEncoderBlock2D",) * stages,
+        "up_block_types": ("UpDecoderBlock2D",) * stages,
+    }
+
+
+def _tiny_decoder(channels: int, widths: Sequence[int], blocks: Sequence[int]) -> DecoderTiny | None:
+    if not widths:
+        return None
+    if len(widths) != len(blocks):
+        raise ValueError(f"the tiny decoder has {len(widths)} widths and {len(blocks)} numbers of blocks")
+    return DecoderTiny(
+        in_channels=channels,
+        out_channels=GRID_CHANNELS,
+        num_blocks=tuple(blocks),
+        block_out_channels=tuple(widths),
+        upsampling_scaling_factor=2,
+        act_fn="relu",
+        upsample_fn="nearest",
+    )
