@@ -11,7 +11,8 @@ import tyro
 
 from diffsplat.data.credits import credits_page
 from diffsplat.data.dataset import ObjectDataset, read_rows
-from diffsplat.data.ingest import IngestReport, RenderOptions, ingest, relabel
+from diffsplat.data.ingest import RenderOptions, ingest, relabel
+from diffsplat.data.shard_jobs import ShardReport
 from diffsplat.data.sources import (
     SourceListing,
     folder_objects,
@@ -118,7 +119,7 @@ def _run(listing: SourceListing, arguments: RenderArguments) -> None:
         raise ValueError(f"none of the {len(report.broken)} meshes could be rendered")
 
 
-def _summary(report: IngestReport) -> str:
+def _summary(report: ShardReport) -> str:
     lines = [
         f"{report.rendered} objects rendered ({report.rows} rows), {report.resumed} were there already, "
         f"{len(report.left_out)} left out as no objects, {len(report.broken)} broken."

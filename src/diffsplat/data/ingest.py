@@ -1,15 +1,10 @@
-"""Rendering whole sources into shards: many processes, resumable, broken meshes reported."""
+"""Rendering whole sources of meshes into shards."""
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +23,10 @@ from diffsplat.data.colors import (
     repaint_lut,
 )
 from diffsplat.data.mesh_render import NO_LUT, MeshRenderer, Samples
+from diffsplat.data.shard_jobs import Finished, ShardReport, fill_shards, seed_of
 from diffsplat.data.sources import SourceListing, SourceObject
 from diffsplat.data.view_sets import ViewSet, ViewSetName, view_set
 
-SHARD_OBJECTS = 40
 _VARIANT_RINGS = (0, 1)
 _VARIANT_FREE = 2
 _FLAT_SPREAD = 0.13
@@ -57,20 +52,9 @@ class RenderOptions:
     processes: int = 0
 
 
-@dataclass
-class IngestReport:
-    """What became of a source."""
-
-    rendered: int = 0
-    rows: int = 0
-    resumed: int = 0
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    left_out: tuple[str, ...] = ()
-
-
 def ingest(
     listing: SourceListing, out: Path, options: RenderOptions, *, progress: bool = True
-) -> IngestReport:
+) -> ShardReport:
     """Render every object of ``listing`` that ``out`` does not hold yet, in an order mixed by a hash.
 
     Shards appear whole or not at all; after an interruption the same call goes on with what is missing.
@@ -83,35 +67,15 @@ def ingest(
             f"size {options.size}, supersampling {options.supersampling}, processes {options.processes}: "
             "expected at least 8, 1 and 0"
         )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, expected a folder to write to")
-    out.mkdir(parents=True, exist_ok=True)
-    done = finished_objects(out)
-    todo = sorted((o for o in listing.objects if o.object_id not in done), key=lambda o: seed_of(o.object_id))
-    report = IngestReport(resumed=len(listing.objects) - len(todo), left_out=listing.left_out)
-    writer = _ShardWriter(out)
-    try:
-        for result in _with_bar(_results(todo, options), len(todo), progress):
-            if isinstance(result, Broken):
-                report.broken.append((result.object_id, result.reason))
-                continue
-            report.rendered += 1
-            report.rows += len(result)
-            writer.add(result)
-    finally:
-        writer.flush()
+    report = fill_shards(
+        {item.object_id: item for item in listing.objects},
+        partial(_render_finished, options=options),
+        out,
+        processes=options.processes,
+        progress=progress,
+    )
+    report.left_out = listing.left_out
     return report
-
-
-def finished_objects(out: Path) -> set[str]:
-    """Identities of the original objects in the shards of ``out``."""
-    schema.import_pyarrow()
-    from pyarrow import parquet
-
-    done: set[str] = set()
-    for path in sorted(out.glob("objects-*.parquet")):
-        done.update(parquet.read_table(path, columns=["object_id"]).column(0).to_pylist())
-    return done
 
 
 def relabel(listing: SourceListing, out: Path) -> int:
@@ -141,79 +105,8 @@ def relabel(listing: SourceListing, out: Path) -> int:
     return rows
 
 
-@dataclass(frozen=True)
-class Broken:
-    """An object that could not be rendered."""
-
-    object_id: str
-    reason: str
-
-
-class _ShardWriter:
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        numbers = [int(p.stem.split("-")[1]) for p in out.glob("objects-*.parquet")]
-        self._next = max(numbers, default=-1) + 1
-        self._rows: list[dict[str, Any]] = []
-        self._objects = 0
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        self._rows += rows
-        self._objects += 1
-        if self._objects >= SHARD_OBJECTS:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._rows:
-            return
-        pa = schema.import_pyarrow()
-        table = pa.Table.from_pylist(self._rows, schema=schema.table_schema())
-        schema.write_shard(table, self._out / f"objects-{self._next:05d}.parquet")
-        self._next += 1
-        self._rows, self._objects = [], 0
-
-
-def _with_bar(results: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    return iter(tqdm(results, total=total, unit="object", disable=not progress))
-
-
-def _results(todo: list[SourceObject], options: RenderOptions) -> Iterator[list[dict[str, Any]] | Broken]:
-    processes = options.processes or os.cpu_count() or 1
-    jobs = [(item, options) for item in todo]
-    if processes == 1 or len(todo) < 4:
-        yield from map(_render_job, jobs)
-        return
-    executor = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
-    )
-    try:
-        yield from executor.map(_render_job, jobs)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            "a rendering process was killed, probably for lack of memory; run again with fewer processes"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes; only the first one answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _render_job(job: tuple[SourceObject, RenderOptions]) -> list[dict[str, Any]] | Broken:
-    item, options = job
-    try:
-        return render_object(item, options)
-    except (ValueError, OSError, MemoryError) as error:
-        return Broken(item.object_id, str(error))
-
-
-def seed_of(text: str) -> int:
-    """A repeatable 32 bit number from a text."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:4], "big")
+def _render_finished(item: SourceObject, options: RenderOptions) -> Finished:
+    return Finished(render_object(item, options))
 
 
 def render_object(item: SourceObject, options: RenderOptions) -> list[dict[str, Any]]:
