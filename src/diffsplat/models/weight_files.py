@@ -1,6 +1,7 @@
 """Weights in safetensors files, whole or in shards, put into a network without a second copy of them."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of files that run code when they are read; they never are."""
 
 ModuleT = TypeVar("ModuleT")
+
+_SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.safetensors$")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def find_weights(folder: str | Path, stem: str) -> WeightFiles:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r}, expected one with {stem}.safetensors")
-    whole = [folder / f"{stem}.safetensors", *sorted(folder.glob(f"{stem}.*.safetensors"))]
+    variants = sorted(path for path in folder.glob(f"{stem}.*.safetensors") if not _SHARD.search(path.name))
+    whole = [folder / f"{stem}.safetensors", *variants]
     index = [
         folder / f"{stem}.safetensors.index.json",
         *sorted(folder.glob(f"{stem}.safetensors.index.*.json")),
@@ -198,8 +202,7 @@ def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _absent(folder: Path, stem: str) -> OSError | ValueError:
-    shards = sorted(folder.glob(f"{stem}*-of-*.safetensors"))
-    if shards:
+    if any(_SHARD.search(path.name) for path in folder.glob(f"{stem}*.safetensors")):
         return FileNotFoundError(
             f"the index of the shards in {str(folder)!r} is missing, expected {stem}.safetensors.index.json: "
             "download it again"
