@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from diffsplat.data import gobjaverse_ingest
+from diffsplat.data.caption_files import read_captions
 from diffsplat.data.credits import credits_page
 from diffsplat.data.dataset import ObjectDataset, read_rows
 from diffsplat.data.ingest import RenderOptions, ingest, relabel
@@ -80,6 +83,36 @@ def sweethome3d(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArgum
     _run(sweethome3d_objects(unpack_sweethome3d(source, arguments.out / "unpacked")), arguments)
 
 
+def gobjaverse(
+    source: Source,
+    out: Path,
+    captions: Path | None = None,
+    index: Path | None = None,
+    size: int = 256,
+    processes: int = 0,
+) -> None:
+    """Convert G-Objaverse (rendered Objaverse, 38 different views an object) into training views.
+
+    Args:
+        source: Folder of objects, each a folder or .tar archive with campos_512_v4 inside; or one of them.
+        out: Folder for the shards; run the same command again to go on after an interruption.
+        captions: Captions as .json {"0/10010": "a red chair"} or Cap3D's .csv (uid,caption); objects without one
+            are left out. Without this option every caption is empty.
+        index: The public index .json {"0/10010": "000-142/uid.glb"}, for captions that name objects by their uid.
+        size: Pixels per side in the shards; the renderings have 512.
+        processes: How many processes, 0 for one per core.
+    """
+    listing = gobjaverse_ingest.list_objects(
+        source,
+        None if captions is None else read_captions(captions),
+        None if index is None else gobjaverse_ingest.read_index(index),
+    )
+    report = gobjaverse_ingest.convert(listing, out, size=size, processes=processes)
+    print(_conversion_summary(report))
+    if report.broken and not report.rendered and not report.resumed:
+        raise ValueError(f"none of the {len(report.broken)} objects could be converted")
+
+
 def write_credits(
     folders: Annotated[list[Path], tyro.conf.Positional], out: Path, force: bool = False
 ) -> None:
@@ -124,17 +157,31 @@ def _summary(report: ShardReport) -> str:
         f"{report.rendered} objects rendered ({report.rows} rows), {report.resumed} were there already, "
         f"{len(report.left_out)} left out as no objects, {len(report.broken)} broken."
     ]
-    if report.broken:
-        width = max(len(name) for name, _ in report.broken)
-        lines += ["", f"{'broken mesh':{width}}  reason"]
-        lines += [f"{name:{width}}  {reason}" for name, reason in report.broken]
-    return "\n".join(lines)
+    return "\n".join(lines + _table("broken mesh", report.broken))
+
+
+def _conversion_summary(report: ShardReport) -> str:
+    lines = [
+        f"{report.rendered} objects converted, {report.resumed} were there already, {len(report.left_out)} have "
+        f"no caption, {len(report.broken)} without four even views; {len(report.dropped_views)} views dropped."
+    ]
+    reasons = Counter(reason for _, reason in report.dropped_views).most_common()
+    counts = [(str(count), reason) for reason, count in reasons]
+    return "\n".join(lines + _table("dropped object", report.broken) + _table("dropped views", counts))
+
+
+def _table(heading: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+    if not lines:
+        return []
+    width = max(len(heading), *(len(name) for name, _ in lines))
+    return ["", f"{heading:{width}}  reason", *(f"{name:{width}}  {reason}" for name, reason in lines)]
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "render": render,
     "kaykit": kaykit,
     "sweethome3d": sweethome3d,
+    "gobjaverse": gobjaverse,
     "credits": write_credits,
     "nouns": nouns,
 }

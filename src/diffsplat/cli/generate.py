@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from diffsplat.cli.model_options import Flag, ModelArguments, option
 from diffsplat.cli.outputs import (
     SPLAT_SUFFIX,
     PlannedObject,
@@ -19,11 +20,13 @@ from diffsplat.cli.outputs import (
     probe_folder,
 )
 from diffsplat.io.files import require_readable, require_writable
-from diffsplat.pipelines.folders import COMPONENT_FILES, SamplingDefaults, find_model, read_index
+from diffsplat.models.backbones import ControlKind, Sampler
+from diffsplat.pipelines.folders import SamplingDefaults
 from diffsplat.pipelines.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from diffsplat.pipelines import SplatOutput
+    from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
+    from diffsplat.pipelines.splat_pipeline import Pictures
 
 PREVIEW_SIZE = 256
 PREVIEW_FRAMES = 60
@@ -32,9 +35,46 @@ PREVIEW_FPS = 20.0
 _OF_MODEL = "(default: the model's)"
 
 
-def _option(metavar: str, hint: str = "", alias: str | None = None) -> Any:
-    """How an option whose default is nothing looks in the help."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint, aliases=[alias] if alias else None)
+@dataclass(frozen=True)
+class PictureArguments:
+    """Pictures for the released models."""
+
+    image: Annotated[Path | None, option("FILE")] = None
+    """Picture of the object. Its background is removed unless it has transparency."""
+    control: ControlKind | None = None
+    """Follow a control map of the first view (--model sd15)."""
+    control_image: Annotated[Path | None, option("FILE")] = None
+    """The control map as a picture."""
+    control_photo: Annotated[Path | None, option("FILE")] = None
+    """A plain picture whose edges are the control map (--control canny)."""
+    control_from: Annotated[Path | None, option("FILE")] = None
+    """Splats (.ply) or a mesh (.glb, .obj, ...) whose first view gives the control map."""
+    control_scale: Annotated[float, tyro.conf.arg(metavar="SCALE")] = 1.0
+    """How strongly to follow the control map."""
+    guess_mode: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    """Let the control map act without the unconditional half of the guidance."""
+    least_guidance: Annotated[float, tyro.conf.arg(metavar="SCALE")] = 1.0
+    """With --image, guidance of the side that is seen; it rises to --guidance on the other side."""
+    unshifted: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    """With --image and sd35m, give the picture's latents as the original's inference did."""
+
+    def check(self) -> None:
+        """Refuse options that do not fit each other, and files that are not there."""
+        sources = [path for path in (self.control_image, self.control_photo, self.control_from) if path]
+        if self.control is None and sources:
+            raise ValueError(f"{str(sources[0])!r} was given without --control, expected its kind")
+        if self.control is not None and len(sources) != 1:
+            raise ValueError(
+                f"--control {self.control} was given with {len(sources)} pictures, expected one of --control-image, "
+                "--control-photo and --control-from"
+            )
+        if self.control_photo is not None and self.control != "canny":
+            raise ValueError(f"--control-photo gives edges, expected --control canny, not {self.control}")
+        if self.image is not None and self.control is not None:
+            raise ValueError("--image and --control were both given, expected one of them")
+        for path in (self.image, *sources):
+            if path is not None:
+                require_readable(path)
 
 
 @dataclass(frozen=True)
@@ -45,51 +85,62 @@ class GenerateArguments:
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PROMPT ...", help_behavior_hint="")
     ] = ()
     """What to generate, for instance "a red armchair"; put each of several in quotes."""
-    prompts: Annotated[Path | None, _option("FILE")] = None
+    prompts: Annotated[Path | None, option("FILE")] = None
     """Text file with one more prompt in every line."""
-    output: Annotated[Path | None, _option("PATH", alias="-o")] = None
+    output: Annotated[Path | None, option("PATH", alias="-o")] = None
     """Where to write. For one object a .ply file (default: named after the prompt); for several a folder
     (default: this one), or a name ending in .ply that gets numbers."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Seed of a prompt's first object; the same seed gives the same object."""
-    steps: Annotated[int | None, _option("N", _OF_MODEL)] = None
+    steps: Annotated[int | None, option("N", _OF_MODEL)] = None
     """Denoising steps."""
-    guidance: Annotated[float | None, _option("SCALE", _OF_MODEL)] = None
+    sampler: Annotated[Sampler | None, tyro.conf.arg(help_behavior_hint=_OF_MODEL)] = None
+    """How to denoise."""
+    guidance: Annotated[float | None, option("SCALE", _OF_MODEL)] = None
     """How closely to follow the prompt; 1 or less for no guidance."""
-    negative_prompt: Annotated[str, _option("TEXT")] = ""
+    negative_prompt: Annotated[str, option("TEXT")] = ""
     """What to steer away from."""
     count: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Objects of each prompt, with the seeds that follow."""
-    elevation: Annotated[float | None, _option("DEGREES", _OF_MODEL)] = None
+    elevation: Annotated[
+        float | None, option("DEGREES", "(default: the model's; of an image: estimated)")
+    ] = None
     """Angle above the horizon of the generated views."""
-    model: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mini"
-    """An embedded model, or a model folder."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    """auto, cpu, cuda or cuda:N."""
     preview: Preview = "none"
     """Also write pictures beside the splats: four views (png) or a turntable (gif, mp4)."""
-    force: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    force: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace existing files."""
+    source: Annotated[ModelArguments, tyro.conf.arg(name="")] = field(default_factory=ModelArguments)
+    pictures: Annotated[PictureArguments, tyro.conf.arg(name="")] = field(default_factory=PictureArguments)
 
 
 def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> None:
-    """Generate 3D Gaussian splats from descriptions.
+    """Generate 3D Gaussian splats from descriptions, a picture or a control map.
 
     The paths of the written files are printed, one a line.
     """
-    folder = find_model(arguments.model)
-    defaults = SamplingDefaults.from_index(read_index(folder, set(COMPONENT_FILES)))
+    arguments.pictures.check()
+    arguments.source.check()
+    defaults = arguments.source.defaults(image=arguments.pictures.image is not None)
     request = _request(arguments, defaults)
-    planned = plan_objects(request, arguments.output, arguments.preview)
+    planned = plan_objects(request, arguments.output, arguments.preview, _unnamed(arguments))
     _check_files(planned, force=arguments.force)
-    for path in _generate_all(request, planned, folder, arguments):
+    for path in _generate_all(request, planned, arguments):
         print(path, flush=True)
 
 
+def _unnamed(arguments: GenerateArguments) -> str:
+    """What a file is called when there is no prompt: like the picture."""
+    image = arguments.pictures.image
+    return "object" if image is None else image.stem
+
+
 def _request(arguments: GenerateArguments, defaults: SamplingDefaults) -> GenerationRequest:
-    prompts = arguments.prompt
+    prompts, pictures = arguments.prompt, arguments.pictures
     if arguments.prompts is not None:
         prompts = (*prompts, *_read_prompts(arguments.prompts))
+    elif not prompts and pictures.image is not None:
+        prompts = ("",)
     elif not prompts:
         raise ValueError("no prompt was given, expected a description such as 'a red armchair' or --prompts")
     return GenerationRequest(
@@ -100,6 +151,12 @@ def _request(arguments: GenerateArguments, defaults: SamplingDefaults) -> Genera
         guidance=defaults.guidance if arguments.guidance is None else arguments.guidance,
         count=arguments.count,
         elevation_deg=defaults.elevation_deg if arguments.elevation is None else arguments.elevation,
+        from_image=pictures.image is not None,
+        least_guidance=pictures.least_guidance,
+        sampler=arguments.sampler,
+        control_scale=pictures.control_scale,
+        guess_mode=pictures.guess_mode,
+        shifted=not pictures.unshifted,
     )
 
 
@@ -135,33 +192,44 @@ def _check_files(planned: list[PlannedObject], *, force: bool) -> None:
 
 
 def _generate_all(
-    request: GenerationRequest, planned: list[PlannedObject], folder: Path, arguments: GenerateArguments
+    request: GenerationRequest, planned: list[PlannedObject], arguments: GenerateArguments
 ) -> Iterator[Path]:
     """Generate and write one object after the other; yields the paths of finished files."""
     from tqdm import tqdm
 
-    from diffsplat.cli.devices import choose_device
-    from diffsplat.pipelines import DiffSplatPipeline
-
-    device = choose_device(arguments.device)
-    pipe = DiffSplatPipeline.from_pretrained(folder).to(device)
-
-    def advance(*_: int) -> None:
-        bar.update()
-
+    shown = arguments.pictures
+    texts = [*request.prompts, *([request.negative_prompt] if request.guidance > 1 else [])]
+    pipe = arguments.source.load(texts, image=shown.image is not None, control=shown.control)
+    pictures = _pictures(pipe, shown, request.elevation_deg)
+    if shown.image is not None and arguments.elevation is None:
+        request = replace(request, elevation_deg=_estimated(pipe, pictures))
     with tqdm(total=len(planned) * request.steps, unit="step", file=sys.stderr, leave=False) as bar:
         for item in planned:
             bar.set_description(item.prompt[:40])
-            output = pipe(
-                item.prompt,
-                seed=item.seed,
-                steps=request.steps,
-                guidance=request.guidance,
-                negative_prompt=request.negative_prompt,
-                elevation=request.elevation_deg,
-                callback=advance,
-            )
+            single = replace(request, prompts=(item.prompt,), seed=item.seed, count=1)
+            output = pipe.generate(single, pictures, lambda *_: bar.update() and None)
             yield from _write(output, item, request.elevation_deg, force=arguments.force)
+
+
+def _pictures(pipe: DiffSplatPipeline, shown: PictureArguments, elevation_deg: float) -> Pictures:
+    """The pictures at the model's size."""
+    if shown.control is None:
+        return pipe.prepare(image=shown.image)
+    from diffsplat.pipelines.control_maps import canny_map, control_maps_from
+    from diffsplat.pipelines.conditioning import read_picture
+
+    size = pipe.autoencoder.image_size
+    if shown.control_from is not None:
+        return pipe.prepare(control=control_maps_from(shown.control_from, shown.control, elevation_deg, size))
+    if shown.control_photo is not None:
+        return pipe.prepare(control=canny_map(read_picture(shown.control_photo, size, cut_out=False)))
+    return pipe.prepare(control=shown.control_image)
+
+
+def _estimated(pipe: DiffSplatPipeline, pictures: Pictures) -> float:
+    elevation_deg = pipe.choose_elevation(pictures)
+    print(f"the picture was taken from {elevation_deg:.1f} degrees above the horizon", file=sys.stderr)
+    return elevation_deg
 
 
 def _write(output: SplatOutput, item: PlannedObject, elevation_deg: float, *, force: bool) -> Iterator[Path]:

@@ -28,7 +28,8 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "generate": Verb("descriptions to 3D Gaussian splats (.ply)", "diffsplat.cli.generate"),
+    "generate": Verb("descriptions or pictures to 3D Gaussian splats (.ply)", "diffsplat.cli.generate"),
+    "encode": Verb("prompts to a file that 'generate' reads", "diffsplat.cli.encode"),
     "render": Verb("pictures and turntable videos of a splat file", "diffsplat.cli.render"),
     "warmup": Verb("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
     "data": Verb("meshes to training views", "diffsplat.cli.data"),
@@ -63,7 +64,7 @@ def usage() -> str:
     """The text of ``diffsplat --help``."""
     width = max(map(len, VERBS))
     lines = [f"usage: {PROGRAM} [--help] [--version] VERB ...", ""]
-    lines += ["Text to 3D Gaussian splats.", "", "verbs:"]
+    lines += ["Text and pictures to 3D Gaussian splats.", "", "verbs:"]
     lines += [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
     lines += ["", f"'{PROGRAM} VERB --help' explains a verb. For a start:", ""]
     lines += [f'  {PROGRAM} generate "a red armchair" --preview png']

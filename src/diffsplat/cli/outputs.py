@@ -33,11 +33,14 @@ class PlannedObject:
     preview: Path | None
 
 
-def plan_objects(request: GenerationRequest, output: Path | None, preview: Preview) -> list[PlannedObject]:
+def plan_objects(
+    request: GenerationRequest, output: Path | None, preview: Preview, unnamed: str = "object"
+) -> list[PlannedObject]:
     """Decide on the files of every object.
 
     One object goes into the file ``output``, or into one named after its prompt. Several go into the folder
-    ``output``, named after their prompts, or, when ``output`` ends in ``.ply``, into numbered files.
+    ``output``, named after their prompts, or, when ``output`` ends in ``.ply``, into numbered files. An empty
+    prompt is called ``unnamed``.
     """
     objects = request.objects
     if output is not None and output.suffix.lower() == SPLAT_SUFFIX:
@@ -48,7 +51,7 @@ def plan_objects(request: GenerationRequest, output: Path | None, preview: Previ
         paths = [output]
     else:
         folder = output or Path()
-        paths = [folder / (name + SPLAT_SUFFIX) for name in _prompt_names(request)]
+        paths = [folder / (name + SPLAT_SUFFIX) for name in _prompt_names(request, unnamed)]
     return [
         PlannedObject(prompt, seed, path, None if preview == "none" else path.with_suffix("." + preview))
         for (prompt, seed), path in zip(objects, paths, strict=True)
@@ -94,9 +97,9 @@ def _numbered(stem: str, count: int, width: int) -> list[str]:
     return [f"{stem}-{number:0{width}}" for number in range(1, count + 1)]
 
 
-def _prompt_names(request: GenerationRequest) -> list[str]:
+def _prompt_names(request: GenerationRequest, unnamed: str) -> list[str]:
     """A distinct name for every object: the prompt's, its number where names repeat, the seed where asked."""
-    slugs = [slug(prompt) for prompt in request.prompts]
+    slugs = [slug(prompt or unnamed) for prompt in request.prompts]
     repeats = Counter(slugs)
     seen: Counter[str] = Counter()
     names: list[str] = []

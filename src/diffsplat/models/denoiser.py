@@ -5,9 +5,11 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.core import Cameras
+from diffsplat.core import Cameras, PixelGrid
 from diffsplat.geometry import plucker_rays
+from diffsplat.models.denoisers import network_output
 from diffsplat.models.multiview import set_multiview_attention
+from diffsplat.models.text_condition import TextCondition
 
 PLUCKER_CHANNELS = 6
 TIMESTEPS = 1000
@@ -55,9 +57,9 @@ def make_denoiser(
     return network
 
 
-def denoiser_rays(cameras: Cameras, latent_size: int) -> Tensor:
+def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center") -> Tensor:
     """``[B, V, 6, h, w]`` Pluecker rays of the views, brought to latent resolution by bilinear interpolation."""
-    rays = plucker_rays(cameras)
+    rays = plucker_rays(cameras, grid)
     small = functional.interpolate(rays.flatten(0, 1), size=(latent_size, latent_size), mode="bilinear")
     return small.unflatten(0, rays.shape[:2])
 
@@ -66,47 +68,22 @@ def predict_latents(
     network: PixArtTransformer2DModel,
     noisy: Tensor,
     level: Tensor,
-    text: tuple[Tensor, Tensor],
+    text: TextCondition,
     rays: Tensor,
 ) -> Tensor:
     """The network's guess of the clean latents.
+
+    With many channels in a token that is an easier target than the velocity (Li and He 2025, "Back to Basics: Let
+    Denoising Generative Models Denoise").
 
     Args:
         network: from :func:`make_denoiser`.
         noisy: ``[B, V, C, h, w]`` latents ``(1 - level) * latent + level * noise``.
         level: ``[B]`` noise level, 0 to 1, shared by the views of an object.
-        text: tokens ``[B, T, D]`` and mask ``[B, T]``, True where a token counts.
+        text: of ``B`` prompts.
         rays: ``[B, V, 6, h, w]`` from :func:`denoiser_rays`.
 
     Returns:
         ``[B, V, C, h, w]`` float32.
     """
-    views = noisy.shape[1]
-    tokens, mask = text
-    longest = max(1, int(mask.sum(dim=1).max()))
-    output = network(
-        torch.cat([noisy, rays], dim=2).flatten(0, 1),
-        encoder_hidden_states=tokens[:, :longest].repeat_interleave(views, dim=0),
-        encoder_attention_mask=mask[:, :longest].repeat_interleave(views, dim=0).to(noisy.dtype),
-        timestep=(level * TIMESTEPS).repeat_interleave(views),
-        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-        return_dict=False,
-    )[0]
-    return output.unflatten(0, (-1, views)).float()
-
-
-def predict_velocity(
-    network: PixArtTransformer2DModel,
-    noisy: Tensor,
-    level: Tensor,
-    text: tuple[Tensor, Tensor],
-    rays: Tensor,
-) -> Tensor:
-    """Velocity ``noise - latent`` of the straight path from latents to noise (Lipman et al. 2023).
-
-    The network predicts clean latents, from which the velocity follows (Li and He 2025, "Back to Basics: Let
-    Denoising Generative Models Denoise"): with many channels in a token that is the easier target.
-    Arguments and result as of :func:`predict_latents`.
-    """
-    clean = predict_latents(network, noisy, level, text, rays)
-    return (noisy - clean) / level.clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
+    return network_output(network, torch.cat([noisy, rays], dim=2), level * TIMESTEPS, text)

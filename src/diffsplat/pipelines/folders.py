@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
+from diffsplat.models.backbones import Prediction
 from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS
 
 INDEX_FILE = "model_index.json"
@@ -38,11 +39,13 @@ class SamplingDefaults:
         steps: denoising steps.
         guidance: classifier-free guidance scale.
         elevation_deg: degrees above the horizon of the generated views.
+        prediction: what the denoiser predicts.
     """
 
     steps: int = DEFAULT_STEPS
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
+    prediction: Prediction = "latents"
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:

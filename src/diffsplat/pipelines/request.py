@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
+
+from diffsplat.models.backbones import Sampler
 
 MAX_PROMPT_LENGTH = 1000
 """Characters of a prompt."""
@@ -28,6 +31,12 @@ class GenerationRequest:
         guidance: classifier-free guidance scale (Ho and Salimans 2022); up to 1 there is no guidance.
         count: objects of each prompt, at least 1.
         elevation_deg: degrees above the horizon of the generated views.
+        from_image: a picture says what to generate too, and prompts may be empty.
+        least_guidance: with a picture, the scale in its own view; from there it rises to ``guidance``.
+        sampler: by name; None for the model's own.
+        control_scale: factor of what a ControlNet adds.
+        guess_mode: a ControlNet acts without guidance's unconditional half.
+        shifted: shift the latents of a picture for an SD3 network, as in training.
 
     Raises:
         ValueError: for anything outside these ranges.
@@ -40,13 +49,19 @@ class GenerationRequest:
     guidance: float = DEFAULT_GUIDANCE
     count: int = 1
     elevation_deg: float = DEFAULT_ELEVATION_DEG
+    from_image: bool = False
+    least_guidance: float = 1.0
+    sampler: Sampler | None = None
+    control_scale: float = 1.0
+    guess_mode: bool = False
+    shifted: bool = True
 
     def __post_init__(self) -> None:
         if not self.prompts:
             raise ValueError("no prompt was given, expected at least one")
         for prompt in self.prompts:
             _check_text("prompt", prompt)
-            if not prompt.strip():
+            if not prompt.strip() and not self.from_image:
                 raise ValueError("the prompt is empty, expected a description such as 'a red armchair'")
         _check_text("negative prompt", self.negative_prompt)
         _check_whole("seed", self.seed, least=0)
@@ -54,8 +69,14 @@ class GenerationRequest:
         _check_whole("count", self.count, least=1)
         if self.seed + self.count - 1 > _MAX_SEED:
             raise ValueError(f"the seed is {self.seed}, expected less than 2 to the power of 63")
-        if not _is_number(self.guidance) or not 0 <= self.guidance < math.inf:
-            raise ValueError(f"the guidance is {self.guidance}, expected a finite number of at least 0")
+        for name in ("guidance", "least_guidance", "control_scale"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < math.inf:
+                plain = name.replace("_", " ")
+                raise ValueError(f"the {plain} is {value}, expected a finite number of at least 0")
+        if self.sampler is not None and self.sampler not in get_args(Sampler):
+            known = ", ".join(get_args(Sampler))
+            raise ValueError(f"the sampler is {self.sampler!r}, expected one of: {known}")
         if not _is_number(self.elevation_deg) or not -90 <= self.elevation_deg <= 90:
             raise ValueError(f"the elevation is {self.elevation_deg}, expected -90 to 90 degrees")
 

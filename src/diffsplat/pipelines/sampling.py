@@ -1,64 +1,115 @@
-"""From noise to latents along the velocity that a network predicts."""
+"""Samplers by name: diffusers schedulers set up for a network's prediction, and the loop over their steps."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""``(latents [B, V, C, h, w], level [B]) -> [B, V, C, h, w]``: noise minus clean latents."""
+from diffsplat.models.backbones import Prediction, Sampler
+
+Field = Callable[[Tensor, Tensor], Tensor]
+"""``(latents [B, V, C, h, w], timestep [B]) -> [B, V, C, h, w]``: the prediction that a scheduler expects."""
 
 
-def integrate(
-    velocity: Velocity,
-    noise: Tensor,
-    scheduler: FlowMatchEulerDiscreteScheduler,
-    steps: int,
-    on_step: Callable[[], None] | None = None,
-) -> Tensor:
-    """Follow the flow from pure noise at level 1 to clean latents at level 0 (Lipman et al. 2023).
+def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Prediction) -> Any:
+    """A diffusers scheduler with trailing timesteps (Lin et al. 2024, section 3.3).
+
+    The betas of the configuration are used as they are: no rescaling to zero terminal signal-to-noise ratio,
+    because the released weights were not sampled with it.
 
     Args:
-        velocity: the field ``d latents / d level``.
-        noise: ``[B, ...]`` float32, where the path begins.
-        scheduler: places the levels, evenly but for its shift, and takes the steps.
+        sampler: ``dpm++`` and ``dpm++-sde`` are second-order multistep solvers (Lu et al. 2022), ``ddim`` the
+            deterministic one of Song et al. (2021), ``euler`` a first-order step along the flow. For a flow,
+            ``ddim`` and ``euler`` are the same.
+        config: configuration of the scheduler that the weights were trained or published with.
+        prediction: what the network predicts.
+    """
+    if prediction in ("flow", "latents"):
+        return _flow_scheduler(sampler, float(config.get("shift", config.get("flow_shift", 1.0))))
+    options: dict[str, Any] = {
+        "prediction_type": prediction,
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": False,
+    }
+    stored = {name: value for name, value in config.items() if not name.startswith("_")}
+    match sampler:
+        case "dpm++" | "dpm++-sde":
+            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+            options["algorithm_type"] = "sde-dpmsolver++" if sampler == "dpm++-sde" else "dpmsolver++"
+            return DPMSolverMultistepScheduler.from_config(stored, **options)
+        case "ddim":
+            from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+            return DDIMScheduler.from_config(stored, **options, clip_sample=False)
+        case "euler":
+            from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+
+            return EulerDiscreteScheduler.from_config(stored, **options)
+
+
+def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
+    match sampler:
+        case "euler" | "ddim":
+            return FlowMatchEulerDiscreteScheduler(shift=shift)
+        case "dpm++" | "dpm++-sde":
+            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+            return DPMSolverMultistepScheduler(
+                prediction_type="flow_prediction",
+                use_flow_sigmas=True,
+                flow_shift=shift,
+                algorithm_type="sde-dpmsolver++" if sampler == "dpm++-sde" else "dpmsolver++",
+            )
+
+
+def denoise(
+    field: Field,
+    noise: Tensor,
+    scheduler: Any,
+    steps: int,
+    *,
+    generators: list[torch.Generator] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """From noise to clean latents.
+
+    Args:
+        field: the network's prediction, guidance included.
+        noise: ``[B, ...]`` standard normal float32.
+        scheduler: from :func:`make_scheduler`.
         steps: number of steps.
+        generators: one for each object, for samplers that add noise on the way.
         on_step: called after every step; may raise to stop.
 
     Returns:
         Latents like ``noise``.
     """
-    evenly = [1 - step / steps for step in range(steps)]
-    # Annotated by diffusers with tensor types that no tensor has.
-    stepper = cast(Any, scheduler)
-    stepper.set_timesteps(sigmas=evenly, device=noise.device)
-    latents = noise
-    for timestep in stepper.timesteps:
-        level = (timestep / stepper.config["num_train_timesteps"]).float().expand(noise.shape[0])
-        change = velocity(latents, level)
-        latents = stepper.step(change, timestep, latents, return_dict=False)[0]
+    scheduler.set_timesteps(steps, device=noise.device)
+    extra: dict[str, Any] = {"generator": generators} if _takes_noise(scheduler) else {}
+    latents = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    for timestep in scheduler.timesteps:
+        inputs = latents
+        if hasattr(scheduler, "scale_model_input"):
+            inputs = scheduler.scale_model_input(latents, timestep)
+        prediction = field(inputs, timestep.expand(noise.shape[0]))
+        latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
         if on_step is not None:
             on_step()
     return latents
 
 
-def guided(velocity: Velocity, guidance: float) -> Velocity:
-    """Classifier-free guidance (Ho and Salimans 2022) over a field that takes a doubled batch.
-
-    Args:
-        velocity: field whose batch is the unconditional half, then the conditional half.
-        guidance: ``w`` in ``v(none) + w * (v(text) - v(none))``.
-    """
-
-    def field(latents: Tensor, level: Tensor) -> Tensor:
-        without, with_text = velocity(torch.cat([latents, latents]), torch.cat([level, level])).chunk(2)
-        return without + guidance * (with_text - without)
-
-    return field
+def _takes_noise(scheduler: Any) -> bool:
+    return str(getattr(scheduler.config, "algorithm_type", "")).startswith("sde")
 
 
-def object_noise(shape: tuple[int, ...], seeds: tuple[int, ...]) -> Tensor:
-    """``[B, *shape]`` standard normal noise, drawn on the CPU with one generator an object."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+def object_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
+    """A generator on the CPU for each object, so that an object is the same on every device and in every batch."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def object_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """``[B, *shape]`` standard normal noise of the objects' generators, on the CPU."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])

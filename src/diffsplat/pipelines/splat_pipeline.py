@@ -1,25 +1,27 @@
-"""Text to 3D Gaussian splats: encode the prompt, denoise splat latents of four views, decode."""
+"""Text, a picture or a control map to 3D Gaussian splats: encode, denoise the latents of four views, decode."""
 
+import copy
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 import diffsplat
 from diffsplat.core import Cameras, Splats
 from diffsplat.geometry import ring_cameras
-from diffsplat.models.denoiser import denoiser_rays, predict_velocity
-from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.models.backbones import BACKBONES, ControlKind, Sampler
+from diffsplat.models.denoiser import PLUCKER_CHANNELS, denoiser_rays
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.precision import Precision, autocast
-from diffsplat.models.text import TextEmbedding, TextEncoder
-from diffsplat.models.weights import load_network, save_half
+from diffsplat.models.prompt_encoders import PromptEncoder, StoredPrompts
+from diffsplat.models.text import TextEncoder
+from diffsplat.models.weights import save_half
+from diffsplat.pipelines.conditioning import Picture, control_views, image_latents, read_picture
 from diffsplat.pipelines.folders import (
     COMPONENT_FILES,
     SamplingDefaults,
@@ -27,25 +29,51 @@ from diffsplat.pipelines.folders import (
     read_index,
     write_index,
 )
+from diffsplat.pipelines.guidance import (
+    Conditions,
+    ControlOptions,
+    GuidedDenoiser,
+    attended_views,
+    constant_guidance,
+    triangle_guidance,
+)
+from diffsplat.pipelines.offload import Placement, stream_layers
 from diffsplat.pipelines.output import SplatOutput
 from diffsplat.pipelines.request import GenerationRequest, prompts_of
-from diffsplat.pipelines.sampling import guided, integrate, object_noise
+from diffsplat.pipelines.sampling import denoise, make_scheduler, object_generators, object_noise
 
 StepCallback = Callable[[int, int], None]
 """``(steps done, steps in all)``; raising from it stops the generation."""
 
 _LONGEST_REASON = 240
+_OPTIONAL = ("image_encoder", "controlnet", "elevation_estimator")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a generation is shown, each ``[3, S, S]`` sRGB 0..1 or absent.
+
+    Args:
+        image: the object from the first view, on white.
+        control: control map of the first view.
+    """
+
+    image: Tensor | None = None
+    control: Tensor | None = None
 
 
 class DiffSplatPipeline:
-    """Components that turn a prompt into splats; each may be replaced by assignment.
+    """Components that turn a prompt, a picture or a control map into splats; each may be replaced by assignment.
 
     Args:
-        denoiser: predicts the velocity of latents; its self-attention is made to span the views.
+        denoiser: stock network over the latents of all views; its self-attention is made to span them.
         autoencoder: decodes latents into splat grids.
         text_encoder: reads the prompt.
         scheduler: places the noise levels.
         defaults: steps, guidance and elevation for calls that do not give them.
+        image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
+        controlnet: for control maps.
+        elevation_estimator: finds the elevation that a picture was taken from.
 
     Attributes:
         precision: arithmetic of the denoiser; ``auto`` is bf16 where the device computes in it, else fp32.
@@ -55,36 +83,69 @@ class DiffSplatPipeline:
 
     def __init__(
         self,
-        denoiser: PixArtTransformer2DModel,
-        autoencoder: GSAutoencoder,
-        text_encoder: TextEncoder,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        denoiser: Any,
+        autoencoder: Any,
+        text_encoder: PromptEncoder,
+        scheduler: Any,
         defaults: SamplingDefaults | None = None,
+        *,
+        image_encoder: Any = None,
+        controlnet: Any = None,
+        elevation_estimator: Any = None,
     ) -> None:
         self.denoiser = denoiser.eval()
         self.autoencoder = autoencoder.eval()
-        self.text_encoder = text_encoder.eval()
+        self.text_encoder: Any = text_encoder
         self.scheduler = scheduler
+        self.image_encoder = image_encoder
+        self.controlnet = controlnet
+        self.elevation_estimator = elevation_estimator
         self.defaults = defaults or SamplingDefaults()
         self.precision: Precision = "auto"
         self.objects_per_pass = 1
+        self._placement = Placement(denoiser.device)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = "mini", **components: Any) -> Self:
-        """Load an embedded model or a model folder, in float32 on the CPU.
+    def from_pretrained(
+        cls,
+        model: str | Path = "mini",
+        *,
+        weights: str | Path | None = None,
+        image: bool = False,
+        control: ControlKind | None = None,
+        dtype: torch.dtype | None = None,
+        **components: Any,
+    ) -> Self:
+        """Load the embedded model, a model folder, or a released model, on the CPU.
 
         Args:
-            model: name of an embedded model (``mini``) or path of a folder.
-            components: objects to use instead of the stored ``denoiser``, ``autoencoder``, ``text_encoder``
-                or ``scheduler``.
+            model: ``mini``, path of a model folder, or name of a released backbone (``sd15``, ``pixart-sigma``,
+                ``sd35m``).
+            weights: folder of the released weights; where ``diffsplat models download`` puts them by default.
+            image: load the released denoiser that is shown a picture.
+            control: load the released ControlNet of this kind.
+            dtype: of a released model's networks; as stored by default.
+            components: objects to use instead of stored ones, by the names of the constructor.
 
         Raises:
-            ValueError: for an unknown model or component.
-            FileNotFoundError: when a file of the model is missing.
+            ValueError: for an unknown model or component, or damaged weights.
+            FileNotFoundError: when a file of the model is missing; the message says how to get it.
         """
         for name in components:
-            if name not in COMPONENT_FILES:
-                raise ValueError(f"unknown component {name!r}, expected one of: {', '.join(COMPONENT_FILES)}")
+            if name not in (*COMPONENT_FILES, *_OPTIONAL):
+                known = ", ".join((*COMPONENT_FILES, *_OPTIONAL))
+                raise ValueError(f"unknown component {name!r}, expected one of: {known}")
+        if isinstance(model, str) and model in BACKBONES:
+            from diffsplat.pipelines.released import ReleasedModel, load_released
+
+            chosen = ReleasedModel(
+                BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype
+            )
+            return cls(**load_released(chosen, components))
+        if image or control:
+            raise ValueError(
+                f"the model {str(model)!r} is shown no pictures, expected one of: {', '.join(BACKBONES)}"
+            )
         folder = find_model(model)
         missing = set(COMPONENT_FILES) - set(components)
         index = read_index(folder, missing)
@@ -92,7 +153,15 @@ class DiffSplatPipeline:
         return cls(**loaded, **components, defaults=SamplingDefaults.from_index(index))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder that :meth:`from_pretrained` reads: fp16 safetensors, 8-bit text encoder."""
+        """Write a model folder that :meth:`from_pretrained` reads: fp16 safetensors, 8-bit text encoder.
+
+        Raises:
+            ValueError: for a model with the text encoder of an image-diffusion model, which has its own layout.
+        """
+        if not isinstance(self.text_encoder, TextEncoder):
+            raise ValueError(
+                f"a {type(self.text_encoder).__name__} does not belong into a model folder, expected a TextEncoder"
+            )
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         save_half(self.denoiser, target / "denoiser")
@@ -103,37 +172,91 @@ class DiffSplatPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Device of the denoiser."""
-        return self.denoiser.device
+        """Device that is computed on."""
+        return self._placement.device
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether the denoiser is shown a picture."""
+        return self.denoiser.config["in_channels"] > self.autoencoder.latent_channels + PLUCKER_CHANNELS
 
     def to(self, device: str | torch.device) -> Self:
         """Move every network to a device, in place."""
-        for network in (self.denoiser, self.autoencoder, self.text_encoder):
-            cast(nn.Module, network).to(device)
+        for network in self._networks():
+            network.to(device)
+        self._placement = Placement(torch.device(device))
         return self
 
-    def __call__(
+    def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:
+        """Keep networks on the CPU and bring each to the device only while it is used.
+
+        Args:
+            device: where they compute.
+        """
+        self.to("cpu")
+        self._placement = Placement(torch.device(device), offload=True)
+
+    def enable_sequential_cpu_offload(self, device: str | torch.device = "cuda") -> None:
+        """Like :meth:`enable_model_cpu_offload`, and of the denoiser and ControlNet only a layer at a time.
+
+        Slowest and smallest: the device holds little more than one layer.
+        """
+        self.enable_model_cpu_offload(device)
+        streamed = tuple(network for network in (self.denoiser, self.controlnet) if network is not None)
+        for network in streamed:
+            stream_layers(network, torch.device(device))
+        self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
+
+    def load_lora(self, path: str | Path, scale: float = 1.0) -> int:
+        """Add a Stable Diffusion LoRA file to the denoiser; see :func:`diffsplat.pipelines.lora.load_lora`."""
+        from diffsplat.pipelines.lora import load_lora
+
+        return load_lora(self.denoiser, path, scale)
+
+    def _networks(self) -> list[Any]:
+        optional = [getattr(self, name) for name in _OPTIONAL]
+        networks = [self.denoiser, self.autoencoder, self.text_encoder, *optional]
+        return [network for network in networks if network is not None]
+
+    def __call__(  # noqa: PLR0913  every option of a generation, by keyword
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] = "",
         *,
+        image: Picture | None = None,
+        control: Picture | None = None,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
+        least_guidance: float = 1.0,
         negative_prompt: str = "",
         count: int = 1,
         elevation: float | None = None,
+        sampler: Sampler | None = None,
+        control_scale: float = 1.0,
+        guess_mode: bool = False,
+        shifted: bool = True,
         callback: StepCallback | None = None,
     ) -> SplatOutput:
         """Generate splats.
 
         Args:
-            prompt: a description of an object, or several.
+            prompt: a description of an object, or several; may be empty with an image.
+            image: picture of the object: a file, a PIL image, or ``[3, H, W]`` or ``[4, H, W]`` 0..1. Without
+                transparency its background is removed.
+            control: control map of the first view, likewise; composited on white.
             seed: seed of a prompt's first object; its next objects take the seeds that follow.
             steps: denoising steps; the model's default when None.
-            guidance: classifier-free guidance scale, 1 or less for none; the model's default when None.
+            guidance: classifier-free guidance scale, 1 or less for none; the model's default when None. With an
+                image it is the scale of the opposite side, to which it rises from the side that is seen.
+            least_guidance: scale of the side that an image shows.
             negative_prompt: text to steer away from.
             count: objects of each prompt.
-            elevation: degrees above the horizon of the generated views; the model's default when None.
+            elevation: degrees above the horizon of the generated views; when None it is estimated from the
+                image, or else the model's default.
+            sampler: by name; the model's when None.
+            control_scale: factor of what the ControlNet adds.
+            guess_mode: the ControlNet acts without guidance's unconditional half.
+            shifted: shift an image's latents for SD3 as training did; the original's inference did not.
             callback: told about every denoising step; may raise to stop.
 
         Returns:
@@ -141,8 +264,10 @@ class DiffSplatPipeline:
             and options give bitwise the same splats on the same machine.
 
         Raises:
-            ValueError: for an empty or overlong prompt or an option outside its range.
+            ValueError: for an empty or overlong prompt, an option outside its range, or a picture that the model
+                has no use for.
         """
+        pictures = self.prepare(image, control)
         defaults = self.defaults
         request = GenerationRequest(
             prompts=prompts_of(prompt),
@@ -151,23 +276,78 @@ class DiffSplatPipeline:
             steps=defaults.steps if steps is None else steps,
             guidance=defaults.guidance if guidance is None else guidance,
             count=count,
-            elevation_deg=defaults.elevation_deg if elevation is None else elevation,
+            elevation_deg=self.choose_elevation(pictures) if elevation is None else elevation,
+            from_image=image is not None,
+            least_guidance=least_guidance,
+            sampler=sampler,
+            control_scale=control_scale,
+            guess_mode=guess_mode,
+            shifted=shifted,
         )
-        return self.generate(request, callback)
+        return self.generate(request, pictures, callback)
+
+    def prepare(self, image: Picture | None = None, control: Picture | None = None) -> Pictures:
+        """Bring pictures to the model's size: the object cut out and centred on white, the control map resized.
+
+        Raises:
+            ValueError: when the model has no use for a picture, or lacks one.
+        """
+        if (image is not None) != self.takes_image:
+            raise ValueError(
+                "this model generates from text alone, expected no image (the released models take one when "
+                "they are loaded for it)"
+                if image is not None
+                else "this model generates from a picture, expected an image"
+            )
+        if (control is not None) != (self.controlnet is not None):
+            raise ValueError(
+                "this model has no ControlNet, expected no control map"
+                if control is not None
+                else "this model has a ControlNet, expected a control map"
+            )
+        size = self.autoencoder.image_size
+        return Pictures(
+            image=None if image is None else read_picture(image, size, cut_out=True),
+            control=None if control is None else read_picture(control, size, cut_out=False),
+        )
 
     @torch.no_grad()
-    def generate(self, request: GenerationRequest, callback: StepCallback | None = None) -> SplatOutput:
-        """Generate what a validated request asks for; see :meth:`__call__`."""
-        set_multiview_attention(self.denoiser, self.autoencoder.views)
+    def choose_elevation(self, pictures: Pictures) -> float:
+        """Degrees above the horizon: estimated from an image, otherwise the model's default.
+
+        Raises:
+            ValueError: for an image when there is no estimator.
+        """
+        if pictures.image is None:
+            return self.defaults.elevation_deg
+        if self.elevation_estimator is None:
+            raise ValueError("the elevation of the image is unknown, expected an elevation or its estimator")
+        with self._placement.awake(self.elevation_estimator):
+            image = pictures.image[None].to(self.device)
+            return float(self.elevation_estimator.degrees_above_horizon(image)[0])
+
+    @torch.no_grad()
+    def generate(
+        self,
+        request: GenerationRequest,
+        pictures: Pictures | None = None,
+        callback: StepCallback | None = None,
+    ) -> SplatOutput:
+        """Generate what a validated request asks for; see :meth:`__call__`.
+
+        Args:
+            request: what to generate.
+            pictures: from :meth:`prepare`.
+            callback: told about every denoising step; may raise to stop.
+        """
+        shown = pictures or Pictures()
         objects = request.objects
-        passes = [
-            objects[start : start + self.objects_per_pass]
-            for start in range(0, len(objects), self.objects_per_pass)
-        ]
-        cameras = ring_cameras(request.elevation_deg, size=self.autoencoder.image_size)
-        cameras = cameras.to(self.device)
+        size = max(1, self.objects_per_pass)
+        passes = [objects[start : start + size] for start in range(0, len(objects), size)]
+        cameras = ring_cameras(request.elevation_deg, size=self.autoencoder.image_size).to(self.device)
+        shared = self._conditions(request, shown, cameras)
         progress = _Progress(callback, len(passes) * request.steps)
-        parts = [self._one_pass(request, chunk, cameras, progress) for chunk in passes]
+        parts = [self._one_pass(request, chunk, shared, cameras, progress) for chunk in passes]
         return SplatOutput(
             splats=_concatenate(parts),
             cameras=cameras.for_objects(len(objects)),
@@ -175,38 +355,92 @@ class DiffSplatPipeline:
             seeds=tuple(seed for _, seed in objects),
         )
 
+    def _conditions(self, request: GenerationRequest, shown: Pictures, cameras: Cameras) -> "_Shared":
+        """What all objects of a request have in common; every network but the denoiser is done after this."""
+        guides = request.guidance > 1
+        texts = [*request.prompts, *([request.negative_prompt] if guides else [])]
+        with self._placement.awake(self.text_encoder):
+            prompts = StoredPrompts.encode(self.text_encoder, texts).to(self.device)
+        latents = None
+        if shown.image is not None:
+            with self._placement.awake(self.image_encoder):
+                image = shown.image[None].to(self.device)
+                latents = image_latents(self.image_encoder, image, shifted=request.shifted)
+        control = None
+        if shown.control is not None:
+            control = control_views(shown.control[None].to(self.device), self.autoencoder.views)
+        rays = denoiser_rays(
+            cameras.for_objects(1), self.autoencoder.latent_size, self.autoencoder.pixel_grid
+        )
+        return _Shared(prompts, rays, latents, control)
+
     def _one_pass(
         self,
         request: GenerationRequest,
         objects: tuple[tuple[str, int], ...],
+        shared: "_Shared",
         cameras: Cameras,
         progress: "_Progress",
     ) -> Splats:
         """Splats ``[B, N]`` of the objects that are denoised together."""
-        noise = object_noise(self.autoencoder.latent_shape, tuple(seed for _, seed in objects))
-        texts = [prompt for prompt, _ in objects]
-        use_guidance = request.guidance > 1
-        if use_guidance:
-            texts = [request.negative_prompt] * len(objects) + texts
-        text = self.encode_text(texts)
-        rays = denoiser_rays(cameras.for_objects(1), self.autoencoder.latent_size).expand(
-            len(texts), -1, -1, -1, -1
+        generators = object_generators(tuple(seed for _, seed in objects))
+        noise = object_noise(self.autoencoder.latent_shape, generators).to(self.device)
+        conditions = shared.for_objects(request, [prompt for prompt, _ in objects])
+        with self._placement.awake(self.denoiser, self.controlnet), autocast(self.device, self.precision):
+            latents = denoise(
+                self._guided(request, conditions),
+                noise,
+                self._scheduler(request.sampler),
+                request.steps,
+                generators=generators,
+                on_step=progress.advance,
+            )
+        with self._placement.awake(self.autoencoder):
+            grid = self.autoencoder.decode(latents)
+        return grid.to_splats(cameras.for_objects(len(objects)), self.autoencoder.pixel_grid)
+
+    def _guided(self, request: GenerationRequest, conditions: Conditions) -> GuidedDenoiser:
+        views, shown = self.autoencoder.views, conditions.image_latent is not None
+        for network in (self.denoiser, self.controlnet):
+            if network is not None:
+                set_multiview_attention(network, attended_views(views, image=shown))
+        least, most = request.least_guidance, request.guidance
+        scales = triangle_guidance(least, most, views) if shown else constant_guidance(most, views)
+        return GuidedDenoiser(
+            self.denoiser,
+            conditions,
+            scales.to(self.device),
+            self.defaults.prediction,
+            controlnet=self.controlnet,
+            control=ControlOptions(request.control_scale, request.guess_mode),
         )
 
-        def velocity(latents: Tensor, level: Tensor) -> Tensor:
-            with autocast(self.device, self.precision):
-                return predict_velocity(self.denoiser, latents, level, (text.tokens, text.mask), rays)
+    def _scheduler(self, sampler: Sampler | None) -> Any:
+        """A scheduler of its own for every pass, because schedulers keep state."""
+        if sampler is None:
+            return copy.deepcopy(self.scheduler)
+        return make_scheduler(sampler, self.scheduler.config, self.defaults.prediction)
 
-        field = guided(velocity, request.guidance) if use_guidance else velocity
-        latents = integrate(field, noise.to(self.device), self.scheduler, request.steps, progress.advance)
-        return self.autoencoder.decode(latents).to_splats(cameras.for_objects(len(objects)))
 
-    def encode_text(self, texts: list[str]) -> TextEmbedding:
-        """Embed texts one at a time, so that none depends on the others through rounding."""
-        unique = {text: self.text_encoder([text]) for text in texts}
-        return TextEmbedding(
-            tokens=torch.cat([unique[text].tokens for text in texts]),
-            mask=torch.cat([unique[text].mask for text in texts]),
+@dataclass(frozen=True)
+class _Shared:
+    """Encoded prompts, and the conditions of one object without its text."""
+
+    prompts: StoredPrompts
+    rays: Tensor
+    image_latent: Tensor | None
+    control: Tensor | None
+
+    def for_objects(self, request: GenerationRequest, texts: list[str]) -> Conditions:
+        """Conditions of ``B`` objects with these texts."""
+        count = len(texts)
+        negative = self.prompts([request.negative_prompt] * count) if request.guidance > 1 else None
+        one = Conditions(self.rays, self.prompts(texts), negative)
+        return replace(
+            one,
+            rays=self.rays.expand(count, -1, -1, -1, -1),
+            image_latent=_repeated(self.image_latent, count),
+            control=_repeated(self.control, count),
         )
 
 
@@ -233,15 +467,29 @@ def _load_component(name: str, folder: Path) -> Any:
 
 
 def _read_component(name: str, folder: Path) -> Any:
+    from diffsplat.models.weights import load_network
+
     match name:
         case "text_encoder":
-            return TextEncoder.from_pretrained(folder)
+            return TextEncoder.from_pretrained(folder).eval()
         case "scheduler":
+            from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+                FlowMatchEulerDiscreteScheduler,
+            )
+
             return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
         case "denoiser":
+            from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+
             return load_network(PixArtTransformer2DModel, folder)
         case _:
+            from diffsplat.models.gsvae import GSAutoencoder
+
             return load_network(GSAutoencoder, folder)
+
+
+def _repeated(tensor: Tensor | None, count: int) -> Tensor | None:
+    return None if tensor is None else tensor.expand(count, *[-1] * (tensor.ndim - 1))
 
 
 def _concatenate(parts: list[Splats]) -> Splats:

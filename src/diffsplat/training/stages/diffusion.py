@@ -12,10 +12,11 @@ from diffsplat.geometry import turntable_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
 from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
-from diffsplat.models.denoiser import predict_velocity as denoiser_velocity
+from diffsplat.models.text_condition import TextCondition
 from diffsplat.models.weights import load_network, save_half
+from diffsplat.pipelines.guidance import Conditions, GuidedDenoiser, constant_guidance
 from diffsplat.pipelines.request import DEFAULT_SHIFT
-from diffsplat.pipelines.sampling import guided, integrate
+from diffsplat.pipelines.sampling import denoise
 from diffsplat.render import render
 from diffsplat.training.config import Place
 from diffsplat.training.latents import LatentBatch
@@ -94,10 +95,10 @@ class DiffusionStage(Stage):
         dropped = torch.rand(count, device=batch.latents.device) < self.config.text_dropout
         tokens = torch.where(dropped[:, None, None], batch.unconditional_tokens, batch.tokens)
         mask = torch.where(dropped[:, None], batch.unconditional_mask, batch.mask)
-        loss = self._velocity_error(batch, level, (tokens, mask))
+        loss = self._velocity_error(batch, level, TextCondition(tokens, mask))
         return Losses(loss)
 
-    def _velocity_error(self, batch: LatentBatch, level: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
+    def _velocity_error(self, batch: LatentBatch, level: Tensor, text: TextCondition) -> Tensor:
         spread = level[:, None, None, None, None]
         noisy = (1 - spread) * batch.latents + spread * torch.randn_like(batch.latents)
         rays = self._rays(batch, batch.latents.shape[0])
@@ -116,7 +117,7 @@ class DiffusionStage(Stage):
         scalars: dict[str, float] = {}
         for value in _EVALUATION_LEVELS:
             level = torch.full(batch.latents.shape[:1], value, device=batch.latents.device)
-            error = self._velocity_error(batch, level, (batch.tokens, batch.mask))
+            error = self._velocity_error(batch, level, TextCondition(batch.tokens, batch.mask))
             scalars[f"velocity_error_{value:g}"] = float(error)
         scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
         pictures = {"samples": self._sample_picture(batch)} if self.config.pictured_objects else {}
@@ -125,17 +126,19 @@ class DiffusionStage(Stage):
     def _sample_picture(self, batch: LatentBatch) -> Tensor:
         """Four sides of one sample for each of the first captions, a row a caption."""
         count = min(self.config.pictured_objects, batch.latents.shape[0])
-        tokens = torch.cat([batch.unconditional_tokens.expand(count, -1, -1), batch.tokens[:count]])
-        mask = torch.cat([batch.unconditional_mask.expand(count, -1), batch.mask[:count]])
-        rays = self._rays(batch, 2 * count)
-
-        def velocity(latents: Tensor, level: Tensor) -> Tensor:
-            return denoiser_velocity(self.denoiser, latents, level, (tokens, mask), rays)
-
-        field = guided(velocity, self.config.pictured_guidance)
+        negative = TextCondition(
+            batch.unconditional_tokens.expand(count, -1, -1), batch.unconditional_mask.expand(count, -1)
+        )
+        text = TextCondition(batch.tokens[:count], batch.mask[:count])
         noise = torch.randn_like(batch.latents[:count])
+        field = GuidedDenoiser(
+            self.denoiser,
+            Conditions(self._rays(batch, count), text, negative),
+            constant_guidance(self.config.pictured_guidance, noise.shape[1]).to(noise),
+            "latents",
+        )
         scheduler = FlowMatchEulerDiscreteScheduler(shift=self.config.pictured_shift)
-        latents = integrate(field, noise, scheduler, self.config.pictured_steps)
+        latents = denoise(field, noise, scheduler, self.config.pictured_steps)
         splats = self.autoencoder.decode(latents).to_splats(batch.cameras.for_objects(count))
         around = turntable_cameras(4, 20.0, size=self.autoencoder.image_size).for_objects(count)
         images = render(splats, around.to(noise.device), normals=False).rgb

@@ -1,0 +1,54 @@
+"""``diffsplat encode``: prompts to a file that generation reads instead of a text encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from diffsplat.cli.model_options import Flag, ModelArguments, encode_prompts, option
+from diffsplat.io.files import require_writable
+from diffsplat.pipelines.request import GenerationRequest
+
+
+@dataclass(frozen=True)
+class EncodeArguments:
+    """Options of ``diffsplat encode``."""
+
+    prompt: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PROMPT ...", help_behavior_hint="")
+    ]
+    """Prompts; the empty one is always encoded too, for guidance and for pictures without a prompt."""
+    output: Annotated[Path, option("FILE", alias="-o")]
+    """File to write (.safetensors)."""
+    negative_prompt: Annotated[str, option("TEXT")] = ""
+    """What generations will steer away from."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mini"
+    """Model whose text encoder is used."""
+    weights: Annotated[Path | None, option("DIR")] = None
+    """Folder of the released weights."""
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    force: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace an existing file."""
+
+
+def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> None:
+    """Encode prompts once, for ``diffsplat generate --embeddings FILE``.
+
+    The path of the written file is printed.
+    """
+    if arguments.output.suffix.lower() != ".safetensors":
+        raise ValueError(
+            f"{str(arguments.output)!r} has the suffix {arguments.output.suffix!r}, expected .safetensors"
+        )
+    require_writable(arguments.output, force=arguments.force)
+    request = GenerationRequest(prompts=arguments.prompt, negative_prompt=arguments.negative_prompt)
+    source = ModelArguments(model=arguments.model, weights=arguments.weights, device=arguments.device)
+    source.check()
+    source.defaults(image=False)
+    stored = encode_prompts(source, [*request.prompts, request.negative_prompt, ""])
+    stored.save(arguments.output, force=arguments.force)
+    print(arguments.output)

@@ -1,0 +1,165 @@
+"""What generation is conditioned on, and the guided prediction that a sampler follows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsplat.models.backbones import Prediction
+from diffsplat.models.denoiser import SMALLEST_LEVEL, TIMESTEPS
+from diffsplat.models.denoisers import Residuals, control_residuals, network_output
+from diffsplat.models.text_condition import TextCondition
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of ``B`` objects.
+
+    Args:
+        rays: ``[B, V, 6, h, w]`` Pluecker rays at latent size.
+        text: of ``B`` prompts.
+        negative: what guidance steers away from; None for no guidance.
+        image_latent: ``[B, C, h, w]`` scaled latents of a picture of view 0, for an image-conditioned network.
+        control: ``[B, V, 3, H, W]`` control images 0..1, for a ControlNet.
+    """
+
+    rays: Tensor
+    text: TextCondition
+    negative: TextCondition | None = None
+    image_latent: Tensor | None = None
+    control: Tensor | None = None
+
+    def doubled(self) -> "Conditions":
+        """The unconditional half, then the conditional one: without image and with the negative text."""
+        if self.negative is None:
+            return self
+        image = self.image_latent
+        return Conditions(
+            rays=torch.cat([self.rays, self.rays]),
+            text=TextCondition.concatenate([self.negative, self.text]),
+            image_latent=None if image is None else torch.cat([torch.zeros_like(image), image]),
+            control=None if self.control is None else torch.cat([self.control, self.control]),
+        )
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """How a ControlNet is used.
+
+    Args:
+        scale: factor of its residuals.
+        guess_mode: it sees only the conditional half, and its shallow layers count less (Zhang et al. 2023).
+    """
+
+    scale: float = 1.0
+    guess_mode: bool = False
+
+
+class GuidedDenoiser:
+    """A network's prediction with classifier-free guidance (Ho and Salimans 2022), view by view.
+
+    Args:
+        network: stock denoiser whose attention spans the views of :func:`attended_views`.
+        conditions: of the objects.
+        guidance: ``[V]`` scale ``w`` of each view in ``none + w * (text - none)``.
+        prediction: what the network's output means.
+        controlnet: its views set like the network's; needs a control image in the conditions.
+        control: how it is used.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        conditions: Conditions,
+        guidance: Tensor,
+        prediction: Prediction,
+        *,
+        controlnet: Any = None,
+        control: ControlOptions | None = None,
+    ) -> None:
+        self.network = network
+        self.guided = conditions.negative is not None
+        self.conditions = conditions.doubled()
+        self.guidance = guidance[:, None, None, None]
+        self.prediction: Prediction = prediction
+        self.controlnet = controlnet
+        self.control = control or ControlOptions()
+
+    def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``."""
+        batch = torch.cat([latents, latents]) if self.guided else latents
+        steps = torch.cat([timestep, timestep]) if self.guided else timestep
+        inputs = denoiser_inputs(batch, self.conditions)
+        residuals = None if self.controlnet is None else self._residuals(inputs, steps)
+        output = network_output(self.network, inputs, steps, self.conditions.text, residuals)
+        # PixArt also predicts variances; the slot of a condition image comes first. Neither is of use here.
+        prediction = output[:, -latents.shape[1] :, : latents.shape[2]]
+        if self.guided:
+            without, with_text = prediction.chunk(2)
+            prediction = without + self.guidance * (with_text - without)
+        if self.prediction == "latents":
+            level = (timestep / TIMESTEPS).clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
+            return (latents - prediction) / level
+        return prediction
+
+    def _residuals(self, inputs: Tensor, timestep: Tensor) -> Residuals:
+        control = self.conditions.control
+        if control is None:
+            raise ValueError("a ControlNet was given without a control image, expected both or none")
+        half = inputs.shape[0] // 2 if self.guided and self.control.guess_mode else 0
+        residuals = control_residuals(
+            self.controlnet,
+            inputs[half:],
+            timestep[half:],
+            self.conditions.text.take(slice(half, None)),
+            control[half:],
+            scale=self.control.scale,
+            guess_mode=self.control.guess_mode,
+        )
+        return _padded(residuals) if half else residuals
+
+
+def denoiser_inputs(latents: Tensor, conditions: Conditions) -> Tensor:
+    """What a denoiser sees of every view: noisy latents, rays, and with an image a mask and one more view.
+
+    The image's latents take the place of noisy ones in a view before the others, which has the rays of view 0
+    and the mask 0 where the others have 1.
+
+    Args:
+        latents: ``[B, V, C, h, w]`` noisy latents.
+        conditions: of the same objects.
+
+    Returns:
+        ``[B, V, C + 6, h, w]``, or ``[B, V + 1, C + 7, h, w]`` with an image.
+    """
+    rays = conditions.rays.to(latents.dtype)
+    if conditions.image_latent is None:
+        return torch.cat([latents, rays], dim=2)
+    image = conditions.image_latent.to(latents.dtype).unsqueeze(1)
+    views = torch.cat([image, latents], dim=1)
+    mask = torch.ones_like(views[:, :, :1])
+    mask[:, 0] = 0
+    return torch.cat([views, torch.cat([rays[:, :1], rays], dim=1), mask], dim=2)
+
+
+def attended_views(views: int, *, image: bool) -> int:
+    """Number of views that attention spans: a condition image is one more."""
+    return views + 1 if image else views
+
+
+def constant_guidance(scale: float, views: int) -> Tensor:
+    """``[V]`` the same scale for every view."""
+    return torch.full((views,), scale)
+
+
+def triangle_guidance(least: float, most: float, views: int) -> Tensor:
+    """``[V]`` scales that rise from the first view, which an image shows, to the opposite one and fall again."""
+    around = torch.arange(views) / views
+    return least + (most - least) * (1 - (1 - 2 * around).abs())
+
+
+def _padded(residuals: Residuals) -> Residuals:
+    """Zeros for the unconditional half before what belongs to the conditional one."""
+    down = tuple(torch.cat([torch.zeros_like(part), part]) for part in residuals.down)
+    return Residuals(down, torch.cat([torch.zeros_like(residuals.middle), residuals.middle]))
