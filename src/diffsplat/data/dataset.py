@@ -245,6 +245,7 @@ def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None 
     """
     view_kernels = _import_kernels()
     turned = cameras.relative_to_first(DEFAULT_RADIUS)
+    scale = DEFAULT_RADIUS / float(torch.linalg.vector_norm(cameras.centers[0]))
     views, height, width = pixels.depth.shape
     out = view_kernels.empty(views, height, width)
     view_kernels.unpack(
@@ -252,7 +253,7 @@ def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None 
         cameras.first_view_rotation().numpy(),
         turned.camera_to_world.numpy(),
         turned.intrinsics.numpy(),
-        (schema.DEPTH_NEAR, schema.DEPTH_FAR),
+        (schema.DEPTH_NEAR * scale, schema.DEPTH_FAR * scale),
         out,
     )
     tensors = [torch.from_numpy(array) for array in out]

@@ -47,6 +47,14 @@ class StoredView:
     camera_to_world: Tensor
 
 
+class BrokenViewError(ValueError):
+    """A view that cannot be used; ``reason`` says why, without saying which view it is."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.reason = reason
+
+
 class StoredObject:
     """One object of G-Objaverse: a folder or a .tar archive, read view by view."""
 
@@ -76,7 +84,7 @@ class StoredObject:
         """One view.
 
         Raises:
-            ValueError: a file of the view is missing or broken, or the view shows nothing.
+            BrokenViewError: a file of the view is missing or broken, or the view shows nothing.
         """
         try:
             parts = {part: self._bytes(number, ending) for part, ending in _PARTS.items()}
@@ -93,12 +101,12 @@ class StoredObject:
             inside = visible & torch.isfinite(depth[0])
             return StoredView(rgba, torch.where(inside, normal, 0.0), torch.where(inside, depth, 0.0), pose)
         except ValueError as error:
-            raise ValueError(f"view {number} of {self.path}: {error}") from error
+            raise BrokenViewError(f"view {number} of {self.path}", str(error)) from error
 
     def _bytes(self, number: int, ending: str) -> bytes:
         source = self._files.get((number, ending))
         if source is None:
-            raise ValueError(f"{number:05d}{ending} is missing")
+            raise ValueError(f"its {ending} file is missing")
         try:
             if isinstance(source, Path):
                 return source.read_bytes()
@@ -106,9 +114,9 @@ class StoredObject:
                 archive.seek(source[0])
                 data = archive.read(source[1])
         except OSError as error:
-            raise ValueError(f"{number:05d}{ending} cannot be read: {error.strerror}") from error
+            raise ValueError(f"its {ending} file cannot be read: {error.strerror}") from error
         if len(data) < source[1]:
-            raise ValueError(f"{number:05d}{ending} is cut off")
+            raise ValueError(f"its {ending} file is cut off")
         return data
 
 
