@@ -15,7 +15,7 @@ from torch import nn
 
 from diffsplat.core import SplatGrid
 from diffsplat.models.gsrecon import GSRecon
-from diffsplat.models.release_layout import base_folder, find_release, latest_iteration, weights_folder
+from diffsplat.models.release_layout import base_folder, find_release, latest_iteration
 from diffsplat.models.released_files import (
     STOCK_NAMES,
     load_controlnet,
@@ -270,15 +270,6 @@ def test_layout(tmp_path: Path):
         find_release(tmp_path, "gsdiff", "controlnet")
     with pytest.raises(FileNotFoundError, match=r"other.*diffsplat models download"):
         find_release(tmp_path, "other")
-
-
-def test_the_folder_of_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("DIFFSPLAT_WEIGHTS", raising=False)
-    assert weights_folder() == tmp_path / ".cache" / "diffsplat" / "weights"
-    monkeypatch.setenv("DIFFSPLAT_WEIGHTS", "~/big")
-    assert weights_folder() == tmp_path / "big"
-    assert weights_folder("other") == Path("other")
 
 
 def test_a_widened_network_is_the_same_function_of_the_old_channels(tmp_path: Path):

@@ -1,6 +1,5 @@
 """Where the released files lie: ``DIR/<release>/checkpoints/<iteration>/<part>``. Needs no torch."""
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -16,20 +15,7 @@ DENOISER_PARTS: dict[Family, Part] = {
     "sd3": "transformer_ema",
 }
 
-WEIGHTS_VARIABLE = "DIFFSPLAT_WEIGHTS"
-"""Environment variable that names the folder of the release folders."""
-
 _ITERATION = re.compile(r"[0-9]{6}")
-
-
-def weights_folder(chosen: str | Path | None = None) -> Path:
-    """The folder that release folders and base models lie in; it need not exist.
-
-    Args:
-        chosen: the folder; by default that of ``DIFFSPLAT_WEIGHTS``, else ``~/.cache/diffsplat/weights``.
-    """
-    named = chosen or os.environ.get(WEIGHTS_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "diffsplat" / "weights"
 
 
 def latest_iteration(checkpoints: str | Path) -> Path:
