@@ -8,8 +8,9 @@ Family = Literal["unet", "pixart", "sd3"]
 """Which stock network: ``UNet2DConditionModel``, ``PixArtTransformer2DModel``,
 ``SD3Transformer2DModel``."""
 
-Prediction = Literal["epsilon", "v_prediction", "flow"]
-"""What a network's output means: the noise, the velocity of Salimans and Ho (2022), or noise minus latents."""
+Prediction = Literal["epsilon", "v_prediction", "flow", "latents"]
+"""What a network's output means: the noise, the velocity of Salimans and Ho (2022), noise minus latents on the
+straight path between both (Lipman et al. 2023), or the clean latents on that path."""
 
 Sampler = Literal["dpm++", "dpm++-sde", "ddim", "euler"]
 

@@ -53,7 +53,9 @@ def network_output(
             output = network(
                 images,
                 encoder_hidden_states=tokens.to(kind).repeat_interleave(views, dim=0),
-                encoder_attention_mask=None if mask is None else mask.to(kind).repeat_interleave(views, dim=0),
+                encoder_attention_mask=None
+                if mask is None
+                else mask.to(kind).repeat_interleave(views, dim=0),
                 timestep=timestep.repeat_interleave(views),
                 added_cond_kwargs={"resolution": None, "aspect_ratio": None},
                 return_dict=False,
