@@ -67,9 +67,16 @@ def read_image(path: str | Path) -> Tensor:
         raise ValueError(f"{str(path)!r} has more than {Image.MAX_IMAGE_PIXELS} pixels") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"{str(path)!r} is a broken image file: {error}") from error
-    if image.mode == "F":
-        raise ValueError(f"{str(path)!r} holds floating-point pixels of unknown range, expected 8 or 16 bits")
-    return _to_tensor(image)
+    return _to_tensor(image, repr(str(path)))
+
+
+def image_from_pillow(image: Image.Image) -> Tensor:
+    """The pixels of a Pillow image, as :func:`read_image` gives those of a file.
+
+    Raises:
+        ValueError: for floating-point pixels, whose range is not known.
+    """
+    return _to_tensor(ImageOps.exif_transpose(image), "the image")
 
 
 def tile_images(
@@ -115,7 +122,9 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(1, 2, 0).contiguous().numpy()
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def _to_tensor(image: Image.Image, name: str) -> Tensor:
+    if image.mode == "F":
+        raise ValueError(f"{name} holds floating-point pixels of unknown range, expected 8 or 16 bits")
     if image.mode.startswith("I"):
         # 16-bit greyscale, the only kind of wider numbers that Pillow reads from common files.
         grey = np.asarray(image, dtype=np.float32) / 65535
