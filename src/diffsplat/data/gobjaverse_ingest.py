@@ -163,8 +163,6 @@ def convert_object(item: GObjaverseObject, size: int) -> Finished:
             views[number] = _scaled(view, scale)
         except BrokenViewError as error:
             dropped.append((f"{item.object_id} view {number}", error.reason))
-        except ValueError as error:
-            dropped.append((f"{item.object_id} view {number}", str(error)))
     rings = [ring for ring in RINGS if all(number in views for number in ring)]
     if not rings:
         reasons = ", ".join(sorted({reason for _, reason in dropped})[:3])
@@ -191,7 +189,12 @@ def _scaled(view: StoredView, scale: float) -> StoredView:
     pose = view.camera_to_world.clone()
     pose[:3, 3] *= scale
     depth = view.depth * scale
-    schema.require_storable_depth(depth.numpy())
+    inside = depth[depth > 0]
+    if bool(((inside < schema.DEPTH_NEAR) | (inside > schema.DEPTH_FAR)).any()):
+        raise BrokenViewError(
+            "a view",
+            f"its depth leaves {schema.DEPTH_NEAR}..{schema.DEPTH_FAR} when the first camera is at {DEFAULT_RADIUS}",
+        )
     return replace(view, depth=depth, camera_to_world=pose)
 
 

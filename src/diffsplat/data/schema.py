@@ -122,22 +122,12 @@ def encode_depth(depth: NDArray[np.floating]) -> bytes:
     Raises:
         ValueError: a depth outside ``DEPTH_NEAR``..``DEPTH_FAR``.
     """
-    inside = require_storable_depth(depth)
-    steps = 1 + np.rint(65534 * (depth - DEPTH_NEAR) / (DEPTH_FAR - DEPTH_NEAR))
-    return _png(Image.fromarray(np.where(inside, steps, 0).astype(np.uint16)))
-
-
-def require_storable_depth(depth: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Where a depth map is not 0.
-
-    Raises:
-        ValueError: a depth outside ``DEPTH_NEAR``..``DEPTH_FAR``.
-    """
     inside = depth > 0
     if inside.any() and not (depth[inside].min() >= DEPTH_NEAR and depth[inside].max() <= DEPTH_FAR):
         low, high = float(depth[inside].min()), float(depth[inside].max())
         raise ValueError(f"depth spans {low:.3f}..{high:.3f}, expected {DEPTH_NEAR}..{DEPTH_FAR}")
-    return inside
+    steps = 1 + np.rint(65534 * (depth - DEPTH_NEAR) / (DEPTH_FAR - DEPTH_NEAR))
+    return _png(Image.fromarray(np.where(inside, steps, 0).astype(np.uint16)))
 
 
 def decode_picture(data: bytes) -> NDArray[np.uint8]:
