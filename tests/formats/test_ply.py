@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffsplat.core import Splats
 from diffsplat.io.formats import read_splats, write_splats
+from diffsplat.io.ply import holds_splats
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -512,3 +513,19 @@ def test_reading_takes_a_small_multiple_of_the_file(path: Path, text: bool):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * path.stat().st_size
+
+
+def test_splats_are_told_from_meshes_by_the_header(tmp_path: Path):
+    mesh = tmp_path / "mesh.ply"
+    mesh.write_text(
+        "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+        "element face 1\nproperty list uchar int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
+    )
+    assert not holds_splats(mesh)
+    (tmp_path / "splats.ply").write_bytes(
+        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float scale_0\nend_header\n"
+    )
+    assert holds_splats(tmp_path / "splats.ply")
+    (tmp_path / "none.ply").write_text("solid")
+    with pytest.raises(ValueError, match=r"none\.ply' is not a readable \.ply file: it does not start like"):
+        holds_splats(tmp_path / "none.ply")

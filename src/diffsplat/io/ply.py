@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffsplat.core import Splats
 from diffsplat.io.files import require_readable
-from diffsplat.io.ply_table import VertexTable, parse_vertices
+from diffsplat.io.ply_table import MAX_HEADER_BYTES, VertexTable, parse_vertices, vertex_properties
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,21 @@ def read_ply(path: Path) -> Splats:
         return _decode(table, path.name)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is not a readable splat file: {error}") from error
+
+
+def holds_splats(path: Path) -> bool:
+    """Whether a ``.ply`` file's header promises splats, rather than a mesh or plain points.
+
+    Raises:
+        ValueError: when the file is missing or no PLY file.
+    """
+    with require_readable(path).open("rb") as file:
+        head = file.read(MAX_HEADER_BYTES)
+    try:
+        names = vertex_properties(head)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not a readable .ply file: {error}") from error
+    return not set(_SCALES + _QUATS).isdisjoint(names)
 
 
 def _encode(splats: Splats, up: UpAxis) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-_MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
 _MAX_DIGITS = 18
 
 _SCALAR_CODES = {
@@ -108,6 +108,21 @@ def parse_vertices(data: bytes) -> VertexTable:
     return VertexTable(vertex.count, columns, header.comments)
 
 
+def vertex_properties(data: bytes) -> tuple[str, ...]:
+    """Names of the scalar properties of a file's vertices.
+
+    Args:
+        data: the file, or as much of it as holds the header.
+
+    Raises:
+        ValueError: when the bytes do not start with the header of a PLY file.
+    """
+    header = _parse_header(data)
+    return tuple(
+        entry.name for element in header.elements if element.name == "vertex" for entry in element.properties
+    )
+
+
 def _parse_header(data: bytes) -> _Header:
     lines, size = _header_lines(data)
     byte_order: str | None = None
@@ -140,7 +155,7 @@ def _header_lines(data: bytes) -> tuple[list[str], int]:
     first = re.match(rb"ply[ \t]*(\r\n|\n|\r)", data)
     if first is None:
         raise ValueError("it is empty" if not data else "it does not start like a PLY file")
-    head = data[:_MAX_HEADER_BYTES]
+    head = data[:MAX_HEADER_BYTES]
     newline = first.group(1)
     ending = re.compile(b"%b(end_header[ \t]*)%b" % (newline, newline))
     last = ending.search(head, first.start(1))

@@ -1,0 +1,173 @@
+"""Control images: depth, normals or edges of the first view, as the released control networks know them."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffsplat.core import Cameras
+from diffsplat.data.canny import canny_edges, grey_of
+from diffsplat.data.image_prep import Picture, load_picture, square_on_white
+from diffsplat.data.mesh_render import CameraArray, MeshRenderer
+from diffsplat.data.meshes import MESH_SUFFIXES, load_mesh
+from diffsplat.geometry import TEXT_ELEVATION_DEG, depth_control_map, ring_cameras
+from diffsplat.io.files import require_readable
+from diffsplat.io.formats import SPLAT_FORMATS, read_splats
+from diffsplat.io.images import to_pixels
+from diffsplat.io.ply import holds_splats
+from diffsplat.render import render
+
+ControlKind = Literal["depth", "normal", "canny"]
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """What the first generation camera sees of an object.
+
+    Args:
+        rgb: ``[3, H, W]`` sRGB 0..1 on white.
+        alpha: ``[1, H, W]`` coverage 0..1.
+        depth: ``[1, H, W]`` camera z, world units, 0 where nothing is.
+        normal: ``[3, H, W]`` unit normals in the world of the first view, zero where nothing is.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    normal: Tensor
+
+
+def control_maps_from(
+    path: str | Path,
+    kind: ControlKind,
+    *,
+    elevation_deg: float = TEXT_ELEVATION_DEG,
+    size: int = 256,
+) -> Tensor:
+    """The control image of an object in a file, seen by the first generation camera.
+
+    Args:
+        path: a splat file, shown where its splats are, or a mesh, which is centred and scaled.
+        kind: which map.
+        elevation_deg: degrees above the horizon.
+        size: pixels per side.
+
+    Returns:
+        ``[3, size, size]`` 0..1 on white.
+
+    Raises:
+        ValueError: when the file cannot be read, nothing of it is in view, or an option is out of range.
+    """
+    _check_kind(kind)
+    return control_map(view_of_object(path, elevation_deg=elevation_deg, size=size), kind)
+
+
+def control_map(view: ObjectView, kind: ControlKind) -> Tensor:
+    """``[3, H, W]`` 0..1 on white.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    _check_kind(kind)
+    match kind:
+        case "depth":
+            return depth_control_map(view.depth, view.alpha)
+        case "normal":
+            return (view.normal * 0.5 + 0.5) * view.alpha + (1 - view.alpha)
+        case "canny":
+            return canny_map(view.rgb)
+
+
+def canny_map(image: Tensor) -> Tensor:
+    """Black edges on white, found in the luma of a picture with the thresholds 100 and 200.
+
+    Args:
+        image: ``[3, H, W]`` sRGB 0..1.
+
+    Returns:
+        ``[3, H, W]`` of zeros and ones.
+
+    Raises:
+        ValueError: for another shape, or NaN.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"canny_map got an image of the shape {tuple(image.shape)}, expected [3, H, W]")
+    edges = torch.from_numpy(canny_edges(grey_of(to_pixels(image))))
+    return (~edges).to(image).expand(3, -1, -1)
+
+
+def read_control_image(image: Picture, *, size: int) -> Tensor:
+    """A control image that a user brings: on white, made square with white, ``[3, size, size]`` 0..1.
+
+    Raises:
+        ValueError: for a file that cannot be read, or a tensor of another shape or range.
+    """
+    return square_on_white(load_picture(image), size=size).image
+
+
+def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> ObjectView:
+    """The first generation view of a splat file or a mesh; see :func:`control_maps_from`."""
+    if not math.isfinite(elevation_deg) or abs(elevation_deg) > 90:
+        raise ValueError(f"the elevation is {elevation_deg:g}, expected degrees from -90 to 90")
+    if size < 1:
+        raise ValueError(f"the size is {size}, expected a positive whole number of pixels")
+    source = require_readable(path)
+    camera = ring_cameras(elevation_deg, size=size)[:1]
+    view = _view_of_splats(source, camera) if _is_splat_file(source) else _view_of_mesh(source, camera)
+    if float(view.alpha.max()) < 0.05:
+        raise ValueError(
+            f"nothing of {str(path)!r} is seen from the first view, expected an object around the origin that "
+            "fits into a sphere of radius 0.5"
+        )
+    return view
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in get_args(ControlKind):
+        raise ValueError(f"the control is {kind!r}, expected one of {', '.join(get_args(ControlKind))}")
+
+
+def _is_splat_file(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix == ".ply":
+        return holds_splats(path)
+    if suffix in SPLAT_FORMATS:
+        return True
+    if suffix in MESH_SUFFIXES:
+        return False
+    known = ", ".join(sorted({*SPLAT_FORMATS, *MESH_SUFFIXES}))
+    raise ValueError(f"{str(path)!r} has the suffix {suffix!r}, expected a splat file or a mesh: {known}")
+
+
+def _view_of_splats(path: Path, camera: Cameras) -> ObjectView:
+    with torch.no_grad():
+        rendering = render(read_splats(path), camera)
+    alpha, depth, normal = rendering.alpha[0], rendering.depth[0], cast(Tensor, rendering.normal)[0]
+    # The depth of a pixel that hardly anything covers may be that of a lone splat far behind the object.
+    solid = depth[alpha > 0.5 * alpha.max()]
+    farthest = solid.max() if len(solid) else depth.max()
+    return ObjectView(
+        rgb=rendering.rgb[0].clamp(0, 1),
+        alpha=alpha.clamp(0, 1),
+        depth=depth.clamp(max=farthest),
+        normal=functional.normalize(normal, dim=0),
+    )
+
+
+def _view_of_mesh(path: Path, camera: Cameras) -> ObjectView:
+    cameras = CameraArray(camera.camera_to_world.double().numpy(), camera.intrinsics.double().numpy())
+    renderer = MeshRenderer(load_mesh(path).normalized(), size=camera.width)
+    (samples,) = renderer.render(cameras)
+    picture = torch.from_numpy(samples.picture().astype(np.float32) / 255).permute(2, 0, 1)
+    alpha = picture[3:]
+    return ObjectView(
+        rgb=picture[:3] * alpha + (1 - alpha),
+        alpha=alpha,
+        depth=torch.from_numpy(samples.depth)[None],
+        normal=functional.normalize(torch.from_numpy(samples.normal).permute(2, 0, 1), dim=0),
+    )
