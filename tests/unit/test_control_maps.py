@@ -3,10 +3,8 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,7 +15,6 @@ from diffsplat.pipelines.control_maps import (
     ControlKind,
     canny_map,
     control_maps_from,
-    read_control_image,
 )
 
 RADIUS, DISTANCE, SIZE = 0.46, 1.4, 64
@@ -151,18 +148,6 @@ def test_edges_of_a_picture_are_black_on_white():
     expected[:, :, 14] = 0
     assert torch.equal(edges, expected)
     assert canny_map(picture.double()).dtype == torch.float64
-
-
-def test_a_control_image_is_put_on_white(tmp_path: Path):
-    pixels = np.zeros((20, 40, 4), dtype=np.uint8)
-    pixels[:, 20:] = (255, 0, 0, 255)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    control = read_control_image(tmp_path / "a.png", size=40)
-    expected = torch.ones(3, 40, 40)
-    expected[1:, 10:30, 20:] = 0
-    assert torch.equal(control, expected)
-    grey = read_control_image(torch.full((3, 512, 512), 0.25), size=64)
-    torch.testing.assert_close(grey, torch.full((3, 64, 64), 0.25))
 
 
 def test_what_is_no_object_is_refused(tmp_path: Path, files: dict[str, Path]):

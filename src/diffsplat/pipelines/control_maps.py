@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from diffsplat.core import Cameras
 from diffsplat.data.canny import canny_edges, grey_of
-from diffsplat.data.image_prep import Picture, load_picture, square_on_white
 from diffsplat.data.mesh_render import CameraArray, MeshRenderer
 from diffsplat.data.meshes import MESH_SUFFIXES, load_mesh
 from diffsplat.geometry import TEXT_ELEVATION_DEG, depth_control_map, ring_cameras
@@ -99,15 +98,6 @@ def canny_map(image: Tensor) -> Tensor:
         raise ValueError(f"canny_map got an image of the shape {tuple(image.shape)}, expected [3, H, W]")
     edges = torch.from_numpy(canny_edges(grey_of(to_pixels(image))))
     return (~edges).to(image).expand(3, -1, -1)
-
-
-def read_control_image(image: Picture, *, size: int) -> Tensor:
-    """A control image that a user brings: on white, made square with white, ``[3, size, size]`` 0..1.
-
-    Raises:
-        ValueError: for a file that cannot be read, or a tensor of another shape or range.
-    """
-    return square_on_white(load_picture(image), size=size).image
 
 
 def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> ObjectView:
