@@ -4,7 +4,6 @@ import json
 import math
 from pathlib import Path
 
-import Imath
 import numpy as np
 import OpenEXR
 from numpy.typing import NDArray
@@ -64,11 +63,9 @@ def write_view(folder: Path, number: int) -> None:
     rgba = np.zeros((SIZE, SIZE, 4), dtype=np.uint8)
     rgba[hit] = (200, 100, 20 + number, 255)
     Image.fromarray(rgba).save(stem.with_suffix(".png"))
-    header = OpenEXR.Header(SIZE, SIZE)
-    header["channels"] = {name: Imath.Channel(Imath.PixelType(Imath.PixelType.FLOAT)) for name in "RGBA"}
-    file = OpenEXR.OutputFile(f"{stem}_nd.exr", header)
-    file.writePixels({name: plane.astype(np.float32).tobytes() for name, plane in channels.items()})
-    file.close()
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    planes = {name: np.ascontiguousarray(plane, dtype=np.float32) for name, plane in channels.items()}
+    OpenEXR.File(header, planes).write(f"{stem}_nd.exr")
 
 
 def write_object(folder: Path) -> Path:

@@ -9,6 +9,7 @@ world has Y up.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -154,7 +155,7 @@ def _picture(data: bytes) -> Tensor:
             if not image.has_transparency_data:
                 raise ValueError("its picture has no alpha channel")
             pixels = np.array(image.convert("RGBA"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError("its .png file is broken") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
@@ -175,24 +176,26 @@ def _geometry(data: bytes) -> tuple[Tensor, Tensor]:
 
 def _exr_channels(data: bytes) -> list[NDArray[np.float32]]:
     """R, G, B, A of an OpenEXR file, ``[H, W]`` each."""
-    openexr, imath = _import_openexr()
+    openexr = _import_openexr()
     try:
-        file = openexr.InputFile(io.BytesIO(data))
-        window = file.header()["dataWindow"]
-        blobs = file.channels("RGBA", imath.PixelType(imath.PixelType.FLOAT))
-    except (OSError, RuntimeError, TypeError) as error:
-        raise ValueError(f"its .exr file is broken or lacks a channel: {error}") from error
-    shape = (window.max.y - window.min.y + 1, window.max.x - window.min.x + 1)
-    return [np.frombuffer(blob, dtype=np.float32).reshape(shape) for blob in blobs]
+        # What is wrong with a file is printed, and not always raised.
+        with contextlib.redirect_stdout(io.StringIO()):
+            file = openexr.File(io.BytesIO(data), separate_channels=True)
+        channels = file.channels() if file.parts else {}
+        planes = [np.asarray(channels[name].pixels, dtype=np.float32) for name in "RGBA"]
+    except (OSError, RuntimeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError("its .exr file is broken or lacks a channel") from error
+    if any(plane.ndim != 2 or plane.shape != planes[0].shape for plane in planes):
+        raise ValueError("its .exr file holds channels of different sizes")
+    return planes
 
 
-def _import_openexr() -> tuple[Any, Any]:
+def _import_openexr() -> Any:
     try:
-        import Imath
         import OpenEXR
     except ImportError as error:
         raise ImportError("G-Objaverse needs OpenEXR: pip install 'diffsplat[data]'") from error
-    return OpenEXR, Imath
+    return OpenEXR
 
 
 def _folder_files(folder: Path) -> dict[tuple[int, str], Path | tuple[int, int]]:
