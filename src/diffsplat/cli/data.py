@@ -1,4 +1,4 @@
-"""``diffsplat data``: from meshes to training views."""
+"""``diffsplat data``: from meshes or renderings to training views."""
 
 from __future__ import annotations
 
