@@ -30,6 +30,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "generate": Verb("descriptions or pictures to 3D Gaussian splats (.ply)", "diffsplat.cli.generate"),
     "encode": Verb("prompts to a file that 'generate' reads", "diffsplat.cli.encode"),
+    "models": Verb("list and download models", "diffsplat.cli.models"),
     "render": Verb("pictures and turntable videos of a splat file", "diffsplat.cli.render"),
     "warmup": Verb("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
     "data": Verb("meshes to training views", "diffsplat.cli.data"),
@@ -98,6 +99,9 @@ def _run_verb(name: str, words: list[str]) -> None:
     if commands is None:
         tyro.cli(module.command, prog=program, args=words)
     else:
+        default = getattr(module, "DEFAULT", None)
+        if default and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):
+            words = [default, *words]
         tyro.extras.subcommand_cli_from_dict(
             commands, prog=program, description=VERBS[name].summary.capitalize() + ".", args=words
         )
