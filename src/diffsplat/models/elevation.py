@@ -207,7 +207,7 @@ class ElevationEstimator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[B]`` degrees of ``images [B, 3, H, W]``; negative is above the horizon."""
         logits, offsets = self.classify(images)
-        return self.lower_bounds[logits.argmax(dim=-1)] + offsets
+        return self.lower_bounds.float()[logits.argmax(dim=-1)] + offsets.float()
 
     @torch.inference_mode()
     def degrees_above_horizon(self, images: Tensor) -> Tensor:
