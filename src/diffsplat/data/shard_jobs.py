@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from diffsplat.data import schema
 
 SHARD_OBJECTS = 40
@@ -166,9 +168,7 @@ def _results(jobs: list[_Job[Any]], processes: int) -> Iterator[Finished | Broke
     if workers == 1 or len(jobs) < 4:
         yield from map(_Job.run, jobs)
         return
-    executor = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
-    )
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield from executor.map(_Job.run, jobs)
     except BrokenProcessPool as error:
@@ -179,6 +179,7 @@ def _results(jobs: list[_Job[Any]], processes: int) -> Iterator[Finished | Broke
         executor.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes; only the first one answers it."""
+def _start_worker() -> None:
+    """Ctrl-C reaches all processes, and only the first one answers it; each worker keeps to one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
