@@ -389,7 +389,7 @@ def test_reading_refuses_what_is_not_there(shards):
 def test_importing_needs_no_optional_package():
     code = (
         "import sys\n"
-        "for name in ('trimesh', 'pyarrow', 'numba', 'datasets'): sys.modules[name] = None\n"
+        "for name in ('trimesh', 'pyarrow', 'numba', 'datasets', 'OpenEXR'): sys.modules[name] = None\n"
         "import diffsplat.data.ingest, diffsplat.data.sources, diffsplat.cli.data\n"
         "from diffsplat.data.meshes import load_mesh\n"
         "try: load_mesh('x.glb')\n"
