@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -315,6 +317,15 @@ def test_sizes_of_what_is_not_here_come_from_the_hub(hub: FakeHub, capsys: pytes
     rows = table(capsys, "--online")
     assert rows["pixart-sigma", "image model"].split()[-3:] == ["2.5", "MB", "-"]
     assert rows["pixart-sigma", "splat autoencoder"].split()[-3:] == ["1.0", "MB", "-"]
+
+
+def test_the_list_comes_without_torch():
+    probe = (
+        "import sys; from diffsplat.cli.main import main; main(['models']); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "sd35m" in done.stdout
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

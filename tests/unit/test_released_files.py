@@ -331,6 +331,12 @@ def break_length(folder: Path) -> Path:
     return path
 
 
+def break_everything(folder: Path) -> Path:
+    path = folder / f"{STEM}.safetensors"
+    path.write_bytes(b"")
+    return path
+
+
 def break_header(folder: Path) -> Path:
     path = folder / f"{STEM}.safetensors"
     path.write_bytes(b"<html>not found</html>")
@@ -388,6 +394,7 @@ def break_folder(folder: Path) -> Path:
         (break_index, FileNotFoundError, "download it again"),
         (break_map, ValueError, "download them again"),
         (break_length, ValueError, "truncated .* download it again"),
+        (break_everything, ValueError, "truncated .* download it again"),
         (break_header, ValueError, "no safetensors file, delete it and download it again"),
         (
             break_shape,

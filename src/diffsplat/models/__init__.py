@@ -1,7 +1,28 @@
 """Networks: no losses, no metrics."""
 
-from diffsplat.models.gsrecon import GSRecon
-from diffsplat.models.gsvae import GSAutoencoder
-from diffsplat.models.multiview import MultiViewAttention, set_multiview_attention
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["GSAutoencoder", "GSRecon", "MultiViewAttention", "set_multiview_attention"]
+if TYPE_CHECKING:
+    from diffsplat.models.gsrecon import GSRecon
+    from diffsplat.models.gsvae import GSAutoencoder
+    from diffsplat.models.multiview import MultiViewAttention, set_multiview_attention
+    from diffsplat.models.splat_vae import SplatVAE
+
+__all__ = ["GSAutoencoder", "GSRecon", "MultiViewAttention", "SplatVAE", "set_multiview_attention"]
+
+_MODULES = {
+    "GSAutoencoder": "gsvae",
+    "GSRecon": "gsrecon",
+    "MultiViewAttention": "multiview",
+    "SplatVAE": "splat_vae",
+    "set_multiview_attention": "multiview",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the table of backbones is read without the seconds that torch takes."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"diffsplat.models.{_MODULES[name]}"), name)
