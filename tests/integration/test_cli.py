@@ -177,14 +177,14 @@ def test_moving_preview(here, small_model):
 
 
 def test_interrupt_in_the_middle_leaves_only_finished_objects(here, small_model, monkeypatch, capsys):
-    original = DiffSplatPipeline.__call__
+    original = DiffSplatPipeline.generate
 
-    def interrupted(self, prompt, **options):
-        if prompt == "a taxi":
+    def interrupted(self, request, *rest):
+        if request.prompts == ("a taxi",):
             raise KeyboardInterrupt
-        return original(self, prompt, **options)
+        return original(self, request, *rest)
 
-    monkeypatch.setattr(DiffSplatPipeline, "__call__", interrupted)
+    monkeypatch.setattr(DiffSplatPipeline, "generate", interrupted)
     words = ["generate", "a chair", "a taxi", "--model", str(small_model), "--steps", "1"]
     assert main(words) == 130
     assert listing(here) == {"a-chair.ply"}

@@ -203,11 +203,15 @@ def _generate_all(
     pictures = _pictures(pipe, shown, request.elevation_deg)
     if shown.image is not None and arguments.elevation is None:
         request = replace(request, elevation_deg=_estimated(pipe, pictures))
+
+    def advance(*_: int) -> None:
+        bar.update()
+
     with tqdm(total=len(planned) * request.steps, unit="step", file=sys.stderr, leave=False) as bar:
         for item in planned:
             bar.set_description(item.prompt[:40])
             single = replace(request, prompts=(item.prompt,), seed=item.seed, count=1)
-            output = pipe.generate(single, pictures, lambda *_: bar.update() and None)
+            output = pipe.generate(single, pictures, advance)
             yield from _write(output, item, request.elevation_deg, force=arguments.force)
 
 
@@ -215,12 +219,16 @@ def _pictures(pipe: DiffSplatPipeline, shown: PictureArguments, elevation_deg: f
     """The pictures at the model's size."""
     if shown.control is None:
         return pipe.prepare(image=shown.image)
-    from diffsplat.pipelines.control_maps import canny_map, control_maps_from
     from diffsplat.pipelines.conditioning import read_picture
+    from diffsplat.pipelines.control_maps import canny_map, control_maps_from
 
     size = pipe.autoencoder.image_size
     if shown.control_from is not None:
-        return pipe.prepare(control=control_maps_from(shown.control_from, shown.control, elevation_deg, size))
+        return pipe.prepare(
+            control=control_maps_from(
+                shown.control_from, shown.control, elevation_deg=elevation_deg, size=size
+            )
+        )
     if shown.control_photo is not None:
         return pipe.prepare(control=canny_map(read_picture(shown.control_photo, size, cut_out=False)))
     return pipe.prepare(control=shown.control_image)

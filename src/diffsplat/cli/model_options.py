@@ -38,8 +38,7 @@ class ModelArguments:
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N."""
     low_memory: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    """Encode prompts first and drop the text encoder, load the rest in bfloat16, and keep on the GPU only what
-    computes at the moment."""
+    """Compute in bfloat16, and keep on the GPU only the layer that computes at the moment."""
     embeddings: Annotated[Path | None, option("FILE")] = None
     """Prompts encoded before by 'diffsplat encode'; no text encoder is loaded."""
     lora: Annotated[tuple[Path, ...], option("FILE ...")] = ()
@@ -86,7 +85,7 @@ class ModelArguments:
         )
 
     def load(self, texts: list[str], *, image: bool, control: ControlKind | None) -> DiffSplatPipeline:
-        """The pipeline, on its device.
+        """The pipeline, on its device; prompts are encoded first, and the text encoder is gone by then.
 
         Args:
             texts: every prompt that will be asked for.
@@ -108,7 +107,7 @@ class ModelArguments:
                     f"{str(self.embeddings)!r} was encoded for the model {stored.model!r}, expected {self.model!r}"
                 )
             stored(texts)
-        elif self.low_memory:
+        else:
             parts["text_encoder"] = encode_prompts(self, texts)
         if self.released:
             parts["dtype"] = torch.bfloat16 if self.low_memory or device.type == "cuda" else torch.float32

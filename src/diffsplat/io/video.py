@@ -120,8 +120,9 @@ def _ffmpeg_command(path: Path, width: int, height: int, fps: float) -> list[str
 
 def _even(frame: Pixels) -> Pixels:
     """Repeat the last row or column where the size is odd, which 4:2:0 colour cannot hold."""
-    height, width = frame.shape[:2]
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    height, width = (int(edge) for edge in frame.shape[:2])
+    padded: Pixels = np.pad(frame, np.array([(0, height % 2), (0, width % 2), (0, 0)]), mode="edge")
+    return padded
 
 
 def _write_gif(frames: Iterator[Pixels], path: Path, fps: float) -> int:

@@ -110,7 +110,7 @@ class _JoinAfter:
     def __init__(self, views: int) -> None:
         self.views = views
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def __call__(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return fold_views(output, self.views)
 
 
@@ -120,7 +120,7 @@ class _SplitBefore:
     def __init__(self, views: int) -> None:
         self.views = views
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (unfold_views(inputs[0], self.views), *inputs[1:])
 
 

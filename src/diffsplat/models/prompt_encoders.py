@@ -107,8 +107,13 @@ def load_prompt_encoder(
         FileNotFoundError: when a subfolder is missing.
         OSError, ValueError: when a file is missing or damaged.
     """
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
-    from transformers import T5TokenizerFast as T5Tokenizer
+    from transformers import (
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
 
     kinds: Iterable[tuple[Any, Any]]
     match family:

@@ -1,0 +1,271 @@
+"""The command line and the pipeline on complete folders of released models, tiny and untrained."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from release_folders import build_elevation, build_release
+from safetensors.torch import load_file, save_file
+
+from diffsplat.cli.main import main
+from diffsplat.io.formats import read_splats
+from diffsplat.models.backbones import BACKBONES
+from diffsplat.models.elevation import ElevationEstimator
+from diffsplat.models.prompt_encoders import StoredPrompts
+from diffsplat.pipelines import DiffSplatPipeline
+
+NAMES = list(BACKBONES)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    for name in NAMES:
+        build_release(folder, name)
+    build_elevation(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk that is cut out already."""
+    path = tmp_path_factory.mktemp("picture") / "disk.png"
+    image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((20, 10, 70, 55), fill=(200, 30, 30, 255))
+    image.save(path)
+    return path
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def generate(weights: Path, output: Path, *words: object) -> torch.Tensor:
+    """Run the command and return the positions and colours that it wrote."""
+    assert run("generate", *words, "--weights", weights, "--steps", 2, "-o", output, "--force") == 0
+    splats = read_splats(output)
+    assert splats.count > 1000
+    values = torch.cat([splats.means, splats.colors], dim=-1)
+    assert torch.isfinite(values).all()
+    return values
+
+
+def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return left.shape != right.shape or not torch.allclose(left, right, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text(weights: Path, tmp_path: Path, name: str):
+    first = generate(weights, tmp_path / "a.ply", "a red chair", "--model", name)
+    again = generate(weights, tmp_path / "a.ply", "a red chair", "--model", name)
+    other = generate(weights, tmp_path / "a.ply", "a wooden barrel", "--model", name)
+    assert torch.equal(first, again)
+    assert differ(first, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_image_with_a_known_and_an_estimated_elevation(
+    weights: Path, tmp_path: Path, picture: Path, name: str, capsys: pytest.CaptureFixture[str]
+):
+    words = ("--model", name, "--image", picture)
+    known = generate(weights, tmp_path / "a.ply", *words, "--elevation", 20)
+    assert "degrees above the horizon" not in capsys.readouterr().err
+    generate(weights, tmp_path / "b.ply", *words)
+    said = capsys.readouterr().err
+    pipe = DiffSplatPipeline.from_pretrained(name, weights=weights, image=True)
+    shown = pipe.prepare(image=picture)
+    assert isinstance(pipe.elevation_estimator, ElevationEstimator)
+    assert shown.image is not None
+    degrees = float(pipe.elevation_estimator.degrees_above_horizon(shown.image[None])[0])
+    assert f"{degrees:.1f} degrees above the horizon" in said
+    described = generate(weights, tmp_path / "c.ply", "a red chair", *words, "--elevation", 20)
+    assert differ(known, described)
+
+
+def test_the_first_camera_is_at_the_elevation_and_the_shift_of_sd3_matters(weights: Path, picture: Path):
+    pipe = DiffSplatPipeline.from_pretrained("sd35m", weights=weights, image=True)
+    out = pipe(image=picture, steps=2, elevation=25.0)
+    center = out.cameras.centers[0, 0]
+    assert math.degrees(math.asin(float(center[1]) / 1.4)) == pytest.approx(25.0, abs=1e-3)
+    unshifted = pipe(image=picture, steps=2, elevation=25.0, shifted=False)
+    assert differ(out.splats.colors, unshifted.splats.colors)
+
+
+def test_control_from_an_image_a_photo_and_splats(weights: Path, tmp_path: Path, picture: Path):
+    splats = tmp_path / "plain.ply"
+    sd15 = ("a red chair", "--model", "sd15")
+    plain = generate(weights, splats, *sd15)
+    results = [
+        generate(weights, tmp_path / "a.ply", *sd15, *words)
+        for words in (
+            ("--control", "depth", "--control-image", picture),
+            ("--control", "depth", "--control-image", picture, "--guess-mode"),
+            ("--control", "normal", "--control-from", splats),
+            ("--control", "canny", "--control-photo", picture),
+        )
+    ]
+    for number, values in enumerate(results):
+        assert all(differ(values, other) for other in (plain, *results[:number]))
+    unheard = generate(
+        weights,
+        tmp_path / "a.ply",
+        *sd15,
+        "--control",
+        "depth",
+        "--control-image",
+        picture,
+        "--control-scale",
+        0,
+    )
+    assert not differ(unheard, plain)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_low_memory_is_the_same_but_for_bfloat16(weights: Path, tmp_path: Path, name: str):
+    words = ("a red chair", "--model", name)
+    full = generate(weights, tmp_path / "a.ply", *words)
+    low = generate(weights, tmp_path / "a.ply", *words, "--low-memory")
+    assert abs(len(low) - len(full)) < 0.05 * len(full)
+    assert (low.mean(dim=0) - full.mean(dim=0)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_encoded_ahead_give_the_same_without_the_text_encoder(
+    weights: Path, tmp_path: Path, name: str
+):
+    file = tmp_path / "prompts.safetensors"
+    assert run("encode", "a red chair", "--model", name, "--weights", weights, "-o", file) == 0
+    words = ("a red chair", "--model", name)
+    ahead = generate(weights, tmp_path / "a.ply", *words, "--embeddings", file)
+    assert torch.equal(ahead, generate(weights, tmp_path / "a.ply", *words))
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "dpm++-sde", "ddim", "euler"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sampler_serves_every_backbone(weights: Path, name: str, sampler: str):
+    pipe = DiffSplatPipeline.from_pretrained(name, weights=weights)
+    noise_levels = []
+    hook = pipe.denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: noise_levels.append(float(kwargs["timestep"][0])), with_kwargs=True
+    )
+    out = pipe("a red chair", steps=4, sampler=sampler)  # type: ignore[arg-type]
+    hook.remove()
+    assert torch.isfinite(out.splats.means).all()
+    assert noise_levels[0] >= 998
+    assert noise_levels == sorted(noise_levels, reverse=True)
+    assert len(noise_levels) == 4
+
+
+def test_the_text_encoder_of_stable_diffusion_is_clip_padded_to_77_tokens(weights: Path):
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    base = weights / "stable-diffusion-v1-5"
+    tokens = CLIPTokenizer.from_pretrained(base / "tokenizer")(
+        ["a red chair"], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = CLIPTextModel.from_pretrained(base / "text_encoder")(tokens.input_ids).last_hidden_state
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
+    assert torch.allclose(pipe.text_encoder(["a red chair"]).tokens, expected, atol=1e-6)
+
+
+def test_offload_computes_the_same_and_leaves_everything_on_the_cpu(weights: Path):
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
+    plain = pipe("a red chair", steps=2).splats.means
+    pipe.enable_model_cpu_offload("cpu")
+    assert torch.equal(pipe("a red chair", steps=2).splats.means, plain)
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
+    pipe.enable_sequential_cpu_offload("cpu")
+    assert torch.equal(pipe("a red chair", steps=2).splats.means, plain)
+
+
+def test_lora_of_a_picture_model_changes_every_layer_as_its_formula_says(weights: Path, tmp_path: Path):
+    """W + scale * alpha / rank * B A on every weight that the file names."""
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
+    merged = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
+    generator = torch.Generator().manual_seed(1)
+    state = {}
+    for name, module in merged.denoiser.named_modules():
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            rows, columns = module.weight.shape
+            down = torch.randn(2, columns, generator=generator)
+            up = torch.randn(rows, 2, generator=generator) * 0.3
+            state[f"unet.{name}.lora_A.weight"], state[f"unet.{name}.lora_B.weight"] = down, up
+            module.weight.data += 0.7 * up @ down
+    save_file(state, tmp_path / "lora.safetensors")
+    plain = pipe("a red chair", steps=2).splats.means
+    assert pipe.load_lora(tmp_path / "lora.safetensors", scale=0.7) == len(state) // 2
+    changed = pipe("a red chair", steps=2).splats.means
+    assert differ(changed, plain)
+    assert torch.allclose(changed, merged("a red chair", steps=2).splats.means, atol=1e-4)
+
+
+REFUSED = [
+    (("a chair", "--model", "sd15", "--control", "depth"), "was given with 0 pictures"),
+    (("a chair", "--model", "sd35m", "--control", "depth", "--control-image", "{picture}"), "no ControlNet"),
+    (("--model", "sd15"), "no prompt was given"),
+    (("--model", "mini", "--image", "{picture}"), "is shown no pictures"),
+    (
+        ("--model", "sd15", "--image", "{picture}", "--control", "canny", "--control-photo", "{picture}"),
+        "both",
+    ),
+    (("a chair", "--model", "sd15", "--weights", "{empty}"), "diffsplat models download"),
+    (("a chair", "--model", "sd15", "--embeddings", "{picture}"), "holds no encoded prompts"),
+    (("a chair", "--model", "sd15", "--lora", "{picture}"), "not a safetensors file"),
+    (("a chair", "--model", "sd35m", "--lora", "{picture}"), "takes no LoRA files"),
+    (
+        (
+            "a chair",
+            "--model",
+            "sd16",
+        ),
+        "unknown model 'sd16'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "reason"), REFUSED)
+def test_refusals_are_one_sentence_and_leave_nothing(
+    weights: Path, tmp_path: Path, picture: Path, words, reason, capsys: pytest.CaptureFixture[str]
+):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    filled = [str(word).format(picture=picture, empty=empty) for word in words]
+    if "--weights" not in filled and "mini" not in filled and "sd16" not in filled:
+        filled += ["--weights", str(weights)]
+    output = tmp_path / "a.ply"
+    assert run("generate", *filled, "-o", output) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert reason in lines[-1]
+    assert not output.exists()
+
+
+def test_a_file_of_encoded_prompts_keeps_them(tmp_path: Path, weights: Path):
+    pipe = DiffSplatPipeline.from_pretrained("sd35m", weights=weights)
+    stored = StoredPrompts.encode(pipe.text_encoder, ["a chair", "", "a chair"], "sd35m")
+    stored.save(tmp_path / "p.safetensors")
+    again = StoredPrompts.load(tmp_path / "p.safetensors")
+    assert list(again.conditions) == ["a chair", ""]
+    assert again.model == "sd35m"
+    for text, condition in stored.conditions.items():
+        assert torch.equal(again.conditions[text].tokens, condition.tokens)
+        assert torch.equal(again.conditions[text].pooled, condition.pooled)
+
+
+def test_damaged_weights_are_named(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    copied = build_release(tmp_path, "sd15")
+    file = next(copied.glob("gsdiff_gobj83k_sd15__render/checkpoints/*/unet_ema/*.safetensors"))
+    whole = file.read_bytes()
+    for damage in (whole[: len(whole) // 2], b""):
+        file.write_bytes(damage)
+        assert (
+            run("generate", "a chair", "--model", "sd15", "--weights", copied, "-o", tmp_path / "a.ply") == 2
+        )
+        assert file.name in capsys.readouterr().err
+    state = load_file(next(weights.glob("gsdiff_gobj83k_sd15__render/checkpoints/*/unet_ema/*.safetensors")))
+    state["conv_in.weight"] = torch.zeros(3, 3)
+    save_file(state, file)
+    assert run("generate", "a chair", "--model", "sd15", "--weights", copied, "-o", tmp_path / "a.ply") == 2
+    assert "conv_in.weight" in capsys.readouterr().err
