@@ -101,7 +101,7 @@ BACKBONES: dict[str, Backbone] = {
         Backbone(
             name="pixart-sigma",
             family="pixart",
-            base_repository="PixArt-alpha/PixArt-Sigma-XL-2-512-MS",
+            base_repository="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
             base_folders=_ONE_ENCODER,
             latent_channels=4,
             autoencoder_release="gsvae_gobj265k_sdxl_fp16",
