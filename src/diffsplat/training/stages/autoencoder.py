@@ -25,8 +25,8 @@ class AutoencoderConfig:
         patch, latent_channels, dim, decoder_blocks, refiner_channels: as of
             :class:`~diffsplat.models.gsvae.GSAutoencoder`.
         component_objects: objects whose grids the principal components are computed from.
-        latent_noise: deviation of the noise that latents are decoded with in training, so that the decoder
-            forgives what a denoiser leaves.
+        latent_noise: latents are decoded with noise in training, whose deviation is drawn between 0 and this for
+            each object, so that the decoder forgives what a denoiser leaves.
         rendering_weight: of the rendering loss.
         rendered_objects: how many objects of a batch are rendered; the others have the grid loss alone.
     """
@@ -38,7 +38,7 @@ class AutoencoderConfig:
     decoder_blocks: int = 6
     refiner_channels: int = 64
     component_objects: int = 480
-    latent_noise: float = 0.05
+    latent_noise: float = 0.3
     rendering_weight: float = 5.0
     rendered_objects: int = 1
 
@@ -72,7 +72,8 @@ class AutoencoderStage(Stage):
         """Loss of one batch; the first four of the views are the inputs."""
         grid = self._grid(batch)
         latents = self.autoencoder.encode(grid)
-        noisy = latents + self.config.latent_noise * torch.randn_like(latents)
+        deviation = self.config.latent_noise * torch.rand_like(latents[:, :1, :1, :1, :1])
+        noisy = latents + deviation * torch.randn_like(latents)
         values = self.autoencoder.reconstruct(noisy)
         total, parts = grid_loss(values, grid.values)
         if self.config.rendered_objects:
