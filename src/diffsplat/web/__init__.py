@@ -1,0 +1,1 @@
+"""Pages in the browser: what they are made of, and servers of them."""

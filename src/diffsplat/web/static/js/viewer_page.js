@@ -1,0 +1,166 @@
+// The page of `diffsplat view`.
+import { download, iconButton, make } from "./dom.js";
+import { acceptDrops, pickFiles } from "./drop.js";
+import { formatBytes, formatCount, READABLE_SUFFIXES } from "./files.js";
+import { createNotices } from "./notices.js";
+import { pageOptions } from "./page_options.js";
+import { createPanel, Settings } from "./settings.js";
+import { createHelp, listen } from "./shortcuts.js";
+import { MAX_TILES, Stage } from "./stage.js";
+import { startTheme, toggleTheme } from "./theme.js";
+
+const TURN = 15;
+const TILT = 10;
+const ZOOM = 1.15;
+const SHIFT = 0.1;
+const GESTURES = {
+  "Mouse": [["Drag", "turn"], ["Right-drag", "shift"], ["Wheel", "zoom"]],
+  "Touch": [["1-finger", "turn"], ["2-fingers", "zoom and shift"]],
+};
+
+const byId = (id) => document.getElementById(id);
+const root = document.documentElement;
+const options = pageOptions(location.search);
+const notify = createNotices(document.body);
+root.classList.toggle("bare", options.bare);
+root.dataset.state = "busy";
+
+if (document.createElement("canvas").getContext("webgl2")) start();
+else notify("This browser offers no WebGL 2, which the viewer draws with.", "error");
+
+function start() {
+  const { camera, up, opacity } = options;
+  const stage = new Stage(byId("stage"), { camera, up, opacity, placeholder: invitation(), onMessage: notify });
+  const settings = new Settings(stage, options);
+  startTheme(() => settings.applyBackground(), options.theme);
+  const { linkRow } = createPanel(byId("panel"), settings);
+  const shortcuts = makeShortcuts(stage, settings);
+  const help = createHelp(shortcuts, GESTURES);
+  shortcuts.push({ keys: ["?"], shown: "?", what: "this help", run: help });
+  listen(shortcuts);
+  fillBars(stage, help);
+  stage.addEventListener("change", () => {
+    settings.applyBackground();
+    linkRow.hidden = stage.viewers.length < 2;
+    showSummary(stage);
+  });
+  acceptDrops((files) => addFiles(stage, files));
+  byId("stage").addEventListener("browse", () => pickFiles(READABLE_SUFFIXES, (files) => addFiles(stage, files)));
+  linkRow.hidden = true;
+  showGivenFiles(stage);
+  watch(stage);
+}
+
+async function showGivenFiles(stage) {
+  try {
+    const response = await fetch("files.json");
+    const files = response.ok ? await response.json() : [];
+    await Promise.all(files.map(({ url, name, sent_as, bytes }) => stage.add(url, sent_as, { name, bytes })));
+  } catch (error) {
+    notify("The program that served this page has ended; start it again and reload.", "error");
+    console.info(error);
+  }
+  root.dataset.listed = "";
+}
+
+function addFiles(stage, files) {
+  return Promise.all(files.map((file) => stage.add(file, file.name)));
+}
+
+function makeShortcuts(stage, settings) {
+  const step = (change, shifted) => (event) => stage.nudge(event.shiftKey ? shifted : change);
+  return [
+    { keys: ["ArrowLeft"], shown: "←", what: "turn left, with Shift: shift", run: step({ azimuth: -TURN }, { right: -SHIFT }) },
+    { keys: ["ArrowRight"], shown: "→", what: "turn right, with Shift: shift", run: step({ azimuth: TURN }, { right: SHIFT }) },
+    { keys: ["ArrowUp"], shown: "↑", what: "from higher up, with Shift: shift", run: step({ elevation: TILT }, { up: SHIFT }) },
+    { keys: ["ArrowDown"], shown: "↓", what: "from lower down, with Shift: shift", run: step({ elevation: -TILT }, { up: -SHIFT }) },
+    { keys: ["+", "="], shown: "+", what: "nearer", run: () => stage.nudge({ zoom: ZOOM }) },
+    { keys: ["-", "_"], shown: "−", what: "farther", run: () => stage.nudge({ zoom: 1 / ZOOM }) },
+    { keys: ["r", "Home"], shown: "R", what: "reset the camera", run: () => stage.resetCameras() },
+    { keys: [" "], shown: "Space", what: "turn by itself, or stop", run: () => (stage.turning = !stage.turning) },
+    { keys: ["b"], shown: "B", what: "next background", run: () => settings.nextBackground() },
+    { keys: ["u"], shown: "U", what: "next up axis", run: () => settings.nextUp() },
+    { keys: ["["], shown: "[", what: "show fainter splats", run: () => (settings.opacity -= 0.05) },
+    { keys: ["]"], shown: "]", what: "hide faint splats", run: () => (settings.opacity += 0.05) },
+    { keys: numbers(MAX_TILES), shown: `1 – ${MAX_TILES}`, what: "one object alone, or all again", run: (event) => stage.solo(Number(event.key) - 1) },
+    { keys: ["o"], shown: "O", what: "open files", run: browse },
+    { keys: ["s"], shown: "S", what: "save a picture", run: () => savePicture(stage) },
+    { keys: ["p"], shown: "P", what: "settings", run: togglePanel },
+    { keys: ["f"], shown: "F", what: "full screen", run: toggleFullScreen },
+    { keys: ["t"], shown: "T", what: "light or dark", run: toggleTheme },
+  ];
+}
+
+function fillBars(stage, help) {
+  const turn = iconButton("turn", "Turn by itself", () => (stage.turning = !stage.turning), { key: "Space" });
+  const settings = iconButton("settings", "Settings", togglePanel, {
+    key: "P", id: "settings-button", "aria-expanded": "false", "aria-controls": "panel",
+  });
+  byId("toolbar").append(
+    iconButton("reset", "Reset the camera", () => stage.resetCameras(), { key: "R" }),
+    turn,
+    settings,
+    iconButton("camera", "Save a picture", () => savePicture(stage), { key: "S" }),
+    iconButton("expand", "Full screen", toggleFullScreen, { key: "F", class: "icon-button wide-only" }),
+  );
+  const themeButton = iconButton("dark", "Light or dark", toggleTheme, { key: "T", class: "icon-button theme-button" });
+  byId("actions").append(
+    iconButton("file", "Open files", browse, { key: "O" }), themeButton, iconButton("help", "Help", help, { key: "?" }),
+  );
+  stage.addEventListener("change", () => turn.setAttribute("aria-pressed", String(stage.turning)));
+}
+
+function showSummary(stage) {
+  const shown = stage.viewers.map((viewer) => viewer.info).filter(Boolean);
+  const [only] = shown;
+  const splats = shown.reduce((sum, info) => sum + info.splats, 0);
+  const bytes = shown.reduce((sum, info) => sum + info.bytes, 0);
+  byId("summary").textContent = shown.length > 1
+    ? `${shown.length} objects · ${formatCount(splats)} · ${formatBytes(bytes)}` : "";
+  document.title = shown.length === 1 ? `${only.name} · diffsplat` : "diffsplat viewer";
+}
+
+async function savePicture(stage) {
+  const [first] = stage.viewers;
+  if (!first?.info) return notify("There is nothing to take a picture of yet.");
+  const name = first.info.name.replace(/(\.compressed)?\.[^.]+$/, "");
+  download(await stage.screenshot(), `${name}.png`);
+}
+
+function togglePanel() {
+  const panel = byId("panel");
+  panel.hidden = !panel.hidden;
+  byId("settings-button").setAttribute("aria-expanded", String(!panel.hidden));
+}
+
+function toggleFullScreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else root.requestFullscreen?.().catch((error) => notify(`Full screen was refused: ${error.message}.`));
+}
+
+function browse() {
+  byId("stage").dispatchEvent(new Event("browse"));
+}
+
+function invitation() {
+  return make("div", { class: "invitation" },
+    make("img", { src: "static/icon.svg", alt: "", width: "72", height: "72" }),
+    make("h1", {}, "Drop a splat file here"),
+    make("p", {}, READABLE_SUFFIXES.join("  ")),
+    make("button", { type: "button", class: "primary", click: browse }, "Choose files"),
+  );
+}
+
+function numbers(count) {
+  return Array.from({ length: count }, (_, place) => String(place + 1));
+}
+
+/** Keep `data-state` of the page: "ready" when all that was asked for is on the screen. */
+function watch(stage) {
+  const look = () => {
+    const ready = "listed" in root.dataset && stage.settled;
+    root.dataset.state = ready ? "ready" : "busy";
+    setTimeout(look, 100);
+  };
+  look();
+}
