@@ -22,7 +22,7 @@ from diffsplat.models import GSAutoencoder, GSRecon
 from diffsplat.models.text import TextEncoder
 from diffsplat.models.weights import load_network
 from diffsplat.training.config import Place, Places
-from diffsplat.training.sources import epoch_indices
+from diffsplat.training.sources import epoch_indices, held_out
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class LatentSource:
     def __init__(self, config: LatentSourceConfig) -> None:
         self.config = config
         self._train = latent_table(config, ObjectDataset(config.data, split="train"), "train")
-        self._test = latent_table(config, ObjectDataset(config.data, split="test", variants=False), "test")
+        self._test = latent_table(config, held_out(config.data), "test")
         autoencoder = json.loads((config.autoencoder / "config.json").read_text())
         self._cameras = ring_cameras(size=autoencoder["image_size"])
 

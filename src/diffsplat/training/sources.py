@@ -1,13 +1,17 @@
 """Batches of posed views for the reconstruction and autoencoder stages."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from diffsplat.core import Views
-from diffsplat.data.dataset import ObjectDataset
+from diffsplat.data.dataset import ObjectDataset, read_rows
 from diffsplat.training.config import Places
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class ViewSource:
     def __init__(self, config: ViewSourceConfig) -> None:
         self.config = config
         self._train = ObjectDataset(config.data, split="train")
-        self._test = ObjectDataset(config.data, split="test", variants=False)
+        self._test = held_out(config.data)
 
     @property
     def image_size(self) -> int:
@@ -58,6 +62,17 @@ class ViewSource:
     def _views(self, dataset: ObjectDataset, indices: Sequence[int], seed: int) -> Views:
         novel = self.config.novel_views
         return Views.concatenate([dataset.sample(index, seed, novel_views=novel) for index in indices])
+
+
+def held_out(data: Sequence[Path]) -> ObjectDataset:
+    """The objects that evaluations are made with: one in ten is held out of training by its name.
+
+    Of a few objects there may be none. Then the training objects serve, and a warning says so.
+    """
+    if any(row.split == "test" for folder in data for row in read_rows(folder)):
+        return ObjectDataset(data, split="test", variants=False)
+    logger.warning("no object is held out of so few: evaluations are made with the training objects")
+    return ObjectDataset(data, split="train", variants=False)
 
 
 def epoch_indices(length: int, places: Sequence[int], seed: int) -> list[int]:
