@@ -84,27 +84,28 @@ class VertexTable:
         return np.stack([self.columns[name].astype(np.float64) for name in names], axis=1)
 
 
-def parse_vertices(data: bytes) -> VertexTable:
-    """Read the element ``vertex`` of a PLY file.
+def parse_vertices(data: bytes, element: str = "vertex") -> VertexTable:
+    """Read one element, ``vertex`` by default, of a PLY file.
 
     Args:
         data: the whole file.
+        element: its name.
 
     Raises:
         ValueError: when the bytes are no PLY file, or its header promises what the file does not hold.
     """
     header = _parse_header(data)
-    position = [element.name for element in header.elements].index("vertex")
+    position = _position(header, element)
     before, vertex = header.elements[:position], header.elements[position]
     is_last = position == len(header.elements) - 1
     if header.byte_order:
         start = header.size
-        for element in before:
-            start = _skip_binary(data, start, element, header.byte_order)
+        for skipped in before:
+            start = _skip_binary(data, start, skipped, header.byte_order)
         columns = _binary_columns(data, start, vertex, header.byte_order, is_last=is_last)
     else:
-        skipped = sum(element.count for element in before)
-        columns = _ascii_columns(data[header.size :], skipped, vertex, is_last=is_last)
+        lines = sum(entry.count for entry in before)
+        columns = _ascii_columns(data[header.size :], lines, vertex, is_last=is_last)
     return VertexTable(vertex.count, columns, header.comments)
 
 
@@ -146,7 +147,7 @@ def _parse_header(data: bytes) -> _Header:
     if byte_order is None:
         raise ValueError("its PLY header has no line with the format")
     header = _Header(byte_order, tuple(elements), tuple(comments), size)
-    _check_vertex_element(header)
+    _position(header, "vertex")
     return header
 
 
@@ -176,11 +177,12 @@ def _parse_property(words: list[str]) -> _Property | None:
     return None
 
 
-def _check_vertex_element(header: _Header) -> None:
-    found = [element for element in header.elements if element.name == "vertex"]
+def _position(header: _Header, name: str) -> int:
+    """Where the one element of a name stands among all."""
+    found = [index for index, element in enumerate(header.elements) if element.name == name]
     if len(found) != 1:
-        raise ValueError(f"its PLY header names {len(found)} vertex elements, expected one")
-    vertex = found[0]
+        raise ValueError(f"its PLY header names {len(found)} {name} elements, expected one")
+    vertex = header.elements[found[0]]
     names = [entry.name for entry in vertex.properties]
     if vertex.count == 0:
         raise ValueError("it has no vertices")
@@ -190,6 +192,7 @@ def _check_vertex_element(header: _Header) -> None:
         raise ValueError("its vertices have two properties of the same name")
     if vertex.has_lists:
         raise ValueError("its vertices have a list property, expected numbers only")
+    return found[0]
 
 
 def _skip_binary(data: bytes, start: int, element: _Element, byte_order: str) -> int:

@@ -1,0 +1,194 @@
+"""Parsed glTF 2.0 documents of unknown origin: chunks, buffers, accessors and the placement of meshes."""
+
+import base64
+import binascii
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffsplat.io.untrusted import integer, mapping, numbers, parse_json, sequence, unpacked_limit
+
+_MAGIC, _JSON_CHUNK, _BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
+_DATA_URI, _BASE64 = "data:", ";base64,"
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_CODES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
+
+Primitive = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file.
+
+    Args:
+        root: its JSON.
+        buffers: their bytes.
+        value_limit: numbers that may be read from it, so that parts that are used often cannot multiply.
+    """
+
+    root: dict[str, Any]
+    buffers: tuple[bytes, ...]
+    value_limit: int
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Document":
+        """Read a ``.glb`` or ``.gltf`` file.
+
+        Raises:
+            ValueError: when it is broken or keeps buffers in other files.
+        """
+        text, binary = _chunks(data) if data[:4] == _MAGIC else (data, None)
+        root = parse_json(text)
+        buffers = tuple(_buffer(entry, binary) for entry in sequence(root, "buffers"))
+        return cls(root, buffers, unpacked_limit(len(data)) // 4)
+
+    def placed_meshes(
+        self, wanted: Callable[[Primitive], bool]
+    ) -> Iterator[tuple[list[Primitive], NDArray[np.float64]]]:
+        """The wanted primitives of every node's mesh, with the node's matrix ``[4, 4]`` in the scene.
+
+        Raises:
+            ValueError: when the nodes are no tree or the document refers to parts it lacks.
+        """
+        meshes = [_primitives(mesh, wanted) for mesh in sequence(self.root, "meshes")]
+        nodes, scenes = sequence(self.root, "nodes"), sequence(self.root, "scenes")
+        if not scenes:
+            yield from ((mesh, np.eye(4)) for mesh in meshes if mesh)
+            return
+        scene = _at(scenes, integer(self.root, "scene", 0), "scene")
+        waiting = [(index, np.eye(4)) for index in sequence(scene, "nodes")]
+        seen: set[int] = set()
+        values = 0
+        while waiting:
+            index, above = waiting.pop()
+            node = _at(nodes, index, "node")
+            if index in seen:
+                raise ValueError("its nodes are no tree")
+            seen.add(index)
+            with np.errstate(over="ignore", invalid="ignore"):
+                matrix = above @ _matrix(node)
+            waiting += [(child, matrix) for child in sequence(node, "children")]
+            if "mesh" in node:
+                mesh = _at(meshes, node["mesh"], "mesh")
+                values += sum(self._size(primitive) for primitive in mesh)
+                if values > self.value_limit:
+                    raise ValueError("its nodes repeat more Gaussians than its size allows")
+                if mesh:
+                    yield mesh, matrix
+
+    def attribute(self, primitive: Primitive, name: str, width: int) -> NDArray[np.float32]:
+        """``[count, width]`` of a primitive's attribute, normalised numbers as -1..1 or 0..1.
+
+        Raises:
+            ValueError: when it is missing, of another shape, compressed, or outside of its buffer.
+        """
+        attributes = mapping(primitive, "attributes")
+        if name not in attributes:
+            raise ValueError(f"its splats lack the attribute {name}")
+        accessor = self._accessor(attributes, name)
+        code, kind = accessor.get("componentType"), accessor.get("type")
+        if (
+            not isinstance(code, int)
+            or code not in _CODES
+            or not isinstance(kind, str)
+            or _WIDTHS.get(kind) != width
+        ):
+            raise ValueError(f"its attribute {name} has the type {kind!r} of {code!r}, which is not expected")
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise ValueError(f"its attribute {name} is sparse or compressed, expected a plain one")
+        stored = self._stored(accessor, np.dtype(_CODES[code]), width, name)
+        values = stored.astype(np.float32)
+        if accessor.get("normalized") is True and code != 5126:
+            values = np.maximum(values / np.iinfo(stored.dtype).max, -1)
+        return values
+
+    def _accessor(self, attributes: dict[str, Any], name: str) -> dict[str, Any]:
+        accessor = _at(sequence(self.root, "accessors"), attributes[name], "accessor")
+        if not isinstance(accessor, dict):
+            raise ValueError(f"its attribute {name} is broken")
+        return accessor
+
+    def _size(self, primitive: Primitive) -> int:
+        attributes = mapping(primitive, "attributes")
+        return (
+            14 * integer(self._accessor(attributes, "POSITION"), "count") if "POSITION" in attributes else 0
+        )
+
+    def _stored(self, accessor: dict[str, Any], kind: np.dtype, width: int, name: str) -> NDArray[Any]:
+        view = _at(sequence(self.root, "bufferViews"), accessor["bufferView"], "buffer view")
+        buffer = _at(self.buffers, integer(view, "buffer"), "buffer")
+        count, inside = integer(accessor, "count"), integer(accessor, "byteOffset", 0)
+        start, length = integer(view, "byteOffset", 0), integer(view, "byteLength")
+        row = kind.itemsize * width
+        stride = integer(view, "byteStride", 0) or row
+        end = inside + (count - 1) * stride + row
+        if not count or stride < row or end > length or start + length > len(buffer):
+            raise ValueError(f"its attribute {name} promises {count} values, more than its buffer holds")
+        return np.ndarray((count, width), kind, buffer, start + inside, (stride, kind.itemsize))
+
+
+def _chunks(data: bytes) -> tuple[bytes, bytes]:
+    """JSON and numbers of a ``.glb`` file."""
+    if len(data) < 20 or data[4:8] != b"\2\0\0\0":
+        raise ValueError("it is no .glb file of version 2")
+    offset, found = 12, {}
+    while offset + 8 <= len(data):
+        size, kind = struct.unpack_from("<II", data, offset)
+        if size > len(data) - offset - 8:
+            raise ValueError("one of its chunks is cut")
+        found.setdefault(kind, data[offset + 8 : offset + 8 + size])
+        offset += 8 + size
+    if _JSON_CHUNK not in found:
+        raise ValueError("it has no JSON chunk")
+    return found[_JSON_CHUNK], found.get(_BINARY_CHUNK, b"")
+
+
+def _buffer(entry: Any, binary: bytes | None) -> bytes:
+    uri = entry.get("uri") if isinstance(entry, dict) else None
+    if uri is None:
+        if binary is None:
+            raise ValueError("it has a buffer without numbers")
+        return binary
+    if not isinstance(uri, str) or not uri.startswith(_DATA_URI) or _BASE64 not in uri[:200]:
+        raise ValueError("it keeps its numbers in another file, expected a .glb or a .gltf that holds them")
+    try:
+        return base64.b64decode(uri[uri.index(_BASE64) + len(_BASE64) :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("it has a buffer of broken base64") from error
+
+
+def _primitives(mesh: Any, wanted: Callable[[Primitive], bool]) -> list[Primitive]:
+    return [entry for entry in sequence(mesh, "primitives") if isinstance(entry, dict) and wanted(entry)]
+
+
+def _at(items: Any, index: Any, name: str) -> Any:
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(items):
+        raise ValueError(f"it refers to the {name} {str(index)[:20]}, which it lacks")
+    return items[index]
+
+
+def _matrix(node: Any) -> NDArray[np.float64]:
+    """``[4, 4]`` of a node in its parent."""
+    if "matrix" in node:
+        return np.array(_vector(node, "matrix", 16)).reshape(4, 4).T
+    matrix = np.eye(4)
+    x, y, z, w = _vector(node, "rotation", 4) if "rotation" in node else [0, 0, 0, 1]
+    matrix[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    matrix[:3, :3] *= _vector(node, "scale", 3) if "scale" in node else 1
+    matrix[:3, 3] = _vector(node, "translation", 3) if "translation" in node else 0
+    return matrix
+
+
+def _vector(node: dict[str, Any], key: str, length: int) -> list[float]:
+    values = numbers(node, key)
+    if len(values) != length:
+        raise ValueError(f"a node of it has {len(values)} numbers {key!r}, expected {length}")
+    return values

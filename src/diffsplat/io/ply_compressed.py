@@ -1,0 +1,133 @@
+"""Splats in PlayCanvas' compressed ``.ply``: chunks of 256 Gaussians, 16 bytes each.
+
+Within its chunk's bounds, a position has 11, 10 and 11 bits, the logarithm of a sigma 11, 10 and 11, a colour
+8 each; opacity has 8, and the three smaller components of the quaternion 10 each. The layout is described at
+https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/ply/.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffsplat.io.ply_table import parse_vertices
+from diffsplat.io.quantize import join_largest, morton_order, split_largest, to_unorm
+from diffsplat.io.stored import StoredSplats
+
+CHUNK = 256
+PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+_BOUNDS = ("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b")
+_WIDE, _EVEN = (11, 10, 11), (8, 8, 8)
+_LOG_SIGMA_LIMIT = 20.0
+"""Readers take logarithms beyond this for infinities."""
+
+
+def encode_compressed(stored: StoredSplats, comment: str) -> bytes:
+    """The bytes of a compressed ``.ply`` file, its Gaussians in Morton order.
+
+    Raises:
+        ValueError: for values beyond float32.
+    """
+    stored = stored.taken(morton_order(stored.means))
+    logs = np.clip(np.log(stored.scales), -_LOG_SIGMA_LIMIT, _LOG_SIGMA_LIMIT)
+    bounds: list[NDArray[np.float32]] = []
+    words = np.zeros((len(logs), len(PACKED)), dtype="<u4")
+    for column, values, bits in ((0, stored.means, _WIDE), (2, logs, _WIDE), (3, stored.colors, _EVEN)):
+        low, high, fractions = _within_chunks(values)
+        bounds += [low, high]
+        words[:, column] = _join_bits(fractions, bits)
+    words[:, 3] = (words[:, 3] << 8) | to_unorm(stored.opacities, 8)
+    largest, others = split_largest(stored.quats)
+    words[:, 1] = (largest.astype(np.uint32) << 30) | _join_bits(others * 0.5**0.5 + 0.5, (10, 10, 10))
+    table = np.concatenate(bounds, axis=1)
+    if not np.isfinite(table).all():
+        raise ValueError("the splats have values beyond the range of float32, which a .ply file cannot hold")
+    header = [
+        *("ply", "format binary_little_endian 1.0", f"comment {comment}", f"element chunk {len(table)}"),
+        *(f"property float {edge}_{name}" for names in _BOUNDS for edge in ("min", "max") for name in names),
+        f"element vertex {len(words)}",
+        *(f"property uint {name}" for name in PACKED),
+        "end_header\n",
+    ]
+    return "\n".join(header).encode("ascii") + table.astype("<f4").tobytes() + words.tobytes()
+
+
+def decode_compressed(data: bytes) -> StoredSplats:
+    """The Gaussians of a compressed ``.ply`` file.
+
+    Raises:
+        ValueError: when it lacks a column, or has another number of chunks than its vertices need.
+    """
+    vertices, chunks = parse_vertices(data), parse_vertices(data, "chunk")
+    if chunks.count != -(-vertices.count // CHUNK):
+        raise ValueError(
+            f"it has {chunks.count} chunks for {vertices.count} vertices, expected {CHUNK} in each"
+        )
+    needed = (f"{edge}_{name}" for names in _BOUNDS[:2] for edge in ("min", "max") for name in names)
+    missing = [name for name in PACKED if name not in vertices.columns]
+    missing += [name for name in needed if name not in chunks.columns]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    words = [vertices.columns[name] for name in PACKED]
+    if any(column.dtype != np.uint32 for column in words):
+        raise ValueError("its packed columns are not of the type uint")
+    position, rotation, scale, color = (column.astype(np.uint32, copy=False) for column in words)
+    colors = _split_bits(color >> np.uint32(8), _EVEN)
+    if "min_r" in chunks.columns:
+        colors = _from_chunks(chunks.columns, _BOUNDS[2], colors)
+    with np.errstate(over="ignore"):
+        scales = np.exp(_from_chunks(chunks.columns, _BOUNDS[1], _split_bits(scale, _WIDE)))
+    others = (_split_bits(rotation, (10, 10, 10)) - np.float32(0.5)) * np.float32(2**0.5)
+    return StoredSplats(
+        means=_from_chunks(chunks.columns, _BOUNDS[0], _split_bits(position, _WIDE)),
+        scales=scales,
+        quats=join_largest(rotation >> 30, others),
+        opacities=(color & 255).astype(np.float32) / np.float32(255),
+        colors=colors,
+    )
+
+
+def _within_chunks(
+    values: NDArray[np.floating],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """Least and greatest of every chunk as they are stored, and where between them each value is."""
+    starts = np.arange(0, len(values), CHUNK)
+    with np.errstate(over="ignore"):
+        low = np.minimum.reduceat(values, starts).astype(np.float32)
+        high = np.maximum.reduceat(values, starts).astype(np.float32)
+    index = np.arange(len(values)) // CHUNK
+    span = (high.astype(np.float64) - low)[index]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fractions = np.where(span > 0, (values - low[index]) / span, 0)
+    return low, high, fractions
+
+
+def _from_chunks(
+    columns: dict[str, NDArray[np.generic]], names: tuple[str, ...], fractions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column, name in enumerate(names):
+            for_each = [
+                np.repeat(columns[f"{edge}_{name}"].astype(np.float32), CHUNK)[: len(fractions)]
+                for edge in ("min", "max")
+            ]
+            part = fractions[:, column]
+            fractions[:, column] = for_each[0] * (1 - part) + for_each[1] * part
+    return fractions
+
+
+def _join_bits(fractions: NDArray[np.floating], bits: tuple[int, int, int]) -> NDArray[np.uint32]:
+    words = np.zeros(len(fractions), dtype=np.uint32)
+    for column, width in enumerate(bits):
+        words = (words << np.uint32(width)) | to_unorm(fractions[:, column], width)
+    return words
+
+
+def _split_bits(words: NDArray[np.uint32], bits: tuple[int, int, int]) -> NDArray[np.float32]:
+    """``[N, 3]`` fractions of 0..1 from the lowest bits of each word."""
+    fractions = np.empty((len(words), 3), dtype=np.float32)
+    shift = 0
+    for column in (2, 1, 0):
+        most = (1 << bits[column]) - 1
+        fractions[:, column] = (words >> np.uint32(shift)) & np.uint32(most)
+        fractions[:, column] /= most
+        shift += bits[column]
+    return fractions
