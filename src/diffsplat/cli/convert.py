@@ -1,0 +1,97 @@
+"""``diffsplat convert``: a splat file into another format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from diffsplat.cli.model_options import Flag, option
+from diffsplat.cli.outputs import probe_folder
+from diffsplat.io.files import require_readable, require_writable
+
+if TYPE_CHECKING:
+    from diffsplat.core import Splats
+    from diffsplat.io.axes import UpAxis
+
+Up = Literal["y", "-y", "z"]
+
+_UP_AXES: dict[Up, UpAxis] = {"y": "y", "-y": "minus-y", "z": "z"}
+
+
+@dataclass(frozen=True)
+class ConvertArguments:
+    """Options of ``diffsplat convert``."""
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
+    """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
+    target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """File to write, in any of these formats but .ksplat."""
+    up: Annotated[Up | None, tyro.conf.arg(help_behavior_hint="(default: what is usual in the format)")] = None
+    """Axis that points up in OUT."""
+    from_up: Annotated[
+        Up | None, tyro.conf.arg(help_behavior_hint="(default: what IN says, or what is usual in the format)")
+    ] = None
+    """Axis that points up in IN."""
+    opacity_min: Annotated[float, tyro.conf.arg(metavar="X")] = 0.0
+    """Leave out Gaussians whose opacity is below, 0 to 1."""
+    crop: Annotated[tuple[float, ...] | None, option("X")] = None
+    """Keep the Gaussians whose centres lie in this box, XMIN YMIN ZMIN XMAX YMAX ZMAX, or within this radius
+    of the origin; in this program's axes, +Y up."""
+    force: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace an existing file."""
+
+
+def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> None:
+    """Convert splats from one format into another, so that the object stands upright in its viewers.
+
+    The path of the written file is printed.
+    """
+    _check(arguments)
+    from diffsplat.io.formats import read_splats, writable_format, write_splats
+
+    writable_format(arguments.target)
+    splats = read_splats(arguments.source, up=arguments.from_up and _UP_AXES[arguments.from_up])
+    kept = _selected(splats, arguments)
+    write_splats(
+        kept, arguments.target, force=arguments.force, up=arguments.up and _UP_AXES[arguments.up]
+    )
+    print(arguments.target)
+
+
+def _check(arguments: ConvertArguments) -> None:
+    if not 0 <= arguments.opacity_min <= 1:
+        raise ValueError(f"the smallest opacity is {arguments.opacity_min:g}, expected 0 to 1")
+    if arguments.crop is not None:
+        _check_crop(arguments.crop)
+    require_readable(arguments.source)
+    require_writable(arguments.target, force=arguments.force)
+    probe_folder(arguments.target.parent)
+
+
+def _check_crop(crop: tuple[float, ...]) -> None:
+    text = " ".join(f"{value:g}" for value in crop)
+    if len(crop) not in (1, 6):
+        raise ValueError(f"the crop is {text!r}, expected a radius or XMIN YMIN ZMIN XMAX YMAX ZMAX")
+    if len(crop) == 1 and not crop[0] > 0:
+        raise ValueError(f"the radius of the crop is {text}, expected a positive distance")
+    if not all(low < high for low, high in zip(crop[:3], crop[3:], strict=False)):
+        raise ValueError(f"the crop is {text!r}, expected each least coordinate below the greatest")
+
+
+def _selected(splats: Splats, arguments: ConvertArguments) -> Splats:
+    """The Gaussians that are opaque enough and inside."""
+    keep = splats.opacities >= arguments.opacity_min
+    if arguments.crop is not None and len(arguments.crop) == 1:
+        keep &= splats.means.norm(dim=-1) <= arguments.crop[0]
+    elif arguments.crop is not None:
+        low, high = (splats.means.new_tensor(corner) for corner in (arguments.crop[:3], arguments.crop[3:]))
+        keep &= ((splats.means >= low) & (splats.means <= high)).all(dim=-1)
+    if not keep.any():
+        raise ValueError(
+            f"none of the {splats.count} Gaussians of {str(arguments.source)!r} is left, expected a larger "
+            "--crop or a lower --opacity-min"
+        )
+    return splats.take(keep)
