@@ -12,7 +12,6 @@ import tyro
 
 from diffsplat.cli.model_options import Flag, ModelArguments, option
 from diffsplat.cli.outputs import (
-    SPLAT_SUFFIX,
     PlannedObject,
     Preview,
     check_folder,
@@ -20,6 +19,7 @@ from diffsplat.cli.outputs import (
     probe_folder,
 )
 from diffsplat.io.files import require_readable, require_writable
+from diffsplat.io.suffixes import WRITABLE_SUFFIXES, splat_suffix
 from diffsplat.models.backbones import ControlKind, Sampler
 from diffsplat.pipelines.folders import SamplingDefaults
 from diffsplat.pipelines.request import GenerationRequest
@@ -48,7 +48,7 @@ class PictureArguments:
     control_photo: Annotated[Path | None, option("FILE")] = None
     """A plain picture whose edges are the control map (--control canny)."""
     control_from: Annotated[Path | None, option("FILE")] = None
-    """Splats (.ply) or a mesh (.glb, .obj, ...) whose first view gives the control map."""
+    """Splats (.ply, .spz, ...) or a mesh (.glb, .obj, ...) whose first view gives the control map."""
     control_scale: Annotated[float, tyro.conf.arg(metavar="SCALE")] = 1.0
     """How strongly to follow the control map."""
     guess_mode: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
@@ -88,8 +88,9 @@ class GenerateArguments:
     prompts: Annotated[Path | None, option("FILE")] = None
     """Text file with one more prompt in every line."""
     output: Annotated[Path | None, option("PATH", alias="-o")] = None
-    """Where to write. For one object a .ply file (default: named after the prompt); for several a folder
-    (default: this one), or a name ending in .ply that gets numbers."""
+    """Where to write. For one object a splat file, .ply, .compressed.ply, .splat, .spz, .sog, .glb or .gltf
+    (default: a .ply named after the prompt); for several a folder (default: this one), or the name of a splat
+    file that gets numbers."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Seed of a prompt's first object; the same seed gives the same object."""
     steps: Annotated[int | None, option("N", _OF_MODEL)] = None
@@ -177,9 +178,10 @@ def _check_files(planned: list[PlannedObject], *, force: bool) -> None:
     for item in planned:
         if item.splats.is_dir():
             raise ValueError(f"cannot write {str(item.splats)!r}: it is a directory, expected a file")
-        if item.splats.suffix.lower() != SPLAT_SUFFIX:
+        if splat_suffix(item.splats) not in WRITABLE_SUFFIXES:
             raise ValueError(
-                f"{str(item.splats)!r} has the suffix {item.splats.suffix!r}, expected {SPLAT_SUFFIX}"
+                f"{str(item.splats)!r} has the suffix {item.splats.suffix!r}, expected "
+                f"{', '.join(WRITABLE_SUFFIXES)}"
             )
         for path in (item.splats, item.preview):
             if path is None:

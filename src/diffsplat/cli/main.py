@@ -28,10 +28,11 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "generate": Verb("descriptions or pictures to 3D Gaussian splats (.ply)", "diffsplat.cli.generate"),
+    "generate": Verb("descriptions or pictures to 3D Gaussian splats", "diffsplat.cli.generate"),
     "encode": Verb("prompts to a file that 'generate' reads", "diffsplat.cli.encode"),
     "models": Verb("list and download models", "diffsplat.cli.models"),
     "render": Verb("pictures and turntable videos of a splat file", "diffsplat.cli.render"),
+    "convert": Verb("a splat file into another format", "diffsplat.cli.convert"),
     "warmup": Verb("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
     "data": Verb("meshes to training views", "diffsplat.cli.data"),
     "train": Verb("train a stage, or all stages of the embedded model", "diffsplat.cli.train"),

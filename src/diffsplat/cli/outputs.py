@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffsplat.io.suffixes import splat_stem, splat_suffix
 from diffsplat.pipelines.request import GenerationRequest
 
-SPLAT_SUFFIX = ".ply"
+DEFAULT_SUFFIX = ".ply"
 _LONGEST_NAME = 60
 
 Preview = Literal["none", "png", "gif", "mp4"]
@@ -39,21 +40,25 @@ def plan_objects(
     """Decide on the files of every object.
 
     One object goes into the file ``output``, or into one named after its prompt. Several go into the folder
-    ``output``, named after their prompts, or, when ``output`` ends in ``.ply``, into numbered files. An empty
-    prompt is called ``unnamed``.
+    ``output``, named after their prompts, or, when ``output`` has the suffix of a splat file, into numbered
+    files. An empty prompt is called ``unnamed``.
     """
     objects = request.objects
-    if output is not None and output.suffix.lower() == SPLAT_SUFFIX:
+    if output is not None and splat_suffix(output) is not None:
+        stem = splat_stem(output)
+        suffix = output.name[len(stem) :]
         width = len(str(len(objects)))
-        names = [output.stem] if len(objects) == 1 else _numbered(output.stem, len(objects), width)
-        paths = [output.with_name(name + output.suffix) for name in names]
+        names = [stem] if len(objects) == 1 else _numbered(stem, len(objects), width)
+        paths = [output.with_name(name + suffix) for name in names]
     elif output is not None and len(objects) == 1:
         paths = [output]
     else:
         folder = output or Path()
-        paths = [folder / (name + SPLAT_SUFFIX) for name in _prompt_names(request, unnamed)]
+        paths = [folder / (name + DEFAULT_SUFFIX) for name in _prompt_names(request, unnamed)]
     return [
-        PlannedObject(prompt, seed, path, None if preview == "none" else path.with_suffix("." + preview))
+        PlannedObject(
+            prompt, seed, path, None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
+        )
         for (prompt, seed), path in zip(objects, paths, strict=True)
     ]
 

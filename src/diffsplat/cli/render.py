@@ -26,7 +26,7 @@ class RenderArguments:
     """Options of ``diffsplat render``."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """Splats (.ply)."""
+    """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
     turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO", help_behavior_hint="")] = None
     """Once around the object: .mp4, .gif or .webp."""
     view: Annotated[

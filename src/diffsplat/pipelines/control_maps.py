@@ -16,9 +16,9 @@ from diffsplat.data.mesh_render import CameraArray, MeshRenderer
 from diffsplat.data.meshes import MESH_SUFFIXES, load_mesh
 from diffsplat.geometry import TEXT_ELEVATION_DEG, depth_control_map, ring_cameras
 from diffsplat.io.files import require_readable
-from diffsplat.io.formats import SPLAT_FORMATS, read_splats
+from diffsplat.io.formats import SPLAT_FORMATS, holds_splats, read_splats
 from diffsplat.io.images import to_pixels
-from diffsplat.io.ply import holds_splats
+from diffsplat.io.suffixes import splat_suffix
 from diffsplat.render import render
 
 ControlKind = Literal["depth", "normal", "canny"]
@@ -124,10 +124,8 @@ def _check_kind(kind: str) -> None:
 
 def _is_splat_file(path: Path) -> bool:
     suffix = path.suffix.lower()
-    if suffix == ".ply":
+    if splat_suffix(path) is not None:
         return holds_splats(path)
-    if suffix in SPLAT_FORMATS:
-        return True
     if suffix in MESH_SUFFIXES:
         return False
     known = ", ".join(sorted({*SPLAT_FORMATS, *MESH_SUFFIXES}))
