@@ -128,7 +128,8 @@ def fit_encoder(stage: AutoencoderStage, source: ViewSource, cache: Path) -> Non
         for name, values in load_file(cache).items():
             encoder[name].copy_(values)
         return
-    batches = range(-(-stage.config.component_objects // source.config.batch_size))
+    objects = min(stage.config.component_objects, source.objects)
+    batches = range(-(-objects // source.config.batch_size))
     stage.fit_components(source.batch(index) for index in tqdm(batches, unit="batch", desc="components"))
     cache.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(cache, force=True) as temporary:

@@ -42,6 +42,11 @@ class ViewSource:
         self._test = held_out(config.data)
 
     @property
+    def objects(self) -> int:
+        """Number of objects to train on."""
+        return len(self._train)
+
+    @property
     def image_size(self) -> int:
         """Edge of the views in pixels."""
         return self._train.rows[0].cameras.width
