@@ -244,11 +244,11 @@ def _estimated(pipe: DiffSplatPipeline, pictures: Pictures) -> float:
 
 def _write(output: SplatOutput, item: PlannedObject, elevation_deg: float, *, force: bool) -> Iterator[Path]:
     """Write an object's files; yields their paths."""
-    from diffsplat.cli.turntable import contact_sheet, turntable_frames
     from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.io.formats import write_splats
     from diffsplat.io.images import write_image
     from diffsplat.io.video import write_video
+    from diffsplat.pipelines.turntable import contact_sheet, turntable_frames
 
     splats = output.splats[0].visible().to("cpu")
     item.splats.parent.mkdir(exist_ok=True)

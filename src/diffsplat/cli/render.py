@@ -114,9 +114,9 @@ def _check(arguments: RenderArguments) -> None:
 def _write_view(
     arguments: RenderArguments, angles: tuple[float, float], target: Path, splats: Splats
 ) -> None:
-    from diffsplat.cli.turntable import still_images
     from diffsplat.geometry import orbit_cameras
     from diffsplat.io.images import write_image
+    from diffsplat.pipelines.turntable import still_images
 
     elevation, azimuth = angles
     size = arguments.size
@@ -127,8 +127,8 @@ def _write_view(
 def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -> None:
     from tqdm import tqdm
 
-    from diffsplat.cli.turntable import turntable_frames
     from diffsplat.io.video import write_video
+    from diffsplat.pipelines.turntable import turntable_frames
 
     frames = turntable_frames(
         splats,
