@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
-OPTIONAL = "accelerate datasets embreex gsplat networkx pyarrow pytest scipy tensorboard trimesh"
+OPTIONAL = (
+    "accelerate datasets embreex fastapi gsplat networkx pyarrow pydantic pytest scipy starlette tensorboard "
+    "trimesh uvicorn"
+)
+OF_THE_SERVER = "api bodies schemas service serving"
+"""Modules of diffsplat.web that 'diffsplat serve' imports after it has made sure of its extra."""
 
 PROBE = f"""
 import builtins, importlib, pkgutil
@@ -19,7 +24,8 @@ def watched_import(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = watched_import
 import diffsplat
 for module in pkgutil.walk_packages(diffsplat.__path__, "diffsplat."):
-    importlib.import_module(module.name)
+    if module.name not in {["diffsplat.web." + name for name in OF_THE_SERVER.split()]!r}:
+        importlib.import_module(module.name)
 import torch
 if torch.cuda.is_initialized():
     print("CUDA was initialised")

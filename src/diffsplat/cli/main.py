@@ -33,6 +33,8 @@ VERBS: dict[str, Verb] = {
     "models": Verb("list and download models", "diffsplat.cli.models"),
     "render": Verb("pictures and turntable videos of a splat file", "diffsplat.cli.render"),
     "convert": Verb("a splat file into another format", "diffsplat.cli.convert"),
+    "serve": Verb("a page and an API that generate", "diffsplat.cli.serve"),
+    "view": Verb("look at splat files in the browser", "diffsplat.cli.view"),
     "warmup": Verb("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
     "data": Verb("meshes to training views", "diffsplat.cli.data"),
     "train": Verb("train a stage, or all stages of the embedded model", "diffsplat.cli.train"),

@@ -1,0 +1,107 @@
+"""``diffsplat serve``: a page and an API that generate."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from diffsplat.cli.model_options import Flag, option
+from diffsplat.web.guard import is_loopback
+from diffsplat.web.limits import Limits
+
+if TYPE_CHECKING:
+    import socket
+
+DEFAULT_PORT = 7860
+TOKEN_VARIABLE = "DIFFSPLAT_TOKEN"
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Options of ``diffsplat serve``."""
+
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FOLDER ...")] = ("mini",)
+    """Models to offer: mini, a model folder, or a released backbone with what it is shown after a colon
+    (sd15, sd15:image, sd15:depth). The first is the default."""
+    host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
+    """Address to listen on; any but this machine's own lets others in."""
+    port: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_PORT
+    """Port; 0 takes a free one."""
+    token: Annotated[str | None, option("TEXT", f"(default: the variable {TOKEN_VARIABLE})")] = None
+    """What clients have to send as 'Authorization: Bearer TEXT'. Other users of this machine see the command
+    line, but not the variable."""
+    weights: Annotated[Path | None, option("DIR")] = None
+    """Folder of the released weights (default: where 'diffsplat models download' puts them)."""
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    low_memory: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    """Compute in bfloat16, and keep on the GPU only the layer that computes at the moment."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+
+
+def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> None:
+    """Serve a page on which objects are generated, and the API behind it, until it is interrupted."""
+    _require_extra()
+    token = _token(arguments)
+    from diffsplat.web.serving import listen
+
+    listener = listen(arguments.host, arguments.port)
+    try:
+        _serve(arguments, listener, token)
+    finally:
+        listener.close()
+
+
+def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None) -> None:
+    from diffsplat.cli.devices import choose_device
+    from diffsplat.web.generator import load_models
+    from diffsplat.web.service import Service
+    from diffsplat.web.serving import serve
+
+    generator = load_models(
+        arguments.model,
+        device=choose_device(arguments.device),
+        weights=arguments.weights,
+        low_memory=arguments.low_memory,
+    )
+    port = listener.getsockname()[1]
+    _warn(arguments.host, token)
+    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"http://{shown}:{port}/", flush=True)
+    print("The API is explained at /api/docs; Ctrl-C ends the server.", file=sys.stderr, flush=True)
+    serve(Service(generator, arguments.limits), listener, host=arguments.host, token=token)
+
+
+def _token(arguments: ServeArguments) -> str | None:
+    token = os.environ.get(TOKEN_VARIABLE) if arguments.token is None else arguments.token
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise ValueError(
+            "the token is empty or has odd characters, expected printable ASCII without spaces around"
+        )
+    return token
+
+
+def _warn(host: str, token: str | None) -> None:
+    if is_loopback(host):
+        return
+    who = "everybody who reaches it may use it" if token is None else "it asks for the token"
+    advice = ", expected --token in any network that you do not trust" if token is None else ""
+    print(
+        f"diffsplat: warning: listening on {host}, which other machines can reach, without encryption: {who}{advice}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _require_extra() -> None:
+    for name in ("fastapi", "uvicorn", "python_multipart"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(
+                f"the server needs {name}, which is not installed: pip install 'diffsplat[serve]'"
+            )

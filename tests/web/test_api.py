@@ -1,0 +1,396 @@
+"""The API as its clients see it: jobs, events, files, refusals, and what nobody may do."""
+
+import base64
+import json
+import threading
+import time
+from io import BytesIO
+
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+from diffsplat.io.formats import read_splats
+from diffsplat.io.suffixes import WRITABLE_SUFFIXES
+from diffsplat.web.generator import Generator, ServedModel
+
+CHAIR = {"prompt": "a red chair", "steps": 2}
+
+
+def submit(client: TestClient, **options) -> dict:
+    answer = client.post("/api/jobs", json=CHAIR | options)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def events(client: TestClient, identity: str) -> list[dict]:
+    """All events of a job, until the stream ends."""
+    with client.stream("GET", f"/api/jobs/{identity}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = list(stream.iter_lines())
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+def finished(client: TestClient, **options) -> dict:
+    return events(client, submit(client, **options)["id"])[-1]
+
+
+def sentence(answer) -> str:
+    """The one sentence of a refusal."""
+    body = answer.json()
+    assert set(body) == {"detail"}
+    assert body["detail"]
+    assert "\n" not in body["detail"]
+    return body["detail"]
+
+
+def png(width: int = 32, height: int = 32, mode: str = "RGB") -> bytes:
+    file = BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+class Gate:
+    """A model that works only as far as it is let."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.models = generator.models
+        self._generator = generator
+        self.open = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def __call__(self, order, advance):
+        self.entered.release()
+        while not self.open.wait(0.005):
+            advance(0, order.steps)
+        return self._generator(order, advance)
+
+
+@pytest.fixture
+def gate(small_pipeline):
+    return Gate(Generator.of([ServedModel("small", small_pipeline)]))
+
+
+def test_a_job_makes_what_the_pipeline_makes(client, small_pipeline, tmp_path):
+    job = finished(client, seed=5, steps=3, guidance=2.0, count=2, negative_prompt="blue")
+    assert (job["state"], job["error"]) == ("done", None)
+    truth = small_pipeline(
+        "a red chair", seed=5, steps=3, guidance=2.0, count=2, negative_prompt="blue"
+    ).splats
+    for result in job["results"]:
+        number = result["number"]
+        answer = client.get(f"/api/jobs/{job['id']}/results/{number}.ply")
+        assert f'filename="a-red-chair-{5 + number}.ply"' in answer.headers["content-disposition"]
+        path = tmp_path / f"{number}.ply"
+        path.write_bytes(answer.content)
+        read, expected = read_splats(path), truth[number].visible()
+        assert result["splats"] == read.count
+        assert torch.equal(read.means, expected.means)
+        torch.testing.assert_close(read.colors, expected.colors, rtol=0, atol=1e-5)
+
+
+def test_events_tell_every_step_in_order(client):
+    seen = events(client, submit(client, steps=4, count=2)["id"])
+    assert [event["steps_in_all"] for event in seen] == [8] * len(seen)
+    done = [event["steps_done"] for event in seen]
+    assert done == sorted(done)
+    assert done[-1] == 8
+    states = [event["state"] for event in seen]
+    assert states[-1] == "done"
+    assert states == sorted(states, key=["queued", "running", "done"].index)
+
+
+def test_events_of_a_finished_job_are_one(client):
+    job = finished(client)
+    assert events(client, job["id"]) == [job]
+    assert client.get(f"/api/jobs/{job['id']}").json() == job
+
+
+@pytest.mark.parametrize("suffix", WRITABLE_SUFFIXES)
+def test_every_format_is_written_and_read(client, tmp_path, suffix):
+    job = finished(client)
+    files = {file["suffix"]: file["url"] for file in job["results"][0]["files"]}
+    answer = client.get(files[suffix])
+    assert answer.status_code == 200
+    path = tmp_path / f"object{suffix}"
+    path.write_bytes(answer.content)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert 0 < read_splats(path).count <= job["results"][0]["splats"]
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".gif", "GIF"), (".webp", "WEBP")])
+def test_pictures_open(client, suffix, kind):
+    job = finished(client)
+    answer = client.get(f"/api/jobs/{job['id']}/results/0{suffix}")
+    with Image.open(BytesIO(answer.content)) as image:
+        assert image.format == kind
+        assert image.size == (256, 256)
+
+
+def test_the_turntable_is_a_video(client):
+    job = finished(client)
+    answer = client.get(f"/api/jobs/{job['id']}/results/0.mp4")
+    assert answer.headers["content-type"] == "video/mp4"
+    assert answer.content[4:8] == b"ftyp"
+
+
+def test_a_running_job_is_cancelled(serve, gate):
+    client = serve(gate)
+    job = submit(client)
+    assert gate.entered.acquire(timeout=10)
+    assert client.delete(f"/api/jobs/{job['id']}").status_code == 200
+    last = events(client, job["id"])[-1]
+    assert (last["state"], last["results"]) == ("cancelled", [])
+    gate.open.set()
+    assert finished(client)["state"] == "done"
+
+
+def test_a_waiting_job_is_cancelled_and_others_move_up(serve, gate):
+    client = serve(gate)
+    jobs = [submit(client, seed=seed) for seed in range(4)]
+    assert gate.entered.acquire(timeout=10)
+    assert [client.get(f"/api/jobs/{job['id']}").json()["position"] for job in jobs] == [None, 0, 1, 2]
+    assert client.delete(f"/api/jobs/{jobs[1]['id']}").json()["state"] == "cancelled"
+    assert [client.get(f"/api/jobs/{job['id']}").json()["position"] for job in jobs] == [None, None, 0, 1]
+    gate.open.set()
+    assert [events(client, job["id"])[-1]["state"] for job in jobs] == ["done", "cancelled", "done", "done"]
+
+
+def test_a_finished_job_is_forgotten_when_deleted(client):
+    job = finished(client)
+    assert client.delete(f"/api/jobs/{job['id']}").status_code == 200
+    assert client.get(f"/api/jobs/{job['id']}").status_code == 404
+    assert client.get(f"/api/jobs/{job['id']}/results/0.ply").status_code == 404
+
+
+def test_a_full_queue_says_when_to_come_back(serve, gate):
+    client = serve(gate, max_queued=2)
+    submit(client)
+    assert gate.entered.acquire(timeout=10)
+    for _ in range(2):
+        submit(client)
+    answer = client.post("/api/jobs", json=CHAIR)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "full" in sentence(answer)
+    gate.open.set()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": "x" * 1001}, "at most 1000 characters"),
+        ({"prompt": 5}, "prompt is 5, expected a text"),
+        ({"prompt": None}, "prompt is None, expected a text"),
+        ({"seed": -1}, "seed is -1, expected at least 0"),
+        ({"seed": 2**63}, "seed is"),
+        ({"seed": 1.5}, "seed is 1.5, expected a whole number"),
+        ({"steps": 0}, "steps is 0, expected at least 1"),
+        ({"steps": 101}, "steps is 101, expected at most 100"),
+        ({"steps": True}, "steps is True, expected a whole number"),
+        ({"count": 5}, "count is 5, expected at most 4"),
+        ({"guidance": -1}, "guidance is -1"),
+        ({"elevation": 91}, "elevation is 91, expected at most 90"),
+        ({"model": "large"}, "the model is 'large', expected one of: small"),
+        ({"colour": "red"}, "'colour' is unknown here"),
+        ({"image": "not base64!"}, "the image is not in base64"),
+        ({"image": base64.b64encode(png()).decode()}, "the model small generates from text alone"),
+        ({"control": base64.b64encode(png()).decode()}, "the model small has no ControlNet"),
+    ],
+)
+def test_refusals_are_sentences(client, options, reason):
+    answer = client.post("/api/jobs", json=CHAIR | options)
+    assert answer.status_code == 422
+    assert reason in sentence(answer)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 422),
+        (b"", "application/json", 422),
+        (b"[1]", "application/json", 422),
+        (b'{"prompt": "\\ud800"}', "application/json", 422),
+        (b'{"prompt": "a chair", "guidance": NaN}', "application/json", 422),
+        (b'{"prompt": "a chair", "guidance": 1e999}', "application/json", 422),
+        (b"[" * 50_000, "application/json", 422),
+        (b"\xff\xfe\x00", "application/json", 422),
+        (b"prompt=chair", "application/x-www-form-urlencoded", 415),
+        (b"prompt", "", 415),
+        (b"nonsense", "multipart/form-data", 422),
+        (b"nonsense", "multipart/form-data; boundary=x", 422),
+        (b"--x\r\n\r\n\r\n--x--", "multipart/form-data; boundary=x", 422),
+        (b" " * 200_000, "application/json", 413),
+    ],
+)
+def test_broken_bodies_are_refused(client, content, kind, status):
+    answer = client.post("/api/jobs", content=content, headers={"content-type": kind})
+    assert answer.status_code == status, answer.text
+    sentence(answer)
+
+
+def test_a_form_works_like_json(client):
+    form = {"prompt": "a red chair", "steps": "2", "guidance": "2.5", "seed": "3", "guess_mode": "false"}
+    answer = client.post("/api/jobs", files={name: (None, value) for name, value in form.items()})
+    assert answer.status_code == 201, answer.text
+    job = answer.json()
+    assert (job["steps"], job["guidance"], job["seed"]) == (2, 2.5, 3)
+    assert events(client, job["id"])[-1]["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/jobs/nothing",
+        "/api/jobs/nothing/events",
+        "/api/jobs/nothing/results/0.ply",
+        "/api/nothing",
+        "/api/jobs/..%2f..%2fetc%2fpasswd",
+        "/static/../../../pyproject.toml",
+        "/static/..%2f..%2fapi.py",
+        "/etc/passwd",
+    ],
+)
+def test_what_is_not_there_is_said_in_a_sentence(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404
+    sentence(answer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0.exe",
+        "1.ply",
+        "-1.ply",
+        "00.ply",
+        "²." + "ply",
+        "9" * 90 + ".ply",
+        "0.ply%2f..%2f..",
+        "0..ply",
+        "0.PLY",
+    ],
+)
+def test_odd_names_of_files_are_not_found(client, name):
+    job = finished(client)
+    answer = client.get(f"/api/jobs/{job['id']}/results/{name}")
+    assert answer.status_code == 404
+    sentence(answer)
+
+
+def test_the_catalogue_says_what_a_model_takes(client):
+    catalogue = client.get("/api/models").json()
+    (model,) = catalogue["models"]
+    assert (model["name"], model["steps"], model["guidance"], model["elevation"]) == ("small", 3, 2.5, 12.0)
+    assert model["takes"]["image"] is False
+    assert model["takes"]["control"] is None
+    assert "text alone" in model["takes"]["reasons"]["image"]
+    assert {file["suffix"] for file in catalogue["files"]} >= {*WRITABLE_SUFFIXES, ".mp4", ".png"}
+
+
+def test_a_failing_model_fails_its_job_alone(serve, small_pipeline):
+    class Failing(Gate):
+        def __call__(self, order, advance):
+            if order.request.seed == 1:
+                raise ValueError("the seed is 1, expected another")
+            if order.request.seed == 2:
+                raise MemoryError("of /secret/path")
+            return self._generator(order, advance)
+
+    client = serve(Failing(Generator.of([ServedModel("small", small_pipeline)])))
+    assert finished(client, seed=1)["error"] == "the seed is 1, expected another"
+    odd = finished(client, seed=2)
+    assert odd["state"] == "failed"
+    assert "MemoryError" in odd["error"]
+    assert "secret" not in odd["error"]
+    assert finished(client, seed=3)["state"] == "done"
+
+
+def test_the_token_opens_the_api(serve):
+    client = serve(token="correct horse")
+    assert client.get("/api/health").status_code == 200
+    for given in (
+        None,
+        "Bearer wrong",
+        "Bearer ",
+        "Basic correct horse",
+        "correct horse",
+        "Bearer correct hors\xe9",
+    ):
+        headers = {} if given is None else {"authorization": given.encode("latin-1")}
+        answer = client.get("/api/models", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert "token" in sentence(answer)
+        assert client.post("/api/jobs", json=CHAIR, headers=headers).status_code == 401
+    assert client.get("/api/models", headers={"authorization": "Bearer correct horse"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "localhost.evil.example", "10.0.0.1", "", "[", "0.0.0.0"]
+)
+def test_other_hosts_are_refused(client, host):
+    answer = client.get("/api/health", headers={"host": host})
+    assert answer.status_code == 403
+    sentence(answer)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7860", "127.0.0.1:7860", "[::1]:7860"])
+def test_this_machine_is_answered(client, host):
+    assert client.get("/api/health", headers={"host": host}).status_code == 200
+
+
+def test_pages_of_other_sites_may_not_submit(client):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://localhost:9999",
+        "http://[",
+        "http://localhost:7860.evil",
+    ):
+        answer = client.post("/api/jobs", json=CHAIR, headers={"origin": origin})
+        assert answer.status_code == 403, origin
+        assert "access-control-allow-origin" not in answer.headers
+    assert (
+        client.post("/api/jobs", json=CHAIR, headers={"origin": "http://localhost:7860"}).status_code == 201
+    )
+
+
+@pytest.mark.parametrize("path", ["/api/health", "/api/nothing", "/api/docs", "/api/openapi.json"])
+def test_security_headers_are_everywhere(client, path):
+    headers = client.get(path).headers
+    assert "default-src" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in headers
+
+
+def test_the_documentation_loads_nothing_from_elsewhere(client):
+    page = client.get("/api/docs").text
+    assert "POST /api/jobs" in page
+    for word in ("src=", "http://", "https://", "@import", "url("):
+        assert word not in page
+
+
+def test_health_changes_when_the_server_stops(client):
+    assert client.get("/api/health").json()["status"] == "ok"
+
+
+def test_old_results_expire(serve):
+    client = serve(keep_seconds=0.3)
+    job = finished(client)
+    time.sleep(0.4)
+    assert client.get(f"/api/jobs/{job['id']}").status_code == 404
+
+
+def test_only_the_latest_results_are_kept(serve):
+    client = serve(keep_jobs=3)
+    jobs = [finished(client, seed=seed)["id"] for seed in range(5)]
+    assert [client.get(f"/api/jobs/{job}").status_code for job in jobs] == [404, 404, 200, 200, 200]
+
+
+def test_results_are_kept_within_their_memory(serve):
+    client = serve(keep_bytes=1)
+    jobs = [finished(client, seed=seed)["id"] for seed in range(3)]
+    assert [client.get(f"/api/jobs/{job}").status_code for job in jobs] == [404, 404, 200]
