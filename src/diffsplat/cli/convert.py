@@ -29,10 +29,10 @@ class ConvertArguments:
     """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """File to write, in any of these formats but .ksplat."""
-    up: Annotated[Up | None, tyro.conf.arg(help_behavior_hint="(default: what is usual in the format)")] = None
+    up: Annotated[Up | None, option("y|-y|z", "(default: what is usual in the format)")] = None
     """Axis that points up in OUT."""
     from_up: Annotated[
-        Up | None, tyro.conf.arg(help_behavior_hint="(default: what IN says, or what is usual in the format)")
+        Up | None, option("y|-y|z", "(default: what IN says, or what is usual in the format)")
     ] = None
     """Axis that points up in IN."""
     opacity_min: Annotated[float, tyro.conf.arg(metavar="X")] = 0.0
@@ -55,9 +55,7 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
     writable_format(arguments.target)
     splats = read_splats(arguments.source, up=arguments.from_up and _UP_AXES[arguments.from_up])
     kept = _selected(splats, arguments)
-    write_splats(
-        kept, arguments.target, force=arguments.force, up=arguments.up and _UP_AXES[arguments.up]
-    )
+    write_splats(kept, arguments.target, force=arguments.force, up=arguments.up and _UP_AXES[arguments.up])
     print(arguments.target)
 
 
