@@ -9,7 +9,7 @@ BIN     := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO    := outputs/a-red-armchair
 
-.PHONY: help demo test lint types floors check wheel FORCE
+.PHONY: help demo test lint types floors check wheel docs FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make check    tests, linter, types and floors"
 	@echo "make lint | types | floors    one of them"
 	@echo "make wheel    build dist/*.whl"
+	@echo "make docs     build the documentation into site/"
 	@echo
 	@echo "PYTHON=$(PYTHON) TORCH=$(TORCH) VENV=$(VENV) can be replaced: make demo TORCH=torch==2.12.1"
 
@@ -44,6 +45,10 @@ check: lint types floors test
 
 wheel: $(VENV)/dev.stamp
 	@$(BIN)/python -m build --wheel
+
+docs: $(VENV)/core.stamp
+	@$(INSTALL) --editable ".[docs]"
+	@$(BIN)/mkdocs build --strict
 
 # What a set-up depends on besides pyproject.toml: its file changes only when the choice of torch does.
 $(VENV)/torch.choice: FORCE
