@@ -19,6 +19,8 @@ _OPTION_BYTES = 64_000
 _LARGE_AT_ONCE = 4
 """Bodies with pictures that are in memory at the same time."""
 _MOST_FIELDS = 32
+_HANG_UP = {"connection": "close"}
+"""The rest of a body is not waited for."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -81,7 +83,9 @@ class BodyReader:
 
     async def _bytes(self, request: Request) -> bytes:
         """The whole body, counted while it arrives."""
-        too_large = HTTPException(413, f"the request is too large, expected at most {self._most_bytes} bytes")
+        too_large = HTTPException(
+            413, f"the request is too large, expected at most {self._most_bytes} bytes", _HANG_UP
+        )
         if _length(request) > self._most_bytes and "content-length" in request.headers:
             raise too_large
         data = bytearray()
@@ -93,7 +97,7 @@ class BodyReader:
                         raise too_large
         except TimeoutError as error:
             raise HTTPException(
-                408, f"the request did not arrive within {self._limits.upload_seconds:g} s"
+                408, f"the request did not arrive within {self._limits.upload_seconds:g} s", _HANG_UP
             ) from error
         except ClientDisconnect as error:
             raise HTTPException(400, "the request broke off") from error

@@ -86,10 +86,12 @@ class FileMaker:
     the folder is gone before the first byte is sent.
 
     Args:
+        exists: whether a job is still there; files of others are dropped.
         kept_bytes: memory for rendered files.
     """
 
-    def __init__(self, kept_bytes: int = 64_000_000) -> None:
+    def __init__(self, exists: Callable[[str], bool], kept_bytes: int = 64_000_000) -> None:
+        self._exists = exists
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
         self._being_made: dict[tuple[str, int, str], asyncio.Future[bytes]] = {}
@@ -125,6 +127,8 @@ class FileMaker:
         if done.cancelled() or done.exception() is not None:
             return
         self._kept[key] = done.result()
+        for stale in [kept for kept in self._kept if not self._exists(kept[0])]:
+            del self._kept[stale]
         while sum(map(len, self._kept.values())) > self._kept_bytes:
             self._kept.popitem(last=False)
 

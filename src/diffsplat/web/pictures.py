@@ -49,18 +49,21 @@ def decode_picture(data: bytes, name: str, limits: Limits) -> Image.Image:
         raise TooLargeError(f"the {name} has {len(data)} bytes, expected at most {limits.max_upload_bytes}")
     try:
         opened = Image.open(BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(name, limits) from error
     except _DAMAGE as error:
         raise ValueError(f"the {name} is no picture, expected a PNG, JPEG or WebP file") from error
-    width, height = opened.size
-    if width * height > limits.max_pixels:
-        raise TooLargeError(
-            f"the {name} has {width} x {height} pixels, expected at most {limits.max_pixels} in all"
-        )
+    if opened.width * opened.height > limits.max_pixels:
+        raise _too_many_pixels(name, limits)
     try:
         opened.load()
         return _reduced(opened)
     except _DAMAGE as error:
         raise ValueError(f"the {name} is a broken {opened.format} file") from error
+
+
+def _too_many_pixels(name: str, limits: Limits) -> TooLargeError:
+    return TooLargeError(f"the {name} has too many pixels, expected at most {limits.max_pixels} in all")
 
 
 def _reduced(image: Image.Image) -> Image.Image:

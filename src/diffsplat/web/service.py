@@ -36,7 +36,7 @@ class Service:
         self.limits = limits or Limits()
         self.models: Mapping[str, ServedModel] = generator.models
         self.jobs: JobQueue[GenerationOrder, GeneratedObject] = JobQueue(generator, self.limits)
-        self.files = FileMaker()
+        self.files = FileMaker(lambda job: self.jobs.find(job) is not None)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
     @property

@@ -1,0 +1,206 @@
+"""Pictures that clients send: what becomes of good ones, and of hostile ones."""
+
+import base64
+import contextlib
+import random
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from test_api import events, sentence
+
+from conftest import Serve
+from diffsplat.web.generator import Generator, load_models
+from diffsplat.web.limits import Limits
+from diffsplat.web.pictures import decode_picture
+from release_folders import build_elevation, build_release
+
+LIMITS = Limits(max_upload_bytes=300_000, max_pixels=1_000_000)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def disk() -> Image.Image:
+    """A red disk, cut out."""
+    image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((20, 10, 70, 55), fill=(200, 30, 30, 255))
+    return image
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    """The released Stable Diffusion 1.5 models, tiny and untrained: from text, a picture, a control map."""
+    folder = tmp_path_factory.mktemp("weights")
+    build_release(folder, "sd15")
+    build_elevation(folder)
+    names = ("sd15", "sd15:image", "sd15:canny")
+    return load_models(names, device=torch.device("cpu"), weights=folder)
+
+
+@pytest.fixture
+def client(serve: Serve, models: Generator):
+    return serve(models, max_upload_bytes=LIMITS.max_upload_bytes, max_pixels=LIMITS.max_pixels)
+
+
+def test_the_catalogue_says_which_model_takes_what(client):
+    takes = {model["name"]: model["takes"] for model in client.get("/api/models").json()["models"]}
+    assert {name: (entry["image"], entry["control"]) for name, entry in takes.items()} == {
+        "sd15": (False, None),
+        "sd15:image": (True, None),
+        "sd15:canny": (False, "canny"),
+    }
+    assert set(takes["sd15:image"]["reasons"]) == {"control"}
+
+
+@pytest.mark.parametrize("kind", ["form", "base64"])
+@pytest.mark.parametrize(("model", "name"), [("sd15:image", "image"), ("sd15:canny", "control")])
+def test_a_picture_becomes_an_object(client, models, kind, model, name):
+    options = {"model": model, "prompt": "a red disk", "steps": 1, "seed": 4}
+    if kind == "form":
+        texts = {key: (None, str(value)) for key, value in options.items()}
+        answer = client.post("/api/jobs", files=texts | {name: ("../../x.png", encoded(disk()))})
+    else:
+        text = base64.b64encode(encoded(disk())).decode()
+        answer = client.post("/api/jobs", json=options | {name: text})
+    assert answer.status_code == 201, answer.text
+    job = events(client, answer.json()["id"])[-1]
+    assert job["state"] == "done", job["error"]
+    truth = models.models[model].pipe("a red disk", steps=1, seed=4, **{name: disk()})
+    assert job["results"][0]["splats"] == truth.splats[0].visible().count
+
+
+def test_the_cut_out_is_centred_on_white(client):
+    answer = client.post("/api/cutouts", files={"image": ("disk.png", encoded(disk()))})
+    assert answer.headers["content-type"] == "image/png"
+    pixels = np.asarray(Image.open(BytesIO(answer.content))).astype(int)
+    assert pixels.shape == (256, 256, 3)
+    assert (pixels[:10] == 255).all()
+    assert (abs(pixels[128, 128] - [200, 30, 30]) <= 1).all()
+    rows, columns = np.nonzero(pixels[..., 1] < 128)
+    assert abs(rows.mean() - 127.5) < 1
+    assert abs(columns.mean() - 127.5) < 1
+
+
+def test_a_model_for_pictures_wants_one(client):
+    answer = client.post("/api/jobs", json={"model": "sd15:image", "prompt": "a chair"})
+    assert answer.status_code == 422
+    assert "expected an image" in sentence(answer)
+
+
+def test_a_cut_out_without_a_model_for_it_is_refused(serve):
+    answer = serve().post("/api/cutouts", files={"image": ("disk.png", b"x" * 60_000)})
+    assert answer.status_code == 422
+    assert "no model of this server is shown pictures" in sentence(answer)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"image": (None, "text")}, "image is a text, expected a file"),
+        ({"picture": ("a.png", b"x")}, "the file 'picture' is unknown"),
+        ({"image": ("a.png", b"")}, "is no picture"),
+        ({}, "form is broken"),
+    ],
+)
+def test_forms_that_hold_no_picture_are_refused(client, files, reason):
+    answer = client.post("/api/cutouts", files=files or {"": ("", b"")})
+    assert answer.status_code == 422
+    if files:
+        assert reason in sentence(answer)
+
+
+def png_of(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG that says it is of this size."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+BOMB = png_of(100_000, 100_000, zlib.compress(bytes(1000)))
+HOSTILE = {
+    "no picture": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422),
+    "a text": (b"GIF89a", 422),
+    "a kind that is not taken": (encoded(disk().convert("RGB"), "BMP"), 422),
+    "many pixels in few bytes": (BOMB, 413),
+    "more pixels than are allowed": (encoded(Image.new("RGB", (1001, 1000))), 413),
+    "too many bytes": (bytes(300_001), 413),
+    "cut off": (encoded(disk().convert("RGB").resize((400, 400)), "JPEG")[:2000], 422),
+    "nothing after the header": (png_of(64, 64), 422),
+    "transparent all over": (encoded(Image.new("RGBA", (64, 64), (9, 9, 9, 0))), 422),
+    "no width": (png_of(0, 5), 422),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pictures_are_refused_in_a_sentence(client, name):
+    data, status = HOSTILE[name]
+    answer = client.post("/api/cutouts", files={"image": ("disk.png", data)})
+    assert answer.status_code == status, answer.text
+    sentence(answer)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_every_kind_of_pixel_is_read(mode):
+    image = (
+        Image.new("I;16", (20, 10), 65535)
+        if mode == "I;16"
+        else Image.new("RGB", (20, 10), "white").convert(mode)
+    )
+    decoded = decode_picture(encoded(image), "image", LIMITS)
+    assert decoded.size == (20, 10)
+    assert decoded.convert("RGB").getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_large_pictures_are_made_smaller_and_cameras_turned_upright():
+    image = Image.new("RGB", (3000, 1000), "white")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    limits = Limits(max_pixels=3_000_000)
+    decoded = decode_picture(encoded(image, "JPEG", exif=exif.tobytes()), "image", limits)
+    assert decoded.size == (683, 2048)
+    assert not decoded.info
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_damaged_files_are_refused_or_read_and_nothing_else(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    exif[0x010E] = "a description"
+    original = encoded(Image.fromarray(noise), kind, exif=exif.tobytes())
+    generator = random.Random(0)
+    read = 0
+    for _ in range(1500):
+        damaged = bytearray(original)
+        for _ in range(generator.choice((1, 1, 2, 8))):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        if generator.random() < 0.2:
+            del damaged[generator.randrange(len(damaged)) :]
+        with contextlib.suppress(ValueError):
+            picture = decode_picture(bytes(damaged), "image", LIMITS)
+            assert picture.mode in ("RGB", "RGBA")
+            read += 1
+    assert 0 < read < 1500
+
+
+def test_nothing_is_left_in_the_temporary_folder(client, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    answer = client.post("/api/jobs", json={"prompt": "a chair", "steps": 1})
+    job = events(client, answer.json()["id"])[-1]
+    for suffix in ("ply", "sog", "gif"):
+        assert client.get(f"/api/jobs/{job['id']}/results/0.{suffix}").status_code == 200
+    assert list(tmp_path.iterdir()) == []
