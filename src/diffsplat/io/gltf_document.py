@@ -15,6 +15,9 @@ from diffsplat.io.untrusted import integer, mapping, numbers, parse_json, sequen
 _MAGIC, _JSON_CHUNK, _BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 _DATA_URI, _BASE64 = "data:", ";base64,"
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_MAX_PARTS = 4096
+"""Pieces of splats in one file; each costs time and memory whatever its size."""
+
 _CODES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 
 Primitive = dict[str, Any]
@@ -57,15 +60,18 @@ class Document:
         meshes = [_primitives(mesh, wanted) for mesh in sequence(self.root, "meshes")]
         nodes, scenes = sequence(self.root, "nodes"), sequence(self.root, "scenes")
         if not scenes:
-            yield from ((mesh, np.eye(4)) for mesh in meshes if mesh)
-            return
+            # Without a scene every mesh stands once, as if a node of its own held it.
+            nodes = [{"mesh": index} for index in range(len(meshes))]
+            scenes = [{"nodes": list(range(len(nodes)))}]
         scene = _at(scenes, integer(self.root, "scene", 0), "scene")
         waiting = [(index, np.eye(4)) for index in sequence(scene, "nodes")]
         seen: set[int] = set()
-        values = 0
+        values = parts = 0
         while waiting:
             index, above = waiting.pop()
             node = _at(nodes, index, "node")
+            if not isinstance(node, dict):
+                raise ValueError("it has a node that is not an object")
             if index in seen:
                 raise ValueError("its nodes are no tree")
             seen.add(index)
@@ -74,6 +80,9 @@ class Document:
             waiting += [(child, matrix) for child in sequence(node, "children")]
             if "mesh" in node:
                 mesh = _at(meshes, node["mesh"], "mesh")
+                parts += len(mesh)
+                if parts > _MAX_PARTS:
+                    raise ValueError(f"it has more than {_MAX_PARTS} pieces of splats")
                 values += sum(self._size(primitive) for primitive in mesh)
                 if values > self.value_limit:
                     raise ValueError("its nodes repeat more Gaussians than its size allows")
@@ -171,7 +180,7 @@ def _at(items: Any, index: Any, name: str) -> Any:
     return items[index]
 
 
-def _matrix(node: Any) -> NDArray[np.float64]:
+def _matrix(node: dict[str, Any]) -> NDArray[np.float64]:
     """``[4, 4]`` of a node in its parent."""
     if "matrix" in node:
         return np.array(_vector(node, "matrix", 16)).reshape(4, 4).T

@@ -38,8 +38,6 @@ def encode_compressed(stored: StoredSplats, comment: str) -> bytes:
     largest, others = split_largest(stored.quats)
     words[:, 1] = (largest.astype(np.uint32) << 30) | _join_bits(others * 0.5**0.5 + 0.5, (10, 10, 10))
     table = np.concatenate(bounds, axis=1)
-    if not np.isfinite(table).all():
-        raise ValueError("the splats have values beyond the range of float32, which a .ply file cannot hold")
     header = [
         *("ply", "format binary_little_endian 1.0", f"comment {comment}", f"element chunk {len(table)}"),
         *(f"property float {edge}_{name}" for names in _BOUNDS for edge in ("min", "max") for name in names),
@@ -61,7 +59,9 @@ def decode_compressed(data: bytes) -> StoredSplats:
         raise ValueError(
             f"it has {chunks.count} chunks for {vertices.count} vertices, expected {CHUNK} in each"
         )
-    needed = (f"{edge}_{name}" for names in _BOUNDS[:2] for edge in ("min", "max") for name in names)
+    has_colors = "min_r" in chunks.columns
+    bounded = _BOUNDS if has_colors else _BOUNDS[:2]
+    needed = (f"{edge}_{name}" for names in bounded for edge in ("min", "max") for name in names)
     missing = [name for name in PACKED if name not in vertices.columns]
     missing += [name for name in needed if name not in chunks.columns]
     if missing:
@@ -71,7 +71,7 @@ def decode_compressed(data: bytes) -> StoredSplats:
         raise ValueError("its packed columns are not of the type uint")
     position, rotation, scale, color = (column.astype(np.uint32, copy=False) for column in words)
     colors = _split_bits(color >> np.uint32(8), _EVEN)
-    if "min_r" in chunks.columns:
+    if has_colors:
         colors = _from_chunks(chunks.columns, _BOUNDS[2], colors)
     with np.errstate(over="ignore"):
         scales = np.exp(_from_chunks(chunks.columns, _BOUNDS[1], _split_bits(scale, _WIDE)))
@@ -93,6 +93,8 @@ def _within_chunks(
     with np.errstate(over="ignore"):
         low = np.minimum.reduceat(values, starts).astype(np.float32)
         high = np.maximum.reduceat(values, starts).astype(np.float32)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError("the splats have values beyond the range of float32, which a .ply file cannot hold")
     index = np.arange(len(values)) // CHUNK
     span = (high.astype(np.float64) - low)[index]
     with np.errstate(invalid="ignore", divide="ignore"):

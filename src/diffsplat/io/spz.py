@@ -7,7 +7,7 @@ gzip stream; version 4 has a plain header and one Zstandard stream for every att
 """
 
 import gzip
-import io
+import itertools
 import logging
 import struct
 from dataclasses import dataclass
@@ -42,11 +42,11 @@ class _Packed:
 
     fraction_bits: int
     smallest_three: bool
-    positions: bytes
-    alphas: bytes
-    colors: bytes
-    scales: bytes
-    rotations: bytes
+    positions: memoryview
+    alphas: memoryview
+    colors: memoryview
+    scales: memoryview
+    rotations: memoryview
 
 
 def encode_spz(stored: StoredSplats) -> bytes:
@@ -104,9 +104,10 @@ def _unpack_gzip(data: bytes) -> _Packed:
         raise ValueError(
             f"its header promises {count} Gaussians in {wanted} bytes, but it holds {held} bytes"
         )
-    stream = io.BytesIO(data)
-    stream.seek(_HEADER.size)
-    return _Packed(bits, version == 3, *(stream.read(size) for size in sizes[:5]))
+    ends = np.cumsum([_HEADER.size, *sizes]).tolist()
+    view = memoryview(data)
+    parts = (view[start:end] for start, end in itertools.islice(itertools.pairwise(ends), 5))
+    return _Packed(bits, version == 3, *parts)
 
 
 def _unpack_4(data: bytes) -> _Packed:
@@ -126,12 +127,12 @@ def _unpack_4(data: bytes) -> _Packed:
     offset = start + streams * _STREAM.size
     if start < _HEADER_4.size or offset > len(data):
         raise ValueError("its table of streams lies outside of the file")
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     for index, size in enumerate(sizes[:5]):
         packed_size, unpacked_size = _STREAM.unpack_from(data, start + index * _STREAM.size)
         if unpacked_size != size or packed_size > len(data) - offset:
             raise ValueError(f"its stream {index} has a size that does not fit {count} Gaussians")
-        parts.append(_unzstd(data[offset : offset + packed_size], size))
+        parts.append(memoryview(_unzstd(data[offset : offset + packed_size], size)))
         offset += packed_size
     return _Packed(bits, True, *parts)
 
@@ -166,6 +167,8 @@ def _unzstd(data: bytes, size: int) -> bytes:
 
 
 def _decode(packed: _Packed) -> StoredSplats:
+    # First, because this takes the most memory on the way.
+    quats = _unpack_rotations(packed)
     alphas = np.frombuffer(packed.alphas, np.uint8)
     count = len(alphas)
     fixed = np.zeros((3 * count, 4), np.uint8)
@@ -178,7 +181,7 @@ def _decode(packed: _Packed) -> StoredSplats:
     return StoredSplats(
         means=means,
         scales=np.exp(scales / 16 - 10),
-        quats=_unpack_rotations(packed),
+        quats=quats,
         opacities=alphas.astype(np.float32) / 255,
         colors=(colors - 0.5) * np.float32(SH_DEGREE_0 / _COLOR_SCALE) + np.float32(0.5),
     )

@@ -109,7 +109,10 @@ def normalized(quats: NDArray[np.floating]) -> NDArray[np.floating]:
     Raises:
         ValueError: when one has no length.
     """
-    lengths = np.linalg.norm(quats, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(quats, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        raise ValueError("it has rotations of absurd length")
     zero = int((lengths < 1e-12).sum())
     if zero:
         raise ValueError(f"{zero} of its vertices have a rotation of length zero")
@@ -118,7 +121,7 @@ def normalized(quats: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def to_torch(values: NDArray[np.floating]) -> Tensor:
     """A float32 tensor on the CPU, sharing memory where it can."""
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.require(values, dtype=np.float32, requirements=["C", "W"]))
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[np.float64]:
