@@ -7,7 +7,7 @@ OPTIONAL = (
     "accelerate datasets embreex fastapi gsplat networkx pyarrow pydantic pytest scipy starlette tensorboard "
     "trimesh uvicorn"
 )
-OF_THE_SERVER = "api bodies schemas service serving"
+OF_THE_SERVER = "api bodies pages schemas service serving"
 """Modules of diffsplat.web that 'diffsplat serve' imports after it has made sure of its extra."""
 
 PROBE = f"""

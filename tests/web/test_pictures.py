@@ -14,7 +14,6 @@ import torch
 from PIL import Image, ImageDraw
 from test_api import events, sentence
 
-from conftest import Serve
 from diffsplat.web.generator import Generator, load_models
 from diffsplat.web.limits import Limits
 from diffsplat.web.pictures import decode_picture
@@ -47,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 
 
 @pytest.fixture
-def client(serve: Serve, models: Generator):
+def client(serve, models: Generator):
     return serve(models, max_upload_bytes=LIMITS.max_upload_bytes, max_pixels=LIMITS.max_pixels)
 
 

@@ -18,6 +18,7 @@ from diffsplat.web.docs_page import docs_page
 from diffsplat.web.files import FILE_KINDS, FileKind
 from diffsplat.web.generator import GeneratedObject
 from diffsplat.web.jobs import QueueFullError, StoppedError
+from diffsplat.web.pages import pages
 from diffsplat.web.pictures import TooLargeError
 from diffsplat.web.schemas import (
     Catalogue,
@@ -226,6 +227,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.reader = BodyReader(service.limits, _FIELDS_THAT_ARE_FILES, service.pictures_taken)
     app.include_router(router)
+    app.include_router(pages)
     app.add_api_route("/api/docs", _documentation, include_in_schema=False, response_class=HTMLResponse)
     _add_error_handlers(app)
     return app

@@ -25,6 +25,7 @@ _HEADERS = tuple(
     for name, value in {**SECURITY_HEADERS, "Cache-Control": "no-store"}.items()
 )
 
+
 def is_loopback(host: str) -> bool:
     """Whether a name or address is that of this machine alone."""
     if host.lower() in LOOPBACK_NAMES:

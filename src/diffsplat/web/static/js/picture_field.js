@@ -1,0 +1,95 @@
+// A place for one picture: dropped, chosen or pasted, shown as the model will see it.
+import { iconButton, make } from "./dom.js";
+
+const TYPES = "image/png,image/jpeg,image/webp";
+
+/** Event: `change`. */
+export class PictureField extends EventTarget {
+  #box;
+  #choose;
+  #label;
+  #preview;
+  #onError;
+  #file = null;
+
+  /**
+   * @param box its element
+   * @param options `label`: what is asked for; `preview`: makes a Blob to show of a File, and refuses bad ones;
+   *   `onError`: told the sentence of a refusal
+   */
+  constructor(box, { label, preview, onError }) {
+    super();
+    this.#box = box;
+    this.#label = label;
+    this.#preview = preview;
+    this.#onError = onError;
+    const input = make("input", { type: "file", accept: TYPES, hidden: true, "aria-label": label, change: () => {
+      this.set(input.files[0] ?? null);
+      input.value = "";
+    } });
+    this.#choose = make("button", { type: "button", class: "choose", click: () => input.click() });
+    this.#box.append(this.#choose, input);
+    this.#acceptDrops();
+    this.clear();
+  }
+
+  /** The file, or null. */
+  get file() {
+    return this.#file;
+  }
+
+  /** Whether it can be used. */
+  set available(available) {
+    this.#box.hidden = !available;
+    if (!available) this.clear();
+  }
+
+  get available() {
+    return !this.#box.hidden;
+  }
+
+  /** Nothing is chosen. */
+  clear() {
+    this.#file = null;
+    this.#show(this.#label);
+  }
+
+  /** Take a picture, once it is known to be a good one. */
+  async set(file) {
+    if (!file) return;
+    this.#file = null;
+    this.#show("Looking at it …");
+    try {
+      const url = URL.createObjectURL(await this.#preview(file));
+      this.#file = file;
+      this.#show(make("img", { src: url, alt: `${this.#label}: ${file.name}`, load: () => URL.revokeObjectURL(url) }));
+      this.#box.append(iconButton("close", "Remove the picture", () => {
+        this.clear();
+        this.dispatchEvent(new Event("change"));
+      }));
+    } catch (error) {
+      this.clear();
+      this.#onError(error.message);
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #show(content) {
+    this.#box.querySelector(".icon-button")?.remove();
+    this.#choose.replaceChildren(content);
+  }
+
+  #acceptDrops() {
+    const over = (event, inside) => {
+      event.preventDefault();
+      this.#box.classList.toggle("over", inside);
+    };
+    this.#box.addEventListener("dragover", (event) => over(event, true));
+    this.#box.addEventListener("dragleave", (event) => over(event, false));
+    this.#box.addEventListener("drop", (event) => {
+      over(event, false);
+      event.stopPropagation();
+      this.set(event.dataTransfer.files[0] ?? null);
+    });
+  }
+}
