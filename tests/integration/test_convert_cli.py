@@ -1,0 +1,131 @@
+"""diffsplat convert, and other verbs with files that are not .ply."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffsplat.cli.main import main
+from diffsplat.cli.outputs import plan_objects
+from diffsplat.core import Splats
+from diffsplat.io.formats import read_splats, write_splats
+from diffsplat.io.suffixes import WRITABLE_SUFFIXES
+from diffsplat.pipelines.request import GenerationRequest
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder with ``four.ply``: four Gaussians of rising opacity, three of them on the axes."""
+    monkeypatch.chdir(tmp_path)
+    splats = Splats(
+        means=torch.tensor([[0.0, 0, 0], [0.4, 0, 0], [0, 0.6, 0], [0, 0, -0.8]]),
+        scales=torch.full((4, 3), 0.02),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(4, 1),
+        opacities=torch.tensor([0.2, 0.4, 0.6, 0.8]),
+        colors=torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]),
+    )
+    write_splats(splats, "four.ply")
+    return tmp_path
+
+
+def opacities(name: str) -> list[float]:
+    return sorted(round(value, 1) for value in read_splats(name).opacities.tolist())
+
+
+@pytest.mark.parametrize("suffix", WRITABLE_SUFFIXES)
+def test_every_format(here: Path, capsys, suffix: str):
+    assert main(["convert", "four.ply", f"out{suffix}"]) == 0
+    assert capsys.readouterr().out == f"out{suffix}\n"
+    found = read_splats(f"out{suffix}")
+    top = found.means[found.means[:, 1].argmax()]
+    assert top.tolist() == pytest.approx([0, 0.6, 0], abs=1e-3)
+    assert main(["convert", f"out{suffix}", "back.ply"]) == 0
+    assert opacities("back.ply") == [0.2, 0.4, 0.6, 0.8]
+
+
+@pytest.mark.parametrize(("up", "top"), [("y", [0, 0.6, 0]), ("-y", [0, -0.6, 0]), ("z", [0, 0, 0.6])])
+def test_up(here: Path, up: str, top: list[float]):
+    assert main(["convert", "four.ply", "out.glb", "--up", up]) == 0
+    assert read_splats("out.glb").means[2].tolist() == pytest.approx(top, abs=1e-6)
+    assert main(["convert", "out.glb", "back.splat", "--from-up", up]) == 0
+    assert read_splats("back.splat").means[2].tolist() == pytest.approx([0, 0.6, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["--opacity-min", "0.5"], [0.6, 0.8]),
+        (["--crop", "0.5"], [0.2, 0.4]),
+        (["--crop", "-1", "-1", "-1", "0.1", "1", "0.1"], [0.2, 0.6, 0.8]),
+        (["--crop", "0.7", "--opacity-min", "0.3"], [0.4, 0.6]),
+    ],
+)
+def test_what_is_left_out(here: Path, words: list[str], left: list[float]):
+    assert main(["convert", "four.ply", "out.spz", *words]) == 0
+    assert opacities("out.spz") == left
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["none.ply", "out.spz"], "there is no such file"),
+        (["four.ply", "out.obj"], "the suffix '.obj', expected a splat file"),
+        (["four.ply", "out.ksplat"], "only read"),
+        (["four.ply", "four.ply"], "exists already"),
+        (["four.ply", "none/out.spz"], "does not exist"),
+        (["broken.sog", "out.ply"], "'broken.sog' is not a readable splat file"),
+        (["four.ply", "out.spz", "--crop", "0.1", "0.2"], "the crop is '0.1 0.2', expected a radius or"),
+        (["four.ply", "out.spz", "--crop", "-1"], "expected a positive distance"),
+        (["four.ply", "out.spz", "--crop", "1", "0", "0", "0", "1", "1"], "below the greatest"),
+        (["four.ply", "out.spz", "--opacity-min", "1.5"], "the smallest opacity is 1.5"),
+        (["four.ply", "out.spz", "--opacity-min", "0.9"], "none of the 4 Gaussians"),
+    ],
+)
+def test_refusals(here: Path, capsys, words: list[str], sentence: str):
+    (here / "broken.sog").write_bytes(b"PK\3\4 not an archive")
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    assert main(["convert", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("diffsplat: error: ")
+    assert sentence in line
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_force_replaces(here: Path):
+    (here / "out.spz").write_bytes(b"old")
+    assert main(["convert", "four.ply", "out.spz", "--force"]) == 0
+    assert opacities("out.spz") == [0.2, 0.4, 0.6, 0.8]
+
+
+def test_render_reads_other_formats(here: Path):
+    """The same picture from a lossless format, bit by bit."""
+    assert main(["convert", "four.ply", "four.glb"]) == 0
+    for name in ("four.ply", "four.glb"):
+        assert main(["render", name, "--view", "20,30", f"{name}.png", "--size", "32"]) == 0
+    assert (here / "four.ply.png").read_bytes() == (here / "four.glb.png").read_bytes()
+
+
+def test_planned_names_of_several_dots():
+    pair = GenerationRequest(prompts=("a chair",), count=2)
+    planned = plan_objects(pair, Path("out/red.compressed.ply"), "png")
+    assert [str(item.splats) for item in planned] == ["out/red-1.compressed.ply", "out/red-2.compressed.ply"]
+    assert [str(item.preview) for item in planned] == ["out/red-1.png", "out/red-2.png"]
+    (single,) = plan_objects(GenerationRequest(prompts=("a chair",)), Path("v1.2.spz"), "mp4")
+    assert (str(single.splats), str(single.preview)) == ("v1.2.spz", "v1.2.mp4")
+
+
+def test_generate_writes_other_formats(here: Path, small_model: Path):
+    words = ["generate", "a chair", "--model", str(small_model), "--steps", "1"]
+    for name in ("a.ply", "a.glb", "a.compressed.ply"):
+        assert main([*words, "-o", name]) == 0
+    assert read_splats("a.glb").count == read_splats("a.ply").count == read_splats("a.compressed.ply").count
+    assert torch.equal(read_splats("a.glb").means, read_splats("a.ply").means)
+
+
+def test_names_of_files_are_known_without_torch():
+    program = "import sys, diffsplat.cli.outputs; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
