@@ -17,9 +17,15 @@ BROWSER_SUFFIXES = frozenset({".ply", ".compressed.ply", ".splat", ".spz", ".ksp
 
 @dataclass(frozen=True)
 class ShownFile:
-    """A file given on the command line; it is read anew for every request, so that a page can be reloaded."""
+    """A file given on the command line; it is read anew for every request, so that a page can be reloaded.
+
+    Args:
+        path: where it is.
+        size: bytes it had when it was given.
+    """
 
     path: Path
+    size: int
 
     @property
     def name(self) -> str:
@@ -30,11 +36,6 @@ class ShownFile:
     def sent_as(self) -> str:
         """File name whose suffix says what :meth:`content` is."""
         return self.name if self._native else f"{self.name}.ply"
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file itself."""
-        return self.path.stat().st_size
 
     @property
     def _native(self) -> bool:
@@ -71,4 +72,4 @@ def shown_files(paths: Sequence[Path]) -> tuple[ShownFile, ...]:
             known = ", ".join(READABLE_SUFFIXES)
             raise ValueError(f"{str(path)!r} is not the name of a splat file, expected one of {known}")
         require_readable(path)
-    return tuple(ShownFile(path) for path in paths)
+    return tuple(ShownFile(path, path.stat().st_size) for path in paths)

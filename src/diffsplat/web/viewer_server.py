@@ -79,9 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, OSError) as error:
             logger.warning("%s", error)
             reason = str(error)
-            self._send(
-                HTTPStatus.INTERNAL_SERVER_ERROR, _text(f"{reason[:1].upper()}{reason[1:]}."), body=body
-            )
+            self._send(HTTPStatus.NOT_FOUND, _text(f"{reason[:1].upper()}{reason[1:]}."), body=body)
             return
         if asset is None:
             self._send(HTTPStatus.NOT_FOUND, _text("There is nothing here."), body=body)

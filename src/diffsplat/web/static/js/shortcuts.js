@@ -3,7 +3,7 @@ import { iconButton, make } from "./dom.js";
 
 /**
  * @typedef {{keys: string[], shown: string, what: string, run: (event: KeyboardEvent) => void}} Shortcut
- * `keys` are values of `KeyboardEvent.key`, `shown` how the help writes them.
+ * `keys` are values of `KeyboardEvent.key`, `shown` how the help writes them, with a space between keys.
  */
 
 /** Listen for `shortcuts` (a list of Shortcut), except where a person is typing. */
@@ -22,18 +22,18 @@ export function listen(shortcuts) {
 
 /** A function that opens the list of keys and gestures. */
 export function createHelp(shortcuts, gestures) {
-  const row = ([shown, what]) => [
-    make("dt", {}, ...shown.split(" ").map((key) => make("kbd", {}, key))), make("dd", {}, what),
+  const row = ([keys, what]) => [
+    make("dt", {}, ...keys.map((key) => make("kbd", {}, key))), make("dd", {}, what),
   ];
   const section = (title, rows) => make("section", {}, make("h3", {}, title), make("dl", {}, ...rows.flatMap(row)));
   const close = iconButton("close", "Close help", () => dialog.close());
   const dialog = make(
     "dialog",
     { class: "help", "aria-label": "Keyboard and gestures", click: (event) => event.target === dialog && dialog.close() },
-    make("div", { class: "help-body" },
+    make("div", { class: "help-body", tabindex: "-1", autofocus: true },
       make("header", {}, make("h2", {}, "Keyboard and gestures"), close),
-      section("Keys", shortcuts.map(({ shown, what }) => [shown, what])),
-      ...Object.entries(gestures).map(([title, rows]) => section(title, rows)),
+      section("Keys", shortcuts.map(({ shown, what }) => [shown.split(" "), what])),
+      ...Object.entries(gestures).map(([title, rows]) => section(title, rows.map(([name, what]) => [[name], what]))),
     ),
   );
   document.body.append(dialog);

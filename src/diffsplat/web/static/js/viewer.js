@@ -40,6 +40,7 @@ export class Viewer extends EventTarget {
   #fit = { center: [0, 0, 0], radius: 0.7 };
   #loading = 0;
   #frame = 0;
+  #placing = false;
   #resizing;
   #info = null;
   #up = "y";
@@ -139,7 +140,9 @@ export class Viewer extends EventTarget {
     this.#focal = wanted.focal;
     this.#controls.target.set(...wanted.target);
     this.#camera.position.copy(positionOf(wanted));
+    this.#placing = true;
     this.#controls.update();
+    this.#placing = false;
     this.#updateProjection();
     this.invalidate();
   }
@@ -240,21 +243,24 @@ export class Viewer extends EventTarget {
 
   #makeControls() {
     const controls = new OrbitControls(this.#camera, this.canvas);
-    controls.enableDamping = true;
+    controls.enableDamping = !matchMedia("(prefers-reduced-motion: reduce)").matches;
     controls.dampingFactor = 0.12;
     controls.autoRotateSpeed = TURNS_PER_MINUTE;
     controls.zoomToCursor = false;
-    controls.addEventListener("start", () => (controls.userData = { held: true }));
     controls.addEventListener("change", () => {
       this.invalidate();
-      if (controls.userData?.held || controls.autoRotate) this.dispatchEvent(new Event("camera"));
+      if (!this.#placing) this.dispatchEvent(new Event("camera"));
     });
     return controls;
   }
 
   #show(splats, up) {
     this.#removeMesh();
-    this.#mesh = new SplatMesh({ packedSplats: splats, objectModifier: this.#filter.modifier });
+    this.#mesh = new SplatMesh({
+      packedSplats: splats,
+      splatEncoding: splats.splatEncoding,
+      objectModifier: this.#filter.modifier,
+    });
     this.#up = up;
     this.#turnMesh();
     this.#scene.add(this.#mesh);

@@ -13,9 +13,10 @@ const TURN = 15;
 const TILT = 10;
 const ZOOM = 1.15;
 const SHIFT = 0.1;
+const LISTED_ONLY = [{ shown: "Shift ←", what: "shift, with any arrow" }];
 const GESTURES = {
   "Mouse": [["Drag", "turn"], ["Right-drag", "shift"], ["Wheel", "zoom"]],
-  "Touch": [["1-finger", "turn"], ["2-fingers", "zoom and shift"]],
+  "Touch": [["One finger", "turn"], ["Two fingers", "zoom and shift"]],
 };
 
 const byId = (id) => document.getElementById(id);
@@ -35,7 +36,7 @@ function start() {
   startTheme(() => settings.applyBackground(), options.theme);
   const { linkRow } = createPanel(byId("panel"), settings);
   const shortcuts = makeShortcuts(stage, settings);
-  const help = createHelp(shortcuts, GESTURES);
+  const help = createHelp([...shortcuts, ...LISTED_ONLY], GESTURES);
   shortcuts.push({ keys: ["?"], shown: "?", what: "this help", run: help });
   listen(shortcuts);
   fillBars(stage, help);
@@ -49,6 +50,7 @@ function start() {
   linkRow.hidden = true;
   showGivenFiles(stage);
   watch(stage);
+  window.diffsplat = { stage, settings };
 }
 
 async function showGivenFiles(stage) {
@@ -70,19 +72,19 @@ function addFiles(stage, files) {
 function makeShortcuts(stage, settings) {
   const step = (change, shifted) => (event) => stage.nudge(event.shiftKey ? shifted : change);
   return [
-    { keys: ["ArrowLeft"], shown: "←", what: "turn left, with Shift: shift", run: step({ azimuth: -TURN }, { right: -SHIFT }) },
-    { keys: ["ArrowRight"], shown: "→", what: "turn right, with Shift: shift", run: step({ azimuth: TURN }, { right: SHIFT }) },
-    { keys: ["ArrowUp"], shown: "↑", what: "from higher up, with Shift: shift", run: step({ elevation: TILT }, { up: SHIFT }) },
-    { keys: ["ArrowDown"], shown: "↓", what: "from lower down, with Shift: shift", run: step({ elevation: -TILT }, { up: -SHIFT }) },
-    { keys: ["+", "="], shown: "+", what: "nearer", run: () => stage.nudge({ zoom: ZOOM }) },
-    { keys: ["-", "_"], shown: "−", what: "farther", run: () => stage.nudge({ zoom: 1 / ZOOM }) },
+    { keys: ["ArrowLeft"], shown: "←", what: "turn left", run: step({ azimuth: -TURN }, { right: -SHIFT }) },
+    { keys: ["ArrowRight"], shown: "→", what: "turn right", run: step({ azimuth: TURN }, { right: SHIFT }) },
+    { keys: ["ArrowUp"], shown: "↑", what: "go higher", run: step({ elevation: TILT }, { up: SHIFT }) },
+    { keys: ["ArrowDown"], shown: "↓", what: "go lower", run: step({ elevation: -TILT }, { up: -SHIFT }) },
+    { keys: ["+", "="], shown: "+", what: "come nearer", run: () => stage.nudge({ zoom: ZOOM }) },
+    { keys: ["-", "_"], shown: "−", what: "go farther", run: () => stage.nudge({ zoom: 1 / ZOOM }) },
     { keys: ["r", "Home"], shown: "R", what: "reset the camera", run: () => stage.resetCameras() },
     { keys: [" "], shown: "Space", what: "turn by itself, or stop", run: () => (stage.turning = !stage.turning) },
     { keys: ["b"], shown: "B", what: "next background", run: () => settings.nextBackground() },
     { keys: ["u"], shown: "U", what: "next up axis", run: () => settings.nextUp() },
     { keys: ["["], shown: "[", what: "show fainter splats", run: () => (settings.opacity -= 0.05) },
     { keys: ["]"], shown: "]", what: "hide faint splats", run: () => (settings.opacity += 0.05) },
-    { keys: numbers(MAX_TILES), shown: `1 – ${MAX_TILES}`, what: "one object alone, or all again", run: (event) => stage.solo(Number(event.key) - 1) },
+    { keys: numbers(MAX_TILES), shown: `1…${MAX_TILES}`, what: "one object alone, or all", run: (event) => stage.solo(Number(event.key) - 1) },
     { keys: ["o"], shown: "O", what: "open files", run: browse },
     { keys: ["s"], shown: "S", what: "save a picture", run: () => savePicture(stage) },
     { keys: ["p"], shown: "P", what: "settings", run: togglePanel },
@@ -103,9 +105,11 @@ function fillBars(stage, help) {
     iconButton("camera", "Save a picture", () => savePicture(stage), { key: "S" }),
     iconButton("expand", "Full screen", toggleFullScreen, { key: "F", class: "icon-button wide-only" }),
   );
-  const themeButton = iconButton("dark", "Light or dark", toggleTheme, { key: "T", class: "icon-button theme-button" });
   byId("actions").append(
-    iconButton("file", "Open files", browse, { key: "O" }), themeButton, iconButton("help", "Help", help, { key: "?" }),
+    iconButton("file", "Open files", browse, { key: "O" }),
+    iconButton("dark", "Dark", toggleTheme, { key: "T", class: "icon-button light-only" }),
+    iconButton("light", "Light", toggleTheme, { key: "T", class: "icon-button dark-only" }),
+    iconButton("help", "Help", help, { key: "?" }),
   );
   stage.addEventListener("change", () => turn.setAttribute("aria-pressed", String(stage.turning)));
 }
