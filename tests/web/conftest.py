@@ -1,17 +1,21 @@
 """A server of the small model, in this process."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
+import uvicorn
+from browsing import WatchedPages, chromium
 from starlette.testclient import TestClient
 
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.web.api import create_app
 from diffsplat.web.generator import Generator, ServedModel
-from diffsplat.web.guard import Guard
 from diffsplat.web.limits import Limits
 from diffsplat.web.service import Service
+from diffsplat.web.serving import listen
 
 Serve = Callable[..., TestClient]
 
@@ -23,7 +27,7 @@ def serve(small_pipeline: DiffSplatPipeline) -> Iterator[Serve]:
 
         def start(generator=None, *, token: str | None = None, **limits) -> TestClient:
             models = generator or Generator.of([ServedModel("small", small_pipeline)])
-            app = Guard(create_app(Service(models, Limits(**limits))), token=token)
+            app = create_app(Service(models, Limits(**limits)), token=token)
             return stack.enter_context(TestClient(app, base_url="http://localhost:7860"))
 
         yield start
@@ -32,3 +36,39 @@ def serve(small_pipeline: DiffSplatPipeline) -> Iterator[Serve]:
 @pytest.fixture
 def client(serve: Serve) -> TestClient:
     return serve()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium for all tests; skips where there is none."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def pages(browser: Any) -> Iterator[WatchedPages]:
+    """Opens pages; afterwards, none may have complained or called another host than this one."""
+    watched = WatchedPages(browser)
+    yield watched
+    watched.close()
+    assert watched.complaints == []
+    assert watched.hosts <= {"127.0.0.1"}
+
+
+@pytest.fixture
+def live(small_pipeline: DiffSplatPipeline) -> Iterator[Callable[..., str]]:
+    """Starts a server that browsers reach; gives its address."""
+    with ExitStack() as stack:
+
+        def start(generator=None, *, token: str | None = None, **limits) -> str:
+            models = generator or Generator.of([ServedModel("small", small_pipeline)])
+            listener = stack.enter_context(listen("127.0.0.1", 0))
+            app = create_app(Service(models, Limits(**limits)), token=token)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+            thread = threading.Thread(target=server.run, args=([listener],))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+        yield start

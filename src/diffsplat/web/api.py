@@ -17,6 +17,7 @@ from diffsplat.web.bodies import BodyReader
 from diffsplat.web.docs_page import docs_page
 from diffsplat.web.files import FILE_KINDS, FileKind
 from diffsplat.web.generator import GeneratedObject
+from diffsplat.web.guard import Guard
 from diffsplat.web.jobs import QueueFullError, StoppedError
 from diffsplat.web.pages import pages
 from diffsplat.web.pictures import TooLargeError
@@ -87,10 +88,14 @@ def _body_of(model: type[Any], files: tuple[str, ...]) -> dict[str, Any]:
 
 
 @router.get("/health", summary="Whether the server works", responses={})
-async def health(service: ServiceOf) -> Health:
+async def health(request: Request, service: ServiceOf) -> Health:
     """Answered without the token."""
-    status = "ok" if service.jobs.alive else "stopping"
-    return Health(status=status, version=__version__, waiting=service.jobs.waiting)
+    return Health(
+        status="ok" if service.jobs.alive else "stopping",
+        version=__version__,
+        waiting=service.jobs.waiting,
+        token_needed=request.app.state.token_needed,
+    )
 
 
 @router.get("/models", summary="Models, limits and kinds of files", responses=_responses())
@@ -203,8 +208,14 @@ async def cut_out(request: Request, service: ServiceOf, reader: ReaderOf) -> Res
         return Response(await service.cut_out(body.pictures["image"]), media_type="image/png")
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application; its jobs are worked on while it runs."""
+def create_app(service: Service, *, token: str | None = None, loopback_only: bool = True) -> Guard:
+    """The application; its jobs are worked on while it runs.
+
+    Args:
+        service: what is served.
+        token: see :class:`~diffsplat.web.guard.Guard`.
+        loopback_only: likewise.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -225,12 +236,13 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.token_needed = token is not None
     app.state.reader = BodyReader(service.limits, _FIELDS_THAT_ARE_FILES, service.pictures_taken)
     app.include_router(router)
     app.include_router(pages)
     app.add_api_route("/api/docs", _documentation, include_in_schema=False, response_class=HTMLResponse)
     _add_error_handlers(app)
-    return app
+    return Guard(app, token=token, loopback_only=loopback_only)
 
 
 async def _documentation(request: Request) -> HTMLResponse:

@@ -200,6 +200,7 @@ class Health(BaseModel):
     status: Literal["ok", "stopping"]
     version: str
     waiting: int = Field(description="jobs that nobody works on yet")
+    token_needed: bool = Field(description="whether all other requests have to carry a token")
 
 
 def decoded(text: str, name: str) -> bytes:

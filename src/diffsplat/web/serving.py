@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.config import Config
 
 from diffsplat.web.api import create_app
-from diffsplat.web.guard import Guard, is_loopback
+from diffsplat.web.guard import is_loopback
 from diffsplat.web.service import Service
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def serve(service: Service, listener: socket.socket, *, host: str, token: str | 
         host: that it listens on.
         token: what clients have to send; None when everybody may ask.
     """
-    app = Guard(create_app(service), token=token, loopback_only=is_loopback(host))
+    app = create_app(service, token=token, loopback_only=is_loopback(host))
     config = Config(
         app,
         log_level="warning",

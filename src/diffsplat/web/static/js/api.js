@@ -12,6 +12,12 @@ export class Api {
     this.#askToken = askToken;
   }
 
+  /** Ask for the token now, if the server wants one that is not known. */
+  async open() {
+    const { token_needed: needed } = await (await this.#ask("api/health")).json();
+    if (needed && !this.#token) this.#learn(await this.#askToken());
+  }
+
   /** Models, limits and kinds of files. */
   async catalogue() {
     return (await this.#ask("api/models")).json();
@@ -89,10 +95,15 @@ export class Api {
       const response = await fetch(url, { ...options, headers });
       if (response.ok || expected.includes(response.status)) return response;
       if (response.status !== 401) throw new Error(await sentenceOf(response));
-      this.#token = await this.#askToken();
+      this.#learn(await this.#askToken());
       if (!this.#token) throw new Error(await sentenceOf(response));
-      sessionStorage.setItem(TOKEN_KEY, this.#token);
     }
+  }
+
+  #learn(token) {
+    this.#token = token;
+    if (token) sessionStorage.setItem(TOKEN_KEY, token);
+    else sessionStorage.removeItem(TOKEN_KEY);
   }
 }
 
@@ -103,6 +114,7 @@ export function isFinished(job) {
 
 /** With a capital and a full stop. */
 export function asSentence(text) {
+  if (!text) return "";
   const stopped = /[.!?]$/.test(text) ? text : `${text}.`;
   return stopped[0].toUpperCase() + stopped.slice(1);
 }

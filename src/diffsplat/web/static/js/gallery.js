@@ -9,11 +9,17 @@ export class Gallery extends EventTarget {
   #box;
   #api;
   #entries = [];
+  #loading = 0;
 
   constructor(box, api) {
     super();
     this.#box = box;
     this.#api = api;
+  }
+
+  /** Whether all small pictures are there. */
+  get settled() {
+    return this.#loading === 0;
   }
 
   /** Ids of jobs that were remembered before the page was loaded anew, the oldest first. */
@@ -59,11 +65,13 @@ export class Gallery extends EventTarget {
   }
 
   async #fill(image, file) {
+    this.#loading += 1;
     try {
       const { blob } = await this.#api.file(file.url);
       image.src = URL.createObjectURL(blob);
     } catch (error) {
       console.info(error);
     }
+    this.#loading -= 1;
   }
 }

@@ -31,6 +31,7 @@ async function start() {
   fillBars(viewer);
   gallery.addEventListener("choose", ({ detail }) => show(viewer, detail));
   try {
+    await api.open();
     const catalogue = await api.catalogue();
     fillForm(catalogue, fields);
     byId("form").addEventListener("submit", (event) => {
@@ -41,7 +42,7 @@ async function start() {
   } catch (error) {
     notify(error.message, "error");
   }
-  root.dataset.state = "ready";
+  watch(viewer);
 }
 
 function pictureField(id, label, preview) {
@@ -59,9 +60,8 @@ function fillForm({ models, limits }, fields) {
     byId("guidance").value = model.guidance;
     fields.image.available = model.takes.image;
     fields.control.available = model.takes.control !== null;
-    const reasons = Object.values(model.takes.reasons);
     byId("note").hidden = fields.image.available || fields.control.available;
-    byId("note").textContent = `No pictures: ${reasons.join(", and ")}.`;
+    byId("note").textContent = asSentence(model.takes.reasons.image ?? "");
   };
   select.addEventListener("change", choose);
   choose();
@@ -70,8 +70,14 @@ function fillForm({ models, limits }, fields) {
 }
 
 async function generate(viewer, fields) {
+  const prompt = byId("prompt").value.trim();
+  if (!prompt && !fields.image.file) {
+    byId("prompt").focus();
+    notify(fields.image.available ? "Describe an object, or give a picture of it." : "Describe an object first.", "error");
+    return;
+  }
   const values = {
-    prompt: byId("prompt").value.trim(),
+    prompt,
     negative_prompt: byId("negative-prompt").value.trim(),
     model: byId("model").value,
     ...Object.fromEntries(NUMBERS.map((name) => [name, byId(name).value])),
@@ -120,7 +126,6 @@ function setRunning(running, status = "") {
   byId("tile").classList.toggle("busy", running);
   byId("progress").value = 0;
   byId("status").textContent = status;
-  root.dataset.state = running ? "busy" : "ready";
 }
 
 /** Put an object on the stage, and its files up for download. */
@@ -197,4 +202,11 @@ function askToken() {
     document.body.append(dialog);
     dialog.showModal();
   });
+}
+
+/** Keep `data-state` of the page: "ready" when nothing is under way and the object is drawn. */
+function watch(viewer) {
+  const ready = byId("running").hidden && viewer.settled && gallery.settled;
+  root.dataset.state = ready ? "ready" : "busy";
+  setTimeout(() => watch(viewer), 100);
 }
