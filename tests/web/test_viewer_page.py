@@ -142,6 +142,7 @@ def test_dropped_files_appear_beside_each_other(view: View, pages: WatchedPages,
     page.evaluate("diffsplat.stage.viewers[0].nudge({ azimuth: 40, zoom: 1.5 })")
     first, second = page.evaluate("diffsplat.stage.viewers.map((viewer) => viewer.camera)")
     assert first["azimuth"] == pytest.approx(40)
+    assert second.pop("target") == pytest.approx(first.pop("target"))
     assert second == pytest.approx(first)
     page.click(".tile[aria-label='first.ply'] .caption button")
     assert page.locator(".tile").count() == 1
