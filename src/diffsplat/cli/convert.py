@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from diffsplat.cli.model_options import Flag, option
+from diffsplat.cli.model_options import option
 from diffsplat.cli.outputs import probe_folder
 from diffsplat.io.files import require_readable, require_writable
 
@@ -40,7 +40,7 @@ class ConvertArguments:
     crop: Annotated[tuple[float, ...] | None, option("X")] = None
     """Keep the Gaussians whose centres lie in this box, XMIN YMIN ZMIN XMAX YMAX ZMAX, or within this radius
     of the origin; in this program's axes, +Y up."""
-    force: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    force: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """Replace an existing file."""
 
 
