@@ -292,8 +292,7 @@ def _refusing() -> Iterator[None]:
     except TooLargeError as error:
         raise HTTPException(413, str(error)) from error
     except (ValueError, ImportError) as error:
-        status = 503 if isinstance(error, ImportError) else 422
-        raise HTTPException(status, " ".join(str(error).split())) from error
+        raise HTTPException(422, " ".join(str(error).split())) from error
 
 
 def _found(service: Service, job_id: str) -> ServedJob:

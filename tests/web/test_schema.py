@@ -1,0 +1,90 @@
+"""The API against its own schema, in the hands of schemathesis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from splat_figures import blocks
+
+from diffsplat.geometry import ring_cameras
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.web.generator import GeneratedObject, ServedModel
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+)
+
+
+class Instant:
+    """A model that has its object at hand."""
+
+    def __init__(self, pipe: DiffSplatPipeline) -> None:
+        self.models = {"instant": ServedModel("instant", pipe)}
+        self._made = GeneratedObject(blocks(), ring_cameras(10.0, size=16), 10.0, "a figure", 0)
+
+    def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+        advance(order.steps, order.steps)
+        return [self._made]
+
+
+def answers(operation: Any, mode: Any, checks: list[Any], examples: int) -> set[int]:
+    """Statuses that generated requests were answered with, the checks passed."""
+    seen: set[int] = set()
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def call(case: Any) -> None:
+        seen.add(case.call_and_validate(checks=checks).status_code)
+
+    call()
+    return seen
+
+
+def attack(url: str, examples: int) -> dict[str, set[int]]:
+    """Statuses by operation."""
+    from schemathesis import GenerationMode
+    from schemathesis.checks import CHECKS as KNOWN
+    from schemathesis.checks import load_all_checks
+
+    load_all_checks()
+    checks = KNOWN.get_by_names(list(CHECKS))
+    statuses: dict[str, set[int]] = {}
+    for found in schemathesis.openapi.from_url(f"{url}api/openapi.json").get_all_operations():
+        operation = found.ok()
+        inputs = operation.path_parameters or operation.body
+        modes = list(GenerationMode) if inputs else [GenerationMode.POSITIVE]
+        statuses[operation.label] = set().union(
+            *(answers(operation, mode, checks, examples if inputs else 1) for mode in modes)
+        )
+    return statuses
+
+
+@pytest.fixture
+def url(live: Callable[..., str], small_pipeline: DiffSplatPipeline) -> str:
+    return live(Instant(small_pipeline), max_queued=1000)
+
+
+def test_generated_requests_find_no_fault(url: str):
+    statuses = attack(url, 12)
+    assert {201, 422} <= statuses["POST /api/jobs"]
+    assert 404 in statuses["GET /api/jobs/{job_id}"]
+    assert statuses["GET /api/models"] == {200}
+
+
+@pytest.mark.slow
+def test_many_generated_requests_find_no_fault(url: str):
+    attack(url, 1000)
