@@ -219,7 +219,7 @@ export class Viewer extends EventTarget {
   /** Wait until the picture is up to date (at once while it turns by itself). */
   async whenSettled() {
     while (!this.settled && !this.#controls.autoRotate) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await pause();
     }
   }
 
@@ -233,12 +233,19 @@ export class Viewer extends EventTarget {
     cancelAnimationFrame(this.#frame);
     this.#resizing.disconnect();
     this.#controls.dispose();
-    this.#removeMesh();
+    this.canvas.remove();
     this.#spark.onDirty = undefined;
+    this.#spark.sortDirty = false;
+    this.#free();
+  }
+
+  /** Let the sorting end first: spark leaves a rejected promise behind when its worker goes in the midst of it. */
+  async #free() {
+    while (this.#spark.sorting) await pause();
+    this.#removeMesh();
     this.#spark.dispose();
     this.#renderer.dispose();
     this.#renderer.forceContextLoss();
-    this.canvas.remove();
   }
 
   #makeControls() {
@@ -313,6 +320,10 @@ export class Viewer extends EventTarget {
     this.#updateProjection();
     this.#renderer.render(this.#scene, this.#camera);
   }
+}
+
+function pause() {
+  return new Promise((resolve) => setTimeout(resolve, 20));
 }
 
 async function bytesOf(source, name) {
