@@ -19,7 +19,7 @@ from diffsplat.io.video import write_video
 from diffsplat.pipelines import DiffSplatPipeline
 
 EXAMPLES = ["a red armchair", "a wooden barrel", "a blue car"]
-Progress = Callable[[float, str], object]
+Progress = Callable[[float, str], None]
 Files = tuple[str, str, int]
 
 
@@ -59,10 +59,10 @@ def make_generate(
 def build(gradio: Any, pipe: DiffSplatPipeline, folder: Path) -> Any:
     """The page, of Gradio's blocks."""
     generate = make_generate(pipe, folder)
+    bar = gradio.Progress()
 
-    def on_click(
-        prompt: str, negative: str, steps: int, guidance: float, seed: int, bar: Any = gradio.Progress()
-    ) -> Files:
+    # Gradio finds the place for its progress bar by this default.
+    def on_click(prompt: str, negative: str, steps: int, guidance: float, seed: int, bar: Any = bar) -> Files:
         try:
             return generate(
                 prompt, negative, steps, guidance, seed, lambda share, text: bar(share, desc=text)
