@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 from PIL import Image, ImageDraw
-from release_folders import build_elevation, build_release
 
 from diffsplat.io.formats import read_splats
+from release_folders import build_elevation, build_release
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
