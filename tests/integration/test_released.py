@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from release_folders import build_elevation, build_release
 from safetensors.torch import load_file, save_file
 
 from diffsplat.cli.main import main
@@ -15,6 +14,7 @@ from diffsplat.models.backbones import BACKBONES
 from diffsplat.models.elevation import ElevationEstimator
 from diffsplat.models.prompt_encoders import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
+from release_folders import build_elevation, build_release
 
 NAMES = list(BACKBONES)
 
