@@ -102,8 +102,7 @@ def test_views_of_an_object_see_each_other(pipe):
     moved[:, 0] += 1
     with torch.no_grad():
         before, after = (
-            predict_latents(pipe.denoiser, latents, torch.ones(1), text, rays)
-            for latents in (noise, moved)
+            predict_latents(pipe.denoiser, latents, torch.ones(1), text, rays) for latents in (noise, moved)
         )
     assert (after - before)[:, 1:].abs().max() > 1e-3
 
