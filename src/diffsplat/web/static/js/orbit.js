@@ -34,5 +34,5 @@ export function verticalFov(focal, width, height) {
 
 /** Distance from which a ball of this radius fills most of the shorter side. */
 export function fittingDistance(ballRadius, focal) {
-  return (1.15 * ballRadius) / Math.sin(Math.atan(0.5 / focal));
+  return (1.25 * ballRadius) / Math.sin(Math.atan(0.5 / focal));
 }
