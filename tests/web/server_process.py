@@ -27,7 +27,7 @@ class ServerProcess:
                 return int(line.split()[1]) * 1024
         raise ValueError("the process has no memory")
 
-    def terminate(self, timeout: float = 20) -> int:
+    def terminate(self, timeout: float = 60) -> int:
         """Exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)

@@ -13,7 +13,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from diffsplat import __version__
-from diffsplat.web.bodies import BodyReader
 from diffsplat.web.docs_page import docs_page
 from diffsplat.web.files import FILE_KINDS, FileKind
 from diffsplat.web.generator import GeneratedObject
@@ -33,12 +32,11 @@ from diffsplat.web.schemas import (
     Problem,
     first_sentence,
 )
-from diffsplat.web.service import ServedJob, Service
+from diffsplat.web.service import PICTURE_FIELDS, ServedJob, Service
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 15.0
-_FIELDS_THAT_ARE_FILES = ("image", "control")
 
 _DOCS_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
@@ -64,12 +62,7 @@ def _service(request: Request) -> Service:
     return request.app.state.service
 
 
-def _reader(request: Request) -> BodyReader:
-    return request.app.state.reader
-
-
 ServiceOf = Annotated[Service, Depends(_service)]
-ReaderOf = Annotated[BodyReader, Depends(_reader)]
 JobId = Annotated[str, Path(max_length=100, description="from POST /api/jobs")]
 
 
@@ -116,11 +109,11 @@ async def models(service: ServiceOf) -> Catalogue:
     status_code=201,
     summary="Generate objects",
     responses=_responses(400, 408, 413, 415, 422, 429, 503),
-    openapi_extra=_body_of(JobRequest, _FIELDS_THAT_ARE_FILES),
+    openapi_extra=_body_of(JobRequest, PICTURE_FIELDS),
 )
-async def create_job(request: Request, service: ServiceOf, reader: ReaderOf, response: Response) -> JobView:
+async def create_job(request: Request, service: ServiceOf, response: Response) -> JobView:
     """Put a job into the queue. Pictures come in base64 (JSON) or as files (multipart/form-data)."""
-    body = await reader.read(request, JobRequest)
+    body = await service.bodies.read(request, JobRequest)
     with _refusing():
         job = await service.submit(body.options, body.pictures)
     response.headers["location"] = f"/api/jobs/{job.id}"
@@ -199,9 +192,9 @@ async def result_file(
     },
     openapi_extra=_body_of(PictureRequest, ("image",)),
 )
-async def cut_out(request: Request, service: ServiceOf, reader: ReaderOf) -> Response:
+async def cut_out(request: Request, service: ServiceOf) -> Response:
     """The object cut out, centred, on white."""
-    body = await reader.read(request, PictureRequest)
+    body = await service.bodies.read(request, PictureRequest)
     if "image" not in body.pictures:
         raise HTTPException(422, "image is missing")
     with _refusing():
@@ -237,7 +230,6 @@ def create_app(service: Service, *, token: str | None = None, loopback_only: boo
     )
     app.state.service = service
     app.state.token_needed = token is not None
-    app.state.reader = BodyReader(service.limits, _FIELDS_THAT_ARE_FILES, service.pictures_taken)
     app.include_router(router)
     app.include_router(pages)
     app.add_api_route("/api/docs", _documentation, include_in_schema=False, response_class=HTMLResponse)

@@ -53,6 +53,14 @@ class BodyReader:
         base64_bytes = -(-limits.max_upload_bytes * 4 // 3) + 4
         self._most_bytes = _OPTION_BYTES + taken * base64_bytes
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._arriving: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    def hang_up(self) -> None:
+        """Wait no longer for bodies that are arriving; to be called in the server's own thread."""
+        self._stopping = True
+        for patience in self._arriving:
+            patience.reschedule(asyncio.get_running_loop().time())
 
     async def read(self, request: Request, model: type[ModelT]) -> Body[ModelT]:
         """The options and pictures of a request.
@@ -90,12 +98,18 @@ class BodyReader:
             raise too_large
         data = bytearray()
         try:
-            async with asyncio.timeout(self._limits.upload_seconds):
-                async for piece in request.stream():
-                    data += piece
-                    if len(data) > self._most_bytes:
-                        raise too_large
+            async with asyncio.timeout(self._limits.upload_seconds) as patience:
+                self._arriving.add(patience)
+                try:
+                    async for piece in request.stream():
+                        data += piece
+                        if len(data) > self._most_bytes:
+                            raise too_large
+                finally:
+                    self._arriving.remove(patience)
         except TimeoutError as error:
+            if self._stopping:
+                raise HTTPException(503, "the server is stopping", _HANG_UP) from error
             raise HTTPException(
                 408, f"the request did not arrive within {self._limits.upload_seconds:g} s", _HANG_UP
             ) from error

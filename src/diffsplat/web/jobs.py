@@ -140,8 +140,8 @@ class JobQueue(Generic[OrderT, ResultT]):
         """Take no more orders, cancel what waits and what runs; does not wait, see :meth:`join`."""
         with self._changed:
             self._stopping = True
-            for identity in (*self._waiting, *(job.id for job in self._jobs.values() if not job.finished)):
-                self.cancel(identity)
+            for job in [job for job in self._jobs.values() if not job.finished]:
+                self.cancel(job.id)
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> bool:

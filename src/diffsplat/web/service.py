@@ -11,6 +11,7 @@ from diffsplat.io.images import to_pixels
 from diffsplat.pipelines.conditioning import read_picture
 from diffsplat.pipelines.request import GenerationRequest
 from diffsplat.pipelines.splat_pipeline import Pictures
+from diffsplat.web.bodies import BodyReader
 from diffsplat.web.files import FileMaker
 from diffsplat.web.generator import GeneratedObject, GenerationOrder, Generator, ServedModel
 from diffsplat.web.jobs import Job, JobQueue
@@ -20,6 +21,7 @@ from diffsplat.web.schemas import JobOptions
 
 ServedJob = Job[GenerationOrder, GeneratedObject]
 
+PICTURE_FIELDS = ("image", "control")
 CUT_OUT_SIZE = 256
 _STOP_S = 60.0
 
@@ -36,19 +38,19 @@ class Service:
         self.limits = limits or Limits()
         self.models: Mapping[str, ServedModel] = generator.models
         self.jobs: JobQueue[GenerationOrder, GeneratedObject] = JobQueue(generator, self.limits)
+        self.bodies = BodyReader(self.limits, PICTURE_FIELDS, self._pictures_taken())
         self.files = FileMaker(lambda job: self.jobs.find(job) is not None)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
-    @property
-    def pictures_taken(self) -> int:
-        """Most pictures that any model has use for in one request."""
-        return max(2 - len(model.reasons) for model in self.models.values())
+    def stop(self) -> None:
+        """Take nothing more and cancel what is not finished; to be called in the server's own thread."""
+        self.jobs.stop()
+        self.bodies.hang_up()
 
     def close(self) -> bool:
-        """Cancel what is not finished and end all threads; tells whether they did."""
+        """End all threads; tells whether they did."""
         self.jobs.stop()
-        for executor in (self._preparing,):
-            executor.shutdown(wait=True, cancel_futures=True)
+        self._preparing.shutdown(wait=True, cancel_futures=True)
         self.files.close()
         return self.jobs.join(_STOP_S)
 
@@ -84,6 +86,10 @@ class Service:
         if not any(model.pipe.takes_image for model in self.models.values()):
             raise ValueError("no model of this server is shown pictures")
         return await asyncio.get_running_loop().run_in_executor(self._preparing, self._cut_out, data)
+
+    def _pictures_taken(self) -> int:
+        """Most pictures that any model has use for in one request."""
+        return max(len(PICTURE_FIELDS) - len(model.reasons) for model in self.models.values())
 
     def _model(self, name: str | None) -> ServedModel:
         if name is None:

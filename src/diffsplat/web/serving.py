@@ -61,31 +61,34 @@ def serve(service: Service, listener: socket.socket, *, host: str, token: str | 
         timeout_graceful_shutdown=_GRACE_S,
         lifespan="on",
     )
-    _Server(config, service.jobs.stop).run(sockets=[listener])
+    _Server(config, service.stop).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Tells the jobs to end at the signal, so that no stream of events keeps the server waiting.
+    """Tells the jobs to end before it waits for answers under way, so that no stream of events holds it up.
 
     Args:
         config: of uvicorn.
-        on_exit: called at the first signal.
+        on_exit: called when the server has been told to end.
     """
 
     def __init__(self, config: Config, on_exit: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_exit = on_exit
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in order."""
+        self._on_exit()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Unlike uvicorn's own, an orderly end is the end of the matter: the signal is not raised again."""
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame: object) -> None:
-        self.handle_exit(number, None)
-        self._on_exit()
