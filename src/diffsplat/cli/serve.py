@@ -27,8 +27,8 @@ class ServeArguments:
     """Options of ``diffsplat serve``."""
 
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FOLDER ...")] = ("mini",)
-    """Models to offer: mini, a model folder, or a released backbone with what it is shown after a colon
-    (sd15, sd15:image, sd15:depth). The first is the default."""
+    """Models to offer, the first by default: mini, a model folder, or a released backbone, with what it is
+    shown after a colon (sd15, sd15:image, sd15:depth)."""
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to listen on; any but this machine's own lets others in."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_PORT
