@@ -227,3 +227,9 @@ def test_a_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]):
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 2
     assert f"cannot listen on '127.0.0.1', port {port}" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["serve"]) == 2
+    assert "needs fastapi, which is not installed: pip install 'diffsplat[serve]'" in capsys.readouterr().err
