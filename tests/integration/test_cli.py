@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -167,6 +168,16 @@ def test_names_of_several_objects(here, small_model):
     assert {"a-chair-seed9.ply", "a-chair-seed10.ply"} < listing(here)
     assert main(["generate", "a chair", "--count", "2", "-o", "pair.ply", *common]) == 0
     assert {"pair-1.ply", "pair-2.ply"} < listing(here)
+
+
+def test_the_axis_that_points_up_in_the_file(here, small_model):
+    common = ["generate", "a chair", "--model", str(small_model), "--steps", "1"]
+    assert main([*common, "-o", "plain.ply"]) == 0
+    assert main([*common, "-o", "down.ply", "--up", "-y"]) == 0
+    plain, down = Path("plain.ply").read_bytes(), Path("down.ply").read_bytes()
+    heights = [float(np.frombuffer(data.split(b"end_header\n")[1][4:8], "<f4")[0]) for data in (plain, down)]
+    assert heights[0] == pytest.approx(-heights[1])
+    assert read_splats("plain.ply").means.sub(read_splats("down.ply").means).abs().max() < 1e-6
 
 
 def test_moving_preview(here, small_model):

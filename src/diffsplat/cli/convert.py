@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from diffsplat.cli.model_options import option
-from diffsplat.cli.outputs import probe_folder
+from diffsplat.cli.outputs import UP_AXES, Up, probe_folder
 from diffsplat.io.files import require_readable, require_writable
 
 if TYPE_CHECKING:
     from diffsplat.core import Splats
-    from diffsplat.io.axes import UpAxis
-
-Up = Literal["y", "-y", "z"]
-
-_UP_AXES: dict[Up, UpAxis] = {"y": "y", "-y": "minus-y", "z": "z"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,9 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
     from diffsplat.io.formats import read_splats, writable_format, write_splats
 
     writable_format(arguments.target)
-    splats = read_splats(arguments.source, up=arguments.from_up and _UP_AXES[arguments.from_up])
+    splats = read_splats(arguments.source, up=arguments.from_up and UP_AXES[arguments.from_up])
     kept = _selected(splats, arguments)
-    write_splats(kept, arguments.target, force=arguments.force, up=arguments.up and _UP_AXES[arguments.up])
+    write_splats(kept, arguments.target, force=arguments.force, up=arguments.up and UP_AXES[arguments.up])
     print(arguments.target)
 
 

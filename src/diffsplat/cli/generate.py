@@ -12,8 +12,10 @@ import tyro
 
 from diffsplat.cli.model_options import Flag, ModelArguments, option
 from diffsplat.cli.outputs import (
+    UP_AXES,
     PlannedObject,
     Preview,
+    Up,
     check_folder,
     plan_objects,
     probe_folder,
@@ -107,6 +109,8 @@ class GenerateArguments:
         float | None, option("DEGREES", "(default: the model's; of an image: estimated)")
     ] = None
     """Angle above the horizon of the generated views."""
+    up: Annotated[Up | None, option("y|-y|z", "(default: what is usual in the format)")] = None
+    """Axis that points up in the files; many viewers of .ply want -y."""
     preview: Preview = "none"
     """Also write pictures beside the splats: four views (png) or a turntable (gif, mp4)."""
     force: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
@@ -214,7 +218,7 @@ def _generate_all(
             bar.set_description(item.prompt[:40])
             single = replace(request, prompts=(item.prompt,), seed=item.seed, count=1)
             output = pipe.generate(single, pictures, advance)
-            yield from _write(output, item, request.elevation_deg, force=arguments.force)
+            yield from _write(output, item, request.elevation_deg, arguments)
 
 
 def _pictures(pipe: DiffSplatPipeline, shown: PictureArguments, elevation_deg: float) -> Pictures:
@@ -242,7 +246,9 @@ def _estimated(pipe: DiffSplatPipeline, pictures: Pictures) -> float:
     return elevation_deg
 
 
-def _write(output: SplatOutput, item: PlannedObject, elevation_deg: float, *, force: bool) -> Iterator[Path]:
+def _write(
+    output: SplatOutput, item: PlannedObject, elevation_deg: float, arguments: GenerateArguments
+) -> Iterator[Path]:
     """Write an object's files; yields their paths."""
     from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.io.formats import write_splats
@@ -250,9 +256,10 @@ def _write(output: SplatOutput, item: PlannedObject, elevation_deg: float, *, fo
     from diffsplat.io.video import write_video
     from diffsplat.pipelines.turntable import contact_sheet, turntable_frames
 
+    force = arguments.force
     splats = output.splats[0].visible().to("cpu")
     item.splats.parent.mkdir(exist_ok=True)
-    write_splats(splats, item.splats, force=force)
+    write_splats(splats, item.splats, force=force, up=arguments.up and UP_AXES[arguments.up])
     yield item.splats
     if item.preview is None:
         return

@@ -15,6 +15,9 @@ DEFAULT_SUFFIX = ".ply"
 _LONGEST_NAME = 60
 
 Preview = Literal["none", "png", "gif", "mp4"]
+Up = Literal["y", "-y", "z"]
+UP_AXES: dict[Up, Literal["y", "z", "minus-y"]] = {"y": "y", "-y": "minus-y", "z": "z"}
+"""Axes that may point up in a file, by what they are called on the command line."""
 
 
 @dataclass(frozen=True)
