@@ -92,11 +92,10 @@ class ModelArguments:
             image: with the denoiser that is shown a picture.
             control: with this ControlNet.
         """
-        import torch
-
         from diffsplat.cli.devices import choose_device
         from diffsplat.models.prompt_encoders import StoredPrompts
         from diffsplat.pipelines import DiffSplatPipeline
+        from diffsplat.pipelines.offload import released_dtype
 
         device = choose_device(self.device)
         parts: dict[str, Any] = {}
@@ -110,12 +109,12 @@ class ModelArguments:
         else:
             parts["text_encoder"] = encode_prompts(self, texts)
         if self.released:
-            parts["dtype"] = torch.bfloat16 if self.low_memory or device.type == "cuda" else torch.float32
+            parts["dtype"] = released_dtype(device, low_memory=self.low_memory)
             parts |= {"weights": self.weights, "image": image, "control": control}
         pipe = DiffSplatPipeline.from_pretrained(self.model, **parts)
         for path in self.lora:
             pipe.load_lora(path, self.lora_scale)
-        return _placed(pipe, device, low_memory=self.low_memory)
+        return pipe.place(device, low_memory=self.low_memory)
 
 
 def encode_prompts(model: ModelArguments, texts: list[str]) -> Any:
@@ -136,13 +135,6 @@ def encode_prompts(model: ModelArguments, texts: list[str]) -> Any:
 
         encoder = TextEncoder.from_pretrained(find_model(model.model) / "text_encoder").to(device)
     return StoredPrompts.encode(encoder, texts, model.model).to("cpu")
-
-
-def _placed(pipe: DiffSplatPipeline, device: torch.device, *, low_memory: bool) -> DiffSplatPipeline:
-    if low_memory and device.type == "cuda":
-        pipe.enable_sequential_cpu_offload(device)
-        return pipe
-    return pipe.to(device)
 
 
 def _names() -> str:

@@ -120,10 +120,7 @@ def normals_to_first_view(normals: Tensor, cameras: Cameras) -> Tensor:
         normals: ``[*B, V, 3, H, W]`` vectors in -1..1.
         cameras: ``[*B, V]`` cameras in the same world as the normals.
     """
-    checks.require_shape("normals_to_first_view", "normals", normals, (3, None, None))
-    checks.require_batch("normals_to_first_view", "normals", normals.shape[:-3], cameras.batch_shape)
-    turn = cameras.first_view_rotation().to(normals)
-    return torch.einsum("...ij,...vjhw->...vihw", turn, normals)
+    return _turned("normals_to_first_view", normals, cameras, cameras.first_view_rotation())
 
 
 @full_precision
@@ -134,10 +131,14 @@ def normals_to_first_camera(normals: Tensor, cameras: Cameras) -> Tensor:
         normals: ``[*B, V, 3, H, W]`` vectors in -1..1.
         cameras: ``[*B, V]`` cameras in the same world as the normals.
     """
-    checks.require_shape("normals_to_first_camera", "normals", normals, (3, None, None))
-    checks.require_batch("normals_to_first_camera", "normals", normals.shape[:-3], cameras.batch_shape)
-    turn = cameras.first_pose_rotation().to(normals)
-    return torch.einsum("...ij,...vjhw->...vihw", turn, normals)
+    return _turned("normals_to_first_camera", normals, cameras, cameras.first_pose_rotation())
+
+
+def _turned(name: str, normals: Tensor, cameras: Cameras, turn: Tensor) -> Tensor:
+    """Normals ``[*B, V, 3, H, W]`` of cameras ``[*B, V]``, turned by one rotation ``[*B, 3, 3]`` an object."""
+    checks.require_shape(name, "normals", normals, (3, None, None))
+    checks.require_batch(name, "normals", normals.shape[:-3], cameras.batch_shape)
+    return torch.einsum("...ij,...vjhw->...vihw", turn.to(normals), normals)
 
 
 def elevation_deg(cameras: Cameras) -> Tensor:

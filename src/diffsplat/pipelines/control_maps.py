@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from diffsplat.io.files import require_readable
 from diffsplat.io.formats import SPLAT_FORMATS, holds_splats, read_splats
 from diffsplat.io.images import to_pixels
 from diffsplat.io.suffixes import splat_suffix
+from diffsplat.models.backbones import ControlKind
 from diffsplat.render import render
-
-ControlKind = Literal["depth", "normal", "canny"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The released models: their networks and the parts of the image-diffusion models that they were trained from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,11 +155,7 @@ def _scheduler(model: ReleasedModel) -> Any:
     path = model.base / "scheduler" / "scheduler_config.json"
     if not path.is_file():
         raise FileNotFoundError(_absent(model, "scheduler/scheduler_config.json"))
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not valid JSON: {error}") from error
-    return make_scheduler(model.backbone.sampler, config, model.defaults.prediction)
+    return make_scheduler(model.backbone.sampler, read_json(path), model.defaults.prediction)
 
 
 def _elevation(model: ReleasedModel) -> Any:

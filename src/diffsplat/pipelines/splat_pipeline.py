@@ -207,6 +207,18 @@ class DiffSplatPipeline:
             stream_layers(network, torch.device(device))
         self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
 
+    def place(self, device: torch.device, *, low_memory: bool = False) -> Self:
+        """Put the networks where they compute, in place.
+
+        Args:
+            device: where.
+            low_memory: on a GPU, :meth:`enable_sequential_cpu_offload`.
+        """
+        if low_memory and device.type == "cuda":
+            self.enable_sequential_cpu_offload(device)
+            return self
+        return self.to(device)
+
     def load_lora(self, path: str | Path, scale: float = 1.0) -> int:
         """Add a Stable Diffusion LoRA file to the denoiser; see :func:`diffsplat.pipelines.lora.load_lora`."""
         from diffsplat.pipelines.lora import load_lora

@@ -10,6 +10,7 @@ import torch
 from diffsplat.core import Cameras, Splats
 from diffsplat.models.backbones import BACKBONES, ControlKind
 from diffsplat.pipelines.folders import EMBEDDED_MODELS
+from diffsplat.pipelines.offload import released_dtype
 from diffsplat.pipelines.request import GenerationRequest
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline, Pictures
 from diffsplat.web.jobs import Advance
@@ -162,15 +163,11 @@ def _load(name: str, device: torch.device, weights: Path | None, low_memory: boo
         raise ValueError(
             f"the model {name!r} has an unknown variant, expected one of: image, {', '.join(kinds)}"
         )
-    half = low_memory or device.type == "cuda"
     pipe = DiffSplatPipeline.from_pretrained(
         backbone,
         weights=weights,
         image=variant == "image",
         control=control,
-        dtype=torch.bfloat16 if half else torch.float32,
+        dtype=released_dtype(device, low_memory=low_memory),
     )
-    if low_memory and device.type == "cuda":
-        pipe.enable_sequential_cpu_offload(device)
-        return ServedModel(name, pipe, control)
-    return ServedModel(name, pipe.to(device), control)
+    return ServedModel(name, pipe.place(device, low_memory=low_memory), control)
