@@ -1,6 +1,5 @@
 """Meshes to a model folder: every stage for a few steps, through the command line."""
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from diffsplat.cli.main import main
-from diffsplat.data.ingest import RenderOptions, ingest
-from diffsplat.data.schema import split_of
-from diffsplat.data.sources import folder_objects
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.training.chain import ChainConfig, train_chain
 from diffsplat.training.config import OptimConfig
+from diffsplat.training.grids import GridSourceConfig
 from diffsplat.training.latents import LatentSourceConfig
 from diffsplat.training.recipes import (
     RECIPES,
     AutoencoderRun,
+    DecoderRun,
     DiffusionRun,
     ReconstructionRun,
     RunConfig,
@@ -28,28 +26,12 @@ from diffsplat.training.recipes import (
 )
 from diffsplat.training.sources import ViewSourceConfig
 from diffsplat.training.stages.autoencoder import AutoencoderConfig
+from diffsplat.training.stages.decoder import DecoderConfig
 from diffsplat.training.stages.diffusion import DiffusionConfig
 from diffsplat.training.stages.reconstruction import ReconstructionConfig
 from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig
 
-trimesh = pytest.importorskip("trimesh")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of three boxes for training and one held out, 32 pixels wide."""
-    root = tmp_path_factory.mktemp("objects")
-    words = ["".join(letters) for letters in itertools.product("abcdef", repeat=3)]
-    train_names = [word for word in words if split_of(word) == "train"][:3]
-    test_names = [word for word in words if split_of(word) == "test"][:1]
-    (root / "meshes").mkdir()
-    for number, name in enumerate(train_names + test_names):
-        box = trimesh.creation.box(extents=(1.0, 0.4 + 0.2 * number, 0.7))
-        box.visual.face_colors = [60 * number, 90, 200, 255]
-        box.export(root / "meshes" / f"{name}.ply")
-    listing = folder_objects(root / "meshes")
-    ingest(listing, root / "shards", RenderOptions(size=32, supersampling=1, processes=1), progress=False)
-    return root / "shards"
+pytest.importorskip("trimesh")
 
 
 def small_chain() -> ChainConfig:
@@ -66,11 +48,16 @@ def small_chain() -> ChainConfig:
         reconstruction=ReconstructionRun(ReconstructionConfig(dim=48, blocks=1), views, trainer),
         autoencoder=AutoencoderRun(
             AutoencoderConfig(latent_channels=8, dim=64),
-            views,
+            GridSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1),
             trainer,
         ),
         diffusion=DiffusionRun(
             DiffusionConfig(width=64, layers=1, patch=1, pictured_objects=1, pictured_steps=2),
+            LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
+            trainer,
+        ),
+        decoder=DecoderRun(
+            DecoderConfig(),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
@@ -195,7 +182,7 @@ def test_diverged_training_is_one_line(
 
 
 def test_recipes_are_of_the_embedded_model() -> None:
-    assert set(RECIPES) == {"reconstruction-mini", "autoencoder-mini", "diffusion-mini"}
+    assert set(RECIPES) == {"reconstruction-mini", "autoencoder-mini", "diffusion-mini", "decoder-mini"}
     for make in RECIPES.values():
         assert make() == make()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffsplat.data import schema
-from diffsplat.data.captions import Label, captions, with_article
+from diffsplat.data.captions import Label, as_seen, captions, painted, with_article
 from diffsplat.data.colors import (
     COLOR_WORDS,
     color_shares,
@@ -64,6 +64,16 @@ def pixels(**parts):
     noise = np.random.default_rng(1).normal(0, 0.01, (sum(parts.values()), 3))
     flat = np.concatenate([np.repeat(rgb(CSS[word][0])[None], count, 0) for word, count in parts.items()])
     return np.clip(flat + noise, 0, 1)
+
+
+def test_material_is_said_of_what_shows_it():
+    barrel = Label("barrel", "barrel")
+    assert "a wooden barrel" in captions(as_seen(barrel, ("brown", "grey")), ("brown", "grey"))
+    assert as_seen(barrel, ("blue",)) == barrel
+    assert as_seen(Label("hamburger", "hamburger"), ("brown",)).material == ""
+    chair = Label("chair", "wooden chair", material="wooden")
+    assert not any("wood" in line for line in captions(painted(chair), ("pink",)))
+    assert "a pink chair" in captions(painted(chair), ("pink",))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ from typing import Annotated
 import tyro
 
 from diffsplat.training.chain import ChainConfig, chain_parts, train_chain
-from diffsplat.training.export import ExportConfig, export_model
+from diffsplat.training.export import ExportConfig, ModelParts, export_model
 from diffsplat.training.recipes import (
     AutoencoderRun,
+    DecoderRun,
     DiffusionRun,
     ReconstructionRun,
     RunConfig,
     autoencoder_mini,
+    decoder_mini,
     diffusion_mini,
     embedded_text_encoder,
     reconstruction_mini,
@@ -30,7 +32,7 @@ Flat = tyro.conf.arg(name="")
 
 
 def mini(data: Data, out: Path, config: Annotated[ChainConfig, Flat] = ChainConfig()) -> None:  # noqa: B008
-    """Train the three stages of the embedded model in order and write its folder, OUT/model.
+    """Train the stages of the embedded model in order and write its folder, OUT/model.
 
     The same command goes on where it stopped.
 
@@ -93,6 +95,27 @@ def diffusion(
     _train(run.placed(data, out, reconstructor, autoencoder))
 
 
+def decoder(
+    data: Data,
+    out: Path,
+    reconstructor: Path,
+    autoencoder: Path,
+    denoiser: Path,
+    run: Annotated[DecoderRun, Flat] = decoder_mini(),  # noqa: B008
+) -> None:
+    """Train the decoder of the embedded model on what its denoiser makes of the objects.
+
+    Args:
+        data: Folders that diffsplat data wrote.
+        out: Folder of the run; the same command goes on where it stopped.
+        reconstructor: Folder of the trained reconstructor, the weights of its run.
+        autoencoder: Folder of the trained autoencoder, the weights of its run.
+        denoiser: Folder of the trained denoiser, the weights of its run.
+        run: What it is trained with.
+    """
+    _train(run.placed(data, out, ModelParts(reconstructor, autoencoder, denoiser, run.source.text_encoder)))
+
+
 def export(
     runs: Annotated[Path, tyro.conf.Positional],
     out: Path,
@@ -141,5 +164,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruction-mini": reconstruction,
     "autoencoder-mini": autoencoder,
     "diffusion-mini": diffusion,
+    "decoder-mini": decoder,
     "export": export,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffsplat.data.colors import ColorWord
 
@@ -26,6 +26,24 @@ _STUFF = (
     "sword and shield",
     "track lights",
     "children",
+)
+_WOOD = "wooden"
+_WOODEN_WHEN_BROWN = (
+    *(
+        "barrel",
+        "bed",
+        "bench",
+        "bookcase",
+        "box",
+        "bucket",
+        "cabinet",
+        "chair",
+        "chest",
+        "coffin",
+        "crate",
+        "desk",
+    ),
+    *("dresser", "fence", "ladder", "shelf", "stool", "table", "wardrobe"),
 )
 _SINGULAR_S = ("glass", "bus", "cactus", "dress", "mattress", "canvas", "tennis", "barracks", "cutlery")
 
@@ -57,6 +75,18 @@ def with_article(words: str) -> str:
         return words
     vowel = words[0] in _VOWELS and not words.startswith(_SOUNDS_LIKE_YOU)
     return f"{'an' if vowel else 'a'} {words}"
+
+
+def painted(label: Label) -> Label:
+    """The label of an object that was repainted: nobody would call a pink barrel wooden."""
+    return replace(label, phrase=label.phrase.removeprefix(f"{_WOOD} "), material="")
+
+
+def as_seen(label: Label, colors: tuple[ColorWord, ...]) -> Label:
+    """The label with the material that the object's main colour gives away: brown furniture is wooden."""
+    if label.material or colors[:1] != ("brown",) or label.noun not in _WOODEN_WHEN_BROWN:
+        return label
+    return replace(label, material=_WOOD)
 
 
 def captions(label: Label, colors: tuple[ColorWord, ...]) -> tuple[str, ...]:

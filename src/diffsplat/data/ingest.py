@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data import schema
-from diffsplat.data.captions import captions
+from diffsplat.data.captions import as_seen, captions, painted
 from diffsplat.data.colors import (
     COLOR_WORDS,
     ColorWord,
@@ -95,7 +95,7 @@ def relabel(listing: SourceListing, out: Path) -> int:
         missing = [values["object_id"] for values in old if values["object_id"].split("#")[0] not in objects]
         if missing:
             raise ValueError(f"{path} holds {missing[0]}, which the source does not")
-        new = [_words(objects[v["object_id"].split("#")[0]], tuple(v["colors"])) for v in old]
+        new = [_words(objects[v["object_id"].split("#")[0]], tuple(v["colors"]), v["variant"]) for v in old]
         for name in new[0]:
             index = table.schema.get_field_index(name)
             values = pa.array([row[name] for row in new], type=table.schema.field(name).type)
@@ -221,7 +221,7 @@ def _row(
     cameras = views.cameras()
     return {
         "object_id": item.object_id + (f"#{variant}" if variant else ""),
-        **_words(item, colors),
+        **_words(item, colors, variant),
         "variant": variant,
         "size": options.size,
         "azimuths": list(views.azimuths),
@@ -233,12 +233,13 @@ def _row(
     }
 
 
-def _words(item: SourceObject, colors: tuple[ColorWord, ...]) -> dict[str, Any]:
+def _words(item: SourceObject, colors: tuple[ColorWord, ...], variant: str) -> dict[str, Any]:
     """The columns that need no picture."""
+    label = painted(item.label) if variant else as_seen(item.label, colors)
     return {
         "name": item.name,
         "noun": item.label.noun,
-        "captions": list(captions(item.label, colors)),
+        "captions": list(captions(label, colors)),
         "colors": list(colors),
         "tags": list(item.tags),
         "split": schema.split_of(item.name),

@@ -38,6 +38,9 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         views: number of views.
         patch: edge of a patch in pixels; a patch is one latent vector.
         latent_channels: length of a latent vector, the number of principal components.
+        latent_deviation: root mean square of the latents over the training set. Latents of many channels repeat
+            what they say about an object, so that it outlasts more noise; a smaller deviation makes up for it.
+        decoder_patch: edge of the square of latents that makes a token of the decoder.
         dim: width of the decoder's tokens; an attention head is 64 wide.
         decoder_blocks: transformer blocks of the decoder.
         refiner_channels: width of the convolutions that smooth the seams between decoded patches; 0 for none.
@@ -48,32 +51,40 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
     latent_scale: Tensor
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the configuration of a diffusers model is its arguments
         self,
         image_size: int = 128,
         views: int = 4,
-        patch: int = 16,
-        latent_channels: int = 64,
+        patch: int = 8,
+        latent_channels: int = 192,
+        latent_deviation: float = 1.0,
+        decoder_patch: int = 2,
         dim: int = 256,
         decoder_blocks: int = 6,
         refiner_channels: int = 64,
     ) -> None:
         super().__init__()
-        if image_size % patch:
-            raise ValueError(f"grids of {image_size} pixels cannot be cut into patches of {patch}")
+        if image_size % (patch * decoder_patch):
+            raise ValueError(
+                f"grids of {image_size} pixels cannot be cut into patches of {patch} x {decoder_patch}"
+            )
+        if latent_deviation <= 0:
+            raise ValueError(f"latent_deviation is {latent_deviation}, expected a positive number")
         self.image_size, self.views, self.patch = image_size, views, patch
         self.latent_size = image_size // patch
         self.latent_channels = latent_channels
+        self.latent_deviation, self.decoder_patch = latent_deviation, decoder_patch
         values = GRID_CHANNELS * patch * patch
-        tokens = views * self.latent_size**2
+        tokens = views * (self.latent_size // decoder_patch) ** 2
+        joined = decoder_patch**2
         self.register_buffer("center", torch.zeros(values))
         self.register_buffer("components", torch.eye(latent_channels, values))
         self.register_buffer("latent_scale", torch.ones(latent_channels))
-        self.decoder_in = nn.Linear(latent_channels, dim)
+        self.decoder_in = nn.Linear(latent_channels * joined, dim)
         self.decoder_position = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
         self.decoder = Transformer(dim, max(1, dim // _HEAD_WIDTH), decoder_blocks)
         self.decoder_norm = nn.LayerNorm(dim)
-        self.decoder_out = zero_(nn.Linear(dim, values))
+        self.decoder_out = zero_(nn.Linear(dim, values * joined))
         self.refiner = SeamRefiner(refiner_channels) if refiner_channels else nn.Identity()
 
     @property
@@ -87,7 +98,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         return (self.views, self.latent_channels, self.latent_size, self.latent_size)
 
     def encode(self, grid: SplatGrid) -> Tensor:
-        """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``, of unit mean square over the training set."""
+        """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``."""
         tokens = self.patches(grid) - self.center
         latents = functional.linear(tokens, self.components) / self.latent_scale
         return unpatchify(latents, self.views, (self.latent_size, self.latent_size), 1)
@@ -99,11 +110,12 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
             ``[B, V, 12, H, W]`` grid values that may leave [-1, 1] a little: the loss needs their gradient.
         """
         self._check_latents(latents)
-        tokens = patchify(latents, 1)
-        linear = (tokens * self.latent_scale) @ self.components + self.center
-        hidden = self.decoder(self.decoder_in(tokens) + self.decoder_position)
-        patches = linear + self.decoder_out(self.decoder_norm(hidden))
-        images = unpatchify(patches, self.views, (self.image_size, self.image_size), self.patch)
+        size = (self.image_size, self.image_size)
+        linear = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
+        tokens = self.decoder_in(patchify(latents, self.decoder_patch)) + self.decoder_position
+        change = self.decoder_out(self.decoder_norm(self.decoder(tokens)))
+        images = unpatchify(linear, self.views, size, self.patch)
+        images = images + unpatchify(change, self.views, size, self.patch * self.decoder_patch)
         return self.refiner(images / channel_gains(images)).float()
 
     def decode(self, latents: Tensor) -> SplatGrid:
@@ -140,7 +152,8 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         scale = deviations.sqrt()
         self.center.copy_(center)
         self.components.copy_(vectors.flip(1)[:, : self.latent_channels].mT)
-        self.latent_scale.copy_(scale * (deviations / scale).square().mean().sqrt())
+        unit = (deviations / scale).square().mean().sqrt()
+        self.latent_scale.copy_(scale * unit / self.latent_deviation)
 
     def _check_latents(self, latents: Tensor) -> None:
         if tuple(latents.shape[1:]) != self.latent_shape:

@@ -1,18 +1,20 @@
-"""The three stages of a model in order, from data to a model folder."""
+"""The stages of a model in order, from data to a model folder."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from diffsplat.training.export import ExportConfig, ModelParts, export_model
 from diffsplat.training.recipes import (
     AutoencoderRun,
+    DecoderRun,
     DiffusionRun,
     ReconstructionRun,
     RunConfig,
     autoencoder_mini,
+    decoder_mini,
     diffusion_mini,
     reconstruction_mini,
     train,
@@ -21,7 +23,7 @@ from diffsplat.training.trainer import Status, is_finished
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("reconstruction", "autoencoder", "diffusion")
+STAGES = ("reconstruction", "autoencoder", "diffusion", "decoder")
 WhenTimeIsUp = Literal["stop", "next"]
 
 
@@ -33,6 +35,7 @@ class ChainConfig:
         reconstruction: first stage.
         autoencoder: second stage.
         diffusion: third stage.
+        decoder: last stage, which fits the decoder of the autoencoder to the denoiser.
         export: the model folder.
         when_time_is_up: what a stage's ``max_minutes`` ends: the whole chain, which the next call continues,
             or that stage, whose weights the next stages then use as they are.
@@ -41,6 +44,7 @@ class ChainConfig:
     reconstruction: ReconstructionRun = field(default_factory=reconstruction_mini)
     autoencoder: AutoencoderRun = field(default_factory=autoencoder_mini)
     diffusion: DiffusionRun = field(default_factory=diffusion_mini)
+    decoder: DecoderRun = field(default_factory=decoder_mini)
     export: ExportConfig = field(default_factory=ExportConfig)
     when_time_is_up: WhenTimeIsUp = "stop"
 
@@ -51,13 +55,15 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
     Returns:
         ``finished`` when the model folder is written.
     """
-    parts = chain_parts(out, config.diffusion.source.text_encoder)
+    final = chain_parts(out, config.diffusion.source.text_encoder)
+    parts = replace(final, autoencoder=out / "autoencoder" / "weights")
     runs: dict[str, Callable[[], RunConfig]] = {
         "reconstruction": lambda: config.reconstruction.placed(data, out / "reconstruction"),
         "autoencoder": lambda: config.autoencoder.placed(data, out / "autoencoder", parts.reconstructor),
         "diffusion": lambda: config.diffusion.placed(
             data, out / "diffusion", parts.reconstructor, parts.autoencoder
         ),
+        "decoder": lambda: config.decoder.placed(data, out / "decoder", parts),
     }
     for name in STAGES:
         run = runs[name]()
@@ -69,15 +75,15 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
             return "interrupted"
         if outcome.status == "out_of_time" and config.when_time_is_up == "stop":
             return "out_of_time"
-    export_model(out / "model", parts, config.export, data, force=True)
+    export_model(out / "model", final, config.export, data, force=True)
     return "finished"
 
 
 def chain_parts(out: Path, text_encoder: Path) -> ModelParts:
-    """Where :func:`train_chain` leaves the networks of a model."""
+    """Where :func:`train_chain` leaves the networks of a model; the decoder stage writes the whole autoencoder."""
     return ModelParts(
         reconstructor=out / "reconstruction" / "weights",
-        autoencoder=out / "autoencoder" / "weights",
+        autoencoder=out / "decoder" / "weights",
         denoiser=out / "diffusion" / "weights",
         text_encoder=text_encoder,
     )

@@ -6,22 +6,25 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Annotated, Self, cast
 
 import numpy as np
 import torch
+import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffsplat.core import Cameras, Views
+from diffsplat.core import Cameras, SplatGrid
 from diffsplat.data.dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.files import atomic_path
-from diffsplat.models import GSAutoencoder, GSRecon
+from diffsplat.models import GSAutoencoder
 from diffsplat.models.text import TextEncoder
 from diffsplat.models.weights import load_network
+from diffsplat.training.batches import to_device
 from diffsplat.training.config import Place, Places
+from diffsplat.training.grids import GridTable, canonical_picks, folder_digest, grid_table
 from diffsplat.training.sources import epoch_indices, held_out
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class LatentBatch:
         unconditional_tokens: ``[T, D]`` tokens of the empty prompt.
         unconditional_mask: ``[T]``.
         cameras: ``[V]`` cameras of the latents, the same for every object.
+        grids: ``[B]`` what the latents encode; None where nobody asked for it.
     """
 
     latents: Tensor
@@ -48,6 +52,7 @@ class LatentBatch:
     unconditional_tokens: Tensor
     unconditional_mask: Tensor
     cameras: Cameras
+    grids: SplatGrid | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,10 @@ class LatentSourceConfig:
         reconstructor: folder of the trained reconstructor.
         autoencoder: folder of the trained autoencoder.
         text_encoder: folder of the text encoder.
-        cache: folder for what is computed.
+        grids: folder for the splat grids that the latents are made of.
+        cache: folder for the latents.
         batch_size: objects of a batch.
+        with_grids: batches also hold the splat grids.
         evaluation_objects: held-out objects that the loss is measured on.
         seed: of the order and of the captions.
     """
@@ -69,8 +76,10 @@ class LatentSourceConfig:
     reconstructor: Place = Path("reconstructor")
     autoencoder: Place = Path("autoencoder")
     text_encoder: Path = Path("text_encoder")
+    grids: Place = Path("grids")
     cache: Place = Path("latents")
     batch_size: int = 16
+    with_grids: Annotated[bool, tyro.conf.Suppress] = False
     evaluation_objects: int = 64
     seed: int = 0
 
@@ -109,13 +118,25 @@ class LatentTable:
         return cls(captions=tuple(tuple(rows) for rows in captions), **tensors)
 
 
+@dataclass(frozen=True)
+class _Split:
+    table: LatentTable
+    grids: GridTable | None
+
+    @classmethod
+    def load(cls, config: LatentSourceConfig, dataset: ObjectDataset, name: str) -> Self:
+        return cls(
+            latent_table(config, dataset, name), _grids(config, dataset) if config.with_grids else None
+        )
+
+
 class LatentSource:
     """Batches of latents; computed at the first use, read from the cache afterwards."""
 
     def __init__(self, config: LatentSourceConfig) -> None:
         self.config = config
-        self._train = latent_table(config, ObjectDataset(config.data, split="train"), "train")
-        self._test = latent_table(config, held_out(config.data), "test")
+        self._train = _Split.load(config, ObjectDataset(config.data, split="train"), "train")
+        self._test = _Split.load(config, held_out(config.data), "test")
         autoencoder = json.loads((config.autoencoder / "config.json").read_text())
         self._cameras = ring_cameras(size=autoencoder["image_size"])
 
@@ -123,19 +144,20 @@ class LatentSource:
         """Objects in shuffled epochs, each with a random one of its captions."""
         size = self.config.batch_size
         places = range(step * size, (step + 1) * size)
-        indices = epoch_indices(len(self._train.captions), places, self.config.seed)
+        indices = epoch_indices(len(self._train.table.captions), places, self.config.seed)
         return self._gather(self._train, indices, np.random.default_rng([self.config.seed, step]))
 
     def evaluation(self) -> list[LatentBatch]:
         """Held-out objects, spread over the table, always with the same captions."""
-        total = len(self._test.captions)
+        total = len(self._test.table.captions)
         count = min(self.config.evaluation_objects, total)
         chosen = [int(index) for index in np.linspace(0, total - 1, count)]
         size = self.config.batch_size
         parts = [chosen[start : start + size] for start in range(0, count, size)]
         return [self._gather(self._test, part, np.random.default_rng(0)) for part in parts]
 
-    def _gather(self, table: LatentTable, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
+    def _gather(self, split: _Split, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
+        table = split.table
         rows = [int(random.choice(table.captions[index])) for index in indices]
         return LatentBatch(
             latents=table.latents[list(indices)].float(),
@@ -144,6 +166,7 @@ class LatentSource:
             unconditional_tokens=table.tokens[0].float(),
             unconditional_mask=table.mask[0],
             cameras=self._cameras,
+            grids=None if split.grids is None else split.grids.read(indices),
         )
 
 
@@ -160,22 +183,23 @@ def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) 
 
 def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reconstructor = load_network(GSRecon, config.reconstructor)
     autoencoder = load_network(GSAutoencoder, config.autoencoder)
-    for network in (reconstructor, autoencoder):
-        # The annotation that diffusers gives to its own .to names no device.
-        cast(nn.Module, network).to(device)
+    # The annotation that diffusers gives to its own .to names no device.
+    cast(nn.Module, autoencoder).to(device)
+    grids = _grids(config, dataset)
     latents: list[Tensor] = []
     with torch.no_grad():
-        for start in tqdm(range(0, len(dataset), _ENCODED_AT_ONCE), unit="batch", desc="latents"):
-            part = range(start, min(start + _ENCODED_AT_ONCE, len(dataset)))
-            views = Views.concatenate([dataset.canonical(index) for index in part]).to(device)
-            latents.append(autoencoder.encode(reconstructor(views)).half().cpu())
+        for part in tqdm(grids.batches(_ENCODED_AT_ONCE), unit="batch", desc="latents"):
+            latents.append(autoencoder.encode(to_device(part, device)).half().cpu())
     texts = ["", *sorted({caption for row in dataset.rows for caption in row.captions})]
     place = {text: index for index, text in enumerate(texts)}
     captions = tuple(tuple(place[caption] for caption in row.captions) for row in dataset.rows)
     tokens, mask = _embed(config.text_encoder, texts)
     return LatentTable(torch.cat(latents), captions, tokens, mask)
+
+
+def _grids(config: LatentSourceConfig, dataset: ObjectDataset) -> GridTable:
+    return grid_table(config.reconstructor, dataset, canonical_picks(dataset), config.grids)
 
 
 def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -197,9 +221,7 @@ def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
     """Changes with the weights of the networks and with the objects and captions of the data set."""
     digest = hashlib.sha256()
     for folder in (config.reconstructor, config.autoencoder, config.text_encoder):
-        for path in sorted(folder.glob("*")):
-            if path.suffix in (".safetensors", ".json"):
-                digest.update(path.read_bytes())
+        digest.update(folder_digest(folder))
     for row in dataset.rows:
         digest.update(json.dumps([row.object_id, row.captions]).encode())
     return digest.hexdigest()[:16]

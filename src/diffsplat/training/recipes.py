@@ -16,10 +16,13 @@ from tqdm import tqdm
 from diffsplat.io.files import atomic_path
 from diffsplat.models.weights import load_weights
 from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.export import ModelParts
+from diffsplat.training.grids import GridSource, GridSourceConfig
 from diffsplat.training.latents import LatentSource, LatentSourceConfig
 from diffsplat.training.sources import ViewSource, ViewSourceConfig
 from diffsplat.training.stages.autoencoder import AutoencoderConfig, AutoencoderStage
 from diffsplat.training.stages.base import BatchSource, Stage
+from diffsplat.training.stages.decoder import DecoderConfig, DecoderStage
 from diffsplat.training.stages.diffusion import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.reconstruction import ReconstructionConfig, ReconstructionStage
 from diffsplat.training.trainer import Outcome, Trainer
@@ -63,21 +66,22 @@ class AutoencoderRun:
     """
 
     stage: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    source: ViewSourceConfig = field(default_factory=ViewSourceConfig)
+    source: GridSourceConfig = field(default_factory=GridSourceConfig)
     trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
 
     def placed(self, data: tuple[Path, ...], out: Path, reconstructor: Path) -> Self:
-        """The run with its folders."""
-        return replace(
-            self,
-            stage=replace(self.stage, reconstructor=_trained(reconstructor)),
-            source=replace(self.source, data=data),
-            trainer=replace(self.trainer, out=out),
+        """The run with its folders; splat grids are cached beside the reconstructor."""
+        source = replace(
+            self.source,
+            data=data,
+            reconstructor=_trained(reconstructor),
+            cache=_grid_cache(reconstructor),
         )
+        return replace(self, source=source, trainer=replace(self.trainer, out=out))
 
     def build(self) -> tuple[Stage, BatchSource[Any]]:
         """Stage and source; the initial weights are a function of the seed, the encoder one of the source."""
-        source = ViewSource(self.source)
+        source = GridSource(self.source)
         with _seeded(self.trainer.seed):
             stage = AutoencoderStage(self.stage, source.image_size)
         fit_encoder(stage, source, self.trainer.out / "encoder.safetensors")
@@ -105,6 +109,7 @@ class DiffusionRun:
             data=data,
             reconstructor=_trained(reconstructor),
             autoencoder=_trained(autoencoder),
+            grids=_grid_cache(reconstructor),
             cache=out / "latents",
         )
         return replace(
@@ -121,22 +126,54 @@ class DiffusionRun:
             return DiffusionStage(self.stage), source
 
 
-def fit_encoder(stage: AutoencoderStage, source: ViewSource, cache: Path) -> None:
-    """Fit the autoencoder's linear encoder to the first batches of a source, or read it from ``cache``."""
+@dataclass(frozen=True)
+class DecoderRun:
+    """Training of an autoencoder's decoder on what a trained denoiser makes of the objects.
+
+    Args:
+        stage: the loss.
+        source: the batches.
+        trainer: the loop.
+    """
+
+    stage: DecoderConfig = field(default_factory=DecoderConfig)
+    source: LatentSourceConfig = field(default_factory=LatentSourceConfig)
+    trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
+
+    def placed(self, data: tuple[Path, ...], out: Path, networks: ModelParts) -> Self:
+        """The run with its folders; latents are those that the denoiser was trained on."""
+        source = replace(
+            self.source,
+            data=data,
+            reconstructor=_trained(networks.reconstructor),
+            autoencoder=_trained(networks.autoencoder),
+            grids=_grid_cache(networks.reconstructor),
+            cache=_trained(networks.denoiser).parent / "latents",
+            with_grids=True,
+        )
+        stage = replace(self.stage, autoencoder=networks.autoencoder, denoiser=networks.denoiser)
+        return replace(self, stage=stage, source=source, trainer=replace(self.trainer, out=out))
+
+    def build(self) -> tuple[Stage, BatchSource[Any]]:
+        """Stage and source; the weights are those of the autoencoder."""
+        return DecoderStage(self.stage), LatentSource(self.source)
+
+
+def fit_encoder(stage: AutoencoderStage, source: GridSource, cache: Path) -> None:
+    """Fit the autoencoder's linear encoder to the grids of a source, or read it from ``cache``."""
     encoder = dict(stage.autoencoder.named_buffers())
     if cache.is_file():
         for name, values in load_file(cache).items():
             encoder[name].copy_(values)
         return
-    objects = min(stage.config.component_objects, source.objects)
-    batches = range(-(-objects // source.config.batch_size))
-    stage.fit_components(source.batch(index) for index in tqdm(batches, unit="batch", desc="components"))
+    grids = source.spread(stage.config.component_objects)
+    stage.autoencoder.fit_components(tqdm(grids, unit="batch", desc="components"))
     cache.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(cache, force=True) as temporary:
         save_file({name: values.contiguous() for name, values in encoder.items()}, temporary)
 
 
-RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun
+RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun | DecoderRun
 
 
 def embedded_text_encoder() -> Path:
@@ -181,10 +218,24 @@ def diffusion_mini() -> DiffusionRun:
     )
 
 
+def decoder_mini() -> DecoderRun:
+    """The decoder of the embedded model, fitted to its denoiser."""
+    return DecoderRun(
+        source=LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=8, evaluation_objects=32),
+        trainer=TrainerConfig(
+            steps=10_000,
+            optim=OptimConfig(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05),
+            ema=EmaConfig(decay=0.998),
+            evaluate_every=1_000,
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "reconstruction-mini": reconstruction_mini,
     "autoencoder-mini": autoencoder_mini,
     "diffusion-mini": diffusion_mini,
+    "decoder-mini": decoder_mini,
 }
 
 
@@ -194,6 +245,11 @@ def train(run: RunConfig) -> Outcome:
     if run.trainer.start_from is not None:
         load_weights(cast(ModelMixin, stage.trainable()), run.trainer.start_from)
     return Trainer(stage, source, run.trainer, record=run).run()
+
+
+def _grid_cache(reconstructor: Path) -> Path:
+    """Beside the weights of a run, where its later stages find the grids again."""
+    return reconstructor.parent / "grids"
 
 
 def _trained(folder: Path) -> Path:

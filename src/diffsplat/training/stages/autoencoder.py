@@ -1,16 +1,16 @@
-"""Training of the splat autoencoder on the grids of a frozen reconstructor."""
+"""Training of the splat autoencoder on the grids of a trained reconstructor."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from diffsplat.core import SplatGrid, Views
-from diffsplat.models import GSAutoencoder, GSRecon
-from diffsplat.models.weights import load_network, save_half
+from diffsplat.core import Rendering, SplatGrid, Views
+from diffsplat.models import GSAutoencoder
+from diffsplat.models.weights import save_half
 from diffsplat.render import render
-from diffsplat.training.config import Place
+from diffsplat.training.grids import GridBatch
 from diffsplat.training.losses import grid_loss, rendering_loss
 from diffsplat.training.stages.base import Losses, Report, Stage
 from diffsplat.training.stages.pictures import INPUT_VIEWS, report_rendering
@@ -21,26 +21,24 @@ class AutoencoderConfig:
     """The autoencoder and the weights of its loss.
 
     Args:
-        reconstructor: folder with the trained reconstructor.
-        patch, latent_channels, dim, decoder_blocks, refiner_channels: as of
+        patch, latent_channels, latent_deviation, decoder_patch, dim, decoder_blocks, refiner_channels: as of
             :class:`~diffsplat.models.gsvae.GSAutoencoder`.
         component_objects: objects whose grids the principal components are computed from.
         latent_noise: latents are decoded with noise in training, whose deviation is drawn between 0 and this for
             each object, so that the decoder forgives what a denoiser leaves.
         rendering_weight: of the rendering loss.
-        rendered_objects: how many objects of a batch are rendered; the others have the grid loss alone.
     """
 
-    reconstructor: Place = Path("reconstructor")
-    patch: int = 16
-    latent_channels: int = 64
+    patch: int = 8
+    latent_channels: int = 192
+    latent_deviation: float = 1.0
+    decoder_patch: int = 2
     dim: int = 256
     decoder_blocks: int = 6
     refiner_channels: int = 64
     component_objects: int = 480
-    latent_noise: float = 0.3
+    latent_noise: float = 0.0
     rendering_weight: float = 5.0
-    rendered_objects: int = 1
 
 
 class AutoencoderStage(Stage):
@@ -49,55 +47,49 @@ class AutoencoderStage(Stage):
     def __init__(self, config: AutoencoderConfig, image_size: int = 128) -> None:
         super().__init__()
         self.config = config
-        self.reconstructor = load_network(GSRecon, config.reconstructor).requires_grad_(False)
         self.autoencoder = GSAutoencoder(
             image_size=image_size,
             views=INPUT_VIEWS,
             patch=config.patch,
             latent_channels=config.latent_channels,
+            latent_deviation=config.latent_deviation,
+            decoder_patch=config.decoder_patch,
             dim=config.dim,
             decoder_blocks=config.decoder_blocks,
             refiner_channels=config.refiner_channels,
         )
 
-    def fit_components(self, batches: Iterable[Views]) -> None:
-        """Fit the encoder to the grids of some batches."""
-        self.autoencoder.fit_components(self._grid(batch) for batch in batches)
-
     def trainable(self) -> GSAutoencoder:
         """The autoencoder."""
         return self.autoencoder
 
-    def forward(self, batch: Views) -> Losses:
-        """Loss of one batch; the first four of the views are the inputs."""
-        grid = self._grid(batch)
-        latents = self.autoencoder.encode(grid)
+    def forward(self, batch: GridBatch) -> Losses:
+        """Loss of one batch; objects without views have the grid loss alone."""
+        latents = self.autoencoder.encode(batch.grids)
         deviation = self.config.latent_noise * torch.rand_like(latents[:, :1, :1, :1, :1])
-        noisy = latents + deviation * torch.randn_like(latents)
-        values = self.autoencoder.reconstruct(noisy)
-        total, parts = grid_loss(values, grid.values)
-        if self.config.rendered_objects:
-            objects = slice(0, self.config.rendered_objects)
-            some = batch.objects(objects)
-            splats = SplatGrid(values[objects].clamp(-1, 1)).to_splats(
-                some.take(slice(0, INPUT_VIEWS)).cameras
-            )
-            rendered, rendered_parts = rendering_loss(render(splats, some.cameras, normals=False), some)
+        values = self.autoencoder.reconstruct(latents + deviation * torch.randn_like(latents))
+        total, parts = grid_loss(values, batch.grids.values)
+        if batch.views is not None:
+            rendered, rendered_parts = rendering_loss(_rendered(values, batch.views), batch.views)
             total = total + self.config.rendering_weight * rendered
             parts |= rendered_parts
         return Losses(total, parts)
 
     @torch.no_grad()
-    def evaluate(self, batch: Views) -> Report:
-        """PSNR after encoding and decoding, and a picture of truth over rendering."""
-        grid = self.autoencoder.decode(self.autoencoder.encode(self._grid(batch)))
-        splats = grid.to_splats(batch.take(slice(0, INPUT_VIEWS)).cameras)
-        return report_rendering(render(splats, batch.cameras, normals=False), batch)
+    def evaluate(self, batch: GridBatch) -> Report:
+        """PSNR after encoding and decoding, and a picture of truth over rendering; every object has views."""
+        if batch.views is None:
+            raise ValueError("got a batch without views to evaluate, expected views of every object")
+        values = self.autoencoder.decode(self.autoencoder.encode(batch.grids)).values
+        return report_rendering(_rendered(values, batch.views), batch.views)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the autoencoder."""
         save_half(self.autoencoder, directory)
 
-    @torch.no_grad()
-    def _grid(self, batch: Views) -> SplatGrid:
-        return self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
+
+def _rendered(values: Tensor, views: Views) -> Rendering:
+    """Grids of the objects that have views, rendered in these."""
+    grids = SplatGrid(values[: views.image.shape[0]].clamp(-1, 1))
+    splats = grids.to_splats(views.take(slice(0, INPUT_VIEWS)).cameras)
+    return render(splats, views.cameras, normals=False)

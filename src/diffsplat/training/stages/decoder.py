@@ -1,0 +1,149 @@
+"""Training of the autoencoder's decoder on what a trained denoiser makes of the objects."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from torch import Tensor
+
+from diffsplat.core import Cameras, Rendering, SplatGrid
+from diffsplat.evaluation.metrics import psnr
+from diffsplat.geometry import orbit_cameras
+from diffsplat.io.images import tile_images
+from diffsplat.models import GSAutoencoder
+from diffsplat.models.denoiser import denoiser_rays, predict_latents
+from diffsplat.models.multiview import set_multiview_attention
+from diffsplat.models.text_condition import TextCondition
+from diffsplat.models.weights import load_network, save_half
+from diffsplat.render import render
+from diffsplat.training.config import Place
+from diffsplat.training.latents import LatentBatch
+from diffsplat.training.losses import grid_loss
+from diffsplat.training.stages.base import Losses, Report, Stage
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What the decoder learns to forgive, and what it may not unlearn.
+
+    Args:
+        autoencoder: folder of the trained autoencoder.
+        denoiser: folder of the trained denoiser.
+        denoised_share: share of a batch that is decoded from the denoiser's latents; the others keep their own.
+        least_level, greatest_level: between these the noise levels are drawn that the denoiser starts from.
+        denoising_steps: steps from there to clean latents.
+        rendered_objects: how many objects of a batch are also compared in renderings.
+        rendering_weight: of that rendering loss.
+    """
+
+    autoencoder: Place = Path("autoencoder")
+    denoiser: Place = Path("denoiser")
+    denoised_share: float = 0.5
+    least_level: float = 0.6
+    greatest_level: float = 0.97
+    denoising_steps: int = 3
+    rendered_objects: int = 1
+    rendering_weight: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least_level <= self.greatest_level < 1 or self.denoising_steps < 1:
+            raise ValueError(
+                f"levels {self.least_level} to {self.greatest_level}, {self.denoising_steps} steps: "
+                "expected rising levels between 0 and 1 and at least one step"
+            )
+
+
+_VIEWS = 4
+_ELEVATION_DEG = 15.0
+
+
+class DecoderStage(Stage):
+    """Grid loss of the decoder on latents that the denoiser restored from noise.
+
+    A denoiser leaves blur and contradictions between the views that random noise does not look like. The decoder
+    works once for a sample and on finer tokens than the denoiser, so it can afford to clean up. The encoder stays
+    as it is, and with it the latents.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = load_network(GSAutoencoder, config.autoencoder)
+        self.denoiser = load_network(PixArtTransformer2DModel, config.denoiser).requires_grad_(False)
+        set_multiview_attention(self.denoiser, self.autoencoder.views)
+
+    def trainable(self) -> GSAutoencoder:
+        """The autoencoder, of which only the decoder has parameters."""
+        return self.autoencoder
+
+    def forward(self, batch: LatentBatch) -> Losses:
+        """Loss of one batch, whose first objects come from the denoiser."""
+        target = _grids(batch).values
+        count = round(self.config.denoised_share * target.shape[0])
+        latents = torch.cat([self._denoised(batch, count), batch.latents[count:]])
+        values = self.autoencoder.reconstruct(latents)
+        total, parts = grid_loss(values, target)
+        if self.config.rendered_objects:
+            chosen = slice(0, self.config.rendered_objects)
+            around = _cameras(batch, float(torch.rand(())) * 90.0)
+            truth = _render(target[chosen], batch, around).rgb.detach()
+            error = (_render(values[chosen], batch, around).rgb - truth).square().mean()
+            total = total + self.config.rendering_weight * error
+            parts["rgb"] = error.detach()
+        return Losses(total, parts)
+
+    @torch.no_grad()
+    def evaluate(self, batch: LatentBatch) -> Report:
+        """PSNR against the grids themselves, from the latents and through the denoiser, and a picture of both."""
+        around = _cameras(batch, 45.0)
+        target = _grids(batch).values
+        restored = self._denoised(batch, target.shape[0])
+        truth = _render(target, batch, around).rgb
+        rows, scalars = [truth[0]], {}
+        for name, latents in (("latents", batch.latents), ("denoised", restored)):
+            images = _render(self.autoencoder.reconstruct(latents), batch, around).rgb
+            scalars[f"psnr_{name}"] = float(psnr(images, truth).mean())
+            rows.append(images[0])
+        return Report(scalars, {"decoded": tile_images(torch.cat(rows), columns=_VIEWS).clamp(0, 1)})
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write the autoencoder."""
+        save_half(self.autoencoder, directory)
+
+    @torch.no_grad()
+    def _denoised(self, batch: LatentBatch, count: int) -> Tensor:
+        """``[count, V, C, h, w]`` latents of the first objects, noised to random levels and denoised again."""
+        clean = batch.latents[:count]
+        least, greatest = self.config.least_level, self.config.greatest_level
+        level = least + (greatest - least) * torch.rand(count, device=clean.device)
+        text = TextCondition(batch.tokens[:count], batch.mask[:count])
+        rays = denoiser_rays(batch.cameras.for_objects(1), self.autoencoder.latent_size)
+        rays = rays.expand(count, -1, -1, -1, -1)
+        wide = level[:, None, None, None, None]
+        state = (1 - wide) * clean + wide * torch.randn_like(clean)
+        for step in range(self.config.denoising_steps):
+            left = 1 - step / self.config.denoising_steps
+            guess = predict_latents(self.denoiser, state, level * left, text, rays)
+            # A step of Euler's method along the velocity (state - guess) / level.
+            state = state + (guess - state) / (self.config.denoising_steps - step)
+        return state
+
+
+def _grids(batch: LatentBatch) -> SplatGrid:
+    if batch.grids is None:
+        raise ValueError("got a batch without splat grids, expected a source with_grids")
+    return batch.grids
+
+
+def _cameras(batch: LatentBatch, azimuth_deg: float) -> Cameras:
+    """``[4]`` cameras around, between those that the latents belong to."""
+    turns = [azimuth_deg + 360.0 * view / _VIEWS for view in range(_VIEWS)]
+    size = batch.cameras.width
+    return orbit_cameras(turns, _ELEVATION_DEG, width=size, height=size)
+
+
+def _render(values: Tensor, batch: LatentBatch, around: Cameras) -> Rendering:
+    count = values.shape[0]
+    splats = SplatGrid(values.clamp(-1, 1)).to_splats(batch.cameras.for_objects(count))
+    return render(splats, around.for_objects(count).to(values.device), normals=False)

@@ -1,0 +1,28 @@
+"""Rendered objects to train on."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from diffsplat.data.ingest import RenderOptions, ingest
+from diffsplat.data.schema import split_of
+from diffsplat.data.sources import folder_objects
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of three boxes for training and one held out, 32 pixels wide."""
+    trimesh = pytest.importorskip("trimesh")
+    root = tmp_path_factory.mktemp("objects")
+    words = ["".join(letters) for letters in itertools.product("abcdef", repeat=3)]
+    train_names = [word for word in words if split_of(word) == "train"][:3]
+    test_names = [word for word in words if split_of(word) == "test"][:1]
+    (root / "meshes").mkdir()
+    for number, name in enumerate(train_names + test_names):
+        box = trimesh.creation.box(extents=(1.0, 0.4 + 0.2 * number, 0.7))
+        box.visual.face_colors = [60 * number, 90, 200, 255]
+        box.export(root / "meshes" / f"{name}.ply")
+    listing = folder_objects(root / "meshes")
+    ingest(listing, root / "shards", RenderOptions(size=32, supersampling=1, processes=1), progress=False)
+    return root / "shards"
