@@ -1,4 +1,4 @@
-"""From a folder of meshes to a model of your own: render, train the three stages, generate.
+"""From a folder of meshes to a model of your own: render, train all stages, generate.
 
 python examples/05_train_on_meshes.py MESHES --out runs/mine
 """
@@ -13,7 +13,6 @@ from diffsplat.data.sources import folder_objects
 from diffsplat.io.formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.training.chain import ChainConfig, train_chain
-from diffsplat.training.recipes import autoencoder_mini, diffusion_mini, reconstruction_mini
 
 
 def main(
@@ -34,7 +33,7 @@ def main(
     """
     data = out / "data"
     print(ingest(folder_objects(meshes), data, RenderOptions(size=size)))
-    config = ChainConfig(reconstruction_mini(), autoencoder_mini(), diffusion_mini())
+    config = ChainConfig()
     if steps is not None:
         config = shortened(config, steps)
     status = train_chain(config, (data,), out)
@@ -54,6 +53,7 @@ def shortened(config: ChainConfig, steps: int) -> ChainConfig:
             ("reconstruction", config.reconstruction),
             ("autoencoder", config.autoencoder),
             ("diffusion", config.diffusion),
+            ("decoder", config.decoder),
         )
     }
     return replace(config, **stages)

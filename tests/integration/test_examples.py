@@ -1,5 +1,6 @@
 """The examples run as they are printed in the documentation, at small sizes."""
 
+import re
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -84,3 +85,12 @@ def test_train_on_meshes(tmp_path: Path):
         box.export(tmp_path / f"box-{number}.ply")
     example("05_train_on_meshes").main(tmp_path, tmp_path / "run", steps=1, size=64, prompt="a box")
     assert read_splats(tmp_path / "run" / "first.ply").count > 0
+
+
+def test_pages_show_every_example():
+    """The formatter once turned the include lines into text, which no build of the pages complained about."""
+    root = Path(__file__).parents[2]
+    pages = "".join(path.read_text() for path in (root / "docs").glob("*.md"))
+    shown = set(re.findall(r'^--8<-- "examples/(.+)"$', pages, flags=re.MULTILINE))
+    numbered = {path.name for path in (root / "examples").glob("0*.py")}
+    assert shown == numbered
