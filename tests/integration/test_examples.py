@@ -1,7 +1,7 @@
 """The examples run as they are printed in the documentation, at small sizes."""
 
-import re
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
