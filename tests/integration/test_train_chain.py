@@ -93,6 +93,15 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
     assert "| reconstructor | 3 | 6 |" in (chain / "model" / "README.md").read_text()
 
 
+def test_latents_outlast_the_training_of_the_decoder(chain: Path) -> None:
+    assert sorted(path.name[:5] for path in (chain / "diffusion" / "latents").iterdir()) == ["test-", "train"]
+    encoders = [
+        load_file(chain / stage / "weights" / "diffusion_pytorch_model.safetensors")["components"]
+        for stage in ("autoencoder", "decoder")
+    ]
+    assert torch.equal(*encoders)
+
+
 def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path, tmp_path: Path) -> None:
     run = small_chain().reconstruction.placed((data,), tmp_path)
     assert train(run).status == "finished"

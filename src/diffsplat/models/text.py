@@ -85,8 +85,10 @@ class TextEncoder(nn.Module):
             pieces and its two markers. Pooled are unit sentence vectors ``[B, D]``: the mean over the tokens.
         """
         ids, mask = self.tokenize(texts)
+        longest = int(mask.sum(dim=1).max())
         with torch.autocast(self.device.type, enabled=False):
-            hidden = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+            read = self.bert(input_ids=ids[:, :longest], attention_mask=mask[:, :longest].long())
+        hidden = functional.pad(read.last_hidden_state, (0, 0, 0, self.max_tokens - longest))
         tokens = hidden * mask.unsqueeze(-1)
         sentence = functional.normalize(tokens.sum(1) / mask.sum(1, keepdim=True), dim=-1)
         return TextCondition(tokens=tokens, mask=mask, pooled=sentence)

@@ -30,6 +30,7 @@ from diffsplat.training.sources import epoch_indices, held_out
 logger = logging.getLogger(__name__)
 
 _ENCODED_AT_ONCE = 8
+_EMBEDDED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -205,23 +206,30 @@ def _grids(config: LatentSourceConfig, dataset: ObjectDataset) -> GridTable:
 def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
     """Tokens in half precision and mask of many texts, cut to the longest of them."""
     encoder = TextEncoder.from_pretrained(folder)
+    # Texts of one length together: a batch costs as much as its longest.
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     tokens: list[Tensor] = []
     masks: list[Tensor] = []
     with torch.no_grad():
-        for start in tqdm(range(0, len(texts), 64), unit="batch", desc="captions"):
-            embedding = encoder(texts[start : start + 64])
+        for start in tqdm(range(0, len(order), _EMBEDDED_AT_ONCE), unit="batch", desc="captions"):
+            embedding = encoder([texts[index] for index in order[start : start + _EMBEDDED_AT_ONCE]])
             tokens.append(embedding.tokens.half())
             masks.append(embedding.mask)
-    mask = torch.cat(masks)
+    back = torch.tensor(order).argsort()
+    mask = torch.cat(masks)[back]
     longest = int(mask.sum(dim=1).max())
-    return torch.cat(tokens)[:, :longest].contiguous(), mask[:, :longest].contiguous()
+    return torch.cat(tokens)[back, :longest].contiguous(), mask[:, :longest].contiguous()
 
 
 def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
-    """Changes with the weights of the networks and with the objects and captions of the data set."""
-    digest = hashlib.sha256()
-    for folder in (config.reconstructor, config.autoencoder, config.text_encoder):
-        digest.update(folder_digest(folder))
+    """Changes with the networks and with the objects and captions of the data set.
+
+    Of the autoencoder only the encoder counts: the latents stay while its decoder is trained.
+    """
+    digest = hashlib.sha256(folder_digest(config.reconstructor) + folder_digest(config.text_encoder))
+    encoder = load_network(GSAutoencoder, config.autoencoder)
+    for name, values in sorted(encoder.named_buffers()):
+        digest.update(name.encode() + values.numpy().tobytes())
     for row in dataset.rows:
         digest.update(json.dumps([row.object_id, row.captions]).encode())
     return digest.hexdigest()[:16]
