@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from diffsplat.evaluation.colors import BASIC_COLORS, dominant_color, srgb_to_lab
+from diffsplat.data.colors import COLOR_WORDS
+from diffsplat.evaluation.colors import dominant_color, srgb_to_lab
 
 # CIE Lab of the sRGB primaries (D65), as tabulated by Bruce Lindbloom's colour calculator.
 LAB = {
@@ -53,7 +54,7 @@ def test_named_colors(word, color):
     assert dominant_color(*painted(color)) == word
 
 
-@pytest.mark.parametrize("word", [word for word in BASIC_COLORS if word not in ("black", "grey", "white")])
+@pytest.mark.parametrize("word", [word for word in COLOR_WORDS if word not in ("black", "grey", "white")])
 def test_shading_does_not_change_the_word(word):
     image, alpha = painted(NAMED[word][0], shades=(1.0, 0.9, 0.75, 0.6))
     assert dominant_color(image, alpha) == word

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from diffsplat.evaluation.colors import BASIC_COLORS
+from diffsplat.data.colors import COLOR_WORDS
 from diffsplat.evaluation.prompts import JudgedPrompt, build_prompts, mini_prompts, spoken_pairs
 
 
@@ -27,7 +27,7 @@ NOUNS = [f"thing{number:02d}" for number in range(50)]
 def catalogue() -> list[Item]:
     """Forty-five nouns in two colours, five common ones in all eleven."""
     rare = [item(noun, noun, color) for noun in NOUNS[:45] for color in ("red", "blue")]
-    common = [item(f"{noun} {color}", noun, color) for noun in NOUNS[45:] for color in BASIC_COLORS]
+    common = [item(f"{noun} {color}", noun, color) for noun in NOUNS[45:] for color in COLOR_WORDS]
     return rare + common
 
 
@@ -66,7 +66,7 @@ def test_what_cannot_work_is_refused():
         build_prompts(objects, NOUNS[:49])
     with pytest.raises(ValueError, match="'thing00'"):
         build_prompts(objects[2:], NOUNS)
-    everywhere = [item(f"{noun} {color}", noun, color) for noun in NOUNS for color in BASIC_COLORS]
+    everywhere = [item(f"{noun} {color}", noun, color) for noun in NOUNS for color in COLOR_WORDS]
     with pytest.raises(ValueError, match="every colour"):
         build_prompts(everywhere, NOUNS)
 
@@ -77,7 +77,7 @@ def test_the_stored_prompts():
     assert len({prompt.noun for prompt in prompts}) == 50
     assert set(Counter(prompt.noun for prompt in prompts).values()) == {2}
     assert Counter(prompt.trained for prompt in prompts) == {True: 50, False: 50}
-    assert {prompt.color for prompt in prompts} <= set(BASIC_COLORS)
+    assert {prompt.color for prompt in prompts} <= set(COLOR_WORDS)
     for prompt in prompts:
         assert isinstance(prompt, JudgedPrompt)
         assert re.fullmatch(rf"((a|an) )?{prompt.color} {prompt.noun}", prompt.prompt)

@@ -6,17 +6,11 @@ those two, the largest family wins, and the lightness of that family as a whole 
 share it (orange and brown, red and pink).
 """
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from diffsplat.core import checks
-
-BasicColor = Literal[
-    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"
-]
-BASIC_COLORS: tuple[BasicColor, ...] = get_args(BasicColor)
+from diffsplat.data.colors import ColorWord
 
 # First CIELAB hue angle (degrees) of each family; magenta starts at the last one and wraps around to red.
 _FAMILIES = ("red", "orange", "yellow", "green", "blue", "purple", "magenta")
@@ -53,7 +47,7 @@ def srgb_to_lab(colors: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
 
 
-def dominant_color(image: Tensor, alpha: Tensor) -> BasicColor:
+def dominant_color(image: Tensor, alpha: Tensor) -> ColorWord:
     """The colour word of the largest part of one object.
 
     Args:
@@ -92,7 +86,7 @@ def _families(hue: Tensor, colorful: Tensor, lightness: Tensor) -> Tensor:
     return torch.where(colorful, chromatic, len(_FAMILIES) + shade)
 
 
-def _word(family: str, lightness: float, saturation: float, hue: float) -> BasicColor:  # noqa: PLR0911
+def _word(family: str, lightness: float, saturation: float, hue: float) -> ColorWord:  # noqa: PLR0911
     """Split the families that hold several words; lightness is that of the lit side."""
     match family:
         case "red" if lightness > 55 and saturation < 0.85:

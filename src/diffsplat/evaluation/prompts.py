@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffsplat.data.captions import with_article
-from diffsplat.evaluation.colors import BASIC_COLORS, BasicColor
+from diffsplat.data.colors import COLOR_WORDS, ColorWord
 from diffsplat.io.files import atomic_path
 
 NOUNS = 50
@@ -44,7 +44,7 @@ class JudgedPrompt:
 
     prompt: str
     noun: str
-    color: BasicColor
+    color: ColorWord
     trained: bool
 
 
@@ -90,16 +90,16 @@ def build_prompts(objects: Iterable[Captioned], nouns: Iterable[str]) -> list[Ju
     if len(wanted) != NOUNS:
         raise ValueError(f"got {len(wanted)} different nouns, expected {NOUNS}")
     said = spoken_pairs(objects, wanted)
-    absent: dict[str, list[BasicColor]] = {}
-    present: dict[str, list[BasicColor]] = {}
+    absent: dict[str, list[ColorWord]] = {}
+    present: dict[str, list[ColorWord]] = {}
     things: dict[str, int] = {}
     for noun in wanted:
         own = [item for item in objects if item.noun == noun]
         if not own:
             raise ValueError(f"no training object is a {noun!r}, expected at least one")
         things[noun] = len({item.name for item in own})
-        absent[noun] = [color for color in BASIC_COLORS if (noun, color) not in said]
-        present[noun] = [color for color in BASIC_COLORS if any(color in item.colors for item in own)]
+        absent[noun] = [color for color in COLOR_WORDS if (noun, color) not in said]
+        present[noun] = [color for color in COLOR_WORDS if any(color in item.colors for item in own)]
     prompts = []
     for noun, unseen in _unseen_colors(absent, things).items():
         seen = _drawn(noun, present[noun], COLORS_PER_NOUN - unseen)
@@ -108,11 +108,11 @@ def build_prompts(objects: Iterable[Captioned], nouns: Iterable[str]) -> list[Ju
     return prompts
 
 
-def _prompt(noun: str, color: BasicColor, *, trained: bool) -> JudgedPrompt:
+def _prompt(noun: str, color: ColorWord, *, trained: bool) -> JudgedPrompt:
     return JudgedPrompt(with_article(f"{color} {noun}"), noun, color, trained)
 
 
-def _unseen_colors(absent: dict[str, list[BasicColor]], things: dict[str, int]) -> dict[str, int]:
+def _unseen_colors(absent: dict[str, list[ColorWord]], things: dict[str, int]) -> dict[str, int]:
     """How many absent colours each noun is asked for in, one a noun on average."""
     crowded = [noun for noun in absent if not absent[noun]]
     spare = sorted((noun for noun in absent if len(absent[noun]) > 1), key=lambda noun: (things[noun], noun))
@@ -139,7 +139,7 @@ def spoken_pairs(objects: Iterable[Captioned], nouns: Iterable[str]) -> set[tupl
     return pairs
 
 
-def _drawn(noun: str, colors: list[BasicColor], count: int) -> list[BasicColor]:
+def _drawn(noun: str, colors: list[ColorWord], count: int) -> list[ColorWord]:
     """``count`` of the colours in an order that a hash gives."""
     return sorted(colors, key=lambda color: hashlib.sha256(f"{noun}/{color}".encode()).hexdigest())[:count]
 

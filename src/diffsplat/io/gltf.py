@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.io.gltf_document import Document
+from diffsplat.io.gltf_document import BINARY_CHUNK, JSON_CHUNK, MAGIC, Document
 from diffsplat.io.quantize import to_unorm
 from diffsplat.io.stored import SH_DEGREE_0, StoredSplats
 
@@ -21,7 +21,6 @@ EXTENSION = "KHR_gaussian_splatting"
 _SRGB, _LINEAR = "srgb_rec709_display", "lin_rec709_display"
 _POINTS, _FLOAT, _UNSIGNED_BYTE, _VERTEX_BUFFER = 0, 5126, 5121, 34962
 _TYPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
-_MAGIC, _JSON_CHUNK, _BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 
 
 def encode_glb(stored: StoredSplats) -> bytes:
@@ -33,8 +32,8 @@ def encode_glb(stored: StoredSplats) -> bytes:
     document, binary = _document(stored)
     text = _padded(json.dumps(document).encode(), b" ")
     size = 12 + 8 + len(text) + 8 + len(binary)
-    head = struct.pack("<III", _MAGIC, 2, size) + struct.pack("<II", len(text), _JSON_CHUNK)
-    return head + text + struct.pack("<II", len(binary), _BINARY_CHUNK) + binary
+    head = MAGIC + struct.pack("<II", 2, size) + struct.pack("<II", len(text), JSON_CHUNK)
+    return head + text + struct.pack("<II", len(binary), BINARY_CHUNK) + binary
 
 
 def encode_gltf(stored: StoredSplats) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffsplat.io.untrusted import integer, mapping, numbers, parse_json, sequence, unpacked_limit
 
-_MAGIC, _JSON_CHUNK, _BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
+MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 _DATA_URI, _BASE64 = "data:", ";base64,"
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _MAX_PARTS = 4096
@@ -44,7 +44,7 @@ class Document:
         Raises:
             ValueError: when it is broken or keeps buffers in other files.
         """
-        text, binary = _chunks(data) if data[:4] == _MAGIC else (data, None)
+        text, binary = _chunks(data) if data[:4] == MAGIC else (data, None)
         root = parse_json(text)
         buffers = tuple(_buffer(entry, binary) for entry in sequence(root, "buffers"))
         return cls(root, buffers, unpacked_limit(len(data)) // 4)
@@ -151,9 +151,9 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
             raise ValueError("one of its chunks is cut")
         found.setdefault(kind, data[offset + 8 : offset + 8 + size])
         offset += 8 + size
-    if _JSON_CHUNK not in found:
+    if JSON_CHUNK not in found:
         raise ValueError("it has no JSON chunk")
-    return found[_JSON_CHUNK], found.get(_BINARY_CHUNK, b"")
+    return found[JSON_CHUNK], found.get(BINARY_CHUNK, b"")
 
 
 def _buffer(entry: Any, binary: bytes | None) -> bytes:

@@ -25,7 +25,7 @@ export function createViewer(element, options = {}) {
   return new Viewer(element, options);
 }
 
-/** Events: `load` (an object is shown), `camera` (a person moved it), `error` (detail: an Error). */
+/** Events: `load` (an object is shown), `camera` (a person moved it). */
 export class Viewer extends EventTarget {
   #element;
   #renderer;
