@@ -19,7 +19,9 @@ from diffsplat.evaluation.fitting import (
     load_or_fit,
     other_view,
 )
+from diffsplat.evaluation.prompts import JudgedPrompt
 from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
+from diffsplat.evaluation.runner import asked_objects
 from diffsplat.models.gsrecon import GSRecon
 from diffsplat.models.gsvae import GSAutoencoder
 
@@ -165,6 +167,16 @@ def test_cross_validation_judges_without_the_thing_itself():
     things = [seen(f"a{i}", "axe", 1.0) for i in range(6)] + [seen(f"b{i}", "bed", -1.0) for i in range(5)]
     results = cross_validation([*things, seen("odd", "bed", 1.0)])
     assert results == {"axe": 1.0, "bed": pytest.approx(5 / 6)}
+
+
+def test_asked_objects_have_the_noun_and_the_color_where_there_is_one(data):
+    train = open_objects(data, split="train")
+    prompts = [JudgedPrompt("a", "tomato", "grey", True), JudgedPrompt("b", "sky", "pink", False)]
+    real = asked_objects(train, prompts)
+    assert real["a"].prompt == ("a grey tomato",)
+    assert real["b"].prompt[0] in ("a blue sky", "a grey sky")
+    with pytest.raises(ValueError, match="no training object is a 'moon'"):
+        asked_objects(train, [JudgedPrompt("c", "moon", "grey", False)])
 
 
 def test_no_picture_is_looked_at_twice(tmp_path):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import tyro
 
@@ -17,7 +17,14 @@ from diffsplat.evaluation.fitting import load_or_fit
 from diffsplat.evaluation.judge import NounJudge
 from diffsplat.evaluation.prompts import MINI_NOUNS, JudgedPrompt, build_prompts, mini_prompts, write_prompts
 from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
-from diffsplat.evaluation.runner import Evaluation, Predict, evaluate_grids, evaluate_text, held_out_views
+from diffsplat.evaluation.runner import (
+    Evaluation,
+    Predict,
+    asked_objects,
+    evaluate_grids,
+    evaluate_text,
+    held_out_views,
+)
 from diffsplat.io.files import atomic_path, require_writable
 from diffsplat.io.images import write_image
 from diffsplat.models.gsrecon import GSRecon
@@ -71,13 +78,10 @@ def autoencoder(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model:
         model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
     """
     arguments.check()
-    reconstruct = _reconstructor(model)
-    network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
-
-    def through_latents(views: Views) -> SplatGrid:
-        return network.decode(network.encode(reconstruct(views)))
-
-    predictors: dict[str, Predict] = {"reconstruction": reconstruct, "autoencoder": through_latents}
+    predictors: dict[str, Predict] = {
+        "reconstruction": _reconstructor(model),
+        "autoencoder": _through_latents(model),
+    }
     _report_grids("autoencoder", arguments, model, predictors)
 
 
@@ -118,6 +122,37 @@ def text(
     print(_table("judge on real renders", figures))
 
 
+def ceiling(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    *,
+    model: str = "mini",
+    part: Literal["reconstructor", "autoencoder"] = "autoencoder",
+    cache: Path | None = None,
+) -> None:
+    """The prompts of `text`, answered by real training objects as the model's networks show them.
+
+    Nothing is generated: this is what a denoiser that forgets nothing could reach.
+
+    Args:
+        arguments: What the judge is fitted on and where to write.
+        model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
+        part: Up to which network the objects go.
+        cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
+    """
+    arguments.check()
+    predict = _reconstructor(model) if part == "reconstructor" else _through_latents(model)
+    asked = _spread(mini_prompts(), arguments.limit)
+    fitted, figures, store = _judge(arguments.data, cache)
+    real = asked_objects(open_objects(arguments.data, split="train"), asked)
+
+    def show(prompt: str) -> Splats:
+        views = real[prompt]
+        return predict(views).to_splats(views.cameras)[0]
+
+    evaluation = evaluate_text(show, asked, fitted, store.features)
+    _finish("ceiling", evaluation, arguments, {"model": model, "part": part, "judge": figures})
+
+
 def judge(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, cache: Path | None = None) -> None:
     """How often the judge of nouns names real objects right that it was not fitted on.
 
@@ -150,6 +185,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruction": reconstruction,
     "autoencoder": autoencoder,
     "text": text,
+    "ceiling": ceiling,
     "judge": judge,
     "prompts": prompts,
 }
@@ -176,6 +212,16 @@ def _default_cache() -> Path:
 
 def _reconstructor(model: str) -> Predict:
     return cast(GSRecon, _load(GSRecon, model, "reconstructor"))
+
+
+def _through_latents(model: str) -> Predict:
+    reconstruct = _reconstructor(model)
+    network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
+
+    def predict(views: Views) -> SplatGrid:
+        return network.decode(network.encode(reconstruct(views)))
+
+    return predict
 
 
 def _load(network: type[GSRecon] | type[GSAutoencoder], model: str, part: str) -> GSRecon | GSAutoencoder:

@@ -1,5 +1,6 @@
 """Measuring a model: reconstruction and autoencoder against held-out objects, text by judges."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,29 @@ def held_out_views(dataset: ObjectDataset, limit: int | None = None) -> Iterable
     for place in range(count):
         index = place * len(dataset) // count
         yield dataset.rows[index].object_id, dataset.sample(index, 0, novel_views=4)
+
+
+def asked_objects(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) -> dict[str, Views]:
+    """For each prompt the views of a real object that it describes, from the front, chosen by a hash.
+
+    An object of the noun in the prompt's colour, or in another where there is none in that.
+
+    Raises:
+        ValueError: the data set has no object of a noun.
+    """
+    found = {}
+    for prompt in prompts:
+        named = [index for index, row in enumerate(dataset.rows) if row.noun == prompt.noun]
+        if not named:
+            raise ValueError(f"no training object is a {prompt.noun!r}, expected some of every noun")
+        colored = [index for index in named if dataset.rows[index].colors == (prompt.color,)]
+        rank = {index: _hash(dataset.rows[index].object_id) for index in colored or named}
+        found[prompt.prompt] = dataset.canonical(min(rank, key=rank.__getitem__))
+    return found
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def judged_cameras() -> Cameras:
