@@ -45,7 +45,8 @@ def small_text_encoder() -> TextEncoder:
 def small_pipeline() -> DiffSplatPipeline:
     torch.manual_seed(0)
     autoencoder = GSAutoencoder(image_size=16, patch=4, latent_channels=4, dim=32, decoder_blocks=1)
-    torch.nn.init.normal_(autoencoder.decoder_out.weight, std=0.05)
+    assert autoencoder.decoder is not None
+    torch.nn.init.normal_(autoencoder.decoder.out.weight, std=0.05)
     denoiser = make_denoiser(
         latent_channels=4, latent_size=4, views=4, width=64, layers=2, text_channels=32, patch=1
     )

@@ -64,7 +64,8 @@ def test_interrupted_table_is_continued(
     assert first.stat().st_mtime_ns == before
 
 
-def test_other_weights_have_other_grids(data: Path, reconstructor: Path, tmp_path: Path) -> None:
+def test_other_weights_or_pictures_have_other_grids(data: Path, reconstructor: Path, tmp_path: Path) -> None:
+    """Whatever the objects are called: a second folder of meshes may have the same names."""
     dataset = ObjectDataset(data)
     picks = [Pick(0, tuple(dataset.rows[0].ring_views(0)))]
     other = tmp_path / "other"
@@ -72,6 +73,11 @@ def test_other_weights_have_other_grids(data: Path, reconstructor: Path, tmp_pat
     known = grid_table(reconstructor, dataset, picks, tmp_path / "grids").read([0]).values
     changed = grid_table(other, dataset, picks, tmp_path / "grids").read([0]).values
     assert not torch.equal(known, changed)
+    assert len(list((tmp_path / "grids").iterdir())) == 2
+    repainted = ObjectDataset(data)
+    repainted.pixels_key = lambda index: f"other pictures/{index}"  # pyright: ignore[reportAttributeAccessIssue]
+    grid_table(reconstructor, repainted, picks, tmp_path / "grids")
+    assert len(list((tmp_path / "grids").iterdir())) == 3
 
 
 def test_turned_picks_are_whole_rings_of_originals(data: Path) -> None:
@@ -143,6 +149,28 @@ def test_decoder_sees_the_latents_themselves_through_a_perfect_denoiser(
     assert abs(blank["psnr_denoised"] - figures["psnr_denoised"]) > 1e-3
 
 
+def test_objects_are_denoised_along_a_straight_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step's input lies between the latents and one noise, at the level that the network is told."""
+    stage = decoder_stage(tmp_path)
+    batch = latent_batch(stage)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def perfect(_network: object, state: torch.Tensor, level: torch.Tensor, *_: object) -> torch.Tensor:
+        seen.append((state, level))
+        return batch.latents[: len(state)]
+
+    monkeypatch.setattr(decoder_module, "predict_latents", perfect)
+    stage(batch)
+    assert [len(state) for state, _ in seen] == [1, 1, 1]
+    first = float(seen[0][1])
+    assert 0.6 <= first <= 0.97
+    assert [float(level) for _, level in seen] == pytest.approx([first, first * 2 / 3, first / 3])
+    noises = [(state - (1 - level) * batch.latents[:1]) / level for state, level in seen]
+    for noise in noises[1:]:
+        torch.testing.assert_close(noise, noises[0], rtol=1e-3, atol=1e-4)
+    assert float(noises[0].std()) == pytest.approx(1.0, abs=0.1)
+
+
 def test_decoder_learns_without_changing_the_latents(tmp_path: Path) -> None:
     stage = decoder_stage(tmp_path)
     batch = latent_batch(stage)
@@ -162,6 +190,8 @@ def test_decoder_learns_without_changing_the_latents(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in stage.denoiser.parameters())
 
 
-def test_decoder_refuses_impossible_levels(tmp_path: Path) -> None:
+def test_decoder_refuses_impossible_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"levels 0.9 to 0.2"):
         DecoderConfig(tmp_path, tmp_path, least_level=0.9, greatest_level=0.2)
+    with pytest.raises(ValueError, match="denoised_share is 0"):
+        DecoderConfig(tmp_path, tmp_path, denoised_share=0)

@@ -29,7 +29,7 @@ from diffsplat.training.stages.autoencoder import AutoencoderConfig
 from diffsplat.training.stages.decoder import DecoderConfig
 from diffsplat.training.stages.diffusion import DiffusionConfig
 from diffsplat.training.stages.reconstruction import ReconstructionConfig
-from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig
+from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig, is_finished
 
 pytest.importorskip("trimesh")
 
@@ -90,16 +90,30 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
     names = {path.name for path in (chain / "model").iterdir()}
     networks = {"reconstructor", "autoencoder", "denoiser", "text_encoder", "scheduler"}
     assert names == networks | {"model_index.json", "README.md", "CREDITS.md"}
-    assert "| reconstructor | 3 | 6 |" in (chain / "model" / "README.md").read_text()
+    card = (chain / "model" / "README.md").read_text()
+    for stage, figure in (
+        ("reconstructor", "psnr_novel"),
+        ("autoencoder", "psnr_novel"),
+        ("denoiser", "velocity_error"),
+        ("decoder", "psnr_denoised"),
+    ):
+        (row,) = [line for line in card.splitlines() if line.startswith(f"| {stage} | 3 | 6 |")]
+        assert figure in row
 
 
 def test_latents_outlast_the_training_of_the_decoder(chain: Path) -> None:
     assert sorted(path.name[:5] for path in (chain / "diffusion" / "latents").iterdir()) == ["test-", "train"]
-    encoders = [
-        load_file(chain / stage / "weights" / "diffusion_pytorch_model.safetensors")["components"]
-        for stage in ("autoencoder", "decoder")
-    ]
-    assert torch.equal(*encoders)
+
+
+def test_linear_autoencoder_is_written_without_training(chain: Path, data: Path, tmp_path: Path) -> None:
+    run = small_chain().autoencoder
+    linear = replace(run, stage=replace(run.stage, decoder_blocks=0))
+    outcome = train(linear.placed((data,), tmp_path, chain / "reconstruction" / "weights"))
+    assert outcome.status == "finished"
+    written = load_file(tmp_path / "weights" / "diffusion_pytorch_model.safetensors")
+    assert written.keys() == {"center", "components", "latent_scale"}
+    assert json.loads((tmp_path / "config.json").read_text())["stage"]["decoder_blocks"] == 0
+    assert is_finished(replace(linear.trainer, out=tmp_path))
 
 
 def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path, tmp_path: Path) -> None:
@@ -109,9 +123,17 @@ def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path,
 
 
 def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in chain.glob("*/checkpoints/*/*")}
+    places = ("*/checkpoints/*/*", "*/weights/*", "*/grids/*/*", "*/latents/*")
+    before = {path: path.stat().st_mtime_ns for place in places for path in chain.glob(place)}
+    assert {path.relative_to(chain).parts[1] for path in before} == {
+        "checkpoints",
+        "weights",
+        "grids",
+        "latents",
+    }
     assert train_chain(small_chain(), (data,), chain) == "finished"
-    assert {path: path.stat().st_mtime_ns for path in chain.glob("*/checkpoints/*/*")} == before
+    after = {path: path.stat().st_mtime_ns for place in places for path in chain.glob(place)}
+    assert after == before
 
 
 def test_command_trains_with_overridden_fields(

@@ -71,9 +71,10 @@ def test_material_is_said_of_what_shows_it():
     assert "a wooden barrel" in captions(as_seen(barrel, ("brown", "grey")), ("brown", "grey"))
     assert as_seen(barrel, ("blue",)) == barrel
     assert as_seen(Label("hamburger", "hamburger"), ("brown",)).material == ""
-    chair = Label("chair", "wooden chair", material="wooden")
+    assert as_seen(Label("box", "cardboard box"), ("brown",)).material == ""
+    chair = Label("chair", "old wooden chair", material="wooden")
     assert not any("wood" in line for line in captions(painted(chair), ("pink",)))
-    assert "a pink chair" in captions(painted(chair), ("pink",))
+    assert "a pink old chair" in captions(painted(chair), ("pink",))
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,10 @@ def autoencoder(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model:
         model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
     """
     arguments.check()
+    reconstruct = _reconstructor(model)
     predictors: dict[str, Predict] = {
-        "reconstruction": _reconstructor(model),
-        "autoencoder": _through_latents(model),
+        "reconstruction": reconstruct,
+        "autoencoder": _through_latents(model, reconstruct),
     }
     _report_grids("autoencoder", arguments, model, predictors)
 
@@ -140,7 +141,8 @@ def ceiling(
         cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
     """
     arguments.check()
-    predict = _reconstructor(model) if part == "reconstructor" else _through_latents(model)
+    reconstruct = _reconstructor(model)
+    predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct)
     asked = _spread(mini_prompts(), arguments.limit)
     fitted, figures, store = _judge(arguments.data, cache)
     real = asked_objects(open_objects(arguments.data, split="train"), asked)
@@ -214,8 +216,7 @@ def _reconstructor(model: str) -> Predict:
     return cast(GSRecon, _load(GSRecon, model, "reconstructor"))
 
 
-def _through_latents(model: str) -> Predict:
-    reconstruct = _reconstructor(model)
+def _through_latents(model: str, reconstruct: Predict) -> Predict:
     network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
 
     def predict(views: Views) -> SplatGrid:

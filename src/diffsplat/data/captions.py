@@ -28,8 +28,8 @@ _STUFF = (
     "children",
 )
 _WOOD = "wooden"
-_WOODEN_WHEN_BROWN = (
-    *(
+_WOODEN_WHEN_BROWN = frozenset(
+    [
         "barrel",
         "bed",
         "bench",
@@ -42,8 +42,14 @@ _WOODEN_WHEN_BROWN = (
         "coffin",
         "crate",
         "desk",
-    ),
-    *("dresser", "fence", "ladder", "shelf", "stool", "table", "wardrobe"),
+        "dresser",
+        "fence",
+        "ladder",
+        "shelf",
+        "stool",
+        "table",
+        "wardrobe",
+    ]
 )
 _SINGULAR_S = ("glass", "bus", "cactus", "dress", "mattress", "canvas", "tennis", "barracks", "cutlery")
 
@@ -79,12 +85,16 @@ def with_article(words: str) -> str:
 
 def painted(label: Label) -> Label:
     """The label of an object that was repainted: nobody would call a pink barrel wooden."""
-    return replace(label, phrase=label.phrase.removeprefix(f"{_WOOD} "), material="")
+    return replace(label, phrase=re.sub(rf"\b{_WOOD} ", "", label.phrase), material="")
 
 
 def as_seen(label: Label, colors: tuple[ColorWord, ...]) -> Label:
-    """The label with the material that the object's main colour gives away: brown furniture is wooden."""
-    if label.material or colors[:1] != ("brown",) or label.noun not in _WOODEN_WHEN_BROWN:
+    """The label with the material that the object's main colour gives away: brown furniture is wooden.
+
+    A phrase that says more than the noun may name another material (``leather chair``) and stays as it is.
+    """
+    plain = not label.material and label.phrase == label.noun
+    if not plain or colors[:1] != ("brown",) or label.noun not in _WOODEN_WHEN_BROWN:
         return label
     return replace(label, material=_WOOD)
 

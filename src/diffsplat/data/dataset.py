@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import schema
-from diffsplat.data.pixel_store import DecodedShard, EncodedShard, Pixels, PixelStore
+from diffsplat.data.pixel_store import DecodedShard, EncodedShard, Pixels, PixelStore, pixels_id
 
 Storage = Literal["decoded", "encoded"]
 _INFO_COLUMNS = [
@@ -128,6 +128,7 @@ class ObjectDataset(Dataset[Views]):
             raise ValueError(f"no object of split {split!r} in {', '.join(str(f) for f in folders)}")
         self._storage: Storage = storage
         self._stores: dict[Path, PixelStore] = {}
+        self._pixel_ids: dict[Path, str] = {}
         self._novel_views = novel_views
         self._seed = seed
 
@@ -187,6 +188,13 @@ class ObjectDataset(Dataset[Views]):
     def canonical(self, index: int, *, size: int | None = None, prompt: str | None = None) -> Views:
         """The four views that text generation makes: ring 0, the front first (azimuths 0, 90, 180, 270)."""
         return self.load_views(index, self.rows[index].ring_views(0), size=size, prompt=prompt)
+
+    def pixels_key(self, index: int) -> str:
+        """What a row's pictures are known by: another set of pictures has another key, whatever it is called."""
+        row = self.rows[index]
+        if row.shard not in self._pixel_ids:
+            self._pixel_ids[row.shard] = pixels_id(row.shard)
+        return f"{self._pixel_ids[row.shard]}/{row.place}"
 
     def prepare(self) -> None:
         """Open (and decode, where that was not done yet) every shard now, with a progress bar."""

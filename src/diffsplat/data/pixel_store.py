@@ -57,7 +57,7 @@ class DecodedShard:
     """Memory-mapped arrays of a shard, decoded once into a folder beside it; processes share their pages."""
 
     def __init__(self, path: Path) -> None:
-        folder = path.parent / CACHE_FOLDER / _pixels_id(path)
+        folder = path.parent / CACHE_FOLDER / pixels_id(path)
         if not folder.is_dir():
             _decode_shard(path, folder)
         self._first = np.load(folder / "first.npy")
@@ -73,7 +73,8 @@ class DecodedShard:
         return Pixels(self._rgba[places], self._normal[slots], self._depth[slots])
 
 
-def _pixels_id(path: Path) -> str:
+def pixels_id(path: Path) -> str:
+    """Changes with the pictures of a shard, not with its words."""
     schema.import_pyarrow()
     from pyarrow import parquet
 

@@ -1,8 +1,9 @@
-"""The splat autoencoder of the embedded model: four 12-channel grids to a few hundred latent vectors and back.
+"""The splat autoencoder of the embedded model: four 12-channel grids to 1,024 latent vectors and back.
 
 The encoder is linear: the principal components of grid patches. The decoder adds to their linear inverse what a
 transformer over all views predicts, which is nothing before training. So a new autoencoder starts at the quality
-of the components, and its latents do not change while the decoder is trained.
+of the components, and its latents do not change while the decoder is trained; without a transformer it is complete
+as soon as the components are fitted.
 """
 
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
             what they say about an object, so that it outlasts more noise; a smaller deviation makes up for it.
         decoder_patch: edge of the square of latents that makes a token of the decoder.
         dim: width of the decoder's tokens; an attention head is 64 wide.
-        decoder_blocks: transformer blocks of the decoder.
+        decoder_blocks: transformer blocks of the decoder; with 0 it is the linear inverse alone.
         refiner_channels: width of the convolutions that smooth the seams between decoded patches; 0 for none.
     """
 
@@ -61,7 +62,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         decoder_patch: int = 2,
         dim: int = 256,
         decoder_blocks: int = 6,
-        refiner_channels: int = 64,
+        refiner_channels: int = 0,
     ) -> None:
         super().__init__()
         if image_size % (patch * decoder_patch):
@@ -73,18 +74,12 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         self.image_size, self.views, self.patch = image_size, views, patch
         self.latent_size = image_size // patch
         self.latent_channels = latent_channels
-        self.latent_deviation, self.decoder_patch = latent_deviation, decoder_patch
+        self.latent_deviation = latent_deviation
         values = GRID_CHANNELS * patch * patch
-        tokens = views * (self.latent_size // decoder_patch) ** 2
-        joined = decoder_patch**2
         self.register_buffer("center", torch.zeros(values))
         self.register_buffer("components", torch.eye(latent_channels, values))
         self.register_buffer("latent_scale", torch.ones(latent_channels))
-        self.decoder_in = nn.Linear(latent_channels * joined, dim)
-        self.decoder_position = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
-        self.decoder = Transformer(dim, max(1, dim // _HEAD_WIDTH), decoder_blocks)
-        self.decoder_norm = nn.LayerNorm(dim)
-        self.decoder_out = zero_(nn.Linear(dim, values * joined))
+        self.decoder = LatentDecoder(self, decoder_patch, dim, decoder_blocks) if decoder_blocks else None
         self.refiner = SeamRefiner(refiner_channels) if refiner_channels else nn.Identity()
 
     @property
@@ -110,12 +105,10 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
             ``[B, V, 12, H, W]`` grid values that may leave [-1, 1] a little: the loss needs their gradient.
         """
         self._check_latents(latents)
-        size = (self.image_size, self.image_size)
         linear = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
-        tokens = self.decoder_in(patchify(latents, self.decoder_patch)) + self.decoder_position
-        change = self.decoder_out(self.decoder_norm(self.decoder(tokens)))
-        images = unpatchify(linear, self.views, size, self.patch)
-        images = images + unpatchify(change, self.views, size, self.patch * self.decoder_patch)
+        images = unpatchify(linear, self.views, (self.image_size, self.image_size), self.patch)
+        if self.decoder is not None:
+            images = images + self.decoder(latents)
         return self.refiner(images / channel_gains(images)).float()
 
     def decode(self, latents: Tensor) -> SplatGrid:
@@ -158,6 +151,35 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
     def _check_latents(self, latents: Tensor) -> None:
         if tuple(latents.shape[1:]) != self.latent_shape:
             raise ValueError(f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}]")
+
+
+class LatentDecoder(nn.Module):
+    """What a transformer over the latents of all views adds to their linear inverse; nothing before training.
+
+    Args:
+        autoencoder: whose latents and images these are.
+        patch: edge of the square of latents that makes a token.
+        dim: width of the tokens.
+        blocks: number of transformer blocks.
+    """
+
+    def __init__(self, autoencoder: GSAutoencoder, patch: int, dim: int, blocks: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.views, self.image_size = autoencoder.views, autoencoder.image_size
+        self.image_patch = autoencoder.patch * patch
+        tokens = self.views * (self.image_size // self.image_patch) ** 2
+        self.embed = nn.Linear(autoencoder.latent_channels * patch**2, dim)
+        self.position = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
+        self.transformer = Transformer(dim, max(1, dim // _HEAD_WIDTH), blocks)
+        self.norm = nn.LayerNorm(dim)
+        self.out = zero_(nn.Linear(dim, GRID_CHANNELS * self.image_patch**2))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """``[B, V, C, h, w]`` latents to weighted images ``[B, V, 12, H, W]``."""
+        tokens = self.transformer(self.embed(patchify(latents, self.patch)) + self.position)
+        size = (self.image_size, self.image_size)
+        return unpatchify(self.out(self.norm(tokens)), self.views, size, self.image_patch)
 
 
 class SeamRefiner(nn.Module):

@@ -40,12 +40,15 @@ class SamplingDefaults:
         guidance: classifier-free guidance scale.
         elevation_deg: degrees above the horizon of the generated views.
         prediction: what the denoiser predicts.
+        smoothing: pixels that generated surfaces are smoothed by, as of
+            :func:`~diffsplat.pipelines.surfaces.clean_surfaces`; 0 leaves them as they are decoded.
     """
 
     steps: int = DEFAULT_STEPS
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
     prediction: Prediction = "latents"
+    smoothing: float = 0.0
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:

@@ -41,6 +41,7 @@ from diffsplat.pipelines.offload import Placement, stream_layers
 from diffsplat.pipelines.output import SplatOutput
 from diffsplat.pipelines.request import GenerationRequest, prompts_of
 from diffsplat.pipelines.sampling import denoise, make_scheduler, object_generators, object_noise
+from diffsplat.pipelines.surfaces import clean_surfaces
 
 StepCallback = Callable[[int, int], None]
 """``(steps done, steps in all)``; raising from it stops the generation."""
@@ -70,7 +71,7 @@ class DiffSplatPipeline:
         autoencoder: decodes latents into splat grids.
         text_encoder: reads the prompt.
         scheduler: places the noise levels.
-        defaults: steps, guidance and elevation for calls that do not give them.
+        defaults: steps, guidance and elevation for calls that do not give them, and the smoothing of surfaces.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
         controlnet: for control maps.
         elevation_estimator: finds the elevation that a picture was taken from.
@@ -409,6 +410,8 @@ class DiffSplatPipeline:
             )
         with self._placement.awake(self.autoencoder):
             grid = self.autoencoder.decode(latents)
+        if self.defaults.smoothing:
+            grid = clean_surfaces(grid, self.defaults.smoothing)
         return grid.to_splats(cameras.for_objects(len(objects)), self.autoencoder.pixel_grid)
 
     def _guided(self, request: GenerationRequest, conditions: Conditions) -> GuidedDenoiser:

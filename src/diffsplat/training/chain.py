@@ -55,8 +55,8 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
     Returns:
         ``finished`` when the model folder is written.
     """
-    final = chain_parts(out, config.diffusion.source.text_encoder)
-    parts = replace(final, autoencoder=out / "autoencoder" / "weights")
+    text_encoder = config.diffusion.source.text_encoder
+    parts = replace(chain_parts(out, text_encoder), autoencoder=out / "autoencoder" / "weights")
     runs: dict[str, Callable[[], RunConfig]] = {
         "reconstruction": lambda: config.reconstruction.placed(data, out / "reconstruction"),
         "autoencoder": lambda: config.autoencoder.placed(data, out / "autoencoder", parts.reconstructor),
@@ -75,15 +75,16 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
             return "interrupted"
         if outcome.status == "out_of_time" and config.when_time_is_up == "stop":
             return "out_of_time"
-    export_model(out / "model", final, config.export, data, force=True)
+    export_model(out / "model", chain_parts(out, text_encoder), config.export, data, force=True)
     return "finished"
 
 
 def chain_parts(out: Path, text_encoder: Path) -> ModelParts:
     """Where :func:`train_chain` leaves the networks of a model; the decoder stage writes the whole autoencoder."""
+    decoded = out / "decoder" / "weights"
     return ModelParts(
         reconstructor=out / "reconstruction" / "weights",
-        autoencoder=out / "decoder" / "weights",
+        autoencoder=decoded if decoded.is_dir() else out / "autoencoder" / "weights",
         denoiser=out / "diffusion" / "weights",
         text_encoder=text_encoder,
     )

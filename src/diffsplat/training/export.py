@@ -37,18 +37,21 @@ class ExportConfig:
         steps: denoising steps.
         guidance: classifier-free guidance scale.
         elevation_deg: degrees above the horizon of the generated views.
+        smoothing: pixels that generated surfaces are smoothed by; 0 for none.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
     """
 
     steps: int = DEFAULT_STEPS
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
+    smoothing: float = 0.0
     shift: float = DEFAULT_SHIFT
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.shift <= 0:
+        if self.steps < 1 or self.shift <= 0 or self.smoothing < 0:
             raise ValueError(
-                f"steps {self.steps}, shift {self.shift}: expected at least 1 and a positive number"
+                f"steps {self.steps}, shift {self.shift}, smoothing {self.smoothing}: expected at least 1, a "
+                "positive number and no negative one"
             )
 
 
@@ -86,7 +89,9 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         _copy(getattr(parts, name), folder / name, _NETWORK_FILES)
     _copy(parts.text_encoder, folder / "text_encoder", _TEXT_FILES)
     FlowMatchEulerDiscreteScheduler(shift=config.shift).save_pretrained(folder / "scheduler")
-    defaults = SamplingDefaults(config.steps, config.guidance, config.elevation_deg)
+    defaults = SamplingDefaults(
+        config.steps, config.guidance, config.elevation_deg, smoothing=config.smoothing
+    )
     write_index(folder, diffsplat.__version__, defaults)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
     (folder / "README.md").write_text(model_card(parts))
@@ -122,13 +127,32 @@ def model_card(parts: ModelParts) -> str:
         "| stage | steps | samples | hours | precision | held-out figures, averaged weights |",
         "|---|---|---|---|---|---|",
     ]
-    for name in ("reconstructor", "autoencoder", "denoiser"):
-        lines.append(_card_row(name, getattr(parts, name).parent))
+    lines += [_card_row(name, run) for name, run in _runs(parts)]
     lines += [
         "",
-        "PSNR in dB: `psnr_input` on the four views given, `psnr_novel` on others of the same object.",
+        "PSNR in dB: `psnr_input` on the four views given, `psnr_novel` on others of the same object; of the decoder",
+        "against the reconstruction, from its latents and from what the denoiser makes of them.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _runs(parts: ModelParts) -> list[tuple[str, Path]]:
+    """The runs that the networks come from; of a decoder's run also the one that it began with."""
+    last = parts.autoencoder.parent
+    first = _record(last).get("stage", {}).get("autoencoder")
+    autoencoder = [("autoencoder", last if first is None else Path(first).parent)]
+    decoder = [] if first is None else [("decoder", last)]
+    return [
+        ("reconstructor", parts.reconstructor.parent),
+        *autoencoder,
+        ("denoiser", parts.denoiser.parent),
+        *decoder,
+    ]
+
+
+def _record(run: Path) -> dict[str, Any]:
+    path = run / "config.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _card_row(name: str, run: Path) -> str:
@@ -137,7 +161,7 @@ def _card_row(name: str, run: Path) -> str:
         for line in (run / "metrics.jsonl").read_text().splitlines():
             entry = json.loads(line)
             entries[entry.pop("kind")] = entry
-    config = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {}
+    config = _record(run)
     precision = config.get("trainer", config).get("precision", "")
     train, evaluation = entries.get("train", {}), entries.get("evaluation", {})
     at = evaluation.pop("step", None)

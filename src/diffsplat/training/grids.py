@@ -24,7 +24,6 @@ from diffsplat.training.sources import epoch_indices, held_out
 
 logger = logging.getLogger(__name__)
 
-INPUT_VIEWS = 4
 _SHARD_GRIDS = 32
 _AT_ONCE = 4
 
@@ -60,7 +59,7 @@ def turned_picks(dataset: ObjectDataset, seed: int) -> list[Pick]:
 
 
 class GridTable:
-    """Grids of picks in half precision, memory-mapped.
+    """Grids of picks in half precision, on disk.
 
     Args:
         folder: of the shards.
@@ -68,18 +67,20 @@ class GridTable:
     """
 
     def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
         self._count = count
-        self._shards = [
-            np.load(_shard(folder, start), mmap_mode="r") for start in range(0, count, _SHARD_GRIDS)
-        ]
 
     def __len__(self) -> int:
         return self._count
 
     def read(self, indices: Sequence[int]) -> SplatGrid:
         """``[len(indices), V, 12, H, W]`` in single precision."""
-        found = [self._shards[index // _SHARD_GRIDS][index % _SHARD_GRIDS] for index in indices]
-        return SplatGrid(torch.from_numpy(np.stack(found)).float())
+        return SplatGrid(torch.from_numpy(np.stack([self._grid(index) for index in indices])).float())
+
+    def _grid(self, index: int) -> np.ndarray:
+        """One grid; its shard is open only meanwhile, for there may be more shards than files can be open."""
+        place = index % _SHARD_GRIDS
+        return np.load(_shard(self._folder, index - place), mmap_mode="r")[place]
 
     def batches(self, size: int) -> Iterator[SplatGrid]:
         """All grids in order, ``size`` at once."""
@@ -145,10 +146,10 @@ def _shard(folder: Path, start: int) -> Path:
 
 
 def _fingerprint(reconstructor: Path, dataset: ObjectDataset, picks: Iterable[Pick]) -> str:
-    """Changes with the weights of the reconstructor and with the objects and their views."""
+    """Changes with the weights of the reconstructor and with the pictures of the picks."""
     digest = hashlib.sha256(folder_digest(reconstructor))
     for pick in picks:
-        digest.update(json.dumps([dataset.rows[pick.row].object_id, pick.views]).encode())
+        digest.update(json.dumps([dataset.pixels_key(pick.row), pick.views]).encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Latents and text embeddings of a data set, computed once and kept on disk for the diffusion stage."""
+"""Latents and text embeddings of a data set, computed once and kept on disk."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ _EMBEDDED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """What the diffusion stage learns from.
+    """What the diffusion and decoder stages learn from.
 
     Args:
         latents: ``[B, V, C, h, w]`` normalised latents.
@@ -230,6 +230,6 @@ def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
     encoder = load_network(GSAutoencoder, config.autoencoder)
     for name, values in sorted(encoder.named_buffers()):
         digest.update(name.encode() + values.numpy().tobytes())
-    for row in dataset.rows:
-        digest.update(json.dumps([row.object_id, row.captions]).encode())
+    for index, row in enumerate(dataset.rows):
+        digest.update(json.dumps([dataset.pixels_key(index), row.captions]).encode())
     return digest.hexdigest()[:16]

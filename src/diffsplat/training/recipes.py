@@ -1,4 +1,4 @@
-"""Presets: what each stage of a model is trained with, and the chain of all three."""
+"""Presets: what each stage of a model is trained with."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +10,8 @@ from typing import Annotated, Any, Self, cast
 import torch
 import tyro
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from diffsplat.io.files import atomic_path
 from diffsplat.models.weights import load_weights
 from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.export import ModelParts
@@ -25,7 +23,7 @@ from diffsplat.training.stages.base import BatchSource, Stage
 from diffsplat.training.stages.decoder import DecoderConfig, DecoderStage
 from diffsplat.training.stages.diffusion import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.reconstruction import ReconstructionConfig, ReconstructionStage
-from diffsplat.training.trainer import Outcome, Trainer
+from diffsplat.training.trainer import Outcome, Trainer, write_untrained
 
 Flat = tyro.conf.arg(name="")
 
@@ -75,7 +73,7 @@ class AutoencoderRun:
             self.source,
             data=data,
             reconstructor=_trained(reconstructor),
-            cache=_grid_cache(reconstructor),
+            cache=_beside(reconstructor, out, "grids"),
         )
         return replace(self, source=source, trainer=replace(self.trainer, out=out))
 
@@ -84,7 +82,8 @@ class AutoencoderRun:
         source = GridSource(self.source)
         with _seeded(self.trainer.seed):
             stage = AutoencoderStage(self.stage, source.image_size)
-        fit_encoder(stage, source, self.trainer.out / "encoder.safetensors")
+        grids = source.spread(self.stage.component_objects)
+        stage.autoencoder.fit_components(tqdm(grids, unit="batch", desc="components"))
         return stage, source
 
 
@@ -109,7 +108,7 @@ class DiffusionRun:
             data=data,
             reconstructor=_trained(reconstructor),
             autoencoder=_trained(autoencoder),
-            grids=_grid_cache(reconstructor),
+            grids=_beside(reconstructor, out, "grids"),
             cache=out / "latents",
         )
         return replace(
@@ -147,8 +146,9 @@ class DecoderRun:
             data=data,
             reconstructor=_trained(networks.reconstructor),
             autoencoder=_trained(networks.autoencoder),
-            grids=_grid_cache(networks.reconstructor),
-            cache=_trained(networks.denoiser).parent / "latents",
+            grids=_beside(networks.reconstructor, out, "grids"),
+            text_encoder=networks.text_encoder,
+            cache=_beside(_trained(networks.denoiser), out, "latents"),
             with_grids=True,
         )
         stage = replace(self.stage, autoencoder=networks.autoencoder, denoiser=networks.denoiser)
@@ -157,20 +157,6 @@ class DecoderRun:
     def build(self) -> tuple[Stage, BatchSource[Any]]:
         """Stage and source; the weights are those of the autoencoder."""
         return DecoderStage(self.stage), LatentSource(self.source)
-
-
-def fit_encoder(stage: AutoencoderStage, source: GridSource, cache: Path) -> None:
-    """Fit the autoencoder's linear encoder to the grids of a source, or read it from ``cache``."""
-    encoder = dict(stage.autoencoder.named_buffers())
-    if cache.is_file():
-        for name, values in load_file(cache).items():
-            encoder[name].copy_(values)
-        return
-    grids = source.spread(stage.config.component_objects)
-    stage.autoencoder.fit_components(tqdm(grids, unit="batch", desc="components"))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(cache, force=True) as temporary:
-        save_file({name: values.contiguous() for name, values in encoder.items()}, temporary)
 
 
 RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun | DecoderRun
@@ -196,12 +182,13 @@ def reconstruction_mini() -> ReconstructionRun:
 def autoencoder_mini() -> AutoencoderRun:
     """The autoencoder of the embedded model."""
     return AutoencoderRun(
+        stage=AutoencoderConfig(latent_deviation=0.42),
         trainer=TrainerConfig(
             steps=20_000,
             optim=OptimConfig(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05),
             ema=EmaConfig(decay=0.998),
             evaluate_every=1_000,
-        )
+        ),
     )
 
 
@@ -240,16 +227,18 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 
 
 def train(run: RunConfig) -> Outcome:
-    """Train one stage from scratch or from where it stopped."""
+    """Train one stage from scratch or from where it stopped; a network without parameters is only written."""
     stage, source = run.build()
     if run.trainer.start_from is not None:
         load_weights(cast(ModelMixin, stage.trainable()), run.trainer.start_from)
+    if not any(True for _ in stage.trainable().parameters()):
+        return write_untrained(stage, run.trainer, run)
     return Trainer(stage, source, run.trainer, record=run).run()
 
 
-def _grid_cache(reconstructor: Path) -> Path:
-    """Beside the weights of a run, where its later stages find the grids again."""
-    return reconstructor.parent / "grids"
+def _beside(network: Path, out: Path, name: str) -> Path:
+    """Where what was computed with a network is kept: in its run, for later stages to find, else in this one."""
+    return (network.parent if network.name == "weights" else out) / name
 
 
 def _trained(folder: Path) -> Path:

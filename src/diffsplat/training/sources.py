@@ -1,4 +1,4 @@
-"""Batches of posed views for the reconstruction and autoencoder stages."""
+"""Batches of posed views for the reconstruction stage, and what all sources share."""
 
 import logging
 from collections.abc import Sequence
@@ -40,11 +40,6 @@ class ViewSource:
         self.config = config
         self._train = ObjectDataset(config.data, split="train")
         self._test = held_out(config.data)
-
-    @property
-    def objects(self) -> int:
-        """Number of objects to train on."""
-        return len(self._train)
 
     @property
     def image_size(self) -> int:

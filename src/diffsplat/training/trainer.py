@@ -184,14 +184,8 @@ class Trainer:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
         if not self._accelerator.is_main_process:
             return
-        temporary = self.weights.with_name(".unfinished-weights")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         with self._ema.swapped():
-            self._stage.save_pretrained(temporary)
-        if self.weights.exists():
-            shutil.rmtree(self.weights)
-        temporary.rename(self.weights)
+            _write_weights(self._stage, self.weights)
 
     def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
         config, progress, accelerator = self.config, self._progress, self._accelerator
@@ -357,10 +351,34 @@ class Trainer:
             yield tracker
 
 
+def write_untrained(stage: Stage, config: TrainerConfig, record: Any) -> Outcome:
+    """What a run leaves of a stage whose network is complete without training: its weights and the record."""
+    accelerator = _accelerator(config)
+    if accelerator.is_main_process:
+        config.out.mkdir(parents=True, exist_ok=True)
+        _write_record(config.out / "config.json", record)
+        _write_weights(stage, config.out / "weights")
+    accelerator.wait_for_everyone()
+    return Outcome("finished", 0, {}, config.out / "weights")
+
+
+def _write_weights(stage: Stage, target: Path) -> None:
+    temporary = target.with_name(".unfinished-weights")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    stage.save_pretrained(temporary)
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+
+
 def is_finished(config: TrainerConfig) -> bool:
-    """Whether a run is at its last step; its weights were written before that checkpoint was."""
+    """Whether a run is at its last step; its weights were written before that checkpoint was.
+
+    Weights without any checkpoint are of a network that needed no training.
+    """
     steps = [checkpoint_step(folder) for folder in list_checkpoints(config.out / "checkpoints")]
-    return (config.out / "weights").is_dir() and max(steps, default=0) >= config.steps
+    return (config.out / "weights").is_dir() and max(steps, default=config.steps) >= config.steps
 
 
 def _accelerator(config: TrainerConfig) -> Any:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.models import GSAutoencoder
@@ -21,8 +20,9 @@ class AutoencoderConfig:
     """The autoencoder and the weights of its loss.
 
     Args:
-        patch, latent_channels, latent_deviation, decoder_patch, dim, decoder_blocks, refiner_channels: as of
+        patch, latent_channels, latent_deviation, decoder_patch, dim, decoder_blocks: as of
             :class:`~diffsplat.models.gsvae.GSAutoencoder`.
+        refiner_channels: as of the same.
         component_objects: objects whose grids the principal components are computed from.
         latent_noise: latents are decoded with noise in training, whose deviation is drawn between 0 and this for
             each object, so that the decoder forgives what a denoiser leaves.
@@ -35,7 +35,7 @@ class AutoencoderConfig:
     decoder_patch: int = 2
     dim: int = 256
     decoder_blocks: int = 6
-    refiner_channels: int = 64
+    refiner_channels: int = 0
     component_objects: int = 480
     latent_noise: float = 0.0
     rendering_weight: float = 5.0
@@ -70,7 +70,9 @@ class AutoencoderStage(Stage):
         values = self.autoencoder.reconstruct(latents + deviation * torch.randn_like(latents))
         total, parts = grid_loss(values, batch.grids.values)
         if batch.views is not None:
-            rendered, rendered_parts = rendering_loss(_rendered(values, batch.views), batch.views)
+            rendered, rendered_parts = rendering_loss(
+                _rendered(SplatGrid(values.clamp(-1, 1)), batch.views), batch.views
+            )
             total = total + self.config.rendering_weight * rendered
             parts |= rendered_parts
         return Losses(total, parts)
@@ -80,16 +82,16 @@ class AutoencoderStage(Stage):
         """PSNR after encoding and decoding, and a picture of truth over rendering; every object has views."""
         if batch.views is None:
             raise ValueError("got a batch without views to evaluate, expected views of every object")
-        values = self.autoencoder.decode(self.autoencoder.encode(batch.grids)).values
-        return report_rendering(_rendered(values, batch.views), batch.views)
+        grids = self.autoencoder.decode(self.autoencoder.encode(batch.grids))
+        return report_rendering(_rendered(grids, batch.views), batch.views)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the autoencoder."""
         save_half(self.autoencoder, directory)
 
 
-def _rendered(values: Tensor, views: Views) -> Rendering:
+def _rendered(grids: SplatGrid, views: Views) -> Rendering:
     """Grids of the objects that have views, rendered in these."""
-    grids = SplatGrid(values[: views.image.shape[0]].clamp(-1, 1))
-    splats = grids.to_splats(views.take(slice(0, INPUT_VIEWS)).cameras)
+    shown = SplatGrid(grids.values[: views.image.shape[0]])
+    splats = shown.to_splats(views.take(slice(0, INPUT_VIEWS)).cameras)
     return render(splats, views.cameras, normals=False)

@@ -33,7 +33,7 @@ class DecoderConfig:
         denoised_share: share of a batch that is decoded from the denoiser's latents; the others keep their own.
         least_level, greatest_level: between these the noise levels are drawn that the denoiser starts from.
         denoising_steps: steps from there to clean latents.
-        rendered_objects: how many objects of a batch are also compared in renderings.
+        rendered_objects: how many of the denoised objects of a batch are also compared in renderings.
         rendering_weight: of that rendering loss.
     """
 
@@ -47,10 +47,12 @@ class DecoderConfig:
     rendering_weight: float = 5.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.denoised_share <= 1:
+            raise ValueError(f"denoised_share is {self.denoised_share}, expected above 0 and at most 1")
         if not 0 < self.least_level <= self.greatest_level < 1 or self.denoising_steps < 1:
             raise ValueError(
                 f"levels {self.least_level} to {self.greatest_level}, {self.denoising_steps} steps: "
-                "expected rising levels between 0 and 1 and at least one step"
+                "expected levels between 0 and 1 that do not fall and at least one step"
             )
 
 
@@ -74,21 +76,22 @@ class DecoderStage(Stage):
         set_multiview_attention(self.denoiser, self.autoencoder.views)
 
     def trainable(self) -> GSAutoencoder:
-        """The autoencoder, of which only the decoder has parameters."""
+        """The autoencoder; its encoder has no parameters."""
         return self.autoencoder
 
     def forward(self, batch: LatentBatch) -> Losses:
         """Loss of one batch, whose first objects come from the denoiser."""
         target = _grids(batch).values
-        count = round(self.config.denoised_share * target.shape[0])
+        count = max(1, round(self.config.denoised_share * target.shape[0]))
         latents = torch.cat([self._denoised(batch, count), batch.latents[count:]])
         values = self.autoencoder.reconstruct(latents)
         total, parts = grid_loss(values, target)
         if self.config.rendered_objects:
             chosen = slice(0, self.config.rendered_objects)
             around = _cameras(batch, float(torch.rand(())) * 90.0)
-            truth = _render(target[chosen], batch, around).rgb.detach()
-            error = (_render(values[chosen], batch, around).rgb - truth).square().mean()
+            truth = _render(SplatGrid(target[chosen]), batch, around).rgb
+            shown = _render(SplatGrid(values[chosen].clamp(-1, 1)), batch, around).rgb
+            error = (shown - truth).square().mean()
             total = total + self.config.rendering_weight * error
             parts["rgb"] = error.detach()
         return Losses(total, parts)
@@ -97,12 +100,11 @@ class DecoderStage(Stage):
     def evaluate(self, batch: LatentBatch) -> Report:
         """PSNR against the grids themselves, from the latents and through the denoiser, and a picture of both."""
         around = _cameras(batch, 45.0)
-        target = _grids(batch).values
-        restored = self._denoised(batch, target.shape[0])
-        truth = _render(target, batch, around).rgb
+        restored = self._denoised(batch, batch.latents.shape[0])
+        truth = _render(_grids(batch), batch, around).rgb
         rows, scalars = [truth[0]], {}
         for name, latents in (("latents", batch.latents), ("denoised", restored)):
-            images = _render(self.autoencoder.reconstruct(latents), batch, around).rgb
+            images = _render(self.autoencoder.decode(latents), batch, around).rgb
             scalars[f"psnr_{name}"] = float(psnr(images, truth).mean())
             rows.append(images[0])
         return Report(scalars, {"decoded": tile_images(torch.cat(rows), columns=_VIEWS).clamp(0, 1)})
@@ -137,13 +139,13 @@ def _grids(batch: LatentBatch) -> SplatGrid:
 
 
 def _cameras(batch: LatentBatch, azimuth_deg: float) -> Cameras:
-    """``[4]`` cameras around, between those that the latents belong to."""
+    """``[4]`` cameras around the object, the first of them at an azimuth."""
     turns = [azimuth_deg + 360.0 * view / _VIEWS for view in range(_VIEWS)]
     size = batch.cameras.width
     return orbit_cameras(turns, _ELEVATION_DEG, width=size, height=size)
 
 
-def _render(values: Tensor, batch: LatentBatch, around: Cameras) -> Rendering:
-    count = values.shape[0]
-    splats = SplatGrid(values.clamp(-1, 1)).to_splats(batch.cameras.for_objects(count))
-    return render(splats, around.for_objects(count).to(values.device), normals=False)
+def _render(grids: SplatGrid, batch: LatentBatch, around: Cameras) -> Rendering:
+    count = grids.values.shape[0]
+    splats = grids.to_splats(batch.cameras.for_objects(count))
+    return render(splats, around.for_objects(count).to(splats.device), normals=False)

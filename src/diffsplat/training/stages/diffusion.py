@@ -50,7 +50,7 @@ class DiffusionConfig:
     autoencoder: Place = Path("autoencoder")
     width: int = 256
     layers: int = 7
-    patch: int = 2
+    patch: int = 4
     text_channels: int = 384
     text_dropout: float = 0.1
     level_mean: float = 1.8
