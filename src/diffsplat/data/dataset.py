@@ -77,6 +77,12 @@ class ObjectRow:
         first = self.azimuths[views[0]] if views else 0.0
         return sorted(views, key=lambda index: round((self.azimuths[index] - first) % 360.0, 3))
 
+    def turned_ring(self, random: np.random.Generator) -> list[int]:
+        """Indices of the views of a random ring of four, in the order of their azimuths, from a random one on."""
+        ring = self.ring_views(int(random.choice(self.rings)))
+        start = int(random.integers(4))
+        return ring[start:] + ring[:start]
+
     @property
     def rings(self) -> list[int]:
         """Numbers of the rings of exactly four views, ascending."""
@@ -176,9 +182,7 @@ class ObjectDataset(Dataset[Views]):
         """
         row = self.rows[index]
         random = np.random.default_rng([seed, index])
-        ring = row.ring_views(int(random.choice(row.rings)))
-        start = int(random.integers(4))
-        ring = ring[start:] + ring[:start]
+        ring = row.turned_ring(random)
         others = random.permutation([v for v in range(len(row.ring)) if v not in ring]).tolist() or ring
         wanted = self._novel_views if novel_views is None else novel_views
         novel = [others[i % len(others)] for i in range(wanted)]

@@ -142,13 +142,13 @@ def look_at_things(
 def fitted_views(row: ObjectRow) -> list[int]:
     """A ring of four views of an original, half of it of a repainted version."""
     views = row.ring_views(_FIT_RING)
-    return views[_hash(row.object_id) % 2 :: 2] if row.variant else views
+    return views[stable_hash(row.object_id) % 2 :: 2] if row.variant else views
 
 
 def other_view(row: ObjectRow) -> list[int]:
     """One view from a direction that is not in :func:`fitted_views`."""
     views = row.ring_views(_HELD_OUT_RING)
-    return [views[_hash(row.object_id) % len(views)]]
+    return [views[stable_hash(row.object_id) % len(views)]]
 
 
 def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], repainted: bool) -> list[int]:
@@ -157,7 +157,7 @@ def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], repainted: bool) ->
     versions: dict[str, int] = defaultdict(int)
     chosen = []
     for index in sorted(
-        range(len(rows)), key=lambda index: (bool(rows[index].variant), _hash(rows[index].object_id))
+        range(len(rows)), key=lambda index: (bool(rows[index].variant), stable_hash(rows[index].object_id))
     ):
         row = rows[index]
         if row.noun not in things:
@@ -177,7 +177,7 @@ def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], repainted: bool) ->
 
 def cross_validation(seen: Sequence[Seen]) -> dict[str, float]:
     """Share of a noun's objects named right by fits without their thing, for the nouns that have several."""
-    folds = {item.name: _hash(item.name) % _FOLDS for item in seen}
+    folds = {item.name: stable_hash(item.name) % _FOLDS for item in seen}
     names: dict[str, set[str]] = defaultdict(set)
     for item in seen:
         names[item.noun].add(item.name)
@@ -204,5 +204,6 @@ def _share(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def _hash(text: str) -> int:
+def stable_hash(text: str) -> int:
+    """A number that a text has on every machine, to choose by."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

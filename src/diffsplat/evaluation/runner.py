@@ -1,6 +1,5 @@
 """Measuring a model: reconstruction and autoencoder against held-out objects, text by judges."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from diffsplat.core import Cameras, SplatGrid, Splats, Views
 from diffsplat.data.dataset import ObjectDataset
 from diffsplat.evaluation.colors import dominant_color
+from diffsplat.evaluation.fitting import stable_hash
 from diffsplat.evaluation.judge import NounJudge
 from diffsplat.evaluation.metrics import psnr, ssim
 from diffsplat.evaluation.prompts import JudgedPrompt
@@ -122,13 +122,9 @@ def asked_objects(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) -> di
         if not named:
             raise ValueError(f"no training object is a {prompt.noun!r}, expected some of every noun")
         colored = [index for index in named if dataset.rows[index].colors == (prompt.color,)]
-        rank = {index: _hash(dataset.rows[index].object_id) for index in colored or named}
+        rank = {index: stable_hash(dataset.rows[index].object_id) for index in colored or named}
         found[prompt.prompt] = dataset.canonical(min(rank, key=rank.__getitem__))
     return found
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def judged_cameras() -> Cameras:

@@ -17,7 +17,7 @@ from diffsplat.core import SplatGrid, Views
 from diffsplat.data.dataset import ObjectDataset
 from diffsplat.io.files import atomic_path
 from diffsplat.models import GSRecon
-from diffsplat.models.weights import load_network
+from diffsplat.models.weights import NetworkT, load_network
 from diffsplat.training.config import Place, Places
 from diffsplat.training.prefetch import Prefetcher
 from diffsplat.training.sources import epoch_indices, held_out
@@ -51,10 +51,7 @@ def turned_picks(dataset: ObjectDataset, seed: int) -> list[Pick]:
     picks = []
     for index, row in enumerate(dataset.rows):
         if not row.variant:
-            random = np.random.default_rng([seed, index])
-            ring = row.ring_views(int(random.choice(row.rings)))
-            start = int(random.integers(len(ring)))
-            picks.append(Pick(index, tuple(ring[start:] + ring[:start])))
+            picks.append(Pick(index, tuple(row.turned_ring(np.random.default_rng([seed, index])))))
     return picks
 
 
@@ -75,10 +72,13 @@ class GridTable:
 
     def read(self, indices: Sequence[int]) -> SplatGrid:
         """``[len(indices), V, 12, H, W]`` in single precision."""
-        return SplatGrid(torch.from_numpy(np.stack([self._grid(index) for index in indices])).float())
+        return _stacked([self.one(index) for index in indices])
 
-    def _grid(self, index: int) -> np.ndarray:
-        """One grid; its shard is open only meanwhile, for there may be more shards than files can be open."""
+    def one(self, index: int) -> np.ndarray:
+        """One grid as it is stored.
+
+        Its shard is open only meanwhile: there may be more shards than files can be open.
+        """
         place = index % _SHARD_GRIDS
         return np.load(_shard(self._folder, index - place), mmap_mode="r")[place]
 
@@ -109,10 +109,7 @@ def grid_table(reconstructor: Path, dataset: ObjectDataset, picks: Sequence[Pick
 def _reconstruct(
     reconstructor: Path, dataset: ObjectDataset, picks: Sequence[Pick], folder: Path, missing: Sequence[int]
 ) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(GSRecon, reconstructor)
-    # The annotation that diffusers gives to its own .to names no device.
-    cast(nn.Module, network).to(device)
+    network, device = load_for_caching(GSRecon, reconstructor)
     parts = [
         picks[place : min(place + _AT_ONCE, start + _SHARD_GRIDS)]
         for start in missing
@@ -136,6 +133,10 @@ def _reconstruct(
             bar.update()
 
 
+def _stacked(grids: Sequence[np.ndarray]) -> SplatGrid:
+    return SplatGrid(torch.from_numpy(np.stack(grids)).float())
+
+
 def _save(values: np.ndarray, path: Path) -> None:
     with atomic_path(path, force=True) as temporary, temporary.open("wb") as file:
         np.save(file, values)
@@ -151,6 +152,15 @@ def _fingerprint(reconstructor: Path, dataset: ObjectDataset, picks: Iterable[Pi
     for pick in picks:
         digest.update(json.dumps([dataset.pixels_key(pick.row), pick.views]).encode())
     return digest.hexdigest()[:16]
+
+
+def load_for_caching(kind: type[NetworkT], folder: Path) -> tuple[NetworkT, torch.device]:
+    """A network that fills a cache, on the GPU where there is one, and the device that it is on."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_network(kind, folder)
+    # The annotation that diffusers gives to its own .to names no device.
+    cast(nn.Module, network).to(device)
+    return network, device
 
 
 def folder_digest(folder: Path) -> bytes:
@@ -252,11 +262,9 @@ class GridSource:
 
     def _grids(self, indices: Sequence[int]) -> SplatGrid:
         front, turned = self._tables
-        parts = [
-            front.read([index]) if index < len(front) else turned.read([index - len(front)])
-            for index in indices
-        ]
-        return SplatGrid(torch.cat([part.values for part in parts]))
+        return _stacked(
+            [front.one(index) if index < len(front) else turned.one(index - len(front)) for index in indices]
+        )
 
     def _views(self, dataset: ObjectDataset, picks: Sequence[Pick], seed: int) -> Views | None:
         """The inputs of the picks and random others of their views."""

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self, cast
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 import tyro
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, SplatGrid
@@ -20,11 +20,12 @@ from diffsplat.data.dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.files import atomic_path
 from diffsplat.models import GSAutoencoder
+from diffsplat.models.denoiser import denoiser_rays
 from diffsplat.models.text import TextEncoder
 from diffsplat.models.weights import load_network
 from diffsplat.training.batches import to_device
 from diffsplat.training.config import Place, Places
-from diffsplat.training.grids import GridTable, canonical_picks, folder_digest, grid_table
+from diffsplat.training.grids import GridTable, canonical_picks, folder_digest, grid_table, load_for_caching
 from diffsplat.training.sources import epoch_indices, held_out
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ class LatentBatch:
     unconditional_mask: Tensor
     cameras: Cameras
     grids: SplatGrid | None = None
+
+    def rays(self, latent_size: int, count: int) -> Tensor:
+        """``[count, V, 6, latent_size, latent_size]`` rays of the cameras that all objects share, computed once."""
+        rays = denoiser_rays(self.cameras.for_objects(1), latent_size)
+        return rays.expand(count, -1, -1, -1, -1)
 
 
 @dataclass(frozen=True)
@@ -183,10 +189,7 @@ def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) 
 
 
 def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    autoencoder = load_network(GSAutoencoder, config.autoencoder)
-    # The annotation that diffusers gives to its own .to names no device.
-    cast(nn.Module, autoencoder).to(device)
+    autoencoder, device = load_for_caching(GSAutoencoder, config.autoencoder)
     grids = _grids(config, dataset)
     latents: list[Tensor] = []
     with torch.no_grad():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.models import GSAutoencoder
@@ -70,9 +71,7 @@ class AutoencoderStage(Stage):
         values = self.autoencoder.reconstruct(latents + deviation * torch.randn_like(latents))
         total, parts = grid_loss(values, batch.grids.values)
         if batch.views is not None:
-            rendered, rendered_parts = rendering_loss(
-                _rendered(SplatGrid(values.clamp(-1, 1)), batch.views), batch.views
-            )
+            rendered, rendered_parts = rendering_loss(_rendered(values, batch.views), batch.views)
             total = total + self.config.rendering_weight * rendered
             parts |= rendered_parts
         return Losses(total, parts)
@@ -82,16 +81,16 @@ class AutoencoderStage(Stage):
         """PSNR after encoding and decoding, and a picture of truth over rendering; every object has views."""
         if batch.views is None:
             raise ValueError("got a batch without views to evaluate, expected views of every object")
-        grids = self.autoencoder.decode(self.autoencoder.encode(batch.grids))
-        return report_rendering(_rendered(grids, batch.views), batch.views)
+        values = self.autoencoder.reconstruct(self.autoencoder.encode(batch.grids))
+        return report_rendering(_rendered(values, batch.views), batch.views)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the autoencoder."""
         save_half(self.autoencoder, directory)
 
 
-def _rendered(grids: SplatGrid, views: Views) -> Rendering:
-    """Grids of the objects that have views, rendered in these."""
-    shown = SplatGrid(grids.values[: views.image.shape[0]])
-    splats = shown.to_splats(views.take(slice(0, INPUT_VIEWS)).cameras)
+def _rendered(values: Tensor, views: Views) -> Rendering:
+    """Grids of the objects that have views, clamped and rendered in these; the others cost nothing."""
+    grids = SplatGrid(values[: views.image.shape[0]].clamp(-1, 1))
+    splats = grids.to_splats(views.take(slice(0, INPUT_VIEWS)).cameras)
     return render(splats, views.cameras, normals=False)

@@ -12,7 +12,7 @@ from diffsplat.evaluation.metrics import psnr
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
-from diffsplat.models.denoiser import denoiser_rays, predict_latents
+from diffsplat.models.denoiser import predict_latents
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.text_condition import TextCondition
 from diffsplat.models.weights import load_network, save_half
@@ -120,8 +120,7 @@ class DecoderStage(Stage):
         least, greatest = self.config.least_level, self.config.greatest_level
         level = least + (greatest - least) * torch.rand(count, device=clean.device)
         text = TextCondition(batch.tokens[:count], batch.mask[:count])
-        rays = denoiser_rays(batch.cameras.for_objects(1), self.autoencoder.latent_size)
-        rays = rays.expand(count, -1, -1, -1, -1)
+        rays = batch.rays(self.autoencoder.latent_size, count)
         wide = level[:, None, None, None, None]
         state = (1 - wide) * clean + wide * torch.randn_like(clean)
         for step in range(self.config.denoising_steps):

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffsplat.geometry import turntable_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
-from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
+from diffsplat.models.denoiser import make_denoiser, predict_latents
 from diffsplat.models.text_condition import TextCondition
 from diffsplat.models.weights import load_network, save_half
 from diffsplat.pipelines.guidance import Conditions, GuidedDenoiser, constant_guidance
@@ -101,15 +101,9 @@ class DiffusionStage(Stage):
     def _velocity_error(self, batch: LatentBatch, level: Tensor, text: TextCondition) -> Tensor:
         spread = level[:, None, None, None, None]
         noisy = (1 - spread) * batch.latents + spread * torch.randn_like(batch.latents)
-        rays = self._rays(batch, batch.latents.shape[0])
+        rays = batch.rays(self.autoencoder.latent_size, batch.latents.shape[0])
         clean = predict_latents(self.denoiser, noisy, level, text, rays)
         return ((clean - batch.latents) / spread.clamp_min(self.config.least_level)).square().mean()
-
-    def _rays(self, batch: LatentBatch, count: int) -> Tensor:
-        """``[count, V, 6, h, w]`` rays of the cameras that all objects share, computed once."""
-        return denoiser_rays(batch.cameras.for_objects(1), self.autoencoder.latent_size).expand(
-            count, -1, -1, -1, -1
-        )
 
     @torch.no_grad()
     def evaluate(self, batch: LatentBatch) -> Report:
@@ -133,7 +127,7 @@ class DiffusionStage(Stage):
         noise = torch.randn_like(batch.latents[:count])
         field = GuidedDenoiser(
             self.denoiser,
-            Conditions(self._rays(batch, count), text, negative),
+            Conditions(batch.rays(self.autoencoder.latent_size, count), text, negative),
             constant_guidance(self.config.pictured_guidance, noise.shape[1]).to(noise),
             "latents",
         )
