@@ -1,6 +1,8 @@
 """The text-to-splats pipeline, put together from small untrained networks."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,69 @@ def test_guidance_of_one_skips_the_unconditional_half(pipe):
     finally:
         hook.remove()
     assert batches == [4, 4, 8, 8]
+
+
+def refined(pipe: DiffSplatPipeline, refiner, below: float, **defaults) -> DiffSplatPipeline:
+    return DiffSplatPipeline(
+        pipe.denoiser,
+        pipe.autoencoder,
+        pipe.text_encoder,
+        pipe.scheduler,
+        replace(pipe.defaults, refined_below=below, **defaults),
+        refiner=refiner,
+    )
+
+
+def test_a_refiner_equal_to_the_unguided_denoiser_changes_nothing(pipe):
+    alone = pipe("a red chair", seed=3, steps=6, guidance=1.0)
+    both = refined(pipe, copy.deepcopy(pipe.denoiser), 0.8)("a red chair", seed=3, steps=6, guidance=1.0)
+    assert same(alone.splats, both.splats)
+
+
+def test_the_refiner_works_at_low_levels_without_guidance(pipe):
+    # Four even levels from 1 to 0.0015, shifted by 1.5 s / (1 + 0.5 s): 1, 0.7503, 0.4297, 0.0022; of 4 views.
+    refiner, calls = copy.deepcopy(pipe.denoiser), []
+    refiner.register_forward_pre_hook(
+        lambda _network, _inputs, options: calls.append(
+            (float(options["timestep"][0]), len(options["timestep"]))
+        ),
+        with_kwargs=True,
+    )
+    refined(pipe, refiner, 0.7)("a red chair", seed=3, steps=4, guidance=3.0)
+    assert calls == [(pytest.approx(429.7, abs=0.1), 4), (pytest.approx(2.2, abs=0.1), 4)]
+
+
+def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_model(pipe, tmp_path):
+    refiner = copy.deepcopy(pipe.denoiser)
+    for parameter in refiner.parameters():
+        parameter.data.mul_(0.5)
+    both = refined(pipe, refiner, 0.7)
+    changed = both("a red chair", seed=3, steps=4).splats
+    assert not same(changed, pipe("a red chair", seed=3, steps=4).splats)
+    both.save_pretrained(tmp_path)
+    loaded = DiffSplatPipeline.from_pretrained(tmp_path)
+    assert loaded.defaults.refined_below == 0.7
+    again = loaded("a red chair", seed=3, steps=4).splats
+    assert torch.allclose(again.means, changed.means, atol=0.02)
+    unrefined = DiffSplatPipeline.from_pretrained(tmp_path, refiner=None)
+    plain = unrefined("a red chair", seed=3, steps=4).splats
+    assert torch.allclose(plain.means, pipe("a red chair", seed=3, steps=4).splats.means, atol=0.02)
+    (tmp_path / "refiner" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks its file refiner/config.json"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("below", "prediction", "message"),
+    [
+        (0.0, "latents", "refined_below is 0.0, expected a noise level above 0"),
+        (1.5, "flow", "refined_below is 1.5, expected a noise level above 0, at most 1"),
+        (0.9, "epsilon", "the prediction is 'epsilon', expected 'latents' or 'flow'"),
+    ],
+)
+def test_a_refiner_without_a_level_is_refused(pipe, below, prediction, message):
+    with pytest.raises(ValueError, match=message):
+        refined(pipe, pipe.denoiser, below, prediction=prediction)
 
 
 def test_views_of_an_object_see_each_other(pipe):

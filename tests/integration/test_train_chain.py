@@ -56,6 +56,11 @@ def small_chain() -> ChainConfig:
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
+        refiner=DiffusionRun(
+            DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.9, pictured_objects=1),
+            LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
+            trainer,
+        ),
         decoder=DecoderRun(
             DecoderConfig(),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
@@ -88,17 +93,46 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
     assert splats.batch_shape == (1,)
     assert splats.count == 4 * 32 * 32
     names = {path.name for path in (chain / "model").iterdir()}
-    networks = {"reconstructor", "autoencoder", "denoiser", "text_encoder", "scheduler"}
+    networks = {"reconstructor", "autoencoder", "denoiser", "refiner", "text_encoder", "scheduler"}
     assert names == networks | {"model_index.json", "README.md", "CREDITS.md"}
     card = (chain / "model" / "README.md").read_text()
     for stage, figure in (
         ("reconstructor", "psnr_novel"),
         ("autoencoder", "psnr_novel"),
         ("denoiser", "velocity_error"),
+        ("refiner", "velocity_error"),
         ("decoder", "psnr_denoised"),
     ):
         (row,) = [line for line in card.splitlines() if line.startswith(f"| {stage} | 3 | 6 |")]
         assert figure in row
+
+
+def test_the_refiner_is_trained_below_its_level_and_sampled_there(
+    chain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert DiffSplatPipeline.from_pretrained(chain / "model").defaults.refined_below == 0.9
+    run = small_chain().refiner
+    cache = chain / "diffusion" / "latents"
+    record = json.loads((chain / "refiner" / "config.json").read_text())
+    assert record["source"]["cache"] == str(cache)
+    networks = [chain / name / "weights" for name in ("reconstruction", "autoencoder", "diffusion")]
+    data = tuple(Path(place) for place in record["source"]["data"])
+    stage, source = run.placed(data, chain / "refiner", *networks[:2], denoiser=networks[2]).build()
+    levels = []
+    monkeypatch.setattr(
+        "diffsplat.training.stages.diffusion.predict_latents",
+        lambda network, noisy, level, text, rays: levels.append(level) or noisy,
+    )
+    for step in range(200):
+        stage(source.batch(step))
+    drawn = torch.cat(levels)
+    assert 0.85 < float(drawn.max()) < 0.9
+    (batch,) = source.evaluation()
+    assert set(stage.evaluate(batch).scalars) == {
+        "velocity_error_0.6",
+        "velocity_error_0.9",
+        "velocity_error",
+    }
 
 
 def test_latents_outlast_the_training_of_the_decoder(chain: Path) -> None:
@@ -213,7 +247,13 @@ def test_diverged_training_is_one_line(
 
 
 def test_recipes_are_of_the_embedded_model() -> None:
-    assert set(RECIPES) == {"reconstruction-mini", "autoencoder-mini", "diffusion-mini", "decoder-mini"}
+    assert set(RECIPES) == {
+        "reconstruction-mini",
+        "autoencoder-mini",
+        "diffusion-mini",
+        "refiner-mini",
+        "decoder-mini",
+    }
     for make in RECIPES.values():
         assert make() == make()
 

@@ -4,13 +4,20 @@ import pytest
 import torch
 
 from diffsplat.models.text_condition import TextCondition
-from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, triangle_guidance
+from diffsplat.pipelines.guidance import Conditions, Handover, denoiser_inputs, triangle_guidance
 
 
 def test_triangle_rises_to_the_opposite_view_and_falls_again():
     assert triangle_guidance(1.0, 2.0, 4).tolist() == [1.0, 1.5, 2.0, 1.5]
     assert triangle_guidance(1.0, 4.0, 6).tolist() == pytest.approx([1.0, 2.0, 3.0, 4.0, 3.0, 2.0])
     assert triangle_guidance(3.0, 3.0, 4).tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize(("timestep", "factor"), [(1000.0, 2), (900.0, 2), (899.9, 3), (1.0, 3)])
+def test_the_refiner_predicts_below_its_level(timestep, factor):
+    field = Handover(lambda x, _: 2 * x, lambda x, _: 3 * x, 0.9)
+    latents = torch.randn(2, 4, 3, 8, 8)
+    assert torch.equal(field(latents, torch.full((2,), timestep)), factor * latents)
 
 
 def conditions(image: torch.Tensor | None = None) -> Conditions:

@@ -10,7 +10,7 @@ import tyro
 
 from diffsplat.io.files import require_readable
 from diffsplat.models.backbones import BACKBONES, ControlKind
-from diffsplat.pipelines.folders import COMPONENT_FILES, SamplingDefaults, find_model, read_index
+from diffsplat.pipelines.folders import SamplingDefaults, find_model, read_index
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ class ModelArguments:
             return self.released_model(image=image).defaults
         if image:
             raise ValueError(f"the model {self.model!r} is shown no pictures, expected --model {_names()}")
-        return SamplingDefaults.from_index(read_index(find_model(self.model), set(COMPONENT_FILES)))
+        return SamplingDefaults.from_index(read_index(find_model(self.model)))
 
     def check(self) -> None:
         """Refuse files that are not there, and options that belong to released models."""

@@ -21,6 +21,7 @@ from diffsplat.training.recipes import (
     diffusion_mini,
     embedded_text_encoder,
     reconstruction_mini,
+    refiner_mini,
     train,
 )
 from diffsplat.training.trainer import DivergedError, Status
@@ -95,6 +96,27 @@ def diffusion(
     _train(run.placed(data, out, reconstructor, autoencoder))
 
 
+def refiner(
+    data: Data,
+    out: Path,
+    reconstructor: Path,
+    autoencoder: Path,
+    denoiser: Path,
+    run: Annotated[DiffusionRun, Flat] = refiner_mini(),  # noqa: B008
+) -> None:
+    """Train the refiner of the embedded model, a second denoiser for low noise levels.
+
+    Args:
+        data: Folders that diffsplat data wrote.
+        out: Folder of the run; the same command goes on where it stopped.
+        reconstructor: Folder of the trained reconstructor, the weights of its run.
+        autoencoder: Folder of the trained autoencoder, the weights of its run.
+        denoiser: Folder of the trained denoiser, the weights of its run, whose latents are read.
+        run: What it is trained with.
+    """
+    _train(run.placed(data, out, reconstructor, autoencoder, denoiser=denoiser))
+
+
 def decoder(
     data: Data,
     out: Path,
@@ -164,6 +186,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruction-mini": reconstruction,
     "autoencoder-mini": autoencoder,
     "diffusion-mini": diffusion,
+    "refiner-mini": refiner,
     "decoder-mini": decoder,
     "export": export,
 }

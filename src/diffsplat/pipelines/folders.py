@@ -1,6 +1,7 @@
 """Where models lie and what a model folder holds. Needs no torch."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +18,16 @@ EMBEDDED_MODELS = ("mini",)
 
 COMPONENT_FILES: dict[str, tuple[str, ...]] = {
     "denoiser": ("config.json", WEIGHTS_FILE),
+    "refiner": ("config.json", WEIGHTS_FILE),
     "autoencoder": ("config.json", WEIGHTS_FILE),
     "text_encoder": ("config.json", "model.safetensors", "tokenizer.json"),
     "scheduler": ("scheduler_config.json",),
 }
-"""Files of a text-to-splats model, by component and subfolder."""
+"""Files of a text-to-splats model, by component and subfolder; a model may lack the refiner."""
 
 _COMPONENT_CLASSES: dict[str, list[str]] = {
     "denoiser": ["diffusers", "PixArtTransformer2DModel"],
+    "refiner": ["diffusers", "PixArtTransformer2DModel"],
     "autoencoder": ["diffsplat", "GSAutoencoder"],
     "text_encoder": ["diffsplat", "TextEncoder"],
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
@@ -42,6 +45,7 @@ class SamplingDefaults:
         prediction: what the denoiser predicts.
         smoothing: pixels that generated surfaces are smoothed by, as of
             :func:`~diffsplat.pipelines.surfaces.clean_surfaces`; 0 leaves them as they are decoded.
+        refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
     """
 
     steps: int = DEFAULT_STEPS
@@ -49,6 +53,7 @@ class SamplingDefaults:
     elevation_deg: float = DEFAULT_ELEVATION_DEG
     prediction: Prediction = "latents"
     smoothing: float = 0.0
+    refined_below: float = 0.0
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:
@@ -75,12 +80,12 @@ def find_model(model: str | Path) -> Path:
     return folder
 
 
-def read_index(folder: Path, components: set[str]) -> dict[str, Any]:
-    """Parse the model index and make sure that the files of some components are there.
+def read_index(folder: Path, replaced: Collection[str] = ()) -> dict[str, Any]:
+    """Parse the model index and make sure that the files of its components are there.
 
     Args:
         folder: from :func:`find_model`.
-        components: names out of :data:`COMPONENT_FILES` that will be loaded.
+        replaced: names out of :data:`COMPONENT_FILES` that the caller brings along; their files may be missing.
 
     Raises:
         ValueError: when the index is not one of this pipeline.
@@ -94,19 +99,25 @@ def read_index(folder: Path, components: set[str]) -> dict[str, Any]:
     found = index.get("_class_name") if isinstance(index, dict) else None
     if found != PIPELINE_NAME:
         raise ValueError(f"{str(path)!r} describes {found!r}, expected the index of a {PIPELINE_NAME}")
-    for name, names in COMPONENT_FILES.items():
-        for file in names if name in components else ():
+    for name in sorted(stored_components(index) - set(replaced)):
+        for file in COMPONENT_FILES[name]:
             if not (folder / name / file).is_file():
                 raise FileNotFoundError(f"the model {str(folder)!r} lacks its file {name}/{file}")
     return index
 
 
-def write_index(folder: Path, version: str, defaults: SamplingDefaults) -> None:
-    """Write the index of a text-to-splats model."""
+def stored_components(index: dict[str, Any]) -> set[str]:
+    """Names of the components that a model folder holds: all of :data:`COMPONENT_FILES` but perhaps the refiner."""
+    return {name for name in COMPONENT_FILES if name != "refiner" or name in index}
+
+
+def write_index(folder: Path, version: str, defaults: SamplingDefaults, *, refiner: bool = False) -> None:
+    """Write the index of a text-to-splats model, with or without a refiner."""
+    classes = {name: kind for name, kind in _COMPONENT_CLASSES.items() if refiner or name != "refiner"}
     index = {
         "_class_name": PIPELINE_NAME,
         "_diffsplat_version": version,
-        **_COMPONENT_CLASSES,
+        **classes,
         **asdict(defaults),
     }
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

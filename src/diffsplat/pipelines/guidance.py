@@ -10,6 +10,7 @@ from diffsplat.models.backbones import Prediction
 from diffsplat.models.denoiser import SMALLEST_LEVEL, TIMESTEPS
 from diffsplat.models.denoisers import Residuals, control_residuals, network_output
 from diffsplat.models.text_condition import TextCondition
+from diffsplat.pipelines.sampling import Field
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,30 @@ class GuidedDenoiser:
             guess_mode=self.control.guess_mode,
         )
         return _padded(residuals) if half else residuals
+
+
+class Handover:
+    """Two predictions along one path: a denoiser's at high noise levels and a refiner's at low ones.
+
+    At high levels the object is decided, which takes its text and all of its views; at low ones surfaces are drawn,
+    which takes finer tokens. A network for each is better than one of both sizes for all (Balaji et al. 2022,
+    "eDiff-I", section 4).
+
+    Args:
+        denoiser: prediction from a noise level of ``level`` on.
+        refiner: prediction below it.
+        level: 0 to 1.
+    """
+
+    def __init__(self, denoiser: Field, refiner: Field, level: float) -> None:
+        self.denoiser = denoiser
+        self.refiner = refiner
+        self.level = level
+
+    def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``, the same for all."""
+        low = float(timestep[0]) < self.level * TIMESTEPS
+        return (self.refiner if low else self.denoiser)(latents, timestep)
 
 
 def denoiser_inputs(latents: Tensor, conditions: Conditions) -> Tensor:

@@ -27,12 +27,14 @@ from diffsplat.pipelines.folders import (
     SamplingDefaults,
     find_model,
     read_index,
+    stored_components,
     write_index,
 )
 from diffsplat.pipelines.guidance import (
     Conditions,
     ControlOptions,
     GuidedDenoiser,
+    Handover,
     attended_views,
     constant_guidance,
     triangle_guidance,
@@ -40,14 +42,14 @@ from diffsplat.pipelines.guidance import (
 from diffsplat.pipelines.offload import Placement, stream_layers
 from diffsplat.pipelines.output import SplatOutput
 from diffsplat.pipelines.request import GenerationRequest, prompts_of
-from diffsplat.pipelines.sampling import denoise, make_scheduler, object_generators, object_noise
+from diffsplat.pipelines.sampling import Field, denoise, make_scheduler, object_generators, object_noise
 from diffsplat.pipelines.surfaces import clean_surfaces
 
 StepCallback = Callable[[int, int], None]
 """``(steps done, steps in all)``; raising from it stops the generation."""
 
 _LONGEST_REASON = 240
-_OPTIONAL = ("image_encoder", "controlnet", "elevation_estimator")
+_OPTIONAL = ("refiner", "image_encoder", "controlnet", "elevation_estimator")
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,15 @@ class DiffSplatPipeline:
         autoencoder: decodes latents into splat grids.
         text_encoder: reads the prompt.
         scheduler: places the noise levels.
-        defaults: steps, guidance and elevation for calls that do not give them, and the smoothing of surfaces.
+        defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
+            the noise level of the refiner.
+        refiner: a second denoiser, for low noise levels; it works without guidance.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
         controlnet: for control maps.
         elevation_estimator: finds the elevation that a picture was taken from.
+
+    Raises:
+        ValueError: for a refiner without a level to take over at, or of a model that predicts no flow.
 
     Attributes:
         precision: arithmetic of the denoiser; ``auto`` is bf16 where the device computes in it, else fp32.
@@ -82,7 +89,7 @@ class DiffSplatPipeline:
             it is generated together with; more is faster on a GPU and differs by rounding.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  every component by name
         self,
         denoiser: Any,
         autoencoder: Any,
@@ -90,6 +97,7 @@ class DiffSplatPipeline:
         scheduler: Any,
         defaults: SamplingDefaults | None = None,
         *,
+        refiner: Any = None,
         image_encoder: Any = None,
         controlnet: Any = None,
         elevation_estimator: Any = None,
@@ -98,10 +106,13 @@ class DiffSplatPipeline:
         self.autoencoder = autoencoder.eval()
         self.text_encoder: Any = text_encoder
         self.scheduler = scheduler
+        self.refiner = refiner
         self.image_encoder = image_encoder
         self.controlnet = controlnet
         self.elevation_estimator = elevation_estimator
         self.defaults = defaults or SamplingDefaults()
+        if refiner is not None:
+            _check_refined(self.defaults)
         self.precision: Precision = "auto"
         self.objects_per_pass = 1
         self._placement = Placement(denoiser.device)
@@ -132,9 +143,10 @@ class DiffSplatPipeline:
             ValueError: for an unknown model or component, or damaged weights.
             FileNotFoundError: when a file of the model is missing; the message says how to get it.
         """
+        every = tuple(dict.fromkeys((*COMPONENT_FILES, *_OPTIONAL)))
         for name in components:
-            if name not in (*COMPONENT_FILES, *_OPTIONAL):
-                known = ", ".join((*COMPONENT_FILES, *_OPTIONAL))
+            if name not in every:
+                known = ", ".join(every)
                 raise ValueError(f"unknown component {name!r}, expected one of: {known}")
         if isinstance(model, str) and model in BACKBONES:
             from diffsplat.pipelines.released import ReleasedModel, load_released
@@ -148,9 +160,10 @@ class DiffSplatPipeline:
                 f"the model {str(model)!r} is shown no pictures, expected one of: {', '.join(BACKBONES)}"
             )
         folder = find_model(model)
-        missing = set(COMPONENT_FILES) - set(components)
-        index = read_index(folder, missing)
-        loaded = {name: _load_component(name, folder / name) for name in missing}
+        index = read_index(folder, components)
+        loaded = {
+            name: _load_component(name, folder / name) for name in stored_components(index) - set(components)
+        }
         return cls(**loaded, **components, defaults=SamplingDefaults.from_index(index))
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -166,10 +179,12 @@ class DiffSplatPipeline:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         save_half(self.denoiser, target / "denoiser")
+        if self.refiner is not None:
+            save_half(self.refiner, target / "refiner")
         save_half(self.autoencoder, target / "autoencoder")
         self.text_encoder.save_pretrained(target / "text_encoder")
         self.scheduler.save_pretrained(target / "scheduler")
-        write_index(target, diffsplat.__version__, self.defaults)
+        write_index(target, diffsplat.__version__, self.defaults, refiner=self.refiner is not None)
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +218,7 @@ class DiffSplatPipeline:
         Slowest and smallest: the device holds little more than one layer.
         """
         self.enable_model_cpu_offload(device)
-        streamed = tuple(network for network in (self.denoiser, self.controlnet) if network is not None)
+        streamed = tuple(network for network in self._denoisers() if network is not None)
         for network in streamed:
             stream_layers(network, torch.device(device))
         self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
@@ -230,6 +245,10 @@ class DiffSplatPipeline:
         optional = [getattr(self, name) for name in _OPTIONAL]
         networks = [self.denoiser, self.autoencoder, self.text_encoder, *optional]
         return [network for network in networks if network is not None]
+
+    def _denoisers(self) -> tuple[Any, Any, Any]:
+        """The networks that work in every denoising step, or in some; None where there is no such one."""
+        return self.denoiser, self.refiner, self.controlnet
 
     def __call__(  # noqa: PLR0913  every option of a generation, by keyword
         self,
@@ -399,9 +418,9 @@ class DiffSplatPipeline:
         generators = object_generators(tuple(seed for _, seed in objects))
         noise = object_noise(self.autoencoder.latent_shape, generators).to(self.device)
         conditions = shared.for_objects(request, [prompt for prompt, _ in objects])
-        with self._placement.awake(self.denoiser, self.controlnet), autocast(self.device, self.precision):
+        with self._placement.awake(*self._denoisers()), autocast(self.device, self.precision):
             latents = denoise(
-                self._guided(request, conditions),
+                self._field(request, conditions),
                 noise,
                 self._scheduler(request.sampler),
                 request.steps,
@@ -414,9 +433,19 @@ class DiffSplatPipeline:
             grid = clean_surfaces(grid, self.defaults.smoothing)
         return grid.to_splats(cameras.for_objects(len(objects)), self.autoencoder.pixel_grid)
 
+    def _field(self, request: GenerationRequest, conditions: Conditions) -> Field:
+        """What the sampler follows: the guided denoiser, and below the model's level the refiner."""
+        guided = self._guided(request, conditions)
+        if self.refiner is None:
+            return guided
+        alone = replace(conditions, negative=None)
+        unguided = constant_guidance(1.0, self.autoencoder.views).to(self.device)
+        refiner = GuidedDenoiser(self.refiner, alone, unguided, self.defaults.prediction)
+        return Handover(guided, refiner, self.defaults.refined_below)
+
     def _guided(self, request: GenerationRequest, conditions: Conditions) -> GuidedDenoiser:
         views, shown = self.autoencoder.views, conditions.image_latent is not None
-        for network in (self.denoiser, self.controlnet):
+        for network in self._denoisers():
             if network is not None:
                 set_multiview_attention(network, attended_views(views, image=shown))
         least, most = request.least_guidance, request.guidance
@@ -473,6 +502,19 @@ class _Progress:
             self._callback(self._done, self._total)
 
 
+def _check_refined(defaults: SamplingDefaults) -> None:
+    """Refuse sampling defaults that a refiner cannot work with."""
+    if not 0 < defaults.refined_below <= 1:
+        raise ValueError(
+            f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
+        )
+    if defaults.prediction not in ("latents", "flow"):
+        raise ValueError(
+            f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
+            "level for a refiner"
+        )
+
+
 def _load_component(name: str, folder: Path) -> Any:
     try:
         return _read_component(name, folder)
@@ -493,7 +535,7 @@ def _read_component(name: str, folder: Path) -> Any:
             )
 
             return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
-        case "denoiser":
+        case "denoiser" | "refiner":
             from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
             return load_network(PixArtTransformer2DModel, folder)

@@ -17,13 +17,14 @@ from diffsplat.training.recipes import (
     decoder_mini,
     diffusion_mini,
     reconstruction_mini,
+    refiner_mini,
     train,
 )
 from diffsplat.training.trainer import Status, is_finished
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("reconstruction", "autoencoder", "diffusion", "decoder")
+STAGES = ("reconstruction", "autoencoder", "diffusion", "refiner", "decoder")
 WhenTimeIsUp = Literal["stop", "next"]
 
 
@@ -35,6 +36,7 @@ class ChainConfig:
         reconstruction: first stage.
         autoencoder: second stage.
         diffusion: third stage.
+        refiner: fourth stage, a second denoiser for low noise levels.
         decoder: last stage, which fits the decoder of the autoencoder to the denoiser.
         export: the model folder.
         when_time_is_up: what a stage's ``max_minutes`` ends: the whole chain, which the next call continues,
@@ -44,6 +46,7 @@ class ChainConfig:
     reconstruction: ReconstructionRun = field(default_factory=reconstruction_mini)
     autoencoder: AutoencoderRun = field(default_factory=autoencoder_mini)
     diffusion: DiffusionRun = field(default_factory=diffusion_mini)
+    refiner: DiffusionRun = field(default_factory=refiner_mini)
     decoder: DecoderRun = field(default_factory=decoder_mini)
     export: ExportConfig = field(default_factory=ExportConfig)
     when_time_is_up: WhenTimeIsUp = "stop"
@@ -63,6 +66,9 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
         "diffusion": lambda: config.diffusion.placed(
             data, out / "diffusion", parts.reconstructor, parts.autoencoder
         ),
+        "refiner": lambda: config.refiner.placed(
+            data, out / "refiner", parts.reconstructor, parts.autoencoder, denoiser=parts.denoiser
+        ),
         "decoder": lambda: config.decoder.placed(data, out / "decoder", parts),
     }
     for name in STAGES:
@@ -81,10 +87,11 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
 
 def chain_parts(out: Path, text_encoder: Path) -> ModelParts:
     """Where :func:`train_chain` leaves the networks of a model; the decoder stage writes the whole autoencoder."""
-    decoded = out / "decoder" / "weights"
+    decoded, refiner = out / "decoder" / "weights", out / "refiner" / "weights"
     return ModelParts(
         reconstructor=out / "reconstruction" / "weights",
         autoencoder=decoded if decoded.is_dir() else out / "autoencoder" / "weights",
         denoiser=out / "diffusion" / "weights",
         text_encoder=text_encoder,
+        refiner=refiner if refiner.is_dir() else None,
     )

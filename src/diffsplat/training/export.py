@@ -18,15 +18,19 @@ from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE,
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
+REFINER_LEVEL = 0.9
+"""Noise level below which the embedded model's refiner takes over."""
+
 
 @dataclass(frozen=True)
 class ModelParts:
-    """Folders of the networks of a model, each as its stage wrote it."""
+    """Folders of the networks of a model, each as its stage wrote it; None for no refiner."""
 
     reconstructor: Path
     autoencoder: Path
     denoiser: Path
     text_encoder: Path
+    refiner: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class ExportConfig:
         guidance: classifier-free guidance scale.
         elevation_deg: degrees above the horizon of the generated views.
         smoothing: pixels that generated surfaces are smoothed by; 0 for none.
+        refined_below: noise level below which the refiner takes over, where there is one.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
     """
 
@@ -45,6 +50,7 @@ class ExportConfig:
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
     smoothing: float = 0.0
+    refined_below: float = REFINER_LEVEL
     shift: float = DEFAULT_SHIFT
 
     def __post_init__(self) -> None:
@@ -53,6 +59,8 @@ class ExportConfig:
                 f"steps {self.steps}, shift {self.shift}, smoothing {self.smoothing}: expected at least 1, a "
                 "positive number and no negative one"
             )
+        if not 0 < self.refined_below < 1:
+            raise ValueError(f"refined_below is {self.refined_below}, expected a level between 0 and 1")
 
 
 def export_model(
@@ -87,12 +95,18 @@ def export_model(
 def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Path, ...]) -> None:
     for name in ("reconstructor", "autoencoder", "denoiser"):
         _copy(getattr(parts, name), folder / name, _NETWORK_FILES)
+    if parts.refiner is not None:
+        _copy(parts.refiner, folder / "refiner", _NETWORK_FILES)
     _copy(parts.text_encoder, folder / "text_encoder", _TEXT_FILES)
     FlowMatchEulerDiscreteScheduler(shift=config.shift).save_pretrained(folder / "scheduler")
     defaults = SamplingDefaults(
-        config.steps, config.guidance, config.elevation_deg, smoothing=config.smoothing
+        config.steps,
+        config.guidance,
+        config.elevation_deg,
+        smoothing=config.smoothing,
+        refined_below=config.refined_below if parts.refiner is not None else 0.0,
     )
-    write_index(folder, diffsplat.__version__, defaults)
+    write_index(folder, diffsplat.__version__, defaults, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
     (folder / "README.md").write_text(model_card(parts))
 
@@ -146,6 +160,7 @@ def _runs(parts: ModelParts) -> list[tuple[str, Path]]:
         ("reconstructor", parts.reconstructor.parent),
         *autoencoder,
         ("denoiser", parts.denoiser.parent),
+        *([] if parts.refiner is None else [("refiner", parts.refiner.parent)]),
         *decoder,
     ]
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from diffsplat.models.weights import load_weights
 from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
-from diffsplat.training.export import ModelParts
+from diffsplat.training.export import REFINER_LEVEL, ModelParts
 from diffsplat.training.grids import GridSource, GridSourceConfig
 from diffsplat.training.latents import LatentSource, LatentSourceConfig
 from diffsplat.training.sources import ViewSource, ViewSourceConfig
@@ -89,7 +89,7 @@ class AutoencoderRun:
 
 @dataclass(frozen=True)
 class DiffusionRun:
-    """Training of a denoiser on the latents of a trained reconstructor and autoencoder.
+    """Training of a denoiser, or of a refiner, on the latents of a trained reconstructor and autoencoder.
 
     Args:
         stage: the network and its objective.
@@ -101,15 +101,23 @@ class DiffusionRun:
     source: LatentSourceConfig = field(default_factory=LatentSourceConfig)
     trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
 
-    def placed(self, data: tuple[Path, ...], out: Path, reconstructor: Path, autoencoder: Path) -> Self:
-        """The run with its folders; latents are cached in ``out / "latents"``."""
+    def placed(
+        self,
+        data: tuple[Path, ...],
+        out: Path,
+        reconstructor: Path,
+        autoencoder: Path,
+        *,
+        denoiser: Path | None = None,
+    ) -> Self:
+        """The run with its folders; latents are cached in it, or are those of the denoiser that is refined."""
         source = replace(
             self.source,
             data=data,
             reconstructor=_trained(reconstructor),
             autoencoder=_trained(autoencoder),
             grids=_beside(reconstructor, out, "grids"),
-            cache=out / "latents",
+            cache=out / "latents" if denoiser is None else _beside(_trained(denoiser), out, "latents"),
         )
         return replace(
             self,
@@ -205,6 +213,22 @@ def diffusion_mini() -> DiffusionRun:
     )
 
 
+def refiner_mini() -> DiffusionRun:
+    """The refiner of the embedded model: finer tokens than the denoiser's, for the lower noise levels."""
+    return DiffusionRun(
+        stage=DiffusionConfig(
+            layers=5, patch=2, level_mean=1.0, level_deviation=1.2, greatest_level=REFINER_LEVEL + 0.02
+        ),
+        source=LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=8, evaluation_objects=32),
+        trainer=TrainerConfig(
+            steps=60_000,
+            optim=OptimConfig(lr=8e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=500),
+            ema=EmaConfig(decay=0.9995),
+            evaluate_every=1_000,
+        ),
+    )
+
+
 def decoder_mini() -> DecoderRun:
     """The decoder of the embedded model, fitted to its denoiser."""
     return DecoderRun(
@@ -222,6 +246,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "reconstruction-mini": reconstruction_mini,
     "autoencoder-mini": autoencoder_mini,
     "diffusion-mini": diffusion_mini,
+    "refiner-mini": refiner_mini,
     "decoder-mini": decoder_mini,
 }
 

@@ -39,6 +39,7 @@ class DiffusionConfig:
         level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
             numbers name their object already at level 0.95: what has to be learned from text lies above.
         level_deviation: deviation of that logit.
+        greatest_level: noise levels are drawn below this one; of a refiner, the level that it takes over at.
         least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
             there would otherwise outgrow that of the object's shape.
         pictured_objects: how many samples an evaluation draws; 0 for none.
@@ -55,6 +56,7 @@ class DiffusionConfig:
     text_dropout: float = 0.1
     level_mean: float = 1.8
     level_deviation: float = 1.6
+    greatest_level: float = 1.0
     least_level: float = 0.25
     pictured_objects: int = 4
     pictured_guidance: float = 3.0
@@ -91,7 +93,8 @@ class DiffusionStage(Stage):
         """Velocity error at a random noise level for each object, text dropped at random."""
         count = batch.latents.shape[0]
         normal = torch.randn(count, device=batch.latents.device)
-        level = torch.sigmoid(self.config.level_mean + self.config.level_deviation * normal)
+        drawn = torch.sigmoid(self.config.level_mean + self.config.level_deviation * normal)
+        level = self.config.greatest_level * drawn
         dropped = torch.rand(count, device=batch.latents.device) < self.config.text_dropout
         tokens = torch.where(dropped[:, None, None], batch.unconditional_tokens, batch.tokens)
         mask = torch.where(dropped[:, None], batch.unconditional_mask, batch.mask)
@@ -100,7 +103,7 @@ class DiffusionStage(Stage):
 
     def _velocity_error(self, batch: LatentBatch, level: Tensor, text: TextCondition) -> Tensor:
         spread = level[:, None, None, None, None]
-        noisy = (1 - spread) * batch.latents + spread * torch.randn_like(batch.latents)
+        noisy = _noisy(batch.latents, level)
         rays = batch.rays(self.autoencoder.latent_size, batch.latents.shape[0])
         clean = predict_latents(self.denoiser, noisy, level, text, rays)
         return ((clean - batch.latents) / spread.clamp_min(self.config.least_level)).square().mean()
@@ -110,16 +113,36 @@ class DiffusionStage(Stage):
         """Velocity error at fixed levels on held-out objects, and a picture of samples for their captions."""
         scalars: dict[str, float] = {}
         for value in _EVALUATION_LEVELS:
+            if value > self.config.greatest_level:
+                continue
             level = torch.full(batch.latents.shape[:1], value, device=batch.latents.device)
             error = self._velocity_error(batch, level, TextCondition(batch.tokens, batch.mask))
             scalars[f"velocity_error_{value:g}"] = float(error)
         scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
-        pictures = {"samples": self._sample_picture(batch)} if self.config.pictured_objects else {}
+        pictures = {"samples": self._picture(batch)} if self.config.pictured_objects else {}
         return Report(scalars, pictures)
 
-    def _sample_picture(self, batch: LatentBatch) -> Tensor:
-        """Four sides of one sample for each of the first captions, a row a caption."""
+    def _picture(self, batch: LatentBatch) -> Tensor:
+        """Four sides of a sample for each of the first captions, or of what a refiner restores; a row an object."""
         count = min(self.config.pictured_objects, batch.latents.shape[0])
+        latents = (
+            self._restored(batch, count) if self.config.greatest_level < 1 else self._samples(batch, count)
+        )
+        splats = self.autoencoder.decode(latents).to_splats(batch.cameras.for_objects(count))
+        around = turntable_cameras(4, 20.0, size=self.autoencoder.image_size).for_objects(count)
+        images = render(splats, around.to(latents.device), normals=False).rgb
+        return tile_images(images.flatten(0, 1), columns=4).clamp(0, 1)
+
+    def _restored(self, batch: LatentBatch, count: int) -> Tensor:
+        """The guess at the first objects from the greatest noise level."""
+        level = torch.full((count,), self.config.greatest_level, device=batch.latents.device)
+        noisy = _noisy(batch.latents[:count], level)
+        text = TextCondition(batch.tokens[:count], batch.mask[:count])
+        rays = batch.rays(self.autoencoder.latent_size, count)
+        return predict_latents(self.denoiser, noisy, level, text, rays)
+
+    def _samples(self, batch: LatentBatch, count: int) -> Tensor:
+        """Latents made of noise for the first captions."""
         negative = TextCondition(
             batch.unconditional_tokens.expand(count, -1, -1), batch.unconditional_mask.expand(count, -1)
         )
@@ -132,12 +155,14 @@ class DiffusionStage(Stage):
             "latents",
         )
         scheduler = FlowMatchEulerDiscreteScheduler(shift=self.config.pictured_shift)
-        latents = denoise(field, noise, scheduler, self.config.pictured_steps)
-        splats = self.autoencoder.decode(latents).to_splats(batch.cameras.for_objects(count))
-        around = turntable_cameras(4, 20.0, size=self.autoencoder.image_size).for_objects(count)
-        images = render(splats, around.to(noise.device), normals=False).rgb
-        return tile_images(images.flatten(0, 1), columns=4).clamp(0, 1)
+        return denoise(field, noise, scheduler, self.config.pictured_steps)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the denoiser."""
         save_half(self.denoiser, directory)
+
+
+def _noisy(latents: Tensor, level: Tensor) -> Tensor:
+    """Latents ``[B, V, C, h, w]`` on the straight way to noise, at levels ``[B]``."""
+    spread = level[:, None, None, None, None]
+    return (1 - spread) * latents + spread * torch.randn_like(latents)
