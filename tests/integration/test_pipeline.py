@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-from diffsplat.models.denoiser import denoiser_rays, predict_latents
+from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
+from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.precision import computes_in_bf16
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.sampling import denoise, object_generators
@@ -142,6 +143,30 @@ def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_mo
     (tmp_path / "refiner" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks its file refiner/config.json"):
         DiffSplatPipeline.from_pretrained(tmp_path)
+
+
+def test_a_denoiser_of_the_first_channels_leaves_the_others_at_their_mean(pipe):
+    torch.manual_seed(0)
+    autoencoder = GSAutoencoder(image_size=16, patch=4, latent_channels=6, dim=32, decoder_blocks=0)
+    wide = DiffSplatPipeline(pipe.denoiser, autoencoder, pipe.text_encoder, pipe.scheduler, pipe.defaults)
+    narrow = GSAutoencoder(image_size=16, patch=4, latent_channels=4, dim=32, decoder_blocks=0)
+    narrow.components.copy_(autoencoder.components[:4])
+    same_four = DiffSplatPipeline(pipe.denoiser, narrow, pipe.text_encoder, pipe.scheduler, pipe.defaults)
+    assert same(wide("a red chair").splats, same_four("a red chair").splats)
+    latents = torch.randn(2, 4, 4, 4, 4)
+    assert torch.equal(
+        autoencoder.encode(autoencoder.decode(latents * 0))[:, :, 4:], torch.zeros(2, 4, 2, 4, 4)
+    )
+    with pytest.raises(ValueError, match="or fewer channels"):
+        autoencoder.decode(torch.randn(2, 4, 7, 4, 4))
+
+
+def test_a_refiner_of_other_latents_is_refused(pipe):
+    other = make_denoiser(
+        latent_channels=3, latent_size=4, views=4, width=64, layers=1, text_channels=32, patch=1
+    )
+    with pytest.raises(ValueError, match="the refiner has 9 input channels, expected the 10"):
+        refined(pipe, other, 0.9)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from diffsplat.cli.main import main
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.training.chain import ChainConfig, train_chain
 from diffsplat.training.config import OptimConfig
+from diffsplat.training.export import REFINER_LEVEL
 from diffsplat.training.grids import GridSourceConfig
 from diffsplat.training.latents import LatentSourceConfig
 from diffsplat.training.recipes import (
@@ -52,12 +53,12 @@ def small_chain() -> ChainConfig:
             trainer,
         ),
         diffusion=DiffusionRun(
-            DiffusionConfig(width=64, layers=1, patch=1, pictured_objects=1, pictured_steps=2),
+            DiffusionConfig(width=64, layers=1, patch=1, channels=6, pictured_objects=1, pictured_steps=2),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
         refiner=DiffusionRun(
-            DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.9, pictured_objects=1),
+            DiffusionConfig(width=64, layers=1, patch=1, channels=6, greatest_level=0.9, pictured_objects=1),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
@@ -110,7 +111,7 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
 def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     chain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert DiffSplatPipeline.from_pretrained(chain / "model").defaults.refined_below == 0.9
+    assert DiffSplatPipeline.from_pretrained(chain / "model").defaults.refined_below == REFINER_LEVEL
     run = small_chain().refiner
     cache = chain / "diffusion" / "latents"
     record = json.loads((chain / "refiner" / "config.json").read_text())

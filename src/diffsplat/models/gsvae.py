@@ -101,10 +101,14 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Decode without clamping.
 
+        Args:
+            latents: ``[B, V, C, h, w]``, or of only the first channels, which are the principal ones; the others
+                then have their mean, zero.
+
         Returns:
             ``[B, V, 12, H, W]`` grid values that may leave [-1, 1] a little: the loss needs their gradient.
         """
-        self._check_latents(latents)
+        latents = self.all_channels(latents)
         linear = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
         images = unpatchify(linear, self.views, (self.image_size, self.image_size), self.patch)
         if self.decoder is not None:
@@ -112,7 +116,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         return self.refiner(images / channel_gains(images)).float()
 
     def decode(self, latents: Tensor) -> SplatGrid:
-        """Grids ``[B, V, 12, H, W]`` of latents ``[B, V, C, h, w]``."""
+        """Grids ``[B, V, 12, H, W]`` of latents ``[B, V, C, h, w]``, or of their first channels."""
         return SplatGrid(self.reconstruct(latents).clamp(-1, 1))
 
     def patches(self, grid: SplatGrid) -> Tensor:
@@ -148,9 +152,15 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         unit = (deviations / scale).square().mean().sqrt()
         self.latent_scale.copy_(scale * unit / self.latent_deviation)
 
-    def _check_latents(self, latents: Tensor) -> None:
-        if tuple(latents.shape[1:]) != self.latent_shape:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}]")
+    def all_channels(self, latents: Tensor) -> Tensor:
+        """Latents ``[B, V, C, h, w]`` of latents with fewer channels, the last of which become zero."""
+        views, channels, height, width = self.latent_shape
+        absent = channels - latents.shape[2] if latents.ndim == 5 else -1
+        if absent < 0 or (latents.shape[1], *latents.shape[3:]) != (views, height, width):
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}] or fewer channels"
+            )
+        return functional.pad(latents, (0, 0, 0, 0, 0, absent))
 
 
 class LatentDecoder(nn.Module):

@@ -81,7 +81,8 @@ class DiffSplatPipeline:
         elevation_estimator: finds the elevation that a picture was taken from.
 
     Raises:
-        ValueError: for a refiner without a level to take over at, or of a model that predicts no flow.
+        ValueError: for a refiner of other latents, without a level to take over at, or of a model that predicts
+            no flow.
 
     Attributes:
         precision: arithmetic of the denoiser; ``auto`` is bf16 where the device computes in it, else fp32.
@@ -112,7 +113,7 @@ class DiffSplatPipeline:
         self.elevation_estimator = elevation_estimator
         self.defaults = defaults or SamplingDefaults()
         if refiner is not None:
-            _check_refined(self.defaults)
+            _check_refined(denoiser, refiner, self.defaults)
         self.precision: Precision = "auto"
         self.objects_per_pass = 1
         self._placement = Placement(denoiser.device)
@@ -190,6 +191,12 @@ class DiffSplatPipeline:
     def device(self) -> torch.device:
         """Device that is computed on."""
         return self._placement.device
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(V, C, h, w)`` of what is denoised: all channels of the autoencoder's latents or its first."""
+        views, channels, height, width = self.autoencoder.latent_shape
+        return (views, min(channels, self.denoiser.config["in_channels"] - PLUCKER_CHANNELS), height, width)
 
     @property
     def takes_image(self) -> bool:
@@ -416,7 +423,7 @@ class DiffSplatPipeline:
     ) -> Splats:
         """Splats ``[B, N]`` of the objects that are denoised together."""
         generators = object_generators(tuple(seed for _, seed in objects))
-        noise = object_noise(self.autoencoder.latent_shape, generators).to(self.device)
+        noise = object_noise(self.latent_shape, generators).to(self.device)
         conditions = shared.for_objects(request, [prompt for prompt, _ in objects])
         with self._placement.awake(*self._denoisers()), autocast(self.device, self.precision):
             latents = denoise(
@@ -502,8 +509,11 @@ class _Progress:
             self._callback(self._done, self._total)
 
 
-def _check_refined(defaults: SamplingDefaults) -> None:
-    """Refuse sampling defaults that a refiner cannot work with."""
+def _check_refined(denoiser: Any, refiner: Any, defaults: SamplingDefaults) -> None:
+    """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with."""
+    expected, found = (network.config["in_channels"] for network in (denoiser, refiner))
+    if found != expected:
+        raise ValueError(f"the refiner has {found} input channels, expected the {expected} of the denoiser")
     if not 0 < defaults.refined_below <= 1:
         raise ValueError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"

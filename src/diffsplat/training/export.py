@@ -18,7 +18,7 @@ from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE,
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
-REFINER_LEVEL = 0.9
+REFINER_LEVEL = 0.84
 """Noise level below which the embedded model's refiner takes over."""
 
 

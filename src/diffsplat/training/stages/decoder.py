@@ -12,7 +12,7 @@ from diffsplat.evaluation.metrics import psnr
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
-from diffsplat.models.denoiser import predict_latents
+from diffsplat.models.denoiser import PLUCKER_CHANNELS, predict_latents
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.text_condition import TextCondition
 from diffsplat.models.weights import load_network, save_half
@@ -74,6 +74,7 @@ class DecoderStage(Stage):
         self.autoencoder = load_network(GSAutoencoder, config.autoencoder)
         self.denoiser = load_network(PixArtTransformer2DModel, config.denoiser).requires_grad_(False)
         set_multiview_attention(self.denoiser, self.autoencoder.views)
+        self.channels = int(self.denoiser.config["in_channels"]) - PLUCKER_CHANNELS
 
     def trainable(self) -> GSAutoencoder:
         """The autoencoder; its encoder has no parameters."""
@@ -116,7 +117,7 @@ class DecoderStage(Stage):
     @torch.no_grad()
     def _denoised(self, batch: LatentBatch, count: int) -> Tensor:
         """``[count, V, C, h, w]`` latents of the first objects, noised to random levels and denoised again."""
-        clean = batch.latents[:count]
+        clean = batch.latents[:count, :, : self.channels]
         least, greatest = self.config.least_level, self.config.greatest_level
         level = least + (greatest - least) * torch.rand(count, device=clean.device)
         text = TextCondition(batch.tokens[:count], batch.mask[:count])
@@ -128,7 +129,7 @@ class DecoderStage(Stage):
             guess = predict_latents(self.denoiser, state, level * left, text, rays)
             # A step of Euler's method along the velocity (state - guess) / level.
             state = state + (guess - state) / (self.config.denoising_steps - step)
-        return state
+        return self.autoencoder.all_channels(state)
 
 
 def _grids(batch: LatentBatch) -> SplatGrid:

@@ -34,6 +34,8 @@ class DiffusionConfig:
         width: width of the tokens, a multiple of 64.
         layers: transformer blocks.
         patch: edge of the square of latents that makes a token.
+        channels: how many of the latents' channels are denoised, the principal ones; 0 for all. The others hold
+            detail that text says nothing of and that a small network cannot make.
         text_channels: length of a text token.
         text_dropout: share of objects whose text is replaced by the empty prompt, for guidance.
         level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
@@ -52,6 +54,7 @@ class DiffusionConfig:
     width: int = 256
     layers: int = 7
     patch: int = 4
+    channels: int = 0
     text_channels: int = 384
     text_dropout: float = 0.1
     level_mean: float = 1.8
@@ -75,8 +78,14 @@ class DiffusionStage(Stage):
         super().__init__()
         self.config = config
         self.autoencoder = load_network(GSAutoencoder, config.autoencoder).requires_grad_(False)
+        available = self.autoencoder.latent_channels
+        if not 0 <= config.channels <= available:
+            raise ValueError(
+                f"channels is {config.channels}, expected at most the {available} of the autoencoder"
+            )
+        self.channels = config.channels or available
         self.denoiser = make_denoiser(
-            latent_channels=self.autoencoder.latent_channels,
+            latent_channels=self.channels,
             latent_size=self.autoencoder.latent_size,
             views=self.autoencoder.views,
             width=config.width,
@@ -103,10 +112,11 @@ class DiffusionStage(Stage):
 
     def _velocity_error(self, batch: LatentBatch, level: Tensor, text: TextCondition) -> Tensor:
         spread = level[:, None, None, None, None]
-        noisy = _noisy(batch.latents, level)
-        rays = batch.rays(self.autoencoder.latent_size, batch.latents.shape[0])
+        latents = batch.latents[:, :, : self.channels]
+        noisy = _noisy(latents, level)
+        rays = batch.rays(self.autoencoder.latent_size, latents.shape[0])
         clean = predict_latents(self.denoiser, noisy, level, text, rays)
-        return ((clean - batch.latents) / spread.clamp_min(self.config.least_level)).square().mean()
+        return ((clean - latents) / spread.clamp_min(self.config.least_level)).square().mean()
 
     @torch.no_grad()
     def evaluate(self, batch: LatentBatch) -> Report:
@@ -136,7 +146,7 @@ class DiffusionStage(Stage):
     def _restored(self, batch: LatentBatch, count: int) -> Tensor:
         """The guess at the first objects from the greatest noise level."""
         level = torch.full((count,), self.config.greatest_level, device=batch.latents.device)
-        noisy = _noisy(batch.latents[:count], level)
+        noisy = _noisy(batch.latents[:count, :, : self.channels], level)
         text = TextCondition(batch.tokens[:count], batch.mask[:count])
         rays = batch.rays(self.autoencoder.latent_size, count)
         return predict_latents(self.denoiser, noisy, level, text, rays)
@@ -147,7 +157,7 @@ class DiffusionStage(Stage):
             batch.unconditional_tokens.expand(count, -1, -1), batch.unconditional_mask.expand(count, -1)
         )
         text = TextCondition(batch.tokens[:count], batch.mask[:count])
-        noise = torch.randn_like(batch.latents[:count])
+        noise = torch.randn_like(batch.latents[:count, :, : self.channels])
         field = GuidedDenoiser(
             self.denoiser,
             Conditions(batch.rays(self.autoencoder.latent_size, count), text, negative),
