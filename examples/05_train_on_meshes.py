@@ -53,6 +53,7 @@ def shortened(config: ChainConfig, steps: int) -> ChainConfig:
             ("reconstruction", config.reconstruction),
             ("autoencoder", config.autoencoder),
             ("diffusion", config.diffusion),
+            ("refiner", config.refiner),
             ("decoder", config.decoder),
         )
     }

@@ -139,6 +139,7 @@ def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_mo
     assert torch.allclose(again.means, changed.means, atol=0.02)
     unrefined = DiffSplatPipeline.from_pretrained(tmp_path, refiner=None)
     plain = unrefined("a red chair", seed=3, steps=4).splats
+    assert not torch.allclose(changed.means, plain.means, atol=0.05)
     assert torch.allclose(plain.means, pipe("a red chair", seed=3, steps=4).splats.means, atol=0.02)
     (tmp_path / "refiner" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks its file refiner/config.json"):
@@ -153,10 +154,10 @@ def test_a_denoiser_of_the_first_channels_leaves_the_others_at_their_mean(pipe):
     narrow.components.copy_(autoencoder.components[:4])
     same_four = DiffSplatPipeline(pipe.denoiser, narrow, pipe.text_encoder, pipe.scheduler, pipe.defaults)
     assert same(wide("a red chair").splats, same_four("a red chair").splats)
-    latents = torch.randn(2, 4, 4, 4, 4)
-    assert torch.equal(
-        autoencoder.encode(autoencoder.decode(latents * 0))[:, :, 4:], torch.zeros(2, 4, 2, 4, 4)
-    )
+    latents, detail = torch.randn(2, 4, 4, 4, 4), torch.zeros(2, 4, 2, 4, 4)
+    whole = autoencoder.reconstruct(torch.cat([latents, detail], dim=2))
+    assert torch.equal(autoencoder.reconstruct(latents), whole)
+    assert not torch.equal(autoencoder.reconstruct(torch.cat([latents, detail + 1], dim=2)), whole)
     with pytest.raises(ValueError, match="or fewer channels"):
         autoencoder.decode(torch.randn(2, 4, 7, 4, 4))
 
@@ -165,7 +166,7 @@ def test_a_refiner_of_other_latents_is_refused(pipe):
     other = make_denoiser(
         latent_channels=3, latent_size=4, views=4, width=64, layers=1, text_channels=32, patch=1
     )
-    with pytest.raises(ValueError, match="the refiner has 9 input channels, expected the 10"):
+    with pytest.raises(ValueError, match="the refiner has 9 in_channels, expected the 10"):
         refined(pipe, other, 0.9)
 
 

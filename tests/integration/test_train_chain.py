@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from diffsplat.cli.main import main
+from diffsplat.models.denoiser import make_denoiser
+from diffsplat.models.weights import save_half
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.training.chain import ChainConfig, train_chain
-from diffsplat.training.config import OptimConfig
-from diffsplat.training.export import REFINER_LEVEL
+from diffsplat.training.chain import ChainConfig, chain_parts, train_chain
+from diffsplat.training.config import REFINER_LEVEL, OptimConfig
+from diffsplat.training.export import ExportConfig, export_model
 from diffsplat.training.grids import GridSourceConfig
 from diffsplat.training.latents import LatentSourceConfig
 from diffsplat.training.recipes import (
@@ -28,7 +30,7 @@ from diffsplat.training.recipes import (
 from diffsplat.training.sources import ViewSourceConfig
 from diffsplat.training.stages.autoencoder import AutoencoderConfig
 from diffsplat.training.stages.decoder import DecoderConfig
-from diffsplat.training.stages.diffusion import DiffusionConfig
+from diffsplat.training.stages.diffusion import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.reconstruction import ReconstructionConfig
 from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig, is_finished
 
@@ -58,7 +60,7 @@ def small_chain() -> ChainConfig:
             trainer,
         ),
         refiner=DiffusionRun(
-            DiffusionConfig(width=64, layers=1, patch=1, channels=6, greatest_level=0.9, pictured_objects=1),
+            DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.9, pictured_objects=1),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
@@ -116,9 +118,10 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     cache = chain / "diffusion" / "latents"
     record = json.loads((chain / "refiner" / "config.json").read_text())
     assert record["source"]["cache"] == str(cache)
-    networks = [chain / name / "weights" for name in ("reconstruction", "autoencoder", "diffusion")]
     data = tuple(Path(place) for place in record["source"]["data"])
-    stage, source = run.placed(data, chain / "refiner", *networks[:2], denoiser=networks[2]).build()
+    stage, source = run.refining(data, chain / "refiner", chain_parts(chain, embedded_text_encoder())).build()
+    assert isinstance(stage, DiffusionStage)
+    assert stage.channels == 6
     levels = []
     monkeypatch.setattr(
         "diffsplat.training.stages.diffusion.predict_latents",
@@ -129,11 +132,33 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     drawn = torch.cat(levels)
     assert 0.85 < float(drawn.max()) < 0.9
     (batch,) = source.evaluation()
-    assert set(stage.evaluate(batch).scalars) == {
-        "velocity_error_0.6",
-        "velocity_error_0.9",
-        "velocity_error",
-    }
+    names = {f"velocity_error_{level}" for level in (0.54, 0.81, 0.873)}
+    assert set(stage.evaluate(batch).scalars) == names | {"velocity_error"}
+
+
+def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
+    chain: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "model"
+    command = ["train", "export", str(chain), "--out", str(target), "--data", str(data)]
+    assert main([*command, "--refined-below", "0.95"]) == 2
+    assert "expected at most the 0.9 that the refiner was trained up to" in capsys.readouterr().err
+    wide = make_denoiser(
+        latent_channels=8, latent_size=4, views=4, width=64, layers=1, text_channels=384, patch=1
+    )
+    parts = chain_parts(chain, embedded_text_encoder())
+    save_half(wide, tmp_path / "wide" / "weights")
+    with pytest.raises(ValueError, match="the refiner denoises 8 channels, expected the denoiser's 6"):
+        export_model(target, replace(parts, refiner=tmp_path / "wide" / "weights"), ExportConfig(), (data,))
+    assert not target.exists()
+    assert main([*command, "--no-refiner"]) == 0
+    assert not (target / "refiner").exists()
+    assert DiffSplatPipeline.from_pretrained(target).refiner is None
+
+
+def test_the_decoder_is_fitted_to_what_the_refiner_leaves(chain: Path) -> None:
+    record = json.loads((chain / "decoder" / "config.json").read_text())
+    assert record["stage"]["refiner"] == str(chain / "refiner" / "weights")
 
 
 def test_latents_outlast_the_training_of_the_decoder(chain: Path) -> None:

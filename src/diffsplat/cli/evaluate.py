@@ -27,6 +27,7 @@ from diffsplat.evaluation.runner import (
 )
 from diffsplat.io.files import atomic_path, require_writable
 from diffsplat.io.images import write_image
+from diffsplat.models.denoiser import denoised_channels
 from diffsplat.models.gsrecon import GSRecon
 from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.weights import load_network
@@ -127,7 +128,7 @@ def ceiling(
     arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
     *,
     model: str = "mini",
-    part: Literal["reconstructor", "autoencoder"] = "autoencoder",
+    part: Literal["reconstructor", "autoencoder", "denoised"] = "denoised",
     cache: Path | None = None,
 ) -> None:
     """The prompts of `text`, answered by real training objects as the model's networks show them.
@@ -137,12 +138,13 @@ def ceiling(
     Args:
         arguments: What the judge is fitted on and where to write.
         model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
-        part: Up to which network the objects go.
+        part: Up to where the objects go: through the reconstructor, then the autoencoder, then only those
+            channels of the latents that the denoiser makes.
         cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
     """
     arguments.check()
     reconstruct = _reconstructor(model)
-    predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct)
+    predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
     asked = _spread(mini_prompts(), arguments.limit)
     fitted, figures, store = _judge(arguments.data, cache)
     real = asked_objects(open_objects(arguments.data, split="train"), asked)
@@ -216,20 +218,29 @@ def _reconstructor(model: str) -> Predict:
     return cast(GSRecon, _load(GSRecon, model, "reconstructor"))
 
 
-def _through_latents(model: str, reconstruct: Predict) -> Predict:
+def _through_latents(
+    model: str, reconstruct: Predict, part: Literal["autoencoder", "denoised"] = "autoencoder"
+) -> Predict:
     network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
+    channels = network.latent_channels
+    if part == "denoised":
+        channels = denoised_channels(json.loads(_config(model, "denoiser").read_text(encoding="utf-8")))
 
     def predict(views: Views) -> SplatGrid:
-        return network.decode(network.encode(reconstruct(views)))
+        return network.decode(network.encode(reconstruct(views))[:, :, :channels])
 
     return predict
 
 
 def _load(network: type[GSRecon] | type[GSAutoencoder], model: str, part: str) -> GSRecon | GSAutoencoder:
-    folder = find_model(model) / part
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"the model {model!r} has no {part}: {folder / 'config.json'} is missing")
-    return load_network(network, folder)
+    return load_network(network, _config(model, part).parent)
+
+
+def _config(model: str, part: str) -> Path:
+    path = find_model(model) / part / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"the model {model!r} has no {part}: {path} is missing")
+    return path
 
 
 def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:

@@ -114,7 +114,7 @@ def refiner(
         denoiser: Folder of the trained denoiser, the weights of its run, whose latents are read.
         run: What it is trained with.
     """
-    _train(run.placed(data, out, reconstructor, autoencoder, denoiser=denoiser))
+    _train(run.refining(data, out, ModelParts(reconstructor, autoencoder, denoiser, run.source.text_encoder)))
 
 
 def decoder(
@@ -123,6 +123,7 @@ def decoder(
     reconstructor: Path,
     autoencoder: Path,
     denoiser: Path,
+    refiner: Path | None = None,
     run: Annotated[DecoderRun, Flat] = decoder_mini(),  # noqa: B008
 ) -> None:
     """Train the decoder of the embedded model on what its denoiser makes of the objects.
@@ -133,9 +134,11 @@ def decoder(
         reconstructor: Folder of the trained reconstructor, the weights of its run.
         autoencoder: Folder of the trained autoencoder, the weights of its run.
         denoiser: Folder of the trained denoiser, the weights of its run.
+        refiner: Folder of the trained refiner, where the model has one.
         run: What it is trained with.
     """
-    _train(run.placed(data, out, ModelParts(reconstructor, autoencoder, denoiser, run.source.text_encoder)))
+    text_encoder = run.source.text_encoder
+    _train(run.placed(data, out, ModelParts(reconstructor, autoencoder, denoiser, text_encoder, refiner)))
 
 
 def export(

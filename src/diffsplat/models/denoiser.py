@@ -1,5 +1,8 @@
 """The denoiser of the embedded model: a small stock PixArt transformer over four views."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor
@@ -55,6 +58,11 @@ def make_denoiser(
     )
     set_multiview_attention(network, views)
     return network
+
+
+def denoised_channels(config: Mapping[str, Any]) -> int:
+    """How many channels of the latents a network from :func:`make_denoiser` works on, by its configuration."""
+    return int(config["in_channels"]) - PLUCKER_CHANNELS
 
 
 def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center") -> Tensor:

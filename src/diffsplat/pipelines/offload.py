@@ -12,7 +12,7 @@ class Placement:
 
     Args:
         device: where they compute.
-        offload: keep them on the CPU while they are not used, one on the device at a time.
+        offload: keep them on the CPU while they are not used, on the device only those that work together.
         streamed: networks whose layers come to the device by themselves, from :func:`stream_layers`.
     """
 

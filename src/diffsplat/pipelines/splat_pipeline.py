@@ -15,7 +15,7 @@ import diffsplat
 from diffsplat.core import Cameras, Splats
 from diffsplat.geometry import ring_cameras
 from diffsplat.models.backbones import BACKBONES, ControlKind, Sampler
-from diffsplat.models.denoiser import PLUCKER_CHANNELS, denoiser_rays
+from diffsplat.models.denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.precision import Precision, autocast
 from diffsplat.models.prompt_encoders import PromptEncoder, StoredPrompts
@@ -75,7 +75,8 @@ class DiffSplatPipeline:
         scheduler: places the noise levels.
         defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
             the noise level of the refiner.
-        refiner: a second denoiser, for low noise levels; it works without guidance.
+        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``. It follows the prompt
+            alone: guidance and negative prompt act above that level. None leaves the model's own out.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
         controlnet: for control maps.
         elevation_estimator: finds the elevation that a picture was taken from.
@@ -196,7 +197,7 @@ class DiffSplatPipeline:
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Shape ``(V, C, h, w)`` of what is denoised: all channels of the autoencoder's latents or its first."""
         views, channels, height, width = self.autoencoder.latent_shape
-        return (views, min(channels, self.denoiser.config["in_channels"] - PLUCKER_CHANNELS), height, width)
+        return (views, min(channels, denoised_channels(self.denoiser.config)), height, width)
 
     @property
     def takes_image(self) -> bool:
@@ -220,7 +221,7 @@ class DiffSplatPipeline:
         self._placement = Placement(torch.device(device), offload=True)
 
     def enable_sequential_cpu_offload(self, device: str | torch.device = "cuda") -> None:
-        """Like :meth:`enable_model_cpu_offload`, and of the denoiser and ControlNet only a layer at a time.
+        """Like :meth:`enable_model_cpu_offload`, and of the denoisers and ControlNet only a layer at a time.
 
         Slowest and smallest: the device holds little more than one layer.
         """
@@ -445,6 +446,7 @@ class DiffSplatPipeline:
         guided = self._guided(request, conditions)
         if self.refiner is None:
             return guided
+        _check_refined(self.denoiser, self.refiner, self.defaults)
         alone = replace(conditions, negative=None)
         unguided = constant_guidance(1.0, self.autoencoder.views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, alone, unguided, self.defaults.prediction)
@@ -511,9 +513,10 @@ class _Progress:
 
 def _check_refined(denoiser: Any, refiner: Any, defaults: SamplingDefaults) -> None:
     """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with."""
-    expected, found = (network.config["in_channels"] for network in (denoiser, refiner))
-    if found != expected:
-        raise ValueError(f"the refiner has {found} input channels, expected the {expected} of the denoiser")
+    for name in ("in_channels", "caption_channels"):
+        expected, found = (network.config[name] for network in (denoiser, refiner))
+        if found != expected:
+            raise ValueError(f"the refiner has {found} {name}, expected the {expected} of the denoiser")
     if not 0 < defaults.refined_below <= 1:
         raise ValueError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"

@@ -38,7 +38,7 @@ class ChainConfig:
         diffusion: third stage.
         refiner: fourth stage, a second denoiser for low noise levels.
         decoder: last stage, which fits the decoder of the autoencoder to the denoiser.
-        export: the model folder.
+        export: the model folder; without a refiner there, none is trained.
         when_time_is_up: what a stage's ``max_minutes`` ends: the whole chain, which the next call continues,
             or that stage, whose weights the next stages then use as they are.
     """
@@ -59,19 +59,25 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
         ``finished`` when the model folder is written.
     """
     text_encoder = config.diffusion.source.text_encoder
-    parts = replace(chain_parts(out, text_encoder), autoencoder=out / "autoencoder" / "weights")
+    parts = replace(
+        chain_parts(out, text_encoder),
+        autoencoder=out / "autoencoder" / "weights",
+        refiner=out / "refiner" / "weights" if config.export.refiner else None,
+    )
     runs: dict[str, Callable[[], RunConfig]] = {
         "reconstruction": lambda: config.reconstruction.placed(data, out / "reconstruction"),
         "autoencoder": lambda: config.autoencoder.placed(data, out / "autoencoder", parts.reconstructor),
         "diffusion": lambda: config.diffusion.placed(
             data, out / "diffusion", parts.reconstructor, parts.autoencoder
         ),
-        "refiner": lambda: config.refiner.placed(
-            data, out / "refiner", parts.reconstructor, parts.autoencoder, denoiser=parts.denoiser
-        ),
+        "refiner": lambda: config.refiner.refining(data, out / "refiner", parts),
         "decoder": lambda: config.decoder.placed(data, out / "decoder", parts),
     }
+    if not config.export.refiner:
+        del runs["refiner"]
     for name in STAGES:
+        if name not in runs:
+            continue
         run = runs[name]()
         if is_finished(run.trainer):
             logger.info("%s is trained already", name)

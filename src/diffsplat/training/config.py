@@ -14,8 +14,13 @@ ScheduleName = Literal["cosine", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 Place = Annotated[Path, tyro.conf.Suppress]
 """A folder that a command derives from its own options, so that it is none of the configuration's."""
+OptionalPlace = Annotated[Path | None, tyro.conf.Suppress]
+"""One that there may not be."""
 Places = Annotated[tuple[Path, ...], tyro.conf.Suppress]
 """Several of these."""
+
+REFINER_LEVEL = 0.84
+"""Noise level below which the embedded model's refiner takes over."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 import diffsplat
 from diffsplat.data.credits import credits_page
 from diffsplat.data.dataset import read_rows
+from diffsplat.models.denoiser import denoised_channels
 from diffsplat.pipelines.folders import SamplingDefaults, write_index
 from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_SHIFT, DEFAULT_STEPS
+from diffsplat.training.config import REFINER_LEVEL
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-
-REFINER_LEVEL = 0.84
-"""Noise level below which the embedded model's refiner takes over."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class ExportConfig:
         guidance: classifier-free guidance scale.
         elevation_deg: degrees above the horizon of the generated views.
         smoothing: pixels that generated surfaces are smoothed by; 0 for none.
-        refined_below: noise level below which the refiner takes over, where there is one.
+        refiner: whether the model has the refiner, where one was trained.
+        refined_below: noise level below which it takes over.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
     """
 
@@ -50,6 +50,7 @@ class ExportConfig:
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
     smoothing: float = 0.0
+    refiner: bool = True
     refined_below: float = REFINER_LEVEL
     shift: float = DEFAULT_SHIFT
 
@@ -76,15 +77,17 @@ def export_model(
 
     Raises:
         FileNotFoundError: when a network is not trained yet.
-        ValueError: when ``target`` exists without ``force``, or is no folder.
+        ValueError: when ``target`` exists without ``force``, or is no folder, or when the refiner is of other
+            latents than the denoiser or was not trained up to the level that it is to take over at.
     """
     if target.exists() and not (force and target.is_dir()):
         raise ValueError(f"{str(target)!r} exists already, expected a new folder or force to replace it")
+    chosen = parts if config.refiner else replace(parts, refiner=None)
     temporary = target.with_name(f".unfinished-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _write(temporary, parts, config, data)
+        _write(temporary, chosen, config, data)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         _replace(temporary, target)
     finally:
@@ -97,6 +100,7 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         _copy(getattr(parts, name), folder / name, _NETWORK_FILES)
     if parts.refiner is not None:
         _copy(parts.refiner, folder / "refiner", _NETWORK_FILES)
+        _check_refiner(folder, parts.refiner, config.refined_below)
     _copy(parts.text_encoder, folder / "text_encoder", _TEXT_FILES)
     FlowMatchEulerDiscreteScheduler(shift=config.shift).save_pretrained(folder / "scheduler")
     defaults = SamplingDefaults(
@@ -109,6 +113,23 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
     write_index(folder, diffsplat.__version__, defaults, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
     (folder / "README.md").write_text(model_card(parts))
+
+
+def _check_refiner(folder: Path, refiner: Path, refined_below: float) -> None:
+    """Refuse a refiner that does not go with the denoiser beside it or with the level that it is used from."""
+    channels = [
+        denoised_channels(json.loads((folder / name / "config.json").read_text()))
+        for name in ("refiner", "denoiser")
+    ]
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f"the refiner denoises {channels[0]} channels, expected the denoiser's {channels[1]}"
+        )
+    greatest = float(_record(refiner.parent).get("stage", {}).get("greatest_level", 1.0))
+    if refined_below > greatest:
+        raise ValueError(
+            f"refined_below is {refined_below}, expected at most the {greatest:g} that the refiner was trained up to"
+        )
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:

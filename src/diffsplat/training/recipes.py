@@ -1,5 +1,6 @@
 """Presets: what each stage of a model is trained with."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,10 @@ import tyro
 from diffusers.models.modeling_utils import ModelMixin
 from tqdm import tqdm
 
+from diffsplat.models.denoiser import denoised_channels
 from diffsplat.models.weights import load_weights
-from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
-from diffsplat.training.export import REFINER_LEVEL, ModelParts
+from diffsplat.training.config import REFINER_LEVEL, EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.export import ModelParts
 from diffsplat.training.grids import GridSource, GridSourceConfig
 from diffsplat.training.latents import LatentSource, LatentSourceConfig
 from diffsplat.training.sources import ViewSource, ViewSourceConfig
@@ -106,23 +108,15 @@ class DiffusionRun:
     source: LatentSourceConfig = field(default_factory=LatentSourceConfig)
     trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
 
-    def placed(
-        self,
-        data: tuple[Path, ...],
-        out: Path,
-        reconstructor: Path,
-        autoencoder: Path,
-        *,
-        denoiser: Path | None = None,
-    ) -> Self:
-        """The run with its folders; latents are cached in it, or are those of the denoiser that is refined."""
+    def placed(self, data: tuple[Path, ...], out: Path, reconstructor: Path, autoencoder: Path) -> Self:
+        """The run with its folders; latents are cached in ``out / "latents"``."""
         source = replace(
             self.source,
             data=data,
             reconstructor=_trained(reconstructor),
             autoencoder=_trained(autoencoder),
             grids=_beside(reconstructor, out, "grids"),
-            cache=out / "latents" if denoiser is None else _beside(_trained(denoiser), out, "latents"),
+            cache=out / "latents",
         )
         return replace(
             self,
@@ -130,6 +124,20 @@ class DiffusionRun:
             source=source,
             trainer=replace(self.trainer, out=out),
         )
+
+    def refining(self, data: tuple[Path, ...], out: Path, networks: ModelParts) -> Self:
+        """The run of a denoiser's refiner: on the same channels of the same latents, with the same text encoder."""
+        config = json.loads((_trained(networks.denoiser) / "config.json").read_text())
+        run = self.placed(data, out, networks.reconstructor, networks.autoencoder)
+        source = replace(
+            run.source,
+            text_encoder=networks.text_encoder,
+            cache=_beside(networks.denoiser, out, "latents"),
+        )
+        stage = replace(
+            run.stage, channels=denoised_channels(config), text_channels=int(config["caption_channels"])
+        )
+        return replace(run, stage=stage, source=source)
 
     def build(self) -> tuple[Stage, BatchSource[Any]]:
         """Stage and source; the initial weights are a function of the seed."""
@@ -164,7 +172,12 @@ class DecoderRun:
             cache=_beside(_trained(networks.denoiser), out, "latents"),
             with_grids=True,
         )
-        stage = replace(self.stage, autoencoder=networks.autoencoder, denoiser=networks.denoiser)
+        stage = replace(
+            self.stage,
+            autoencoder=networks.autoencoder,
+            denoiser=networks.denoiser,
+            refiner=networks.refiner,
+        )
         return replace(self, stage=stage, source=source, trainer=replace(self.trainer, out=out))
 
     def build(self) -> tuple[Stage, BatchSource[Any]]:
@@ -220,10 +233,12 @@ def diffusion_mini() -> DiffusionRun:
 
 
 def refiner_mini() -> DiffusionRun:
-    """The refiner of the embedded model: finer tokens than the denoiser's, for the lower noise levels."""
+    """The refiner of the embedded model: finer tokens than the denoiser's, for the lower noise levels.
+
+    Its channels are the denoiser's.
+    """
     return DiffusionRun(
         stage=DiffusionConfig(
-            channels=_DENOISED_CHANNELS,
             layers=5,
             patch=2,
             level_mean=1.0,

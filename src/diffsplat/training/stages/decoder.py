@@ -12,12 +12,12 @@ from diffsplat.evaluation.metrics import psnr
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.images import tile_images
 from diffsplat.models import GSAutoencoder
-from diffsplat.models.denoiser import PLUCKER_CHANNELS, predict_latents
+from diffsplat.models.denoiser import denoised_channels, predict_latents
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.text_condition import TextCondition
 from diffsplat.models.weights import load_network, save_half
 from diffsplat.render import render
-from diffsplat.training.config import Place
+from diffsplat.training.config import REFINER_LEVEL, OptionalPlace, Place
 from diffsplat.training.latents import LatentBatch
 from diffsplat.training.losses import grid_loss
 from diffsplat.training.stages.base import Losses, Report, Stage
@@ -30,6 +30,8 @@ class DecoderConfig:
     Args:
         autoencoder: folder of the trained autoencoder.
         denoiser: folder of the trained denoiser.
+        refiner: folder of its trained refiner; None where the model has none.
+        refined_below: noise level below which the refiner works, as in the exported model.
         denoised_share: share of a batch that is decoded from the denoiser's latents; the others keep their own.
         least_level, greatest_level: between these the noise levels are drawn that the denoiser starts from.
         denoising_steps: steps from there to clean latents.
@@ -39,6 +41,8 @@ class DecoderConfig:
 
     autoencoder: Place = Path("autoencoder")
     denoiser: Place = Path("denoiser")
+    refiner: OptionalPlace = None
+    refined_below: float = REFINER_LEVEL
     denoised_share: float = 0.5
     least_level: float = 0.6
     greatest_level: float = 0.97
@@ -72,9 +76,14 @@ class DecoderStage(Stage):
         super().__init__()
         self.config = config
         self.autoencoder = load_network(GSAutoencoder, config.autoencoder)
-        self.denoiser = load_network(PixArtTransformer2DModel, config.denoiser).requires_grad_(False)
-        set_multiview_attention(self.denoiser, self.autoencoder.views)
-        self.channels = int(self.denoiser.config["in_channels"]) - PLUCKER_CHANNELS
+        self.denoiser = self._load_denoiser(config.denoiser)
+        self.refiner = None if config.refiner is None else self._load_denoiser(config.refiner)
+        self.channels = denoised_channels(self.denoiser.config)
+
+    def _load_denoiser(self, folder: Path) -> PixArtTransformer2DModel:
+        network = load_network(PixArtTransformer2DModel, folder).requires_grad_(False)
+        set_multiview_attention(network, self.autoencoder.views)
+        return network
 
     def trainable(self) -> GSAutoencoder:
         """The autoencoder; its encoder has no parameters."""
@@ -84,7 +93,7 @@ class DecoderStage(Stage):
         """Loss of one batch, whose first objects come from the denoiser."""
         target = _grids(batch).values
         count = max(1, round(self.config.denoised_share * target.shape[0]))
-        latents = torch.cat([self._denoised(batch, count), batch.latents[count:]])
+        latents = torch.cat([self._denoised(batch, count), self._known(batch)[count:]])
         values = self.autoencoder.reconstruct(latents)
         total, parts = grid_loss(values, target)
         if self.config.rendered_objects:
@@ -104,7 +113,7 @@ class DecoderStage(Stage):
         restored = self._denoised(batch, batch.latents.shape[0])
         truth = _render(_grids(batch), batch, around).rgb
         rows, scalars = [truth[0]], {}
-        for name, latents in (("latents", batch.latents), ("denoised", restored)):
+        for name, latents in (("latents", self._known(batch)), ("denoised", restored)):
             images = _render(self.autoencoder.decode(latents), batch, around).rgb
             scalars[f"psnr_{name}"] = float(psnr(images, truth).mean())
             rows.append(images[0])
@@ -117,7 +126,7 @@ class DecoderStage(Stage):
     @torch.no_grad()
     def _denoised(self, batch: LatentBatch, count: int) -> Tensor:
         """``[count, V, C, h, w]`` latents of the first objects, noised to random levels and denoised again."""
-        clean = batch.latents[:count, :, : self.channels]
+        clean = self._known(batch)[:count, :, : self.channels]
         least, greatest = self.config.least_level, self.config.greatest_level
         level = least + (greatest - least) * torch.rand(count, device=clean.device)
         text = TextCondition(batch.tokens[:count], batch.mask[:count])
@@ -126,10 +135,23 @@ class DecoderStage(Stage):
         state = (1 - wide) * clean + wide * torch.randn_like(clean)
         for step in range(self.config.denoising_steps):
             left = 1 - step / self.config.denoising_steps
-            guess = predict_latents(self.denoiser, state, level * left, text, rays)
+            guess = self._guess(state, level * left, text, rays)
             # A step of Euler's method along the velocity (state - guess) / level.
             state = state + (guess - state) / (self.config.denoising_steps - step)
         return self.autoencoder.all_channels(state)
+
+    def _known(self, batch: LatentBatch) -> Tensor:
+        """``[B, V, C, h, w]`` the batch's own latents, as far as the denoiser can make them."""
+        return self.autoencoder.all_channels(batch.latents[:, :, : self.channels])
+
+    def _guess(self, state: Tensor, level: Tensor, text: TextCondition, rays: Tensor) -> Tensor:
+        """Clean latents by the network that works at each object's noise level."""
+        guess = predict_latents(self.denoiser, state, level, text, rays)
+        if self.refiner is None:
+            return guess
+        refined = predict_latents(self.refiner, state, level, text, rays)
+        low = level < self.config.refined_below
+        return torch.where(low[:, None, None, None, None], refined, guess)
 
 
 def _grids(batch: LatentBatch) -> SplatGrid:

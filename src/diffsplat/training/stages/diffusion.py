@@ -23,6 +23,7 @@ from diffsplat.training.latents import LatentBatch
 from diffsplat.training.stages.base import Losses, Report, Stage
 
 _EVALUATION_LEVELS = (0.6, 0.9, 0.97)
+"""Noise levels that the error is measured at, as shares of the greatest."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class DiffusionConfig:
         level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
             numbers name their object already at level 0.95: what has to be learned from text lies above.
         level_deviation: deviation of that logit.
-        greatest_level: noise levels are drawn below this one; of a refiner, the level that it takes over at.
+        greatest_level: noise levels are drawn below this one; of a refiner, at least the level that it takes over at.
         least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
             there would otherwise outgrow that of the object's shape.
         pictured_objects: how many samples an evaluation draws; 0 for none.
@@ -66,6 +67,12 @@ class DiffusionConfig:
     pictured_steps: int = 20
     pictured_shift: float = DEFAULT_SHIFT
 
+    def __post_init__(self) -> None:
+        if not 0 < self.greatest_level <= 1:
+            raise ValueError(f"greatest_level is {self.greatest_level}, expected above 0 and at most 1")
+        if self.channels < 0:
+            raise ValueError(f"channels is {self.channels}, expected a number of channels, or 0 for all")
+
 
 class DiffusionStage(Stage):
     """Flow matching on splat latents (Lipman et al. 2023) with a network that predicts the clean latents.
@@ -79,7 +86,7 @@ class DiffusionStage(Stage):
         self.config = config
         self.autoencoder = load_network(GSAutoencoder, config.autoencoder).requires_grad_(False)
         available = self.autoencoder.latent_channels
-        if not 0 <= config.channels <= available:
+        if config.channels > available:
             raise ValueError(
                 f"channels is {config.channels}, expected at most the {available} of the autoencoder"
             )
@@ -122,12 +129,11 @@ class DiffusionStage(Stage):
     def evaluate(self, batch: LatentBatch) -> Report:
         """Velocity error at fixed levels on held-out objects, and a picture of samples for their captions."""
         scalars: dict[str, float] = {}
-        for value in _EVALUATION_LEVELS:
-            if value > self.config.greatest_level:
-                continue
+        for share in _EVALUATION_LEVELS:
+            value = share * self.config.greatest_level
             level = torch.full(batch.latents.shape[:1], value, device=batch.latents.device)
             error = self._velocity_error(batch, level, TextCondition(batch.tokens, batch.mask))
-            scalars[f"velocity_error_{value:g}"] = float(error)
+            scalars[f"velocity_error_{value:.3g}"] = float(error)
         scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
         pictures = {"samples": self._picture(batch)} if self.config.pictured_objects else {}
         return Report(scalars, pictures)
