@@ -19,7 +19,7 @@ OptionalPlace = Annotated[Path | None, tyro.conf.Suppress]
 Places = Annotated[tuple[Path, ...], tyro.conf.Suppress]
 """Several of these."""
 
-REFINER_LEVEL = 0.84
+REFINER_LEVEL = 0.82
 """Noise level below which the embedded model's refiner takes over."""
 
 

@@ -243,7 +243,7 @@ def refiner_mini() -> DiffusionRun:
             patch=2,
             level_mean=1.0,
             level_deviation=1.2,
-            greatest_level=REFINER_LEVEL + 0.02,
+            greatest_level=REFINER_LEVEL + 0.04,
         ),
         source=LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=8, evaluation_objects=32),
         trainer=TrainerConfig(
