@@ -1,6 +1,7 @@
 """Splat grids on disk, and the decoder that is trained on them."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from diffsplat.data.dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.models import GSAutoencoder, GSRecon
 from diffsplat.models.denoiser import make_denoiser
+from diffsplat.models.text_condition import TextCondition
 from diffsplat.training.grids import (
     GridSource,
     GridSourceConfig,
@@ -147,6 +149,22 @@ def test_decoder_sees_the_latents_themselves_through_a_perfect_denoiser(
     blank = stage.evaluate(batch).scalars
     assert blank["psnr_latents"] == pytest.approx(figures["psnr_latents"], abs=1e-6)
     assert abs(blank["psnr_denoised"] - figures["psnr_denoised"]) > 1e-3
+
+
+def test_below_its_level_the_refiner_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = decoder_stage(tmp_path)
+    batch = latent_batch(plain)
+    stage = DecoderStage(replace(plain.config, refiner=tmp_path / "denoiser", refined_below=0.5))
+    levels = torch.tensor([0.6, 0.4])
+
+    def guesses(network: object, state: torch.Tensor, *_: object) -> torch.Tensor:
+        return torch.full_like(state, 2.0 if network is stage.refiner else 1.0)
+
+    monkeypatch.setattr(decoder_module, "predict_latents", guesses)
+    text, rays = TextCondition(batch.tokens, batch.mask), batch.rays(4, 2)
+    guess = stage._guess(batch.latents, levels, text, rays)
+    assert guess.mean(dim=(1, 2, 3, 4)).tolist() == [1.0, 2.0]
+    assert plain._guess(batch.latents, levels, text, rays).unique().tolist() == [1.0]
 
 
 def test_objects_are_denoised_along_a_straight_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ from diffsplat.models.denoiser import denoised_channels
 from diffsplat.models.gsrecon import GSRecon
 from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.weights import load_network
-from diffsplat.pipelines.folders import find_model
+from diffsplat.pipelines.folders import SamplingDefaults, find_model, read_index
+from diffsplat.pipelines.surfaces import clean_surfaces
 
 _FEATURES = "features.safetensors"
 
@@ -139,7 +140,7 @@ def ceiling(
         arguments: What the judge is fitted on and where to write.
         model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
         part: Up to where the objects go: through the reconstructor, then the autoencoder, then only those
-            channels of the latents that the denoiser makes.
+            channels of the latents that the denoiser makes, with surfaces smoothed as the model smooths them.
         cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
     """
     arguments.check()
@@ -222,12 +223,14 @@ def _through_latents(
     model: str, reconstruct: Predict, part: Literal["autoencoder", "denoised"] = "autoencoder"
 ) -> Predict:
     network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
-    channels = network.latent_channels
+    channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(json.loads(_config(model, "denoiser").read_text(encoding="utf-8")))
+        smoothing = SamplingDefaults.from_index(read_index(find_model(model))).smoothing
 
     def predict(views: Views) -> SplatGrid:
-        return network.decode(network.encode(reconstruct(views))[:, :, :channels])
+        grid = network.decode(network.encode(reconstruct(views))[:, :, :channels])
+        return clean_surfaces(grid, smoothing) if smoothing else grid
 
     return predict
 
