@@ -1,6 +1,7 @@
 """The page of ``diffsplat serve`` in a browser."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,17 @@ def test_the_embedded_kind_of_model_says_why_it_takes_no_picture(
 
 
 def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, figures: Figures):
-    page = pages.open(live(figures), width=900, height=700)
+    class Slow(Figures):
+        """Takes 0.1 s a step: still at work when a busy browser has found the button."""
+
+        def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+            def linger(step: int, steps: int) -> None:
+                time.sleep(0.1 if steps > 1 else 0.0)
+                advance(step, steps)
+
+            return super().__call__(order, linger)
+
+    page = pages.open(live(Slow(figures.models["figures"].pipe)), width=900, height=700)
     generate(page, "a chair", steps=100, count=4)
     page.locator("#status", has_text=re.compile(r"^Step [1-9]\d* of 400$")).wait_for()
     assert 0 < float(page.evaluate("document.getElementById('progress').value")) < 1
