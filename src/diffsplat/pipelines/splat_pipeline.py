@@ -15,7 +15,7 @@ import diffsplat
 from diffsplat.core import Cameras, Splats
 from diffsplat.geometry import ring_cameras
 from diffsplat.models.backbones import BACKBONES, ControlKind, Sampler
-from diffsplat.models.denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
+from diffsplat.models.denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.precision import Precision, autocast
 from diffsplat.models.prompt_encoders import PromptEncoder, StoredPrompts
@@ -202,7 +202,7 @@ class DiffSplatPipeline:
     @property
     def takes_image(self) -> bool:
         """Whether the denoiser is shown a picture."""
-        return self.denoiser.config["in_channels"] > self.autoencoder.latent_channels + PLUCKER_CHANNELS
+        return denoised_channels(self.denoiser.config) > self.autoencoder.latent_channels
 
     def to(self, device: str | torch.device) -> Self:
         """Move every network to a device, in place."""

@@ -24,7 +24,6 @@ from diffsplat.training.trainer import Status, is_finished
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("reconstruction", "autoencoder", "diffusion", "refiner", "decoder")
 WhenTimeIsUp = Literal["stop", "next"]
 
 
@@ -75,10 +74,8 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
     }
     if not config.export.refiner:
         del runs["refiner"]
-    for name in STAGES:
-        if name not in runs:
-            continue
-        run = runs[name]()
+    for name, place in runs.items():
+        run = place()
         if is_finished(run.trainer):
             logger.info("%s is trained already", name)
             continue

@@ -146,11 +146,13 @@ class DecoderStage(Stage):
 
     def _guess(self, state: Tensor, level: Tensor, text: TextCondition, rays: Tensor) -> Tensor:
         """Clean latents by the network that works at each object's noise level."""
-        guess = predict_latents(self.denoiser, state, level, text, rays)
-        if self.refiner is None:
-            return guess
-        refined = predict_latents(self.refiner, state, level, text, rays)
         low = level < self.config.refined_below
+        if self.refiner is None or not low.any():
+            return predict_latents(self.denoiser, state, level, text, rays)
+        refined = predict_latents(self.refiner, state, level, text, rays)
+        if low.all():
+            return refined
+        guess = predict_latents(self.denoiser, state, level, text, rays)
         return torch.where(low[:, None, None, None, None], refined, guess)
 
 
