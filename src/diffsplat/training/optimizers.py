@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.training.config import OptimConfig
+from diffsplat.training.muon import Muon
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
@@ -40,7 +41,7 @@ def split_parameters(network: nn.Module, config: OptimConfig) -> dict[str, dict[
 
 
 class Optimizers:
-    """One or two stock optimisers that share a learning rate; state goes in and out as named tensors."""
+    """AdamW, Muon or both, which share a learning rate; state goes in and out as named tensors."""
 
     def __init__(self, network: nn.Module, config: OptimConfig) -> None:
         groups = split_parameters(network, config)
@@ -55,7 +56,8 @@ class Optimizers:
             self._members.append(torch.optim.AdamW(adamw, lr=config.lr, betas=config.betas, fused=True))
             self._names.append([*groups["decay"], *groups["plain"]])
         if groups["muon"]:
-            self._members.append(_muon(list(groups["muon"].values()), config))
+            matrices = list(groups["muon"].values())
+            self._members.append(Muon(matrices, config.lr, config.weight_decay, config.momentum))
             self._names.append(list(groups["muon"]))
         if not self._members:
             raise ValueError("the stage has no trainable parameters, expected at least one")
@@ -99,15 +101,3 @@ class Optimizers:
             state = member.state_dict()
             state["state"] = {i: by_name[name] for i, name in enumerate(names) if name in by_name}
             member.load_state_dict(state)
-
-
-def _muon(parameters: list[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(f"optim.name is muon, which torch {torch.__version__} lacks, expected torch >= 2.9")
-    return torch.optim.Muon(
-        parameters,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",
-    )
