@@ -230,7 +230,9 @@ def _through_latents(
 
     def predict(views: Views) -> SplatGrid:
         grid = network.decode(network.encode(reconstruct(views))[:, :, :channels])
-        return clean_surfaces(grid, smoothing) if smoothing else grid
+        if not smoothing:
+            return grid
+        return clean_surfaces(grid, views.cameras, smoothing, network.pixel_grid)
 
     return predict
 

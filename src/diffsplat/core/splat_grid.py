@@ -79,18 +79,27 @@ class SplatGrid:
         Returns:
             Splats ``[B, V * H * W]``, views outermost, rows before columns.
         """
-        checks.require_batch("SplatGrid.to_splats", "cameras", cameras.batch_shape, self.values.shape[:2])
-        height, width = self.values.shape[-2:]
-        values = self.values.float() if self.values.dtype in (torch.bfloat16, torch.float16) else self.values
-        distance = torch.linalg.vector_norm(cameras.centers, dim=-1)[..., None, None, None]
-        points = cameras.resized(width, height).unproject(values[:, :, DEPTH] + distance, grid)
+        values = self._precise()
         return Splats(
-            means=_per_gaussian(points),
+            means=_per_gaussian(self.points(cameras, grid)),
             scales=_per_gaussian(decode_scale(values[:, :, SCALE])),
             quats=functional.normalize(_nonzero(_per_gaussian(values[:, :, ROTATION])), dim=-1),
             opacities=_per_gaussian(unit_range(values[:, :, OPACITY])).squeeze(-1),
             colors=_per_gaussian(unit_range(values[:, :, RGB])),
         )
+
+    def points(self, cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
+        """``[B, V, 3, H, W]`` centres of the Gaussians, world units; arguments as for :meth:`to_splats`."""
+        checks.require_batch("SplatGrid.points", "cameras", cameras.batch_shape, self.values.shape[:2])
+        height, width = self.values.shape[-2:]
+        distance = torch.linalg.vector_norm(cameras.centers, dim=-1)[..., None, None, None]
+        depth = self._precise()[:, :, DEPTH] + distance
+        return cameras.resized(width, height).unproject(depth, grid)
+
+    def _precise(self) -> Tensor:
+        """The values in a precision that positions can be computed in."""
+        half = self.values.dtype in (torch.bfloat16, torch.float16)
+        return self.values.float() if half else self.values
 
 
 def unit_range(values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Rotations, rays, orbits and depth as a picture."""
 
 from diffsplat.geometry.depth_maps import depth_control_map
+from diffsplat.geometry.footprints import pixel_footprints
 from diffsplat.geometry.orbits import (
     RING_AZIMUTHS_DEG,
     TEXT_ELEVATION_DEG,
@@ -27,6 +28,7 @@ __all__ = [
     "normals_to_first_view",
     "orbit_cameras",
     "orbit_positions",
+    "pixel_footprints",
     "plucker_rays",
     "quaternion_to_matrix",
     "ray_directions",

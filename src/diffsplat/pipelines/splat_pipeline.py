@@ -437,9 +437,10 @@ class DiffSplatPipeline:
             )
         with self._placement.awake(self.autoencoder):
             grid = self.autoencoder.decode(latents)
+        seen, pixel_grid = cameras.for_objects(len(objects)), self.autoencoder.pixel_grid
         if self.defaults.smoothing:
-            grid = clean_surfaces(grid, self.defaults.smoothing)
-        return grid.to_splats(cameras.for_objects(len(objects)), self.autoencoder.pixel_grid)
+            grid = clean_surfaces(grid, seen, self.defaults.smoothing, pixel_grid)
+        return grid.to_splats(seen, pixel_grid)
 
     def _field(self, request: GenerationRequest, conditions: Conditions) -> Field:
         """What the sampler follows: the guided denoiser, and below the model's level the refiner."""

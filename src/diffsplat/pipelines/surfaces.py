@@ -1,28 +1,41 @@
 """Cleaning of generated splat grids."""
 
+from itertools import product
+from math import exp
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.core import SplatGrid
-from diffsplat.core.splat_grid import DEPTH, OPACITY, unit_range
+from diffsplat.core import Cameras, PixelGrid, SplatGrid
+from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, encode_scale, unit_range
+from diffsplat.geometry import pixel_footprints
 
 OPACITY_CONTRAST = 4.0
 """Factor of smoothed opacities around one half."""
+COLOR_RANGE = 0.15
+"""Differences of colour channels, of 2 from darkest to brightest, that count as noise of one colour."""
 _OPACITY_SHARE = 0.5
+_COLOR_SHARE = 4 / 3
+_COLOR_ROUNDS = 2
 _LEAST_WEIGHT = 1e-3
 
 
-def clean_surfaces(grid: SplatGrid, deviation: float) -> SplatGrid:
-    """Straighten silhouettes and smooth depths, which a small denoiser leaves ragged.
+def clean_surfaces(
+    grid: SplatGrid, cameras: Cameras, deviation: float, pixel_grid: PixelGrid = "center"
+) -> SplatGrid:
+    """Straighten silhouettes, smooth surfaces and colours, which a small denoiser leaves ragged.
 
     Opacities are smoothed by a Gaussian of half the deviation and then taken apart around one half, so that a veil
-    becomes surface or nothing. Depths are smoothed by a Gaussian of the deviation over what is opaque. Colours,
-    scales and rotations stay.
+    becomes surface or nothing. Depths are smoothed by a Gaussian of the deviation over what is opaque, colours by
+    one that stops where they change (Tomasi and Manduchi 1998, "Bilateral Filtering"). The Gaussians are then laid
+    on the surface that has come out of it.
 
     Args:
         grid: ``[B, V, 12, H, W]``.
+        cameras: ``[B, V]`` of its views.
         deviation: of the Gaussian, in pixels.
+        pixel_grid: where the rays of its pixels lie.
 
     Raises:
         ValueError: the deviation is not above zero.
@@ -32,12 +45,40 @@ def clean_surfaces(grid: SplatGrid, deviation: float) -> SplatGrid:
             f"the deviation of the smoothing is {deviation}, expected a positive number of pixels"
         )
     values = grid.values
-    smooth = _blurred(values[:, :, OPACITY], deviation * _OPACITY_SHARE)
-    opacity = (OPACITY_CONTRAST * smooth).clamp(-1, 1)
+    opacity = (OPACITY_CONTRAST * _blurred(values[:, :, OPACITY], deviation * _OPACITY_SHARE)).clamp(-1, 1)
     weight = unit_range(opacity) + _LEAST_WEIGHT
-    depth = _blurred(values[:, :, DEPTH] * weight, deviation) / _blurred(weight, deviation)
-    parts = [values[:, :, : OPACITY.start], opacity, depth.clamp(-1, 1)]
-    return SplatGrid(torch.cat(parts, dim=2))
+    depth = (_blurred(values[:, :, DEPTH] * weight, deviation) / _blurred(weight, deviation)).clamp(-1, 1)
+    color = values[:, :, RGB]
+    for _ in range(_COLOR_ROUNDS):
+        color = _even_colors(color, weight, deviation * _COLOR_SHARE)
+    smooth = SplatGrid(torch.cat([color, values[:, :, RGB.stop : OPACITY.start], opacity, depth], dim=2))
+    sigmas, rotation = pixel_footprints(smooth.points(cameras, pixel_grid))
+    return SplatGrid(torch.cat([color, encode_scale(sigmas), rotation, opacity, depth], dim=2))
+
+
+def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
+    """Mean of the like colours around each pixel.
+
+    Neighbours are compared by what they look like from afar, since noise would otherwise seem to be an edge.
+
+    Args:
+        color: ``[B, V, 3, H, W]``.
+        weight: ``[B, V, 1, H, W]`` how much a pixel counts.
+        deviation: of the Gaussian over the image, in pixels.
+    """
+    height, width = color.shape[-2:]
+    afar = _blurred(color * weight, deviation / 3) / _blurred(weight, deviation / 3)
+    stride = max(1, int(deviation / 2))
+    reach = stride * int(2 * deviation / stride)
+    padded = [_bordered(part, reach) for part in (color, weight, afar)]
+    total, share = torch.zeros_like(color), torch.zeros_like(weight)
+    for down, right in product(range(0, 2 * reach + 1, stride), repeat=2):
+        near, counted, seen = (part[..., down : down + height, right : right + width] for part in padded)
+        distance = ((down - reach) ** 2 + (right - reach) ** 2) / deviation**2
+        difference = (seen - afar).square().sum(dim=2, keepdim=True) / COLOR_RANGE**2
+        likeness = counted * exp(-distance / 2) * torch.exp(-difference / 2)
+        total, share = total + likeness * near, share + likeness
+    return total / share
 
 
 def _blurred(images: Tensor, deviation: float) -> Tensor:
@@ -46,6 +87,12 @@ def _blurred(images: Tensor, deviation: float) -> Tensor:
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / deviation).square())
     kernel = kernel / kernel.sum()
-    flat = functional.pad(images.flatten(0, 2)[:, None], (reach, reach, reach, reach), mode="replicate")
+    flat = _bordered(images, reach).flatten(0, 2)[:, None]
     flat = functional.conv2d(functional.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
     return flat.reshape(images.shape)
+
+
+def _bordered(images: Tensor, width: int) -> Tensor:
+    """``[B, V, C, H, W]`` with the border repeated ``width`` times."""
+    flat = functional.pad(images.flatten(0, 1), (width, width, width, width), mode="replicate")
+    return flat.unflatten(0, images.shape[:2])
