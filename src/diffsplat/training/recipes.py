@@ -34,6 +34,10 @@ _DENOISED_CHANNELS = 24
 named by the judge in 72, 78 and 88 of 100 cases; over all of them, three quarters of the training loss was detail
 that the denoiser did not learn."""
 
+_DENOISING = OptimConfig(name="muon", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=500)
+"""Of denoiser and refiner. On one CPU core the refiner's loss came to 0.145 in 11,000 objects with Muon, on from
+where AdamW had ended at 0.152 after 22,000; AdamW at the same rate lost ground."""
+
 
 @dataclass(frozen=True)
 class ReconstructionRun:
@@ -222,10 +226,10 @@ def diffusion_mini() -> DiffusionRun:
     """The denoiser of the embedded model."""
     return DiffusionRun(
         stage=DiffusionConfig(channels=_DENOISED_CHANNELS),
-        source=LatentSourceConfig(text_encoder=embedded_text_encoder()),
+        source=LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=32),
         trainer=TrainerConfig(
-            steps=60_000,
-            optim=OptimConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=500),
+            steps=30_000,
+            optim=_DENOISING,
             ema=EmaConfig(decay=0.9995),
             evaluate_every=1_000,
         ),
@@ -245,10 +249,10 @@ def refiner_mini() -> DiffusionRun:
             level_deviation=1.2,
             greatest_level=REFINER_LEVEL + 0.04,
         ),
-        source=LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=8, evaluation_objects=32),
+        source=LatentSourceConfig(text_encoder=embedded_text_encoder(), evaluation_objects=32),
         trainer=TrainerConfig(
-            steps=60_000,
-            optim=OptimConfig(lr=8e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup_steps=500),
+            steps=30_000,
+            optim=_DENOISING,
             ema=EmaConfig(decay=0.9995),
             evaluate_every=1_000,
         ),
