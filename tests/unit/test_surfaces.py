@@ -87,6 +87,17 @@ def test_a_surface_is_covered_from_its_side_too() -> None:
     assert alphas[1] > 0.9
 
 
+def test_nothing_bridges_a_jump_in_depth() -> None:
+    depth = torch.full((SIZE, SIZE), -0.6)
+    depth[:, 24:] = 0.6
+    after = clean_surfaces(grid(torch.tensor(1.0), depth), 1.0).values[0, 0]
+    between = after[DEPTH, 10].abs().squeeze() < 0.3
+    assert between.any()
+    assert (after[OPACITY, 10].squeeze()[between] == -1).all()
+    flat = torch.tensor([5, 40])
+    assert (after[OPACITY, 10].squeeze()[flat] == 1).all()
+
+
 def _small(values: torch.Tensor) -> torch.Tensor:
     """Gaussians of half a pixel."""
     values = values.clone()
