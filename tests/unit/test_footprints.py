@@ -74,6 +74,12 @@ def test_a_plane_seen_at_a_slant_has_no_holes_from_the_front() -> None:
     assert holed < 0.5
 
 
+def test_coinciding_points_have_no_extent() -> None:
+    sigmas, rotations = pixel_footprints(torch.zeros(3, 4, 4))
+    assert (sigmas == 0).all()
+    assert rotations.isfinite().all()
+
+
 def test_points_without_neighbours_are_refused() -> None:
     with pytest.raises(ValueError, match=r"points \(3, 1, 5\), expected at least 2 x 2 pixels"):
         pixel_footprints(torch.zeros(3, 1, 5))

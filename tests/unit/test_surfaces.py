@@ -65,6 +65,15 @@ def test_noise_of_colours_goes_and_edges_stay() -> None:
     assert float(right.std()) < 0.03
 
 
+@pytest.mark.parametrize("deviation", [1.0, 3.0, 5.0])
+def test_a_checkerboard_of_colours_goes(deviation: float) -> None:
+    before = grid(torch.tensor(1.0), torch.tensor(0.0)).values
+    rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    before[:, :, RGB] = 0.1 * (((rows + columns) % 2) * 2.0 - 1)
+    after = clean_surfaces(SplatGrid(before), deviation).values[0, 0, RGB, 8:-8, 8:-8]
+    assert after.abs().max() < 0.01
+
+
 def test_colours_of_what_is_not_there_do_not_count() -> None:
     opacity = torch.full((SIZE, SIZE), -1.0)
     opacity[:, :24] = 1.0

@@ -232,7 +232,7 @@ def _through_latents(
         grid = network.decode(network.encode(reconstruct(views))[:, :, :channels])
         if not smoothing:
             return grid
-        return clean_surfaces(grid, views.cameras, smoothing, network.pixel_grid)
+        return clean_surfaces(grid, views.cameras, smoothing)
 
     return predict
 

@@ -1,4 +1,4 @@
-"""Rotations, rays, orbits and depth as a picture."""
+"""Rotations, rays, orbits, footprints of pixels and depth as a picture."""
 
 from diffsplat.geometry.depth_maps import depth_control_map
 from diffsplat.geometry.footprints import pixel_footprints

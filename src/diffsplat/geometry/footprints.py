@@ -23,7 +23,8 @@ def pixel_footprints(points: Tensor) -> tuple[Tensor, Tensor]:
     Of the two steps to either side the shorter is taken: it does not cross the edge to what lies behind.
 
     Args:
-        points: ``[*B, 3, H, W]`` world points of the pixels, at least two by two.
+        points: ``[*B, 3, H, W]`` world points of the pixels, at least two by two, floating point. Where neighbours
+            coincide or lie on a line, deviations are zero and the rotation is any.
 
     Returns:
         Deviations ``[*B, 3, H, W]``, world units, longest first and the last across the surface; rotations
@@ -48,7 +49,7 @@ def pixel_footprints(points: Tensor) -> tuple[Tensor, Tensor]:
     axes = torch.stack([axis, torch.linalg.cross(normal, axis), normal], dim=-1)
     mean = (a * a + b * b + c * c) / 2
     longest = (mean + (mean.square() - (a * c).square()).clamp_min(0).sqrt()).sqrt()
-    shortest = (a * c).abs() / longest
+    shortest = (a * c).abs() / longest.clamp_min(torch.finfo(points.dtype).tiny)
     sigmas = FOOTPRINT_SIGMA * torch.cat([longest, shortest, THICKNESS * shortest], dim=-1)
     return sigmas.movedim(-1, -3), matrix_to_quaternion(axes).movedim(-1, -3)
 

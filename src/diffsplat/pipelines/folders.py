@@ -44,7 +44,8 @@ class SamplingDefaults:
         elevation_deg: degrees above the horizon of the generated views.
         prediction: what the denoiser predicts.
         smoothing: pixels that generated surfaces are smoothed by, as of
-            :func:`~diffsplat.pipelines.surfaces.clean_surfaces`; 0 leaves them as they are decoded.
+            :func:`~diffsplat.pipelines.surfaces.clean_surfaces`, which also lays the Gaussians anew; 0 leaves them as
+            they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
     """
 

@@ -16,11 +16,11 @@ OPACITY_CONTRAST = 4.0
 COLOR_RANGE = 0.15
 """Differences of colour channels, of 2 from darkest to brightest, that count as noise of one colour."""
 STEEPEST = 8.0
-"""Length of a Gaussian in its widths above which it lies across a jump in depth, not on a surface. Level tops, seen
-from 10 degrees above, have 5.8."""
+"""Length of a Gaussian in its widths above which it is taken to lie across a jump in depth, not on a surface. A level
+surface has 5.8 where it is seen from 10 degrees above, and more where it lies higher. Small jumps, once smoothed,
+have less."""
 _OPACITY_SHARE = 0.5
 _COLOR_SHARE = 4 / 3
-_COLOR_ROUNDS = 2
 _LEAST_WEIGHT = 1e-3
 
 
@@ -32,7 +32,8 @@ def clean_surfaces(
     Opacities are smoothed by a Gaussian of half the deviation and then taken apart around one half, so that a veil
     becomes surface or nothing. Depths are smoothed by a Gaussian of the deviation over what is opaque, colours by
     one that stops where they change (Tomasi and Manduchi 1998, "Bilateral Filtering"). The Gaussians are then laid
-    on the surface that has come out of it; those that would bridge a jump in depth become transparent.
+    on the surface that has come out of it; those that would bridge a large jump in depth become transparent. A
+    grid holds deviations up to ``MAX_SIGMA``: at a very flat angle gaps remain.
 
     Args:
         grid: ``[B, V, 12, H, W]``.
@@ -51,9 +52,9 @@ def clean_surfaces(
     opacity = (OPACITY_CONTRAST * _blurred(values[:, :, OPACITY], deviation * _OPACITY_SHARE)).clamp(-1, 1)
     weight = unit_range(opacity) + _LEAST_WEIGHT
     depth = (_blurred(values[:, :, DEPTH] * weight, deviation) / _blurred(weight, deviation)).clamp(-1, 1)
-    color = values[:, :, RGB]
-    for _ in range(_COLOR_ROUNDS):
-        color = _even_colors(color, weight, deviation * _COLOR_SHARE)
+    color = _even_colors(values[:, :, RGB], weight, deviation * _COLOR_SHARE)
+    # Once more and closer: the first round may skip pixels.
+    color = _even_colors(color, weight, deviation * _COLOR_SHARE / 2)
     smooth = SplatGrid(torch.cat([color, values[:, :, RGB.stop : OPACITY.start], opacity, depth], dim=2))
     sigmas, rotation = pixel_footprints(smooth.points(cameras, pixel_grid))
     bridging = sigmas[:, :, 0:1] > STEEPEST * sigmas[:, :, 1:2]

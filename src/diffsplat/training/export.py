@@ -40,7 +40,7 @@ class ExportConfig:
         steps: denoising steps.
         guidance: classifier-free guidance scale.
         elevation_deg: degrees above the horizon of the generated views.
-        smoothing: pixels that generated surfaces are smoothed by; 0 for none.
+        smoothing: pixels that generated surfaces are smoothed by before Gaussians are laid on them; 0 for neither.
         refiner: whether the model has the refiner, where one was trained.
         refined_below: noise level below which it takes over.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).

@@ -49,7 +49,9 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, float]) -> None:
         state = self.state[parameter]
-        average = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average = state["momentum_buffer"]
         average.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(average, group["momentum"])
         size = group["lr"] * _ADAMW_RMS * max(parameter.shape) ** 0.5
