@@ -1,5 +1,9 @@
-"""A text-to-splats model of small untrained networks."""
+"""A text-to-splats model of small untrained networks, and the command line in a process of its own."""
 
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,3 +67,19 @@ def small_model(small_pipeline: DiffSplatPipeline, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("small-model")
     small_pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def start_command() -> Callable[..., subprocess.Popen[bytes]]:
+    """Starts ``diffsplat`` with some words, its output in pipes; it can be interrupted."""
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "diffsplat.cli.main", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A shell that starts the tests in the background has them ignore SIGINT, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (nothing else runs)
+        )
+
+    return start

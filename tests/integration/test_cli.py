@@ -202,16 +202,9 @@ def test_interrupt_in_the_middle_leaves_only_finished_objects(here, small_model,
     assert capsys.readouterr().err.strip().splitlines()[-1] == "diffsplat: interrupted"
 
 
-def test_ctrl_c_of_a_real_process(here, small_model):
+def test_ctrl_c_of_a_real_process(here, small_model, start_command):
     words = ["generate", "a chair", "--model", str(small_model), "--steps", "100000", "-o", "chair.ply"]
-    command = [sys.executable, "-m", "diffsplat.cli.main", *words]
-    # A shell that starts the tests in the background has them ignore SIGINT, which children inherit.
-    with subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (nothing else runs)
-    ) as process:
+    with start_command(*words) as process:
         assert process.stderr is not None
         seen = b""
         deadline = time.monotonic() + 600

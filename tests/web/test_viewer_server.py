@@ -4,9 +4,8 @@ import http.client
 import json
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -175,18 +174,13 @@ def test_what_cannot_be_shown_is_refused_at_once(
         assert error.count("\n") == 1
 
 
-def test_the_verb_serves_until_it_is_interrupted(folder: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffsplat.cli.main", "view", str(folder / "figure.ply"), "--no-browser"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests run in a shell's background, they and their children ignore interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (nothing else runs)
-    )
+def test_the_verb_serves_until_it_is_interrupted(
+    folder: Path, start_command: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process = start_command("view", str(folder / "figure.ply"), "--no-browser")
     try:
         assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        url = process.stdout.readline().decode().strip()
         with urlopen(f"{url}files.json", timeout=30) as answer:
             assert json.load(answer)[0]["name"] == "figure.ply"
         process.send_signal(signal.SIGINT)
@@ -194,7 +188,7 @@ def test_the_verb_serves_until_it_is_interrupted(folder: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 0
-    assert "Traceback" not in errors
+    assert b"Traceback" not in errors
 
 
 def test_the_bundle_comes_with_its_licences_and_calls_nobody() -> None:

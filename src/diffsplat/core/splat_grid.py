@@ -79,7 +79,7 @@ class SplatGrid:
         Returns:
             Splats ``[B, V * H * W]``, views outermost, rows before columns.
         """
-        values = self._precise()
+        values = _precise(self.values)
         return Splats(
             means=_per_gaussian(self.points(cameras, grid)),
             scales=_per_gaussian(decode_scale(values[:, :, SCALE])),
@@ -93,13 +93,8 @@ class SplatGrid:
         checks.require_batch("SplatGrid.points", "cameras", cameras.batch_shape, self.values.shape[:2])
         height, width = self.values.shape[-2:]
         distance = torch.linalg.vector_norm(cameras.centers, dim=-1)[..., None, None, None]
-        depth = self._precise()[:, :, DEPTH] + distance
+        depth = _precise(self.values[:, :, DEPTH]) + distance
         return cameras.resized(width, height).unproject(depth, grid)
-
-    def _precise(self) -> Tensor:
-        """The values in a precision that positions can be computed in."""
-        half = self.values.dtype in (torch.bfloat16, torch.float16)
-        return self.values.float() if half else self.values
 
 
 def unit_range(values: Tensor) -> Tensor:
@@ -117,6 +112,11 @@ def encode_scale(sigmas: Tensor) -> Tensor:
     """Sigmas in world units to scale channels, clamped to [-1, 1]."""
     fraction = (MAX_SIGMA - sigmas) / (MAX_SIGMA - MIN_SIGMA)
     return (fraction * 2 - 1).clamp(-1, 1)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Values in a precision that positions can be computed in."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def _per_gaussian(image: Tensor) -> Tensor:

@@ -51,11 +51,11 @@ def clean_surfaces(
     values = grid.values
     opacity = (OPACITY_CONTRAST * _blurred(values[:, :, OPACITY], deviation * _OPACITY_SHARE)).clamp(-1, 1)
     weight = unit_range(opacity) + _LEAST_WEIGHT
-    depth = (_blurred(values[:, :, DEPTH] * weight, deviation) / _blurred(weight, deviation)).clamp(-1, 1)
+    depth = _weighted_mean(values[:, :, DEPTH], weight, deviation).clamp(-1, 1)
     color = _even_colors(values[:, :, RGB], weight, deviation * _COLOR_SHARE)
     # Once more and closer: the first round may skip pixels.
     color = _even_colors(color, weight, deviation * _COLOR_SHARE / 2)
-    smooth = SplatGrid(torch.cat([color, values[:, :, RGB.stop : OPACITY.start], opacity, depth], dim=2))
+    smooth = SplatGrid(torch.cat([values[:, :, : DEPTH.start], depth], dim=2))
     sigmas, rotation = pixel_footprints(smooth.points(cameras, pixel_grid))
     bridging = sigmas[:, :, 0:1] > STEEPEST * sigmas[:, :, 1:2]
     opacity = opacity.masked_fill(bridging, -1)
@@ -73,7 +73,7 @@ def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
         deviation: of the Gaussian over the image, in pixels.
     """
     height, width = color.shape[-2:]
-    afar = _blurred(color * weight, deviation / 3) / _blurred(weight, deviation / 3)
+    afar = _weighted_mean(color, weight, deviation / 3)
     stride = max(1, int(deviation / 2))
     reach = stride * int(2 * deviation / stride)
     padded = [_bordered(part, reach) for part in (color, weight, afar)]
@@ -85,6 +85,11 @@ def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
         likeness = counted * exp(-distance / 2) * torch.exp(-difference / 2)
         total, share = total + likeness * near, share + likeness
     return total / share
+
+
+def _weighted_mean(images: Tensor, weight: Tensor, deviation: float) -> Tensor:
+    """Gaussian smoothing of ``[B, V, C, H, W]`` in which a pixel counts by its ``[B, V, 1, H, W]`` weight."""
+    return _blurred(images * weight, deviation) / _blurred(weight, deviation)
 
 
 def _blurred(images: Tensor, deviation: float) -> Tensor:

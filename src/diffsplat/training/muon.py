@@ -34,10 +34,11 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        for parameter in self._parameters():
-            if parameter.ndim != 2:
-                raise ValueError(f"Muon got a parameter of shape {tuple(parameter.shape)}, expected matrices")
+        matrices = list(parameters)
+        for matrix in matrices:
+            if matrix.ndim != 2:
+                raise ValueError(f"Muon got a parameter of shape {tuple(matrix.shape)}, expected matrices")
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -57,9 +58,6 @@ class Muon(torch.optim.Optimizer):
         size = group["lr"] * _ADAMW_RMS * max(parameter.shape) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(orthogonalized(ahead, _iterated_in(parameter.device)), alpha=-size)
-
-    def _parameters(self) -> Iterable[nn.Parameter]:
-        return (parameter for group in self.param_groups for parameter in group["params"])
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
