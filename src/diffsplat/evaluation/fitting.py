@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.data.dataset import ObjectDataset, ObjectRow
+from diffsplat.evaluation.distortions import DISTORTIONS
 from diffsplat.evaluation.judge import NounJudge, fit_noun_judge
 from diffsplat.evaluation.real_pictures import FeatureStore, find_shards, open_objects
 from diffsplat.io.files import atomic_path
@@ -23,6 +24,8 @@ _SAVE_EVERY = 50
 _FIT_RING = 1
 _HELD_OUT_RING = 2
 _FOLDS = 5
+_RECIPE = 2
+"""Changes with what a judge is fitted on, so that an older one is not taken for it."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Seen:
         name: key of the thing; its versions and colours share it.
         noun: what it is.
         features: ``[V, F]``.
+        distorted: ``[D, V, F]`` of the same views in every distortion; ``D`` is 0 where nobody asked for them.
     """
 
     name: str
     noun: str
     features: Tensor
+    distorted: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class JudgeFigures:
         held_out_count: number of those things; not every noun has some.
         held_out_views: training things from one direction that it was not fitted on.
         cross_validated: training things of nouns with several, each judged by a fit without it; mean over nouns.
+        cross_validated_distorted: the same of their distorted pictures, mean over the distortions too.
         cross_validated_nouns: number of those nouns.
     """
 
@@ -58,6 +64,7 @@ class JudgeFigures:
     held_out_count: int
     held_out_views: float
     cross_validated: float
+    cross_validated_distorted: float
     cross_validated_nouns: int
 
 
@@ -66,7 +73,8 @@ def load_or_fit(
 ) -> tuple[NounJudge, JudgeFigures]:
     """:func:`fit_on_renders`, kept in ``folder`` for the next call with the same shards and nouns."""
     shards = [f"{shard.relative_to(data)} {shard.stat().st_size}" for shard in find_shards(data)]
-    key = hashlib.sha256("\n".join([*shards, *sorted(set(nouns))]).encode()).hexdigest()[:16]
+    parts = [str(_RECIPE), *shards, *sorted(set(nouns))]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     judge_file, figures_file = folder / f"judge-{key}.safetensors", folder / f"judge-{key}.json"
     if judge_file.is_file() and figures_file.is_file():
         figures = json.loads(figures_file.read_text(encoding="utf-8"))
@@ -91,7 +99,7 @@ def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tup
         ValueError: a noun has no training object.
     """
     train = open_objects(data, split="train")
-    fitted = look_at_things(train, nouns, store, fitted_views, repainted=True)
+    fitted = look_at_things(train, nouns, store, fitted_views, for_fitting=True)
     missing = sorted(set(nouns) - {seen.noun for seen in fitted})
     if missing:
         raise ValueError(f"no training object is a {missing[0]!r}, expected some of every noun")
@@ -99,13 +107,14 @@ def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tup
     test = open_objects(data, split="test", variants=False)
     held_out = look_at_things(test, nouns, store, fitted_views)
     judge = _fit(fitted)
-    by_noun = cross_validation(fitted)
+    by_noun, distorted = cross_validation(fitted)
     return judge, JudgeFigures(
         held_out_objects=_share([judge.rank(seen.features, seen.noun) == 1 for seen in held_out]),
         held_out_objects_per_view=_share(_view_by_view(judge, held_out)),
         held_out_count=len(held_out),
         held_out_views=_share(_view_by_view(judge, views)),
         cross_validated=_share(list(by_noun.values())),
+        cross_validated_distorted=_share(list(distorted.values())),
         cross_validated_nouns=len(by_noun),
     )
 
@@ -116,7 +125,7 @@ def look_at_things(
     store: FeatureStore,
     views: Callable[[ObjectRow], list[int]],
     *,
-    repainted: bool = False,
+    for_fitting: bool = False,
 ) -> list[Seen]:
     """Features of the objects of some nouns, at most ten things of each noun, chosen by a hash.
 
@@ -125,14 +134,16 @@ def look_at_things(
         nouns: which of them.
         store: of features; saved now and then, and when done.
         views: which views of an object.
-        repainted: also take one repainted version of every object.
+        for_fitting: also take one repainted version of every object, and all views distorted.
     """
     seen = []
-    chosen = _chosen(dataset.rows, nouns, repainted)
+    chosen = _chosen(dataset.rows, nouns, repainted=for_fitting)
     for count, index in enumerate(tqdm(chosen, unit="object", desc="judge", leave=False), start=1):
         row = dataset.rows[index]
         images = dataset.load_views(index, views(row)).image[0]
-        seen.append(Seen(row.name, row.noun, store.features(list(images))))
+        changed = _distorted(images, row.object_id) if for_fitting else images[:0]
+        features = store.features([*images, *changed]).unflatten(0, (-1, len(images)))
+        seen.append(Seen(row.name, row.noun, features[0], features[1:]))
         if count % _SAVE_EVERY == 0:
             store.save()
     store.save()
@@ -151,7 +162,13 @@ def other_view(row: ObjectRow) -> list[int]:
     return [views[stable_hash(row.object_id) % len(views)]]
 
 
-def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], repainted: bool) -> list[int]:
+def _distorted(images: Tensor, identity: str) -> Tensor:
+    """``[D * V, 3, H, W]`` versions of ``V`` pictures."""
+    seed = stable_hash(identity) % 2**32
+    return torch.cat([distortion(images, seed) for distortion in DISTORTIONS])
+
+
+def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], *, repainted: bool) -> list[int]:
     """Indices of rows, in an order that does not depend on that of the shards."""
     things: dict[str, set[str]] = {noun: set() for noun in nouns}
     versions: dict[str, int] = defaultdict(int)
@@ -175,25 +192,35 @@ def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], repainted: bool) ->
     return chosen
 
 
-def cross_validation(seen: Sequence[Seen]) -> dict[str, float]:
-    """Share of a noun's objects named right by fits without their thing, for the nouns that have several."""
+def cross_validation(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, float]]:
+    """Share of a noun's objects named right by fits without their thing, for the nouns that have several.
+
+    Returns:
+        The shares for clean pictures, and for distorted ones where there are some.
+    """
     folds = {item.name: stable_hash(item.name) % _FOLDS for item in seen}
     names: dict[str, set[str]] = defaultdict(set)
     for item in seen:
         names[item.noun].add(item.name)
-    right: dict[str, list[bool]] = defaultdict(list)
+    clean: dict[str, list[bool]] = defaultdict(list)
+    distorted: dict[str, list[bool]] = defaultdict(list)
     for fold in range(_FOLDS):
-        kept = [item for item in seen if folds[item.name] != fold]
-        judge = _fit(kept)
+        judge = _fit([item for item in seen if folds[item.name] != fold])
         for item in seen:
             if folds[item.name] == fold and len(names[item.noun]) > 1 and item.noun in judge.nouns:
-                right[item.noun].append(judge.rank(item.features, item.noun) == 1)
-    return {noun: _share(results) for noun, results in sorted(right.items())}
+                clean[item.noun].append(judge.rank(item.features, item.noun) == 1)
+                distorted[item.noun] += [judge.rank(views, item.noun) == 1 for views in item.distorted]
+    return _shares(clean), _shares(distorted)
 
 
 def _fit(seen: Sequence[Seen]) -> NounJudge:
-    labels = [item.noun for item in seen for _ in range(len(item.features))]
-    return fit_noun_judge(torch.cat([item.features for item in seen]), labels)
+    pictures = [torch.cat([item.features, item.distorted.flatten(0, 1)]) for item in seen]
+    labels = [item.noun for item, features in zip(seen, pictures, strict=True) for _ in features]
+    return fit_noun_judge(torch.cat(pictures), labels)
+
+
+def _shares(results: dict[str, list[bool]]) -> dict[str, float]:
+    return {noun: _share(right) for noun, right in sorted(results.items()) if right}
 
 
 def _view_by_view(judge: NounJudge, seen: Sequence[Seen]) -> list[bool]:

@@ -5,9 +5,9 @@ from math import exp
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid, SplatGrid
+from diffsplat.core.filters import gaussian_blur, with_border
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, encode_scale, unit_range
 from diffsplat.geometry import pixel_footprints
 
@@ -49,7 +49,9 @@ def clean_surfaces(
             f"the deviation of the smoothing is {deviation}, expected a positive number of pixels"
         )
     values = grid.values
-    opacity = (OPACITY_CONTRAST * _blurred(values[:, :, OPACITY], deviation * _OPACITY_SHARE)).clamp(-1, 1)
+    opacity = (OPACITY_CONTRAST * gaussian_blur(values[:, :, OPACITY], deviation * _OPACITY_SHARE)).clamp(
+        -1, 1
+    )
     weight = unit_range(opacity) + _LEAST_WEIGHT
     depth = _weighted_mean(values[:, :, DEPTH], weight, deviation).clamp(-1, 1)
     color = _even_colors(values[:, :, RGB], weight, deviation * _COLOR_SHARE)
@@ -76,7 +78,7 @@ def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
     afar = _weighted_mean(color, weight, deviation / 3)
     stride = max(1, int(deviation / 2))
     reach = stride * int(2 * deviation / stride)
-    padded = [_bordered(part, reach) for part in (color, weight, afar)]
+    padded = [with_border(part, reach) for part in (color, weight, afar)]
     total, share = torch.zeros_like(color), torch.zeros_like(weight)
     for down, right in product(range(0, 2 * reach + 1, stride), repeat=2):
         near, counted, seen = (part[..., down : down + height, right : right + width] for part in padded)
@@ -89,21 +91,4 @@ def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
 
 def _weighted_mean(images: Tensor, weight: Tensor, deviation: float) -> Tensor:
     """Gaussian smoothing of ``[B, V, C, H, W]`` in which a pixel counts by its ``[B, V, 1, H, W]`` weight."""
-    return _blurred(images * weight, deviation) / _blurred(weight, deviation)
-
-
-def _blurred(images: Tensor, deviation: float) -> Tensor:
-    """Gaussian smoothing of ``[B, V, C, H, W]``, the border repeated."""
-    reach = max(1, int(3 * deviation))
-    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / deviation).square())
-    kernel = kernel / kernel.sum()
-    flat = _bordered(images, reach).flatten(0, 2)[:, None]
-    flat = functional.conv2d(functional.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return flat.reshape(images.shape)
-
-
-def _bordered(images: Tensor, width: int) -> Tensor:
-    """``[B, V, C, H, W]`` with the border repeated ``width`` times."""
-    flat = functional.pad(images.flatten(0, 1), (width, width, width, width), mode="replicate")
-    return flat.unflatten(0, images.shape[:2])
+    return gaussian_blur(images * weight, deviation) / gaussian_blur(weight, deviation)
