@@ -165,12 +165,12 @@ def test_a_fitted_judge_is_kept(data, tmp_path):
 
 
 def seen(name: str, noun: str, clean: float, distorted: float | None = None) -> Seen:
-    """Four views whose first feature tells the noun, and maybe once more with the second one telling it."""
+    """Four views whose first feature tells the noun, and maybe once more: it lies then, and the second one tells."""
     offsets = torch.linspace(-0.1, 0.1, 4)[:, None]
     features = torch.cat([offsets + clean, torch.zeros(4, 1)], dim=1)
     if distorted is None:
         return Seen(name, noun, features, features[None][:0])
-    changed = torch.cat([torch.zeros(4, 1), offsets + distorted], dim=1)
+    changed = torch.cat([offsets - clean, offsets + 3 * distorted], dim=1)
     return Seen(name, noun, features, changed[None])
 
 
@@ -182,12 +182,14 @@ def test_cross_validation_judges_without_the_thing_itself():
     assert not distorted
 
 
-def test_the_judge_learns_from_distorted_pictures_too():
-    things = [seen(f"a{i}", "axe", 1.0, 1.0) for i in range(6)] + [
-        seen(f"b{i}", "bed", -1.0, -1.0) for i in range(6)
-    ]
+def test_a_judge_knows_distorted_pictures_where_it_was_fitted_on_them():
+    things = [seen(f"a{i}", "axe", 1.0, 1.0) for i in range(6)]
+    things += [seen(f"b{i}", "bed", -1.0, -1.0) for i in range(6)]
     clean, distorted = cross_validation(things)
     assert clean == distorted == {"axe": 1.0, "bed": 1.0}
+    clean, distorted = cross_validation(things, "clean")
+    assert clean == {"axe": 1.0, "bed": 1.0}
+    assert distorted == {"axe": 0.0, "bed": 0.0}
 
 
 def test_asked_objects_have_the_noun_and_the_color_where_there_is_one(data):

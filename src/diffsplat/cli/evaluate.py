@@ -13,7 +13,7 @@ import tyro
 
 from diffsplat.core import SplatGrid, Splats, Views
 from diffsplat.evaluation.efficientnet import load_efficientnet
-from diffsplat.evaluation.fitting import load_or_fit
+from diffsplat.evaluation.fitting import FittedOn, load_or_fit
 from diffsplat.evaluation.judge import NounJudge
 from diffsplat.evaluation.prompts import MINI_NOUNS, JudgedPrompt, build_prompts, mini_prompts, write_prompts
 from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
@@ -96,10 +96,11 @@ def text(
     steps: int | None = None,
     guidance: float | None = None,
     cache: Path | None = None,
+    fitted_on: FittedOn = "distorted",
 ) -> None:
     """A hundred prompts, judged by a network that never trained with the generator.
 
-    The judge of nouns is fitted on real renders of the training objects in --data first.
+    The judge of nouns is fitted on real renders of the training objects in --data first, which takes minutes.
 
     Args:
         arguments: What the judge is fitted on and where to write.
@@ -108,20 +109,21 @@ def text(
         steps: Denoising steps; the model's default when not given.
         guidance: Guidance scale; the model's default when not given.
         cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
+        fitted_on: Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones.
     """
     from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 
     arguments.check()
     pipe = DiffSplatPipeline.from_pretrained(model)
     asked = mini_prompts()
-    fitted, figures, store = _judge(arguments.data, cache)
+    fitted, figures, store = _judge(arguments.data, cache, fitted_on)
 
     def generate(prompt: str) -> Splats:
         return pipe(prompt, seed=seed, steps=steps, guidance=guidance).splats[0]
 
     evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
-    settings = {"model": model, "seed": seed, "steps": steps, "guidance": guidance, "judge": figures}
-    _finish("text", evaluation, arguments, settings)
+    settings = {"model": model, "seed": seed, "steps": steps, "guidance": guidance, "fitted_on": fitted_on}
+    _finish("text", evaluation, arguments, settings | {"judge": figures})
     print(_table("judge on real renders", figures))
 
 
@@ -131,6 +133,7 @@ def ceiling(
     model: str = "mini",
     part: Literal["reconstructor", "autoencoder", "denoised"] = "denoised",
     cache: Path | None = None,
+    fitted_on: FittedOn = "distorted",
 ) -> None:
     """The prompts of `text`, answered by real training objects as the model's networks show them.
 
@@ -142,12 +145,13 @@ def ceiling(
         part: Up to where the objects go: through the reconstructor, then the autoencoder, then only those
             channels of the latents that the denoiser makes, with surfaces smoothed as the model smooths them.
         cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
+        fitted_on: Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones.
     """
     arguments.check()
     reconstruct = _reconstructor(model)
     predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
     asked = _spread(mini_prompts(), arguments.limit)
-    fitted, figures, store = _judge(arguments.data, cache)
+    fitted, figures, store = _judge(arguments.data, cache, fitted_on)
     real = asked_objects(open_objects(arguments.data, split="train"), asked)
 
     def show(prompt: str) -> Splats:
@@ -155,21 +159,36 @@ def ceiling(
         return predict(views).to_splats(views.cameras)[0]
 
     evaluation = evaluate_text(show, asked, fitted, store.features)
-    _finish("ceiling", evaluation, arguments, {"model": model, "part": part, "judge": figures})
+    _finish(
+        "ceiling",
+        evaluation,
+        arguments,
+        {"model": model, "part": part, "fitted_on": fitted_on, "judge": figures},
+    )
 
 
-def judge(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, cache: Path | None = None) -> None:
+def judge(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    *,
+    cache: Path | None = None,
+    fitted_on: FittedOn = "distorted",
+) -> None:
     """How often the judge of nouns names real objects right that it was not fitted on.
 
     Args:
         arguments: What it is fitted and measured on, and where to write.
         cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
+        fitted_on: Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones.
     """
     arguments.check()
-    _, figures, _ = _judge(arguments.data, cache)
+    _, figures, _ = _judge(arguments.data, cache, fitted_on)
     print(_table("judge on real renders", figures))
     if arguments.out is not None:
-        _write_json({"verb": "judge", "figures": figures}, arguments.out, force=arguments.force)
+        _write_json(
+            {"verb": "judge", "fitted_on": fitted_on, "figures": figures},
+            arguments.out,
+            force=arguments.force,
+        )
 
 
 def prompts(data: Path, out: Path, *, force: bool = False) -> None:
@@ -203,10 +222,13 @@ def _report_grids(verb: str, arguments: ReportArguments, model: str, predictors:
     _finish(verb, evaluation, arguments, {"model": model})
 
 
-def _judge(data: Path, cache: Path | None) -> tuple[NounJudge, dict[str, float], FeatureStore]:
+def _judge(
+    data: Path, cache: Path | None, fitted_on: FittedOn
+) -> tuple[NounJudge, dict[str, float], FeatureStore]:
     folder = cache or _default_cache()
     store = FeatureStore(load_efficientnet(), folder / _FEATURES)
-    fitted, figures = load_or_fit(data, sorted({prompt.noun for prompt in mini_prompts()}), store, folder)
+    nouns = sorted({prompt.noun for prompt in mini_prompts()})
+    fitted, figures = load_or_fit(data, nouns, store, folder, fitted_on)
     return fitted, asdict(figures), store
 
 
