@@ -122,8 +122,9 @@ def text(
         return pipe(prompt, seed=seed, steps=steps, guidance=guidance).splats[0]
 
     evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
-    settings = {"model": model, "seed": seed, "steps": steps, "guidance": guidance, "fitted_on": fitted_on}
-    _finish("text", evaluation, arguments, settings | {"judge": figures})
+    sampling = {"seed": seed, "steps": steps, "guidance": guidance}
+    settings = {"model": model, **sampling, "fitted_on": fitted_on, "judge": figures}
+    _finish("text", evaluation, arguments, settings)
     print(_table("judge on real renders", figures))
 
 
@@ -159,12 +160,8 @@ def ceiling(
         return predict(views).to_splats(views.cameras)[0]
 
     evaluation = evaluate_text(show, asked, fitted, store.features)
-    _finish(
-        "ceiling",
-        evaluation,
-        arguments,
-        {"model": model, "part": part, "fitted_on": fitted_on, "judge": figures},
-    )
+    settings = {"model": model, "part": part, "fitted_on": fitted_on, "judge": figures}
+    _finish("ceiling", evaluation, arguments, settings)
 
 
 def judge(

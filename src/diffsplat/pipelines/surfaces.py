@@ -49,9 +49,8 @@ def clean_surfaces(
             f"the deviation of the smoothing is {deviation}, expected a positive number of pixels"
         )
     values = grid.values
-    opacity = (OPACITY_CONTRAST * gaussian_blur(values[:, :, OPACITY], deviation * _OPACITY_SHARE)).clamp(
-        -1, 1
-    )
+    softened = gaussian_blur(values[:, :, OPACITY], deviation * _OPACITY_SHARE)
+    opacity = (OPACITY_CONTRAST * softened).clamp(-1, 1)
     weight = unit_range(opacity) + _LEAST_WEIGHT
     depth = _weighted_mean(values[:, :, DEPTH], weight, deviation).clamp(-1, 1)
     color = _even_colors(values[:, :, RGB], weight, deviation * _COLOR_SHARE)
