@@ -60,7 +60,7 @@ def small_chain() -> ChainConfig:
             trainer,
         ),
         refiner=DiffusionRun(
-            DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.95, pictured_objects=1),
+            DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.9, pictured_objects=1),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
@@ -131,9 +131,9 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     for step in range(200):
         stage(source.batch(step))
     drawn = torch.cat(levels)
-    assert 0.9 < float(drawn.max()) < 0.95
+    assert 0.85 < float(drawn.max()) < 0.9
     (batch,) = source.evaluation()
-    names = {f"velocity_error_{level}" for level in (0.57, 0.855, 0.921)}
+    names = {f"velocity_error_{level}" for level in (0.54, 0.81, 0.873)}
     assert set(stage.evaluate(batch).scalars) == names | {"velocity_error"}
 
 
@@ -142,8 +142,8 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
 ) -> None:
     target = tmp_path / "model"
     command = ["train", "export", str(chain), "--out", str(target), "--data", str(data)]
-    assert main([*command, "--refined-below", "0.97"]) == 2
-    assert "expected at most the 0.95 that the refiner was trained up to" in capsys.readouterr().err
+    assert main([*command, "--refined-below", "0.95"]) == 2
+    assert "expected at most the 0.9 that the refiner was trained up to" in capsys.readouterr().err
     wide = make_denoiser(
         latent_channels=8, latent_size=4, views=4, width=64, layers=1, text_channels=384, patch=1
     )
