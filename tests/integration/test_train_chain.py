@@ -13,7 +13,7 @@ from diffsplat.models.denoiser import make_denoiser
 from diffsplat.models.weights import save_half
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.training.chain import ChainConfig, chain_parts, train_chain
-from diffsplat.training.config import GUIDED_LEVEL, REFINER_LEVEL, OptimConfig
+from diffsplat.training.config import REFINER_LEVEL, OptimConfig
 from diffsplat.training.export import ExportConfig, export_model
 from diffsplat.training.grids import GridSourceConfig
 from diffsplat.training.latents import LatentSourceConfig
@@ -113,8 +113,7 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
 def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     chain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = DiffSplatPipeline.from_pretrained(chain / "model").defaults
-    assert (defaults.refined_below, defaults.guided_above) == (REFINER_LEVEL, GUIDED_LEVEL)
+    assert DiffSplatPipeline.from_pretrained(chain / "model").defaults.refined_below == REFINER_LEVEL
     run = small_chain().refiner
     cache = chain / "diffusion" / "latents"
     record = json.loads((chain / "refiner" / "config.json").read_text())

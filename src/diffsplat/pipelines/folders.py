@@ -47,8 +47,6 @@ class SamplingDefaults:
             :func:`~diffsplat.pipelines.surfaces.clean_surfaces`, which also lays the Gaussians anew; 0 leaves them as
             they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
-        guided_above: noise level, 0 to 1, from which on guidance acts; below it networks follow the prompt alone
-            (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval").
     """
 
     steps: int = DEFAULT_STEPS
@@ -57,11 +55,6 @@ class SamplingDefaults:
     prediction: Prediction = "latents"
     smoothing: float = 0.0
     refined_below: float = 0.0
-    guided_above: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.guided_above <= 1:
-            raise ValueError(f"guided_above is {self.guided_above}, expected a noise level from 0 to 1")
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:

@@ -122,28 +122,27 @@ class GuidedDenoiser:
 
 
 class Handover:
-    """Two predictions along one path: one at high noise levels and another at low ones.
+    """Two predictions along one path: a denoiser's at high noise levels and a refiner's at low ones.
 
     At high levels the object is decided, which takes its text and all of its views; at low ones surfaces are drawn,
     which takes finer tokens. A network for each is better than one of both sizes for all (Balaji et al. 2022,
-    "eDiff-I", section 4). Guidance too is of use at high levels only (Kynkäänniemi et al. 2024, "Applying guidance
-    in a limited interval improves sample and distribution quality").
+    "eDiff-I", section 4).
 
     Args:
-        high: prediction from a noise level of ``level`` on.
-        low: prediction below it.
+        denoiser: prediction from a noise level of ``level`` on.
+        refiner: prediction below it.
         level: 0 to 1.
     """
 
-    def __init__(self, high: Field, low: Field, level: float) -> None:
-        self.high = high
-        self.low = low
+    def __init__(self, denoiser: Field, refiner: Field, level: float) -> None:
+        self.denoiser = denoiser
+        self.refiner = refiner
         self.level = level
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``, the same for all."""
         low = float(timestep[0]) < self.level * TIMESTEPS
-        return (self.low if low else self.high)(latents, timestep)
+        return (self.refiner if low else self.denoiser)(latents, timestep)
 
 
 def denoiser_inputs(latents: Tensor, conditions: Conditions) -> Tensor:

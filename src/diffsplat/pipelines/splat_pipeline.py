@@ -4,7 +4,6 @@ import copy
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,8 +75,8 @@ class DiffSplatPipeline:
         scheduler: places the noise levels.
         defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
             the noise level of the refiner.
-        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``. None leaves the model's
-            own out. Guidance and negative prompt act from ``defaults.guided_above`` on, whichever network works.
+        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``. It follows the prompt
+            alone: guidance and negative prompt act above that level. None leaves the model's own out.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
         controlnet: for control maps.
         elevation_estimator: finds the elevation that a picture was taken from.
@@ -445,38 +444,29 @@ class DiffSplatPipeline:
 
     def _field(self, request: GenerationRequest, conditions: Conditions) -> Field:
         """What the sampler follows: the guided denoiser, and below the model's level the refiner."""
+        guided = self._guided(request, conditions)
+        if self.refiner is None:
+            return guided
+        _check_refined(self.denoiser, self.refiner, self.defaults)
+        alone = replace(conditions, negative=None)
+        unguided = constant_guidance(1.0, self.autoencoder.views).to(self.device)
+        refiner = GuidedDenoiser(self.refiner, alone, unguided, self.defaults.prediction)
+        return Handover(guided, refiner, self.defaults.refined_below)
+
+    def _guided(self, request: GenerationRequest, conditions: Conditions) -> GuidedDenoiser:
         views, shown = self.autoencoder.views, conditions.image_latent is not None
         for network in self._denoisers():
             if network is not None:
                 set_multiview_attention(network, attended_views(views, image=shown))
-        denoiser = self._guided(self.denoiser, request, conditions, self.controlnet)
-        if self.refiner is None:
-            return denoiser
-        _check_refined(self.denoiser, self.refiner, self.defaults)
-        return Handover(
-            denoiser, self._guided(self.refiner, request, conditions), self.defaults.refined_below
-        )
-
-    def _guided(
-        self, network: Any, request: GenerationRequest, conditions: Conditions, controlnet: Any = None
-    ) -> Field:
-        """What a network says: guided at high noise levels, following the prompt alone at low ones."""
-        views, shown = self.autoencoder.views, conditions.image_latent is not None
         least, most = request.least_guidance, request.guidance
         scales = triangle_guidance(least, most, views) if shown else constant_guidance(most, views)
-        build = partial(
-            GuidedDenoiser,
-            network,
-            guidance=scales.to(self.device),
-            prediction=self.defaults.prediction,
-            controlnet=controlnet,
+        return GuidedDenoiser(
+            self.denoiser,
+            conditions,
+            scales.to(self.device),
+            self.defaults.prediction,
+            controlnet=self.controlnet,
             control=ControlOptions(request.control_scale, request.guess_mode),
-        )
-        guided = build(conditions=conditions)
-        if conditions.negative is None or not self.defaults.guided_above:
-            return guided
-        return Handover(
-            guided, build(conditions=replace(conditions, negative=None)), self.defaults.guided_above
         )
 
     def _scheduler(self, sampler: Sampler | None) -> Any:

@@ -19,10 +19,8 @@ OptionalPlace = Annotated[Path | None, tyro.conf.Suppress]
 Places = Annotated[tuple[Path, ...], tyro.conf.Suppress]
 """Several of these."""
 
-REFINER_LEVEL = 0.92
+REFINER_LEVEL = 0.82
 """Noise level below which the embedded model's refiner takes over."""
-GUIDED_LEVEL = 0.82
-"""Noise level from which on the embedded model is guided."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -15,7 +15,7 @@ from diffsplat.data.dataset import read_rows
 from diffsplat.models.denoiser import denoised_channels
 from diffsplat.pipelines.folders import SamplingDefaults, write_index
 from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_SHIFT, DEFAULT_STEPS
-from diffsplat.training.config import GUIDED_LEVEL, REFINER_LEVEL
+from diffsplat.training.config import REFINER_LEVEL
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -43,7 +43,6 @@ class ExportConfig:
         smoothing: pixels that generated surfaces are smoothed by before Gaussians are laid on them; 0 for neither.
         refiner: whether the model has the refiner, where one was trained.
         refined_below: noise level below which it takes over.
-        guided_above: noise level from which on guidance acts.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
     """
 
@@ -53,7 +52,6 @@ class ExportConfig:
     smoothing: float = 0.0
     refiner: bool = True
     refined_below: float = REFINER_LEVEL
-    guided_above: float = GUIDED_LEVEL
     shift: float = DEFAULT_SHIFT
 
     def __post_init__(self) -> None:
@@ -64,8 +62,6 @@ class ExportConfig:
             )
         if not 0 < self.refined_below < 1:
             raise ValueError(f"refined_below is {self.refined_below}, expected a level between 0 and 1")
-        if not 0 <= self.guided_above <= 1:
-            raise ValueError(f"guided_above is {self.guided_above}, expected a noise level from 0 to 1")
 
 
 def export_model(
@@ -113,7 +109,6 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         config.elevation_deg,
         smoothing=config.smoothing,
         refined_below=config.refined_below if parts.refiner is not None else 0.0,
-        guided_above=config.guided_above,
     )
     write_index(folder, diffsplat.__version__, defaults, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))

@@ -245,9 +245,9 @@ def refiner_mini() -> DiffusionRun:
         stage=DiffusionConfig(
             layers=5,
             patch=2,
-            level_mean=1.4,
+            level_mean=1.0,
             level_deviation=1.2,
-            greatest_level=REFINER_LEVEL + 0.03,
+            greatest_level=REFINER_LEVEL + 0.04,
         ),
         source=LatentSourceConfig(text_encoder=embedded_text_encoder(), evaluation_objects=32),
         trainer=TrainerConfig(
