@@ -61,6 +61,16 @@ class ReportArguments:
                 require_writable(path, force=self.force)
 
 
+@dataclass(frozen=True)
+class JudgedArguments(ReportArguments):
+    """Options shared by the verbs with a judge of nouns."""
+
+    cache: Path | None = None
+    """Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given."""
+    fitted_on: FittedOn = "distorted"
+    """Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones."""
+
+
 def reconstruction(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
     """Held-out objects from four views: how good the input views and four novel views are.
 
@@ -89,14 +99,12 @@ def autoencoder(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model:
 
 
 def text(
-    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    arguments: tyro.conf.OmitArgPrefixes[JudgedArguments],
     *,
     model: str = "mini",
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
-    cache: Path | None = None,
-    fitted_on: FittedOn = "distorted",
 ) -> None:
     """A hundred prompts, judged by a network that never trained with the generator.
 
@@ -108,33 +116,29 @@ def text(
         seed: Seed of every prompt.
         steps: Denoising steps; the model's default when not given.
         guidance: Guidance scale; the model's default when not given.
-        cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
-        fitted_on: Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones.
     """
     from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 
     arguments.check()
     pipe = DiffSplatPipeline.from_pretrained(model)
     asked = mini_prompts()
-    fitted, figures, store = _judge(arguments.data, cache, fitted_on)
+    fitted, figures, store = _judge(arguments)
 
     def generate(prompt: str) -> Splats:
         return pipe(prompt, seed=seed, steps=steps, guidance=guidance).splats[0]
 
     evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
     sampling = {"seed": seed, "steps": steps, "guidance": guidance}
-    settings = {"model": model, **sampling, "fitted_on": fitted_on, "judge": figures}
+    settings = {"model": model, **sampling, "fitted_on": arguments.fitted_on, "judge": figures}
     _finish("text", evaluation, arguments, settings)
     print(_table("judge on real renders", figures))
 
 
 def ceiling(
-    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    arguments: tyro.conf.OmitArgPrefixes[JudgedArguments],
     *,
     model: str = "mini",
     part: Literal["reconstructor", "autoencoder", "denoised"] = "denoised",
-    cache: Path | None = None,
-    fitted_on: FittedOn = "distorted",
 ) -> None:
     """The prompts of `text`, answered by real training objects as the model's networks show them.
 
@@ -145,14 +149,12 @@ def ceiling(
         model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
         part: Up to where the objects go: through the reconstructor, then the autoencoder, then only those
             channels of the latents that the denoiser makes, with surfaces smoothed as the model smooths them.
-        cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
-        fitted_on: Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones.
     """
     arguments.check()
     reconstruct = _reconstructor(model)
     predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
     asked = _spread(mini_prompts(), arguments.limit)
-    fitted, figures, store = _judge(arguments.data, cache, fitted_on)
+    fitted, figures, store = _judge(arguments)
     real = asked_objects(open_objects(arguments.data, split="train"), asked)
 
     def show(prompt: str) -> Splats:
@@ -160,29 +162,22 @@ def ceiling(
         return predict(views).to_splats(views.cameras)[0]
 
     evaluation = evaluate_text(show, asked, fitted, store.features)
-    settings = {"model": model, "part": part, "fitted_on": fitted_on, "judge": figures}
+    settings = {"model": model, "part": part, "fitted_on": arguments.fitted_on, "judge": figures}
     _finish("ceiling", evaluation, arguments, settings)
 
 
-def judge(
-    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
-    *,
-    cache: Path | None = None,
-    fitted_on: FittedOn = "distorted",
-) -> None:
+def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
     """How often the judge of nouns names real objects right that it was not fitted on.
 
     Args:
         arguments: What it is fitted and measured on, and where to write.
-        cache: Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given.
-        fitted_on: Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones.
     """
     arguments.check()
-    _, figures, _ = _judge(arguments.data, cache, fitted_on)
+    _, figures, _ = _judge(arguments)
     print(_table("judge on real renders", figures))
     if arguments.out is not None:
         _write_json(
-            {"verb": "judge", "fitted_on": fitted_on, "figures": figures},
+            {"verb": "judge", "fitted_on": arguments.fitted_on, "figures": figures},
             arguments.out,
             force=arguments.force,
         )
@@ -219,13 +214,11 @@ def _report_grids(verb: str, arguments: ReportArguments, model: str, predictors:
     _finish(verb, evaluation, arguments, {"model": model})
 
 
-def _judge(
-    data: Path, cache: Path | None, fitted_on: FittedOn
-) -> tuple[NounJudge, dict[str, float], FeatureStore]:
-    folder = cache or _default_cache()
+def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], FeatureStore]:
+    folder = arguments.cache or _default_cache()
     store = FeatureStore(load_efficientnet(), folder / _FEATURES)
     nouns = sorted({prompt.noun for prompt in mini_prompts()})
-    fitted, figures = load_or_fit(data, nouns, store, folder, fitted_on)
+    fitted, figures = load_or_fit(arguments.data, nouns, store, folder, arguments.fitted_on)
     return fitted, asdict(figures), store
 
 
