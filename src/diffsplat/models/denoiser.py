@@ -1,10 +1,9 @@
 """The denoiser of the embedded model: a small stock PixArt transformer over four views."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,7 +11,11 @@ from diffsplat.core import Cameras, PixelGrid
 from diffsplat.geometry import plucker_rays
 from diffsplat.models.denoisers import network_output
 from diffsplat.models.multiview import set_multiview_attention
+from diffsplat.models.stock import pixart_transformer
 from diffsplat.models.text_condition import TextCondition
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
 PLUCKER_CHANNELS = 6
 TIMESTEPS = 1000
@@ -30,7 +33,7 @@ def make_denoiser(
     layers: int,
     text_channels: int,
     patch: int,
-) -> PixArtTransformer2DModel:
+) -> "PixArtTransformer2DModel":
     """A PixArt transformer (Chen et al. 2024) with random weights whose self-attention spans the views.
 
     Args:
@@ -44,7 +47,7 @@ def make_denoiser(
     """
     if width % 64:
         raise ValueError(f"the denoiser's width is {width}, expected a multiple of 64")
-    network = PixArtTransformer2DModel(
+    network = pixart_transformer()(
         num_attention_heads=width // 64,
         attention_head_dim=64,
         in_channels=latent_channels + PLUCKER_CHANNELS,
@@ -73,7 +76,7 @@ def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center"
 
 
 def predict_latents(
-    network: PixArtTransformer2DModel,
+    network: "PixArtTransformer2DModel",
     noisy: Tensor,
     level: Tensor,
     text: TextCondition,

@@ -19,6 +19,7 @@ from diffsplat.models.denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview import set_multiview_attention
 from diffsplat.models.precision import Precision, autocast
 from diffsplat.models.prompt_encoders import PromptEncoder, StoredPrompts
+from diffsplat.models.stock import pixart_transformer
 from diffsplat.models.text import TextEncoder
 from diffsplat.models.weights import save_half
 from diffsplat.pipelines.conditioning import Picture, control_views, image_latents, read_picture
@@ -550,9 +551,7 @@ def _read_component(name: str, folder: Path) -> Any:
 
             return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
         case "denoiser" | "refiner":
-            from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
-
-            return load_network(PixArtTransformer2DModel, folder)
+            return load_network(pixart_transformer(), folder)
         case _:
             from diffsplat.models.gsvae import GSAutoencoder
 
