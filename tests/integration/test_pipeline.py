@@ -112,7 +112,18 @@ def test_a_refiner_equal_to_the_unguided_denoiser_changes_nothing(pipe):
     assert same(alone.splats, both.splats)
 
 
-def test_the_refiner_works_at_low_levels_without_guidance(pipe):
+def test_a_refiner_with_the_denoisers_weights_and_guidance_changes_nothing(pipe):
+    alone = pipe("a red chair", seed=3, steps=6, guidance=2.5, negative_prompt="a taxi")
+    both = refined(pipe, copy.deepcopy(pipe.denoiser), 0.8, refiner_guidance=2.5)
+    again = both("a red chair", seed=3, steps=6, guidance=2.5, negative_prompt="a taxi")
+    assert same(alone.splats, again.splats)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "of_refiner", "seen"), [(3.0, 1.0, 4), (3.0, 0.0, 4), (1.0, 2.0, 4), (3.0, 2.0, 8)]
+)
+def test_the_refiner_works_at_low_levels_with_its_own_guidance(pipe, guidance, of_refiner, seen):
+    """Both halves of four views where it is guided, and the conditional one where it or the caller is not."""
     # Four even levels from 1 to 0.0015, shifted by 1.5 s / (1 + 0.5 s): 1, 0.7503, 0.4297, 0.0022; of 4 views.
     refiner, calls = copy.deepcopy(pipe.denoiser), []
     refiner.register_forward_pre_hook(
@@ -121,8 +132,9 @@ def test_the_refiner_works_at_low_levels_without_guidance(pipe):
         ),
         with_kwargs=True,
     )
-    refined(pipe, refiner, 0.7)("a red chair", seed=3, steps=4, guidance=3.0)
-    assert calls == [(pytest.approx(429.7, abs=0.1), 4), (pytest.approx(2.2, abs=0.1), 4)]
+    guided = refined(pipe, refiner, 0.7, refiner_guidance=of_refiner)
+    guided("a red chair", seed=3, steps=4, guidance=guidance)
+    assert calls == [(pytest.approx(429.7, abs=0.1), seen), (pytest.approx(2.2, abs=0.1), seen)]
 
 
 def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_model(pipe, tmp_path):
@@ -181,6 +193,12 @@ def test_a_refiner_of_other_latents_is_refused(pipe):
 def test_a_refiner_without_a_level_is_refused(pipe, below, prediction, message):
     with pytest.raises(ValueError, match=message):
         refined(pipe, pipe.denoiser, below, prediction=prediction)
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("inf"), float("nan")])
+def test_a_refiner_without_a_guidance_is_refused(pipe, scale):
+    with pytest.raises(ValueError, match=f"refiner_guidance is {scale}, expected a finite number"):
+        refined(pipe, pipe.denoiser, 0.5, refiner_guidance=scale)
 
 
 def test_views_of_an_object_see_each_other(pipe):

@@ -143,6 +143,8 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     command = ["train", "export", str(chain), "--out", str(target), "--data", str(data)]
     assert main([*command, "--refined-below", "0.95"]) == 2
     assert "expected at most the 0.9 that the refiner was trained up to" in capsys.readouterr().err
+    assert main([*command, "--refiner-guidance", "-1"]) == 2
+    assert "refiner_guidance is -1.0, expected a finite number of at least 0" in capsys.readouterr().err
     wide = make_denoiser(
         latent_channels=8, latent_size=4, views=4, width=64, layers=1, text_channels=384, patch=1
     )
@@ -215,9 +217,11 @@ def test_export_command_refuses_an_existing_folder_and_replaces_it_by_force(
     chain: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "model"
-    command = ["train", "export", str(chain), "--out", str(target), "--data", str(data), "--steps", "7"]
+    options = ["--steps", "7", "--refiner-guidance", "1.5"]
+    command = ["train", "export", str(chain), "--out", str(target), "--data", str(data), *options]
     assert main(command) == 0
-    assert json.loads((target / "model_index.json").read_text())["steps"] == 7
+    index = json.loads((target / "model_index.json").read_text())
+    assert (index["steps"], index["refiner_guidance"]) == (7, 1.5)
     (target / "stray").touch()
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err

@@ -47,6 +47,7 @@ class SamplingDefaults:
             :func:`~diffsplat.pipelines.surfaces.clean_surfaces`, which also lays the Gaussians anew; 0 leaves them as
             they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
+        refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.
     """
 
     steps: int = DEFAULT_STEPS
@@ -55,6 +56,7 @@ class SamplingDefaults:
     prediction: Prediction = "latents"
     smoothing: float = 0.0
     refined_below: float = 0.0
+    refiner_guidance: float = 1.0
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:

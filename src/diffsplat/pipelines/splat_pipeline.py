@@ -4,6 +4,7 @@ import copy
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,9 +76,9 @@ class DiffSplatPipeline:
         text_encoder: reads the prompt.
         scheduler: places the noise levels.
         defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
-            the noise level of the refiner.
-        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``. It follows the prompt
-            alone: guidance and negative prompt act above that level. None leaves the model's own out.
+            the noise level and guidance of the refiner.
+        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
+            its own. None leaves the model's own out.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
         controlnet: for control maps.
         elevation_estimator: finds the elevation that a picture was taken from.
@@ -449,9 +450,10 @@ class DiffSplatPipeline:
         if self.refiner is None:
             return guided
         _check_refined(self.denoiser, self.refiner, self.defaults)
-        alone = replace(conditions, negative=None)
-        unguided = constant_guidance(1.0, self.autoencoder.views).to(self.device)
-        refiner = GuidedDenoiser(self.refiner, alone, unguided, self.defaults.prediction)
+        scale = self.defaults.refiner_guidance
+        seen = conditions if scale > 1 else replace(conditions, negative=None)
+        scales = constant_guidance(scale, self.autoencoder.views).to(self.device)
+        refiner = GuidedDenoiser(self.refiner, seen, scales, self.defaults.prediction)
         return Handover(guided, refiner, self.defaults.refined_below)
 
     def _guided(self, request: GenerationRequest, conditions: Conditions) -> GuidedDenoiser:
@@ -522,6 +524,10 @@ def _check_refined(denoiser: Any, refiner: Any, defaults: SamplingDefaults) -> N
     if not 0 < defaults.refined_below <= 1:
         raise ValueError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
+        )
+    if not 0 <= defaults.refiner_guidance < inf:
+        raise ValueError(
+            f"refiner_guidance is {defaults.refiner_guidance}, expected a finite number of at least 0"
         )
     if defaults.prediction not in ("latents", "flow"):
         raise ValueError(

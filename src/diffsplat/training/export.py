@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class ExportConfig:
         smoothing: pixels that generated surfaces are smoothed by before Gaussians are laid on them; 0 for neither.
         refiner: whether the model has the refiner, where one was trained.
         refined_below: noise level below which it takes over.
+        refiner_guidance: its classifier-free guidance scale; up to 1 for none.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
     """
 
@@ -52,6 +54,7 @@ class ExportConfig:
     smoothing: float = 0.0
     refiner: bool = True
     refined_below: float = REFINER_LEVEL
+    refiner_guidance: float = 1.0
     shift: float = DEFAULT_SHIFT
 
     def __post_init__(self) -> None:
@@ -62,6 +65,10 @@ class ExportConfig:
             )
         if not 0 < self.refined_below < 1:
             raise ValueError(f"refined_below is {self.refined_below}, expected a level between 0 and 1")
+        if not 0 <= self.refiner_guidance < inf:
+            raise ValueError(
+                f"refiner_guidance is {self.refiner_guidance}, expected a finite number of at least 0"
+            )
 
 
 def export_model(
@@ -109,6 +116,7 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         config.elevation_deg,
         smoothing=config.smoothing,
         refined_below=config.refined_below if parts.refiner is not None else 0.0,
+        refiner_guidance=config.refiner_guidance,
     )
     write_index(folder, diffsplat.__version__, defaults, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
