@@ -1,4 +1,4 @@
-"""Geometry under autocast is the geometry without it."""
+"""What autocast leaves alone: geometry, and what a transformer sums up."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch
 from diffsplat.core import Cameras
 from diffsplat.core.precision import full_precision
 from diffsplat.geometry import normals_to_first_view, orbit_cameras, plucker_rays
+from diffsplat.models.transformer import Transformer
 
 
 @pytest.fixture
@@ -37,3 +38,17 @@ def test_autocast_goes_on_after_the_function() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product(x).dtype == torch.float32
         assert (x @ x).dtype == torch.bfloat16
+
+
+def test_blocks_add_up_in_the_type_of_the_weights() -> None:
+    transformer = Transformer(dim=64, heads=1, blocks=8)
+    tokens = torch.ones(1, 3, 64)
+    for block in transformer.blocks:
+        # What a block adds is below half of what bfloat16 can add to one.
+        torch.nn.init.constant_(block.mlp.w2.weight, 0.0)
+        block.attn.wv.register_forward_hook(lambda *_: torch.full((1, 3, 64), 0.002, dtype=torch.bfloat16))
+        torch.nn.init.eye_(block.attn.wo.weight)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = transformer(tokens.bfloat16())
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.full_like(found, 1.016), atol=1e-4)

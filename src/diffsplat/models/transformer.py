@@ -64,7 +64,8 @@ class Block(nn.Module):
         self.mlp = GatedFeedForward(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``[B, N, dim]`` to the same shape."""
+        """``[B, N, dim]`` to the same shape, in the type of the weights also under autocast."""
+        tokens = tokens.to(self.norm1.weight.dtype)
         tokens = tokens + self.attn(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
 
