@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 
 from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
 from diffsplat.models.gsvae import GSAutoencoder
-from diffsplat.models.precision import computes_in_bf16
+from diffsplat.models.precision import faster_in_bf16
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.sampling import denoise, object_generators
 from diffsplat.pipelines.sampling import object_noise as noise_of_generators
@@ -389,5 +389,18 @@ def test_noise_of_an_object_depends_on_its_seed_only():
     assert not torch.equal(batch[0], batch[1])
 
 
-def test_bf16_is_off_where_nothing_computes_in_it():
-    assert computes_in_bf16(torch.device("meta")) is False
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        pytest.param({"amx_bf16", "avx512_bf16", "avx512_fp16"}, True, id="xeon"),
+        pytest.param({"avx512_bf16", "avx512_fp16"}, False, id="xeon whose amx is hidden"),
+        pytest.param({"avx512_bf16"}, True, id="zen 4"),
+        pytest.param({"avx2"}, False, id="zen 3"),
+    ],
+)
+def test_bf16_is_chosen_on_cpus_that_were_measured_to_be_faster_in_it(
+    instructions: set[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(instructions, True))
+    assert faster_in_bf16(torch.device("cpu")) is expected
+    assert faster_in_bf16(torch.device("meta")) is False

@@ -143,7 +143,7 @@ def test_two_half_batches_accumulate_to_one_whole(tmp_path: Path) -> None:
     assert metrics(tmp_path / "a")[-1]["samples"] == metrics(tmp_path / "b")[-1]["samples"] == 40 * 16
 
 
-def test_autocast_computes_in_bf16_and_keeps_fp32_weights(tmp_path: Path) -> None:
+def test_autocast_faster_in_bf16_and_keeps_fp32_weights(tmp_path: Path) -> None:
     types: set[torch.dtype] = set()
 
     def note(_step: int, prediction: Tensor, loss: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class DiffSplatPipeline:
             no flow.
 
     Attributes:
-        precision: arithmetic of the denoiser; ``auto`` is bf16 where the device computes in it, else fp32.
+        precision: arithmetic of the denoiser; ``auto`` is bf16 where the device is faster in it, else fp32.
         objects_per_pass: how many objects are denoised at once. With 1 an object is bitwise the same whatever
             it is generated together with; more is faster on a GPU and differs by rounding.
     """

@@ -93,7 +93,7 @@ class TrainerConfig:
         seed: the run is a function of it.
         optim: optimiser and learning rate.
         ema: moving average of the weights.
-        precision: ``bf16`` is autocast, ``auto`` means it where the device computes in it; weights and optimiser
+        precision: ``bf16`` is autocast, ``auto`` means it where the device is faster in it; weights and optimiser
             stay fp32.
         device: ``auto`` takes the GPU when there is one.
         accumulation: batches summed up to one optimiser step.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from diffsplat.models.precision import computes_in_bf16
+from diffsplat.models.precision import faster_in_bf16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration: not the ones that converge, but those that raise small values fastest."""
@@ -81,4 +81,4 @@ def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _iterated_in(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if computes_in_bf16(device) else torch.float32
+    return torch.bfloat16 if faster_in_bf16(device) else torch.float32
