@@ -36,21 +36,27 @@ if torch.cuda.is_initialized():
 """
 
 
-def test_modules_need_no_optional_package_and_say_nothing():
+def printed(script: str, *words: object) -> str:
+    """What a script prints in an interpreter of its own, once it has ended well and without a word on stderr."""
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore", "-c", script, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout == ""
     assert result.stderr == ""
+    return result.stdout
+
+
+def test_modules_need_no_optional_package_and_say_nothing():
+    assert printed(PROBE) == ""
 
 
 def test_the_version_needs_no_torch():
     """The command line answers --version and --help at once."""
     probe = "import sys, diffsplat; print(diffsplat.__version__); sys.exit('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    assert result.returncode == 0
-    assert result.stdout.strip().count(".") == 2
+    assert printed(probe).strip().count(".") == 2
 
 
 ALONE = """
@@ -69,10 +75,7 @@ assert package.pixart_transformer_2d.PixArtTransformer2DModel is alone
 
 
 def test_the_small_transformer_comes_without_the_others_and_they_still_come_later():
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ALONE], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    assert printed(ALONE) == ""
 
 
 PACKAGE = """
@@ -101,11 +104,53 @@ def test_a_deferred_package_runs_its_init_once_when_it_is_needed(tmp_path):
     (part / "__init__.py").write_text(
         "print('init')\nfrom .heavy import VALUE as heavy\nfrom .light import VALUE\nSUM = heavy + VALUE"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", PACKAGE, str(tmp_path)], capture_output=True, text=True, check=False
+    assert printed(PACKAGE, tmp_path) == "init\n"
+
+
+SHARED = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from diffsplat.models.stock import defer_package
+
+sys.path.insert(0, sys.argv[1])
+defer_package("slow")
+import slow
+with ThreadPoolExecutor(4) as pool:
+    assert list(pool.map(lambda _: slow.VALUE, range(4))) == [5] * 4
+"""
+
+
+def test_threads_wait_for_the_init_of_a_deferred_package(tmp_path):
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "__init__.py").write_text("import time\nprint('init')\ntime.sleep(0.3)\nVALUE = 5")
+    assert printed(SHARED, tmp_path) == "init\n"
+
+
+FAILING = """
+import os, sys
+from diffsplat.models.stock import defer_package
+
+sys.path.insert(0, sys.argv[1])
+defer_package("failing")
+import failing
+for _ in range(2):
+    try:
+        failing.VALUE
+    except OSError as error:
+        assert "no such driver" in str(error)
+    else:
+        raise AssertionError
+os.environ["DRIVER"] = "here"
+assert failing.VALUE == 7
+"""
+
+
+def test_an_init_that_fails_says_why_each_time_it_is_needed(tmp_path):
+    (tmp_path / "failing").mkdir()
+    (tmp_path / "failing" / "__init__.py").write_text(
+        "import os\nif 'DRIVER' not in os.environ:\n    raise OSError('no such driver')\nVALUE = 7"
     )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout == "init\n"
+    assert printed(FAILING, tmp_path) == ""
 
 
 def test_a_package_that_is_not_there_is_said_so():

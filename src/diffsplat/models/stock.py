@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.util import find_spec, module_from_spec
 from threading import RLock
 from types import ModuleType
@@ -35,17 +36,42 @@ def defer_package(name: str) -> None:
     spec = find_spec(name)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    package, loader, lock = module_from_spec(spec), spec.loader, RLock()
-
-    def from_init(attribute: str) -> Any:
-        with lock:
-            if vars(package).pop("__getattr__", None) is not None:
-                loader.exec_module(package)
-        return getattr(package, attribute)
-
-    vars(package)["__getattr__"] = from_init
+    package = module_from_spec(spec)
+    vars(package)["__getattr__"] = _Init(package, spec.loader)
     sys.modules[name] = package
     _bind(package)
+
+
+class _Init:
+    """The ``__getattr__`` of a package whose ``__init__`` has not run: runs it, once it has succeeded not again.
+
+    Other threads wait for it; its own, which asks for names while it runs, is told what there is by then.
+    """
+
+    def __init__(self, package: ModuleType, loader: Loader) -> None:
+        self._package = package
+        self._loader = loader
+        self._lock = RLock()
+        self._begun = False
+
+    def __call__(self, name: str) -> Any:
+        with self._lock:
+            if not self._begun:
+                self._run()
+        names = vars(self._package)
+        if name in names:
+            return names[name]
+        if names["__getattr__"] is not self:
+            return names["__getattr__"](name)
+        raise AttributeError(f"module {self._package.__name__!r} has no attribute {name!r}")
+
+    def _run(self) -> None:
+        self._begun = True
+        try:
+            self._loader.exec_module(self._package)
+        except BaseException:
+            self._begun = False
+            raise
 
 
 def _bind(module: ModuleType) -> None:
