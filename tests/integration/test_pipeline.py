@@ -14,6 +14,7 @@ from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_late
 from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.precision import faster_in_bf16
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.folders import SamplingDefaults
 from diffsplat.pipelines.sampling import denoise, object_generators
 from diffsplat.pipelines.sampling import object_noise as noise_of_generators
 
@@ -119,6 +120,12 @@ def test_a_refiner_with_the_denoisers_weights_and_guidance_changes_nothing(pipe)
     assert same(alone.splats, again.splats)
 
 
+def test_the_refiners_scale_is_not_the_callers(pipe):
+    alone = pipe("a red chair", seed=3, steps=6, guidance=4.0)
+    both = refined(pipe, copy.deepcopy(pipe.denoiser), 0.8, refiner_guidance=2.0)
+    assert not same(alone.splats, both("a red chair", seed=3, steps=6, guidance=4.0).splats)
+
+
 @pytest.mark.parametrize(
     ("guidance", "of_refiner", "seen"), [(3.0, 1.0, 4), (3.0, 0.0, 4), (1.0, 2.0, 4), (3.0, 2.0, 8)]
 )
@@ -141,12 +148,13 @@ def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_mo
     refiner = copy.deepcopy(pipe.denoiser)
     for parameter in refiner.parameters():
         parameter.data.mul_(0.5)
-    both = refined(pipe, refiner, 0.7)
+    both = refined(pipe, refiner, 0.7, refiner_guidance=2.0)
     changed = both("a red chair", seed=3, steps=4).splats
     assert not same(changed, pipe("a red chair", seed=3, steps=4).splats)
     both.save_pretrained(tmp_path)
     loaded = DiffSplatPipeline.from_pretrained(tmp_path)
-    assert loaded.defaults.refined_below == 0.7
+    assert loaded.defaults == both.defaults
+    assert (loaded.defaults.refined_below, loaded.defaults.refiner_guidance) == (0.7, 2.0)
     again = loaded("a red chair", seed=3, steps=4).splats
     assert torch.allclose(again.means, changed.means, atol=0.02)
     unrefined = DiffSplatPipeline.from_pretrained(tmp_path, refiner=None)
@@ -196,9 +204,17 @@ def test_a_refiner_without_a_level_is_refused(pipe, below, prediction, message):
 
 
 @pytest.mark.parametrize("scale", [-1.0, float("inf"), float("nan")])
-def test_a_refiner_without_a_guidance_is_refused(pipe, scale):
+def test_a_refiner_with_a_guidance_out_of_range_is_refused(pipe, scale):
     with pytest.raises(ValueError, match=f"refiner_guidance is {scale}, expected a finite number"):
         refined(pipe, pipe.denoiser, 0.5, refiner_guidance=scale)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("refiner_guidance", "3"), ("refined_below", None), ("steps", True)]
+)
+def test_an_index_with_anything_but_a_number_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}, expected a number"):
+        SamplingDefaults.from_index({name: value})
 
 
 def test_views_of_an_object_see_each_other(pipe):

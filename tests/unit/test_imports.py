@@ -61,6 +61,7 @@ def test_the_version_needs_no_torch():
 
 ALONE = """
 import sys
+import diffsplat.pipelines.splat_pipeline
 from diffsplat.models.stock import pixart_transformer
 
 alone = pixart_transformer()
@@ -85,13 +86,15 @@ from diffsplat.models.stock import defer_package
 sys.path.insert(0, sys.argv[1])
 defer_package("whole.part")
 import whole.part.light
+assert not hasattr(whole.part, "__warningregistry__")
 assert whole.part.light.VALUE == 1 and "whole.part.heavy" not in sys.modules
 assert not hasattr(whole.part, "absent")
 assert whole.part.SUM == 3 and "whole.part.heavy" in sys.modules
 defer_package("whole.part")
 assert whole.part.SUM == 3
-from whole.part import *
-assert SUM == 3
+defer_package("starred")
+from starred import *
+assert STAR == 4
 """
 
 
@@ -104,6 +107,8 @@ def test_a_deferred_package_runs_its_init_once_when_it_is_needed(tmp_path):
     (part / "__init__.py").write_text(
         "print('init')\nfrom .heavy import VALUE as heavy\nfrom .light import VALUE\nSUM = heavy + VALUE"
     )
+    (tmp_path / "starred").mkdir()
+    (tmp_path / "starred" / "__init__.py").write_text("STAR = 4")
     assert printed(PACKAGE, tmp_path) == "init\n"
 
 

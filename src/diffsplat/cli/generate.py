@@ -100,7 +100,8 @@ class GenerateArguments:
     sampler: Annotated[Sampler | None, tyro.conf.arg(help_behavior_hint=_OF_MODEL)] = None
     """How to denoise."""
     guidance: Annotated[float | None, option("SCALE", _OF_MODEL)] = None
-    """How closely to follow the prompt; 1 or less for no guidance. A model's refiner works without it."""
+    """How closely to follow the prompt; 1 or less for no guidance. The last steps, of a model's refiner, have
+    a scale of its own."""
     negative_prompt: Annotated[str, option("TEXT")] = ""
     """What to steer away from."""
     count: Annotated[int, tyro.conf.arg(metavar="N")] = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffsplat.models.backbones import Prediction
-from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS
+from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS, is_number
 
 INDEX_FILE = "model_index.json"
 PIPELINE_NAME = "DiffSplatPipeline"
@@ -48,6 +48,9 @@ class SamplingDefaults:
             they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
         refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.
+
+    Raises:
+        ValueError: for anything but a number where one is expected.
     """
 
     steps: int = DEFAULT_STEPS
@@ -57,6 +60,11 @@ class SamplingDefaults:
     smoothing: float = 0.0
     refined_below: float = 0.0
     refiner_guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name != "prediction" and not is_number(value):
+                raise ValueError(f"{name} is {value!r}, expected a number")
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:

@@ -28,7 +28,8 @@ class GenerationRequest:
         negative_prompt: text to steer away from; empty for none.
         seed: seed of a prompt's first object; its next objects take the seeds that follow.
         steps: denoising steps, at least 1.
-        guidance: classifier-free guidance scale (Ho and Salimans 2022); up to 1 there is no guidance.
+        guidance: classifier-free guidance scale (Ho and Salimans 2022); up to 1 there is no guidance. Below a
+            refiner's level the model's own scale holds.
         count: objects of each prompt, at least 1.
         elevation_deg: degrees above the horizon of the generated views.
         from_image: a picture says what to generate too, and prompts may be empty.
@@ -71,13 +72,13 @@ class GenerationRequest:
             raise ValueError(f"the seed is {self.seed}, expected less than 2 to the power of 63")
         for name in ("guidance", "least_guidance", "control_scale"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value < math.inf:
+            if not is_number(value) or not 0 <= value < math.inf:
                 plain = name.replace("_", " ")
                 raise ValueError(f"the {plain} is {value}, expected a finite number of at least 0")
         if self.sampler is not None and self.sampler not in get_args(Sampler):
             known = ", ".join(get_args(Sampler))
             raise ValueError(f"the sampler is {self.sampler!r}, expected one of: {known}")
-        if not _is_number(self.elevation_deg) or not -90 <= self.elevation_deg <= 90:
+        if not is_number(self.elevation_deg) or not -90 <= self.elevation_deg <= 90:
             raise ValueError(f"the elevation is {self.elevation_deg}, expected -90 to 90 degrees")
 
     @property
@@ -105,5 +106,6 @@ def _check_whole(name: str, value: object, *, least: int) -> None:
         raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is an integer or a float, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)

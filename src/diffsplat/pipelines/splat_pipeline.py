@@ -78,14 +78,14 @@ class DiffSplatPipeline:
         defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
             the noise level and guidance of the refiner.
         refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
-            its own. None leaves the model's own out.
+            its own. None for none, also where the model has one.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers that are shown a picture.
         controlnet: for control maps.
         elevation_estimator: finds the elevation that a picture was taken from.
 
     Raises:
-        ValueError: for a refiner of other latents, without a level to take over at, or of a model that predicts
-            no flow.
+        ValueError: for a refiner of other latents, without a level to take over at, with a guidance scale out of
+            range, or of a model that predicts no flow.
 
     Attributes:
         precision: arithmetic of the denoiser; ``auto`` is bf16 where the device is faster in it, else fp32.
@@ -289,7 +289,8 @@ class DiffSplatPipeline:
             seed: seed of a prompt's first object; its next objects take the seeds that follow.
             steps: denoising steps; the model's default when None.
             guidance: classifier-free guidance scale, 1 or less for none; the model's default when None. With an
-                image it is the scale of the opposite side, to which it rises from the side that is seen.
+                image it is the scale of the opposite side, to which it rises from the side that is seen. A
+                refiner has its own, ``defaults.refiner_guidance``.
             least_guidance: scale of the side that an image shows.
             negative_prompt: text to steer away from.
             count: objects of each prompt.
@@ -451,9 +452,9 @@ class DiffSplatPipeline:
             return guided
         _check_refined(self.denoiser, self.refiner, self.defaults)
         scale = self.defaults.refiner_guidance
-        seen = conditions if scale > 1 else replace(conditions, negative=None)
+        followed = conditions if scale > 1 else replace(conditions, negative=None)
         scales = constant_guidance(scale, self.autoencoder.views).to(self.device)
-        refiner = GuidedDenoiser(self.refiner, seen, scales, self.defaults.prediction)
+        refiner = GuidedDenoiser(self.refiner, followed, scales, self.defaults.prediction)
         return Handover(guided, refiner, self.defaults.refined_below)
 
     def _guided(self, request: GenerationRequest, conditions: Conditions) -> GuidedDenoiser:

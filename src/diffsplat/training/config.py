@@ -105,8 +105,8 @@ class TrainerConfig:
         log_every: steps between lines in ``metrics.jsonl``, each the mean over its window.
         max_minutes: stop with a checkpoint after this time; the schedule is still that of ``steps``.
         start_from: folder with weights of the same network that a new run starts from, such as those of an
-            earlier model; a run that has a checkpoint continues from that. Give it another ``seed``, and its
-            source too: with those of the earlier run the same batches and the same noise come again.
+            earlier model; a run that has a checkpoint continues from that. Change both ``seed`` and the source's
+            ``seed``: with those of the earlier run its batches and its noise come again.
         tensorboard: whether scalars and pictures also go to TensorBoard where it is installed.
     """
 

@@ -116,7 +116,7 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         config.elevation_deg,
         smoothing=config.smoothing,
         refined_below=config.refined_below if parts.refiner is not None else 0.0,
-        refiner_guidance=config.refiner_guidance,
+        refiner_guidance=config.refiner_guidance if parts.refiner is not None else 1.0,
     )
     write_index(folder, diffsplat.__version__, defaults, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
