@@ -15,7 +15,7 @@ from diffsplat.models.gsvae import GSAutoencoder
 from diffsplat.models.precision import faster_in_bf16
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.folders import SamplingDefaults
-from diffsplat.pipelines.sampling import denoise, object_generators
+from diffsplat.pipelines.sampling import denoise, make_scheduler, object_generators
 from diffsplat.pipelines.sampling import object_noise as noise_of_generators
 
 
@@ -256,6 +256,26 @@ def test_round_trip_through_a_folder(pipe, tmp_path):
     assert same(first("a red chair").splats, second("a red chair").splats)
     close = (first("a red chair").splats.means - pipe("a red chair").splats.means).abs().mean()
     assert close < 0.02  # fp16 networks and an 8-bit text encoder
+
+
+@pytest.mark.parametrize(("sampler", "other"), [("dpm++", "euler"), ("euler", "dpm++")])
+def test_a_folder_keeps_how_its_model_is_sampled(pipe, tmp_path, sampler, other):
+    pipe.scheduler = make_scheduler(sampler, {"shift": 2.0}, "latents")
+    pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", type(pipe.scheduler).__name__]
+    loaded = DiffSplatPipeline.from_pretrained(tmp_path)
+    own = loaded("a chair", steps=4).splats
+    assert same(own, loaded("a chair", steps=4, sampler=sampler).splats)
+    assert not same(own, loaded("a chair", steps=4, sampler=other).splats)
+
+
+def test_a_scheduler_of_another_class_is_refused(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "DDPMScheduler"}))
+    with pytest.raises(ValueError, match=r"scheduler in .* its class is 'DDPMScheduler', expected FlowMatch"):
+        DiffSplatPipeline.from_pretrained(tmp_path)
 
 
 def test_component_given_by_the_caller_is_used(pipe, tmp_path):

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
+import diffsplat
 from diffsplat.models.backbones import Prediction
 from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_STEPS, is_number
 
@@ -30,7 +31,6 @@ _COMPONENT_CLASSES: dict[str, list[str]] = {
     "refiner": ["diffusers", "PixArtTransformer2DModel"],
     "autoencoder": ["diffsplat", "GSAutoencoder"],
     "text_encoder": ["diffsplat", "TextEncoder"],
-    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
 }
 
 
@@ -122,13 +122,21 @@ def stored_components(index: dict[str, Any]) -> set[str]:
     return {name for name in COMPONENT_FILES if name != "refiner" or name in index}
 
 
-def write_index(folder: Path, version: str, defaults: SamplingDefaults, *, refiner: bool = False) -> None:
-    """Write the index of a text-to-splats model, with or without a refiner."""
+def write_index(folder: Path, defaults: SamplingDefaults, *, scheduler: str, refiner: bool = False) -> None:
+    """Write the index of a text-to-splats model.
+
+    Args:
+        folder: of the model.
+        defaults: what it is sampled with.
+        scheduler: class in diffusers.
+        refiner: whether it has one.
+    """
     classes = {name: kind for name, kind in _COMPONENT_CLASSES.items() if refiner or name != "refiner"}
     index = {
         "_class_name": PIPELINE_NAME,
-        "_diffsplat_version": version,
+        "_diffsplat_version": diffsplat.__version__,
         **classes,
+        "scheduler": ["diffusers", scheduler],
         **asdict(defaults),
     }
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """Samplers by name: diffusers schedulers set up for a network's prediction, and the loop over their steps."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from diffsplat.models.backbones import Prediction, Sampler
+from diffsplat.models.weight_files import read_json
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """``(latents [B, V, C, h, w], timestep [B]) -> [B, V, C, h, w]``: the prediction that a scheduler expects."""
@@ -48,6 +50,27 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Pred
             from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
             return EulerDiscreteScheduler.from_config(stored, **options)
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The scheduler of a model folder, of the class that its ``scheduler_config.json`` names.
+
+    Raises:
+        ValueError: for a class that this package does not sample flows with.
+        FileNotFoundError: without the file.
+    """
+    config = read_json(folder / "scheduler_config.json")
+    match config.get("_class_name"):
+        case "FlowMatchEulerDiscreteScheduler":
+            return FlowMatchEulerDiscreteScheduler.from_config(config)
+        case "DPMSolverMultistepScheduler":
+            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+            return DPMSolverMultistepScheduler.from_config(config)
+        case other:
+            raise ValueError(
+                f"its class is {other!r}, expected FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler"
+            )
 
 
 def _flow_scheduler(sampler: Sampler, shift: float) -> Any:

@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-import diffsplat
 from diffsplat.core import Cameras, Splats
 from diffsplat.geometry import ring_cameras
 from diffsplat.models.backbones import BACKBONES, ControlKind, Sampler
@@ -44,7 +43,14 @@ from diffsplat.pipelines.guidance import (
 from diffsplat.pipelines.offload import Placement, stream_layers
 from diffsplat.pipelines.output import SplatOutput
 from diffsplat.pipelines.request import GenerationRequest, prompts_of
-from diffsplat.pipelines.sampling import Field, denoise, make_scheduler, object_generators, object_noise
+from diffsplat.pipelines.sampling import (
+    Field,
+    denoise,
+    load_scheduler,
+    make_scheduler,
+    object_generators,
+    object_noise,
+)
 from diffsplat.pipelines.surfaces import clean_surfaces
 
 StepCallback = Callable[[int, int], None]
@@ -188,7 +194,8 @@ class DiffSplatPipeline:
         save_half(self.autoencoder, target / "autoencoder")
         self.text_encoder.save_pretrained(target / "text_encoder")
         self.scheduler.save_pretrained(target / "scheduler")
-        write_index(target, diffsplat.__version__, self.defaults, refiner=self.refiner is not None)
+        scheduler = type(self.scheduler).__name__
+        write_index(target, self.defaults, scheduler=scheduler, refiner=self.refiner is not None)
 
     @property
     def device(self) -> torch.device:
@@ -552,11 +559,7 @@ def _read_component(name: str, folder: Path) -> Any:
         case "text_encoder":
             return TextEncoder.from_pretrained(folder).eval()
         case "scheduler":
-            from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-                FlowMatchEulerDiscreteScheduler,
-            )
-
-            return FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
+            return load_scheduler(folder)
         case "denoiser" | "refiner":
             return load_network(pixart_transformer(), folder)
         case _:

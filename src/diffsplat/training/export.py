@@ -8,14 +8,13 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-
-import diffsplat
 from diffsplat.data.credits import credits_page
 from diffsplat.data.dataset import read_rows
+from diffsplat.models.backbones import Sampler
 from diffsplat.models.denoiser import denoised_channels
 from diffsplat.pipelines.folders import SamplingDefaults, write_index
 from diffsplat.pipelines.request import DEFAULT_ELEVATION_DEG, DEFAULT_GUIDANCE, DEFAULT_SHIFT, DEFAULT_STEPS
+from diffsplat.pipelines.sampling import make_scheduler
 from diffsplat.training.config import REFINER_LEVEL
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -46,6 +45,7 @@ class ExportConfig:
         refined_below: noise level below which it takes over.
         refiner_guidance: its classifier-free guidance scale; up to 1 for none.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
+        sampler: how it is stepped from noise level to noise level.
     """
 
     steps: int = DEFAULT_STEPS
@@ -56,6 +56,7 @@ class ExportConfig:
     refined_below: float = REFINER_LEVEL
     refiner_guidance: float = 1.0
     shift: float = DEFAULT_SHIFT
+    sampler: Sampler = "euler"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.shift <= 0 or self.smoothing < 0:
@@ -109,7 +110,8 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         _copy(parts.refiner, folder / "refiner", _NETWORK_FILES)
         _check_refiner(folder, parts.refiner, config.refined_below)
     _copy(parts.text_encoder, folder / "text_encoder", _TEXT_FILES)
-    FlowMatchEulerDiscreteScheduler(shift=config.shift).save_pretrained(folder / "scheduler")
+    scheduler = make_scheduler(config.sampler, {"shift": config.shift}, "latents")
+    scheduler.save_pretrained(folder / "scheduler")
     defaults = SamplingDefaults(
         config.steps,
         config.guidance,
@@ -118,7 +120,7 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         refined_below=config.refined_below if parts.refiner is not None else 0.0,
         refiner_guidance=config.refiner_guidance if parts.refiner is not None else 1.0,
     )
-    write_index(folder, diffsplat.__version__, defaults, refiner=parts.refiner is not None)
+    write_index(folder, defaults, scheduler=type(scheduler).__name__, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
     (folder / "README.md").write_text(model_card(parts))
 
