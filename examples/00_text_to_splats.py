@@ -8,9 +8,9 @@ from pathlib import Path
 import tyro
 
 from diffsplat.geometry import turntable_cameras
-from diffsplat.io.formats import write_splats
-from diffsplat.io.images import tile_images, write_image
-from diffsplat.io.video import write_video
+from diffsplat.io.image_files import tile_images, write_image
+from diffsplat.io.splat_formats import write_splats
+from diffsplat.io.video_files import write_video
 from diffsplat.pipelines import DiffSplatPipeline
 
 

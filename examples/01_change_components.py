@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-from diffsplat.io.images import tile_images, write_image
+from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.pipelines import DiffSplatPipeline
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffsplat.core import Splats
 from diffsplat.geometry import turntable_cameras
-from diffsplat.io.formats import write_splats
-from diffsplat.io.images import tile_images, write_image
+from diffsplat.io.image_files import tile_images, write_image
+from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.render import render
 

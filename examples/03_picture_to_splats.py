@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from diffsplat.io.formats import write_splats
-from diffsplat.io.images import tile_images, write_image
+from diffsplat.io.image_files import tile_images, write_image
+from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
 
 

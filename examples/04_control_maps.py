@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 import tyro
 
-from diffsplat.io.formats import write_splats
-from diffsplat.io.images import tile_images, write_image
-from diffsplat.models.backbones import ControlKind
+from diffsplat.io.image_files import tile_images, write_image
+from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.control_maps import control_maps_from
+from diffsplat.pretrained.catalogue import ControlKind
 
 
 def main(

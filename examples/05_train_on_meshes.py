@@ -8,11 +8,11 @@ from pathlib import Path
 
 import tyro
 
-from diffsplat.data.ingest import RenderOptions, ingest
-from diffsplat.data.sources import folder_objects
-from diffsplat.io.formats import write_splats
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import folder_objects
+from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.training.chain import ChainConfig, train_chain
+from diffsplat.training.stage_chain import ChainConfig, train_chain
 
 
 def main(

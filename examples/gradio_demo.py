@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from diffsplat.geometry import turntable_cameras
-from diffsplat.io.formats import write_splats
-from diffsplat.io.video import write_video
+from diffsplat.io.splat_formats import write_splats
+from diffsplat.io.video_files import write_video
 from diffsplat.pipelines import DiffSplatPipeline
 
 EXAMPLES = ["a red armchair", "a wooden barrel", "a blue car"]

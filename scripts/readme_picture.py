@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from diffsplat.geometry import orbit_cameras
-from diffsplat.io.images import tile_images, write_image
+from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.pipelines import DiffSplatPipeline
 
 PROMPTS = (

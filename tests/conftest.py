@@ -18,11 +18,11 @@ from torch import nn
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
 
-from diffsplat.models.denoiser import make_denoiser
-from diffsplat.models.gsvae import GSAutoencoder
-from diffsplat.models.text import TextEncoder
+from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.mini_denoiser import make_denoiser
+from diffsplat.models.text.sentence_encoder import TextEncoder
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.folders import SamplingDefaults
+from diffsplat.pretrained.model_folders import SamplingDefaults
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "chair", "taxi", "barrel")
 

@@ -23,10 +23,10 @@ from transformers import (
     T5EncoderModel,
 )
 
-from diffsplat.models.backbones import BACKBONES, ELEVATION_RELEASE
-from diffsplat.models.elevation import ElevationConfig, ElevationEstimator
-from diffsplat.models.release_layout import DENOISER_PARTS
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.models.splat_vae import SplatVAE
+from diffsplat.pretrained.catalogue import BACKBONES, ELEVATION_RELEASE
+from diffsplat.pretrained.release_layout import DENOISER_PARTS
 
 ITERATION = "013020"
 CLIP_WIDTH = 32

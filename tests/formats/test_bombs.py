@@ -14,9 +14,9 @@ import zstandard
 from PIL import Image
 from splat_sets import lattice_splats
 
-from diffsplat.io.formats import SPLAT_FORMATS, read_splats, write_splats
-from diffsplat.io.stored import to_splats
-from diffsplat.io.suffixes import WRITABLE_SUFFIXES
+from diffsplat.io.gaussian_arrays import to_splats
+from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats, write_splats
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 
 MEGA = 1 << 20
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsplat.io.files import atomic_path, require_readable, require_writable
+from diffsplat.io.file_access import atomic_path, require_readable, require_writable
 
 
 def test_the_target_appears_only_when_the_block_ends(tmp_path: Path):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from mutations import damaged, good_files
 
-from diffsplat.io.formats import SPLAT_FORMATS, read_splats
-from diffsplat.io.stored import to_splats
-from diffsplat.io.suffixes import READABLE_SUFFIXES
+from diffsplat.io.gaussian_arrays import to_splats
+from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats
+from diffsplat.io.splat_suffixes import READABLE_SUFFIXES
 
 SECONDS = 3.0
 OVERHEAD = 3 << 20

@@ -13,7 +13,7 @@ import torch
 from splat_sets import C0, PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
-from diffsplat.io.formats import SPLAT_FORMATS, write_splats
+from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
 
 gsply = pytest.importorskip("gsply")
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffsplat.io.images import read_image, tile_images, write_image
+from diffsplat.io.image_files import read_image, tile_images, write_image
 
 
 def bytes_image(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffsplat.core import Splats
-from diffsplat.io.formats import read_splats, write_splats
-from diffsplat.io.ply import holds_splats
+from diffsplat.io.ply_splats import holds_splats
+from diffsplat.io.splat_formats import read_splats, write_splats
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
-from diffsplat.io.formats import SPLAT_FORMATS, holds_splats, read_splats, write_splats
-from diffsplat.io.suffixes import READABLE_SUFFIXES, WRITABLE_SUFFIXES, splat_stem, splat_suffix
+from diffsplat.io.splat_formats import SPLAT_FORMATS, holds_splats, read_splats, write_splats
+from diffsplat.io.splat_suffixes import READABLE_SUFFIXES, WRITABLE_SUFFIXES, splat_stem, splat_suffix
 
 UPRIGHT_IN_VIEWERS = {
     ".ply": "y",

@@ -17,7 +17,7 @@ from splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
 from diffsplat.geometry.rotations import multiply_quaternions
-from diffsplat.io.formats import read_splats, write_splats
+from diffsplat.io.splat_formats import read_splats, write_splats
 
 CLI = Path("@playcanvas/splat-transform/bin/cli.mjs")
 

@@ -12,7 +12,7 @@ import stored_files
 from splat_sets import C0, rotations
 
 from diffsplat.core import Splats
-from diffsplat.io.formats import holds_splats, read_splats, write_splats
+from diffsplat.io.splat_formats import holds_splats, read_splats, write_splats
 
 
 def read(tmp_path: Path, suffix: str, data: bytes) -> Splats:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from diffsplat.io.video import write_video
+from diffsplat.io.video_files import write_video
 
 
 def moving_square(count: int, height: int = 48, width: int = 64) -> Iterator[Tensor]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffsplat.data.ingest import RenderOptions, ingest
-from diffsplat.data.schema import split_of
-from diffsplat.data.sources import folder_objects
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import folder_objects
+from diffsplat.data.shard_schema import split_of
 
 
 @pytest.fixture(scope="session")

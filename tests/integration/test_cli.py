@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffsplat.cli.main import main
 from diffsplat.core import Splats
-from diffsplat.io.formats import read_splats, write_splats
+from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.pipelines import DiffSplatPipeline
 
 ROOT = os.geteuid() == 0

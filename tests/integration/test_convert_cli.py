@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from diffsplat.cli.main import main
-from diffsplat.cli.outputs import plan_objects
+from diffsplat.cli.output_paths import plan_objects
 from diffsplat.core import Splats
-from diffsplat.io.formats import read_splats, write_splats
-from diffsplat.io.suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines.request import GenerationRequest
+from diffsplat.io.splat_formats import read_splats, write_splats
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from diffsplat.pipelines.generation import GenerationRequest
 
 
 @pytest.fixture
@@ -127,5 +127,7 @@ def test_generate_writes_other_formats(here: Path, small_model: Path):
 
 
 def test_names_of_files_are_known_without_torch():
-    program = "import sys, diffsplat.cli.outputs; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    program = (
+        "import sys, diffsplat.cli.output_paths; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from PIL import Image, ImageDraw
 
-from diffsplat.io.formats import read_splats
+from diffsplat.io.splat_formats import read_splats
 from release_folders import build_elevation, build_release
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

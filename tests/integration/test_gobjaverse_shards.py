@@ -15,10 +15,11 @@ from gobjaverse_objects import BALL, LEVEL_DISTANCE, RADIUS, SIZE, UPPER_DISTANC
 from PIL import Image
 
 from diffsplat.cli.main import main
-from diffsplat.data import ObjectDataset, gobjaverse_ingest
+from diffsplat.data import ObjectDataset
 from diffsplat.data.caption_files import read_captions
-from diffsplat.data.gobjaverse import BrokenViewError, StoredObject
-from diffsplat.data.gobjaverse_views import choose_views, even_views, training_views
+from diffsplat.data.gobjaverse import gobjaverse_conversion
+from diffsplat.data.gobjaverse.gobjaverse_files import BrokenViewError, StoredObject
+from diffsplat.data.gobjaverse.gobjaverse_views import choose_views, even_views, training_views
 
 OFFICIAL = Path(__file__).parents[1] / "parity" / "official" / "gobjaverse_raw"
 CAPTIONS = {f"0/{number}": f"ball {number}" for number in range(6)}
@@ -216,11 +217,11 @@ def test_objects_without_four_even_views_are_dropped_and_counted(
 
 def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = copies(ball, tmp_path / "in", 6)
-    listing = gobjaverse_ingest.list_objects(source, {name: (text,) for name, text in CAPTIONS.items()})
+    listing = gobjaverse_conversion.list_objects(source, {name: (text,) for name, text in CAPTIONS.items()})
     assert (
         run(source, tmp_path / "whole", "--captions", str(captions_file(tmp_path)), "--processes", "1") == 0
     )
-    convert_object = gobjaverse_ingest.convert_object
+    convert_object = gobjaverse_conversion.convert_object
     done: list[str] = []
 
     def interrupted(item, size):
@@ -229,14 +230,14 @@ def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path, monkeypat
         done.append(item.object_id)
         return convert_object(item, size)
 
-    monkeypatch.setattr(gobjaverse_ingest, "convert_object", interrupted)
+    monkeypatch.setattr(gobjaverse_conversion, "convert_object", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        gobjaverse_ingest.convert(listing, tmp_path / "out", size=12, processes=1, progress=False)
+        gobjaverse_conversion.convert(listing, tmp_path / "out", size=12, processes=1, progress=False)
     assert sorted(row["object_id"] for row in rows(tmp_path / "out")) == sorted(done)
     monkeypatch.undo()
-    report = gobjaverse_ingest.convert(listing, tmp_path / "out", size=12, processes=2, progress=False)
+    report = gobjaverse_conversion.convert(listing, tmp_path / "out", size=12, processes=2, progress=False)
     assert (report.resumed, report.rendered) == (2, 4)
-    again = gobjaverse_ingest.convert(listing, tmp_path / "out", size=12, processes=2, progress=False)
+    again = gobjaverse_conversion.convert(listing, tmp_path / "out", size=12, processes=2, progress=False)
     assert (again.resumed, again.rendered) == (6, 0)
 
     def by_name(out: Path) -> dict[str, dict]:

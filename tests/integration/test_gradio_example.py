@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsplat.io.formats import read_splats
+from diffsplat.io.splat_formats import read_splats
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gradio_demo.py"
 

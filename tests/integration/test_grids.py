@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import diffsplat.training.grids as grids_module
-import diffsplat.training.stages.decoder as decoder_module
+import diffsplat.training.grid_cache as grids_module
+import diffsplat.training.stages.decoder_stage as decoder_module
 from diffsplat.core import SplatGrid
-from diffsplat.data.dataset import ObjectDataset
+from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.models import GSAutoencoder, GSRecon
-from diffsplat.models.denoiser import make_denoiser
-from diffsplat.models.text_condition import TextCondition
-from diffsplat.training.grids import (
+from diffsplat.models.mini_denoiser import make_denoiser
+from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.training.grid_cache import (
     GridSource,
     GridSourceConfig,
     Pick,
@@ -23,8 +23,8 @@ from diffsplat.training.grids import (
     grid_table,
     turned_picks,
 )
-from diffsplat.training.latents import LatentBatch
-from diffsplat.training.stages.decoder import DecoderConfig, DecoderStage
+from diffsplat.training.latent_cache import LatentBatch
+from diffsplat.training.stages.decoder_stage import DecoderConfig, DecoderStage
 
 SIZE = 32
 

@@ -11,9 +11,14 @@ import pytest
 from hub_server import COMMIT, FakeHub, running_hub
 
 from diffsplat.cli.main import main
-from diffsplat.models.backbones import BACKBONES, ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE, RELEASE_REPOSITORY
-from diffsplat.pipelines.components import model_components
-from diffsplat.pipelines.hub import default_weights, needed_files
+from diffsplat.pretrained.catalogue import (
+    BACKBONES,
+    ELEVATION_RELEASE,
+    RECONSTRUCTOR_RELEASE,
+    RELEASE_REPOSITORY,
+)
+from diffsplat.pretrained.components import model_components
+from diffsplat.pretrained.hub import default_weights, needed_files
 
 SD15, SD35 = BACKBONES["sd15"], BACKBONES["sd35m"]
 OTHER = "beef" * 10

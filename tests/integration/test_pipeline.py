@@ -10,13 +10,14 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-from diffsplat.models.denoiser import denoiser_rays, make_denoiser, predict_latents
-from diffsplat.models.gsvae import GSAutoencoder
-from diffsplat.models.precision import faster_in_bf16
+from diffsplat.models.autocast import faster_in_bf16
+from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.mini_denoiser import denoiser_rays, make_denoiser, predict_latents
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.folders import SamplingDefaults
-from diffsplat.pipelines.sampling import denoise, make_scheduler, object_generators
-from diffsplat.pipelines.sampling import object_noise as noise_of_generators
+from diffsplat.pipelines.denoising_loop import denoise, object_generators
+from diffsplat.pipelines.denoising_loop import object_noise as noise_of_generators
+from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.schedulers import make_scheduler
 
 
 @pytest.fixture

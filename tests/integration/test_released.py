@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from diffsplat.cli.main import main
-from diffsplat.io.formats import read_splats
-from diffsplat.models.backbones import BACKBONES
-from diffsplat.models.elevation import ElevationEstimator
-from diffsplat.models.prompt_encoders import StoredPrompts
+from diffsplat.io.splat_formats import read_splats
+from diffsplat.models.elevation_network import ElevationEstimator
+from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pretrained.catalogue import BACKBONES
 from release_folders import build_elevation, build_release
 
 NAMES = list(BACKBONES)

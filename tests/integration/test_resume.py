@@ -15,8 +15,8 @@ import sys, time
 from pathlib import Path
 import torch
 from torch import nn
-from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
-from diffsplat.training.stages.base import Losses, Report, Stage
+from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.stages.stage import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
 
 

@@ -9,14 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from diffsplat.cli.main import main
-from diffsplat.models.denoiser import make_denoiser
-from diffsplat.models.weights import save_half
+from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.training.chain import ChainConfig, chain_parts, train_chain
-from diffsplat.training.config import REFINER_LEVEL, OptimConfig
-from diffsplat.training.export import ExportConfig, export_model
-from diffsplat.training.grids import GridSourceConfig
-from diffsplat.training.latents import LatentSourceConfig
+from diffsplat.pretrained.network_folders import save_half
+from diffsplat.training.grid_cache import GridSourceConfig
+from diffsplat.training.latent_cache import LatentSourceConfig
+from diffsplat.training.model_export import ExportConfig, export_model
 from diffsplat.training.recipes import (
     RECIPES,
     AutoencoderRun,
@@ -27,12 +25,14 @@ from diffsplat.training.recipes import (
     embedded_text_encoder,
     train,
 )
-from diffsplat.training.sources import ViewSourceConfig
-from diffsplat.training.stages.autoencoder import AutoencoderConfig
-from diffsplat.training.stages.decoder import DecoderConfig
-from diffsplat.training.stages.diffusion import DiffusionConfig, DiffusionStage
-from diffsplat.training.stages.reconstruction import ReconstructionConfig
+from diffsplat.training.stage_chain import ChainConfig, chain_parts, train_chain
+from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig
+from diffsplat.training.stages.decoder_stage import DecoderConfig
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
+from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig, is_finished
+from diffsplat.training.trainer_config import REFINER_LEVEL, OptimConfig
+from diffsplat.training.view_batches import ViewSourceConfig
 
 pytest.importorskip("trimesh")
 
@@ -124,7 +124,7 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     assert stage.channels == 6
     levels = []
     monkeypatch.setattr(
-        "diffsplat.training.stages.diffusion.predict_latents",
+        "diffsplat.training.stages.diffusion_stage.predict_latents",
         lambda network, noisy, level, text, rays: levels.append(level) or noisy,
     )
     for step in range(200):

@@ -5,7 +5,7 @@ import torch
 from recordings import Recordings, relative_error
 from torch import Tensor
 
-from diffsplat.models.elevation import ElevationConfig, ElevationEstimator
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, SplatGrid
 from diffsplat.geometry import normals_to_first_camera, orbit_cameras, plucker_rays
-from diffsplat.io.formats import read_splats, write_splats
+from diffsplat.io.splat_formats import read_splats, write_splats
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

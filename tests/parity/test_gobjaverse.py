@@ -14,8 +14,8 @@ from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import Views
-from diffsplat.data.gobjaverse import StoredObject, StoredView
-from diffsplat.data.gobjaverse_views import (
+from diffsplat.data.gobjaverse.gobjaverse_files import StoredObject, StoredView
+from diffsplat.data.gobjaverse.gobjaverse_views import (
     even_views,
     stored_cameras,
     training_depth_maps,

@@ -10,12 +10,10 @@ from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import Cameras
-from diffsplat.models.backbones import Prediction, Sampler
-from diffsplat.models.denoiser import denoiser_rays
-from diffsplat.models.multiview import set_multiview_attention
-from diffsplat.models.released_files import load_controlnet, load_denoiser
-from diffsplat.models.text_condition import TextCondition
-from diffsplat.pipelines.conditioning import control_views, image_latents
+from diffsplat.models.mini_denoiser import denoiser_rays
+from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.guidance import (
     Conditions,
     ControlOptions,
@@ -24,7 +22,10 @@ from diffsplat.pipelines.guidance import (
     constant_guidance,
     triangle_guidance,
 )
-from diffsplat.pipelines.sampling import denoise, make_scheduler
+from diffsplat.pipelines.image_conditioning import control_views, image_latents
+from diffsplat.pretrained.catalogue import Prediction, Sampler
+from diffsplat.pretrained.readers import load_controlnet, load_denoiser
+from diffsplat.pretrained.schedulers import make_scheduler
 
 TOLERANCE = 1e-3
 SD_SCHEDULER = {

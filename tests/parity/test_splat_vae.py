@@ -10,8 +10,8 @@ from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import SplatGrid
-from diffsplat.models.released_files import load_splat_vae
 from diffsplat.models.splat_vae import SplatVAE
+from diffsplat.pretrained.readers import load_splat_vae
 
 TOLERANCE = 1e-4
 

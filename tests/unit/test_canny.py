@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diffsplat.data.canny import canny_edges, grey_of
+from diffsplat.images.canny import canny_edges, grey_of
 
 RECORDED = Path(__file__).parent / "canny_opencv.npz"
 """Pictures of :func:`pictures`, with OpenCV 5.0's ``cvtColor(..., COLOR_RGB2GRAY)`` and ``Canny(grey, 100, 200)``."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from diffsplat.core import Splats
 from diffsplat.geometry import orbit_cameras
-from diffsplat.io.formats import write_splats
+from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines.control_maps import (
     ControlKind,
     canny_map,

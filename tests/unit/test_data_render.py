@@ -8,9 +8,9 @@ import trimesh
 from PIL import Image
 
 from diffsplat.core import DEFAULT_FOCAL
-from diffsplat.data.mesh_render import MeshRenderer
-from diffsplat.data.meshes import Texture, TriangleMesh, load_mesh
-from diffsplat.data.view_sets import FREE, ViewSet, view_set
+from diffsplat.render.meshes.mesh_files import Texture, TriangleMesh, load_mesh
+from diffsplat.render.meshes.mesh_renderer import MeshRenderer
+from diffsplat.render.meshes.view_sets import FREE, ViewSet, view_set
 
 SIZE = 64
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 from diffsplat.cli.data import RenderArguments, kaykit, nouns, render, sweethome3d, write_credits
 from diffsplat.core import Views
-from diffsplat.data import ObjectDataset, schema
-from diffsplat.data.ingest import RenderOptions, ingest
-from diffsplat.data.sources import (
+from diffsplat.data import ObjectDataset, shard_schema
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import (
     folder_objects,
     kaykit_objects,
     read_catalogue,
@@ -171,11 +171,11 @@ def test_datasets_streams_the_shards(shards):
 def test_depth_keeps_a_thirty_thousandth():
     depth = np.random.default_rng(0).uniform(0.6, 2.4, (20, 20))
     depth[:5] = 0
-    steps = schema.decode_depth_steps(schema.encode_depth(depth)).astype(np.float64)
+    steps = shard_schema.decode_depth_steps(shard_schema.encode_depth(depth)).astype(np.float64)
     assert (steps[:5] == 0).all()
     np.testing.assert_allclose(0.5 + (steps[5:] - 1) * 2 / 65534, depth[5:], atol=1.6e-5)
     with pytest.raises(ValueError, match="depth spans"):
-        schema.encode_depth(np.array([[3.0]]))
+        shard_schema.encode_depth(np.array([[3.0]]))
 
 
 def test_broken_meshes_are_reported_and_the_others_rendered(tmp_path, capsys):
@@ -203,8 +203,8 @@ def test_killed_and_resumed(tmp_path):
     for index in range(100):
         trimesh.creation.box((1, 1 + index / 50, 2)).export(source / f"box{index:03d}.stl")
     code = (
-        "import sys; from pathlib import Path; from diffsplat.data.ingest import RenderOptions, ingest\n"
-        "from diffsplat.data.sources import folder_objects\n"
+        "import sys; from pathlib import Path; from diffsplat.data.mesh_ingestion import RenderOptions, ingest\n"
+        "from diffsplat.data.mesh_sources import folder_objects\n"
         "ingest(folder_objects(Path(sys.argv[1])), Path(sys.argv[2]), RenderOptions(size=16, processes=1))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(source), str(out)], stderr=subprocess.DEVNULL)
@@ -389,9 +389,9 @@ def test_reading_refuses_what_is_not_there(shards):
 def test_importing_needs_no_optional_package():
     code = (
         "import sys\n"
-        "for name in ('trimesh', 'pyarrow', 'numba', 'datasets', 'OpenEXR'): sys.modules[name] = None\n"
-        "import diffsplat.data.ingest, diffsplat.data.sources, diffsplat.cli.data\n"
-        "from diffsplat.data.meshes import load_mesh\n"
+        "for name in ('trimesh', 'pyarrow', 'OpenEXR'): sys.modules[name] = None\n"
+        "import diffsplat.data.mesh_ingestion, diffsplat.data.mesh_sources, diffsplat.cli.data\n"
+        "from diffsplat.render.meshes.mesh_files import load_mesh\n"
         "try: load_mesh('x.glb')\n"
         "except ValueError as error: print(error)\n"
     )

@@ -5,9 +5,9 @@ import colorsys
 import numpy as np
 import pytest
 
-from diffsplat.data import schema
-from diffsplat.data.captions import Label, as_seen, captions, painted, with_article
-from diffsplat.data.colors import (
+from diffsplat.data import shard_schema
+from diffsplat.data.caption_phrases import Label, as_seen, captions, painted, with_article
+from diffsplat.data.color_palettes import (
     COLOR_WORDS,
     color_shares,
     color_words,
@@ -16,8 +16,8 @@ from diffsplat.data.colors import (
     repaint_lut,
     srgb_to_oklab,
 )
-from diffsplat.data.ingest import apply_lut
-from diffsplat.data.naming import kaykit_label, sweethome3d_label
+from diffsplat.data.mesh_ingestion import apply_lut
+from diffsplat.data.object_nouns import kaykit_label, sweethome3d_label
 
 # CSS Color Module Level 4 names whose first meaning is one of our words.
 CSS = {
@@ -216,10 +216,10 @@ def test_nouns_of_catalogue_entries(name, tags, category, noun):
 
 def test_the_split_never_moves():
     """First 8 bytes of `printf NAME | sha256sum`, modulo 100 by a calculator: 20, 4, 80."""
-    assert schema.split_of("kaykit chair") == "train"
-    assert schema.split_of("Scopia table") == "test"
-    assert schema.split_of("folder cube") == "train"
-    held_out = sum(schema.split_of(f"thing {i}") == "test" for i in range(10000))
+    assert shard_schema.split_of("kaykit chair") == "train"
+    assert shard_schema.split_of("Scopia table") == "test"
+    assert shard_schema.split_of("folder cube") == "train"
+    held_out = sum(shard_schema.split_of(f"thing {i}") == "test" for i in range(10000))
     assert 900 < held_out < 1100
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffsplat.core.filters import gaussian_blur, with_border
-from diffsplat.evaluation.distortions import DISTORTIONS, Distortion
+from diffsplat.evaluation.judge_augmentation import DISTORTIONS, Distortion
+from diffsplat.images.gaussian_blur import gaussian_blur, with_border
 
 SIZE = 64
 

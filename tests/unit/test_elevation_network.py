@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsplat.models.elevation import ElevationConfig, ElevationEstimator
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 
 SMALL = ElevationConfig(width=32, depth=1, heads=2, grid=3, registers=2, head_width=16, classes=5)
 

@@ -9,9 +9,9 @@ import torch
 
 from diffsplat.cli import evaluate as cli_evaluate
 from diffsplat.cli.main import main
-from diffsplat.data import schema
-from diffsplat.data.view_sets import view_set
-from diffsplat.evaluation.fitting import (
+from diffsplat.data import shard_schema
+from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
+from diffsplat.evaluation.judge_fitting import (
     Seen,
     cross_validation,
     fit_on_renders,
@@ -19,11 +19,11 @@ from diffsplat.evaluation.fitting import (
     load_or_fit,
     other_view,
 )
-from diffsplat.evaluation.prompts import JudgedPrompt
-from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
-from diffsplat.evaluation.runner import asked_objects
-from diffsplat.models.gsrecon import GSRecon
-from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.evaluation.judge_images import FeatureStore, open_objects
+from diffsplat.evaluation.model_evaluation import asked_objects
+from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.render.meshes.view_sets import view_set
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
@@ -43,9 +43,9 @@ def rectangle(noun: str, shade: float) -> dict[str, bytes]:
     rgba[inside] = (*(round(channel * shade) for channel in PAINT[noun]), 255)
     normal = np.where(inside[..., None], np.array([0.0, 0.0, 1.0]), 0.0)
     return {
-        "rgba": schema.encode_picture(rgba),
-        "normal": schema.encode_normal(normal),
-        "depth": schema.encode_depth(np.where(inside, 1.4, 0.0)),
+        "rgba": shard_schema.encode_picture(rgba),
+        "normal": shard_schema.encode_normal(normal),
+        "depth": shard_schema.encode_depth(np.where(inside, 1.4, 0.0)),
     }
 
 
@@ -89,7 +89,7 @@ def data(tmp_path_factory) -> Path:
                 split = "test" if thing == 3 else "train"
                 rows.append(row(f"{noun} {'x' * thing}", noun, "", split))
                 rows.append(row(f"{noun} {'x' * thing}", noun, "grey", split))
-        table = pa.Table.from_pylist(rows, schema=schema.table_schema())
+        table = pa.Table.from_pylist(rows, schema=shard_schema.table_schema())
         parquet.write_table(table, folder / source / "objects-00000.parquet")
     return folder
 

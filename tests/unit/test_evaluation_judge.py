@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffsplat.evaluation.efficientnet import EfficientNetLite0, load_efficientnet
-from diffsplat.evaluation.judge import NounJudge, fit_noun_judge, image_features
+from diffsplat.evaluation.noun_judge import NounJudge, fit_noun_judge, image_features
 
 # PyPI package efficientnet-lite-pytorch 0.1.0 with the same weights: mean over the map of extract_features of
 # wave_image, every 128th feature, and indices of the five largest.

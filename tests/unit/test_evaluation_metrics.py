@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffsplat.evaluation.metrics import psnr, ssim
+from diffsplat.evaluation.image_metrics import psnr, ssim
 
 # scikit-image 0.26.0: structural_similarity(channel_axis=0, gaussian_weights=True, sigma=1.5,
 # use_sample_covariance=False, data_range=1) and peak_signal_noise_ratio(data_range=1) of pattern_pair.

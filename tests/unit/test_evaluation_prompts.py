@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from diffsplat.data.colors import COLOR_WORDS
-from diffsplat.evaluation.prompts import JudgedPrompt, build_prompts, mini_prompts, spoken_pairs
+from diffsplat.data.color_palettes import COLOR_WORDS
+from diffsplat.evaluation.evaluation_prompts import JudgedPrompt, build_prompts, mini_prompts, spoken_pairs
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffsplat.core import SplatGrid, Splats, Views
-from diffsplat.evaluation.judge import NounJudge
-from diffsplat.evaluation.prompts import JudgedPrompt
-from diffsplat.evaluation.runner import evaluate_grids, evaluate_text, judged_cameras
+from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
+from diffsplat.evaluation.model_evaluation import evaluate_grids, evaluate_text, judged_cameras
+from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.geometry import orbit_cameras
 from diffsplat.render import render
 

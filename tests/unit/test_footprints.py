@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from diffsplat.core import Splats
 from diffsplat.geometry import orbit_cameras, pixel_footprints, quaternion_to_matrix
-from diffsplat.geometry.footprints import FOOTPRINT_SIGMA, THICKNESS
+from diffsplat.geometry.pixel_footprints import FOOTPRINT_SIGMA, THICKNESS
 from diffsplat.render import render
 
 SIZE = 32

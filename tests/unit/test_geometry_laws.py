@@ -10,7 +10,6 @@ from torch import Tensor
 
 from diffsplat.core import DEFAULT_RADIUS, Cameras
 from diffsplat.geometry import (
-    depth_control_map,
     elevation_deg,
     look_at,
     matrix_to_quaternion,
@@ -24,6 +23,7 @@ from diffsplat.geometry import (
     rotation_onto,
     turntable_cameras,
 )
+from diffsplat.images.depth_control_map import depth_control_map
 
 EXACT = {"rtol": 0.0, "atol": 1e-9}
 SINGLE = {"rtol": 1e-5, "atol": 1e-5}

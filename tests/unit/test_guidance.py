@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffsplat.models.text_condition import TextCondition
+from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.guidance import Conditions, Handover, denoiser_inputs, triangle_guidance
 
 

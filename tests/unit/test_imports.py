@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from diffsplat.models.stock import defer_package
+from diffsplat.models.deferred_import import defer_package
 
 OPTIONAL = (
     "accelerate datasets embreex fastapi gsplat networkx pyarrow pydantic pytest scipy starlette tensorboard "
     "trimesh uvicorn"
 )
-OF_THE_SERVER = "api bodies pages schemas service serving"
+OF_THE_SERVER = "api_routes request_bodies page_routes api_schemas generation_service server_process"
 """Modules of diffsplat.web that 'diffsplat serve' imports after it has made sure of its extra."""
 
 PROBE = f"""
@@ -62,7 +62,7 @@ def test_the_version_needs_no_torch():
 ALONE = """
 import sys
 import diffsplat.pipelines.splat_pipeline
-from diffsplat.models.stock import pixart_transformer
+from diffsplat.models.deferred_import import pixart_transformer
 
 alone = pixart_transformer()
 others = [name for name in sys.modules if name.startswith("diffusers.models.transformers.")]
@@ -81,7 +81,7 @@ def test_the_small_transformer_comes_without_the_others_and_they_still_come_late
 
 PACKAGE = """
 import sys
-from diffsplat.models.stock import defer_package
+from diffsplat.models.deferred_import import defer_package
 
 sys.path.insert(0, sys.argv[1])
 defer_package("whole.part")
@@ -115,7 +115,7 @@ def test_a_deferred_package_runs_its_init_once_when_it_is_needed(tmp_path):
 SHARED = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from diffsplat.models.stock import defer_package
+from diffsplat.models.deferred_import import defer_package
 
 sys.path.insert(0, sys.argv[1])
 defer_package("slow")
@@ -133,7 +133,7 @@ def test_threads_wait_for_the_init_of_a_deferred_package(tmp_path):
 
 FAILING = """
 import os, sys
-from diffsplat.models.stock import defer_package
+from diffsplat.models.deferred_import import defer_package
 
 sys.path.insert(0, sys.argv[1])
 defer_package("failing")

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffsplat.core import Cameras
-from diffsplat.core.precision import full_precision
+from diffsplat.core.full_precision import full_precision
 from diffsplat.geometry import normals_to_first_view, orbit_cameras, plucker_rays
-from diffsplat.models.transformer import Transformer
+from diffsplat.models.transformer_blocks import Transformer
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffsplat.core import SplatGrid
-from diffsplat.models.gsrecon import GSRecon
-from diffsplat.models.release_layout import base_folder, find_release, latest_iteration
-from diffsplat.models.released_files import (
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.models.splat_vae import VARIANTS, SplatVAE
+from diffsplat.pretrained.readers import (
     STOCK_NAMES,
     load_controlnet,
     load_denoiser,
@@ -27,7 +27,7 @@ from diffsplat.models.released_files import (
     read_config,
     widen_input,
 )
-from diffsplat.models.splat_vae import VARIANTS, SplatVAE
+from diffsplat.pretrained.release_layout import base_folder, find_release, latest_iteration
 
 STEM = "diffusion_pytorch_model"
 SMALL = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}

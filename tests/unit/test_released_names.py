@@ -20,15 +20,15 @@ from diffusers import (
 )
 from torch import nn
 
-from diffsplat.models.gsrecon import GSRecon
-from diffsplat.models.released_files import (
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.models.splat_vae import FULL_SIZE, VARIANTS, SplatVAE, Variant
+from diffsplat.pretrained.readers import (
     DENOISERS,
     STOCK_NAMES,
     load_reconstructor,
     load_splat_vae,
     read_config,
 )
-from diffsplat.models.splat_vae import FULL_SIZE, VARIANTS, SplatVAE, Variant
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 PIXART_SIGMA_512 = {

@@ -215,10 +215,10 @@ def test_editing_any_source_makes_the_compiled_code_stale() -> None:
     """Kernels inline functions and constants of other files: the cache must be keyed on all of them."""
     code = (
         "import hashlib, pathlib\n"
-        "from diffsplat.render.kernels import binning\n"
-        "folder = pathlib.Path(binning.__file__).parent\n"
+        "from diffsplat.render.cpu_kernels import tile_binning\n"
+        "folder = pathlib.Path(tile_binning.__file__).parent\n"
         "files = [*sorted(folder.glob('*.py')), folder.parent / 'semantics.py']\n"
         "wanted = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()\n"
-        "assert binning.bin_worker._cache._impl.locator.get_source_stamp() == wanted\n"
+        "assert tile_binning.bin_worker._cache._impl.locator.get_source_stamp() == wanted\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

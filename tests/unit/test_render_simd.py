@@ -8,7 +8,7 @@ import pytest
 
 numba = pytest.importorskip("numba")
 
-from diffsplat.render.kernels import compilation, simd  # noqa: E402
+from diffsplat.render.cpu_kernels import compilation_cache, simd  # noqa: E402
 
 
 @numba.njit
@@ -45,10 +45,10 @@ def test_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> None
     def double(x: Any) -> Any:
         return x * 2
 
-    double.__module__ = "diffsplat.render.kernels.projection"
+    double.__module__ = "diffsplat.render.cpu_kernels.projection"
     compiled = numba.njit(double)
-    compilation._announce.cache_clear()
-    with caplog.at_level(logging.WARNING), compilation.announced_compilation():
+    compilation_cache._announce.cache_clear()
+    with caplog.at_level(logging.WARNING), compilation_cache.announced_compilation():
         assert compiled(2) == 4
         assert compiled(2.5) == 5
         assert numba.njit(lambda x: x)(1) == 1
@@ -59,6 +59,6 @@ def test_a_kernel_that_cannot_be_kept_still_works(caplog: pytest.LogCaptureFixtu
     namespace: dict[str, Any] = {}
     exec("def triple(x):\n    return x * 3\n", namespace)  # no source file, so there is no place for a cache
     with caplog.at_level(logging.WARNING):
-        triple = compilation.kernel(namespace["triple"])
+        triple = compilation_cache.kernel(namespace["triple"])
     assert triple(3.0) == 9
     assert any("compiled anew in every process" in r.getMessage() for r in caplog.records)

@@ -5,7 +5,7 @@ import torch
 
 from diffsplat.core import SplatGrid
 from diffsplat.core.splat_grid import OPACITY
-from diffsplat.models.gsvae import GSAutoencoder
+from diffsplat.models.component_autoencoder import GSAutoencoder
 
 SIZE = 16
 PATCH = 4

@@ -8,7 +8,7 @@ import torch
 from diffsplat.core import SplatGrid
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, SCALE, encode_scale
 from diffsplat.geometry import orbit_cameras
-from diffsplat.pipelines import surfaces
+from diffsplat.pipelines import surface_smoothing
 from diffsplat.render import render
 
 SIZE = 48
@@ -16,7 +16,7 @@ CAMERAS = orbit_cameras([0.0], 20.0, width=SIZE, height=SIZE).for_objects(1)
 
 
 def clean_surfaces(before: SplatGrid, deviation: float) -> SplatGrid:
-    return surfaces.clean_surfaces(before, CAMERAS, deviation)
+    return surface_smoothing.clean_surfaces(before, CAMERAS, deviation)
 
 
 def grid(opacity: torch.Tensor, depth: torch.Tensor) -> SplatGrid:

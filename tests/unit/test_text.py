@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffsplat.models.text import TextEncoder, dequantize, quantize
+from diffsplat.models.text.sentence_encoder import TextEncoder, dequantize, quantize
 
 SHIPPED = Path(str(files("diffsplat"))) / "weights" / "mini" / "text_encoder"
 RECORDED = Path(__file__).parent / "recorded" / "minilm_l6_v2.npz"

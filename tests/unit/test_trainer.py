@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
-from diffsplat.training.stages.base import Losses, Report, Stage
+from diffsplat.training.stages.stage import Losses, Report, Stage
 from diffsplat.training.trainer import DivergedError, Trainer
+from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 
 Pair = tuple[Tensor, Tensor]
 SOLUTION = torch.tensor([[1.5, -2.0, 0.25], [0.5, 3.0, -1.0]])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffsplat.training.checkpoint import (
+from diffsplat.training.checkpoints import (
     BrokenCheckpointError,
     list_checkpoints,
     newest_checkpoint,

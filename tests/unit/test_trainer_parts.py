@@ -9,11 +9,11 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from diffsplat.training.batches import batch_size, to_device
-from diffsplat.training.config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.batch_prefetch import Prefetcher
+from diffsplat.training.batch_tensors import batch_size, to_device
 from diffsplat.training.ema import Ema
 from diffsplat.training.optimizers import Optimizers, learning_rate, split_parameters
-from diffsplat.training.prefetch import Prefetcher
+from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 
 
 def test_ema_of_a_ramp_is_the_ramp_less_its_lag() -> None:

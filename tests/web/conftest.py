@@ -11,11 +11,11 @@ from browsing import WatchedPages, chromium
 from starlette.testclient import TestClient
 
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.api import create_app
-from diffsplat.web.generator import Generator, ServedModel
-from diffsplat.web.limits import Limits
-from diffsplat.web.service import Service
-from diffsplat.web.serving import listen
+from diffsplat.web.api_routes import create_app
+from diffsplat.web.generation_service import Service
+from diffsplat.web.model_worker import Generator, ServedModel
+from diffsplat.web.server_limits import Limits
+from diffsplat.web.server_process import listen
 
 Serve = Callable[..., TestClient]
 

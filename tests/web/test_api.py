@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from diffsplat.io.formats import read_splats
-from diffsplat.io.suffixes import WRITABLE_SUFFIXES
-from diffsplat.web.generator import Generator, ServedModel
+from diffsplat.io.splat_formats import read_splats
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from diffsplat.web.model_worker import Generator, ServedModel
 
 CHAIR = {"prompt": "a red chair", "steps": 2}
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from splat_figures import blocks
 
 from diffsplat.geometry import ring_cameras
-from diffsplat.io.formats import read_splats
-from diffsplat.io.suffixes import WRITABLE_SUFFIXES
+from diffsplat.io.splat_formats import read_splats
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.generator import GeneratedObject, Generator, ServedModel, load_models
+from diffsplat.web.model_worker import GeneratedObject, Generator, ServedModel, load_models
 from release_folders import build_elevation, build_release
 
 Live = Callable[..., str]

@@ -14,9 +14,9 @@ import torch
 from PIL import Image, ImageDraw
 from test_api import events, sentence
 
-from diffsplat.web.generator import Generator, load_models
-from diffsplat.web.limits import Limits
-from diffsplat.web.pictures import decode_picture
+from diffsplat.web.model_worker import Generator, load_models
+from diffsplat.web.server_limits import Limits
+from diffsplat.web.uploaded_images import decode_picture
 from release_folders import build_elevation, build_release
 
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=1_000_000)

@@ -17,11 +17,11 @@ from server_process import ServerProcess, server_process
 from starlette.testclient import TestClient
 
 from diffsplat.cli.main import main
-from diffsplat.io.formats import read_splats
+from diffsplat.io.splat_formats import read_splats
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.api import create_app
-from diffsplat.web.generator import Generator, ServedModel
-from diffsplat.web.service import Service
+from diffsplat.web.api_routes import create_app
+from diffsplat.web.generation_service import Service
+from diffsplat.web.model_worker import Generator, ServedModel
 
 CLIENTS = 50
 
@@ -188,7 +188,7 @@ def test_beyond_this_machine_there_is_a_warning(
     said: str,
 ):
     given: list[dict] = []
-    monkeypatch.setattr("diffsplat.web.serving.serve", lambda *_, **options: given.append(options))
+    monkeypatch.setattr("diffsplat.web.server_process.serve", lambda *_, **options: given.append(options))
     words = ["serve", "--model", str(small_model), "--host", "0.0.0.0", "--port", "0"]
     assert main([*words, *(["--token", token] if token else [])]) == 0
     warning = capsys.readouterr().err

@@ -9,7 +9,7 @@ from splat_figures import blocks
 
 from diffsplat.geometry import ring_cameras
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.generator import GeneratedObject, ServedModel
+from diffsplat.web.model_worker import GeneratedObject, ServedModel
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 

@@ -15,10 +15,10 @@ from splat_figures import blocks
 
 from diffsplat.core import Splats
 from diffsplat.geometry import orbit_cameras
-from diffsplat.io.axes import UpAxis
-from diffsplat.io.formats import SPLAT_FORMATS, write_splats
+from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
+from diffsplat.io.up_axis import UpAxis
 from diffsplat.render import render
-from diffsplat.web.shown_files import BROWSER_SUFFIXES, shown_files
+from diffsplat.web.viewer_files import BROWSER_SUFFIXES, shown_files
 from diffsplat.web.viewer_server import ViewerServer
 
 SIZE = 256

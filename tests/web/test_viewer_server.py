@@ -14,10 +14,10 @@ import pytest
 from splat_figures import blocks
 
 from diffsplat.cli.main import main
-from diffsplat.io.formats import read_splats, write_splats
-from diffsplat.web.assets import static_assets
-from diffsplat.web.security import host_allowed
-from diffsplat.web.shown_files import MAX_FILES, shown_files
+from diffsplat.io.splat_formats import read_splats, write_splats
+from diffsplat.web.page_assets import static_assets
+from diffsplat.web.response_headers import host_allowed
+from diffsplat.web.viewer_files import MAX_FILES, shown_files
 from diffsplat.web.viewer_server import ViewerServer
 
 

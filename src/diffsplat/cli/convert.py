@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.model_options import option
-from diffsplat.cli.outputs import UP_AXES, Up, probe_folder
-from diffsplat.io.files import require_readable, require_writable
+from diffsplat.cli.output_paths import UP_AXES, Up, probe_folder
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_readable, require_writable
 
 if TYPE_CHECKING:
     from diffsplat.core import Splats
@@ -45,7 +46,7 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
     The path of the written file is printed.
     """
     _check(arguments)
-    from diffsplat.io.formats import read_splats, writable_format, write_splats
+    from diffsplat.io.splat_formats import read_splats, writable_format, write_splats
 
     writable_format(arguments.target)
     splats = read_splats(arguments.source, up=arguments.from_up and UP_AXES[arguments.from_up])
@@ -56,7 +57,7 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
 
 def _check(arguments: ConvertArguments) -> None:
     if not 0 <= arguments.opacity_min <= 1:
-        raise ValueError(f"the smallest opacity is {arguments.opacity_min:g}, expected 0 to 1")
+        raise InvalidInputError(f"the smallest opacity is {arguments.opacity_min:g}, expected 0 to 1")
     if arguments.crop is not None:
         _check_crop(arguments.crop)
     require_readable(arguments.source)
@@ -67,11 +68,11 @@ def _check(arguments: ConvertArguments) -> None:
 def _check_crop(crop: tuple[float, ...]) -> None:
     text = " ".join(f"{value:g}" for value in crop)
     if len(crop) not in (1, 6):
-        raise ValueError(f"the crop is {text!r}, expected a radius or XMIN YMIN ZMIN XMAX YMAX ZMAX")
+        raise InvalidInputError(f"the crop is {text!r}, expected a radius or XMIN YMIN ZMIN XMAX YMAX ZMAX")
     if len(crop) == 1 and not crop[0] > 0:
-        raise ValueError(f"the radius of the crop is {text}, expected a positive distance")
+        raise InvalidInputError(f"the radius of the crop is {text}, expected a positive distance")
     if not all(low < high for low, high in zip(crop[:3], crop[3:], strict=False)):
-        raise ValueError(f"the crop is {text!r}, expected each least coordinate below the greatest")
+        raise InvalidInputError(f"the crop is {text!r}, expected each least coordinate below the greatest")
 
 
 def _selected(splats: Splats, arguments: ConvertArguments) -> Splats:
@@ -83,7 +84,7 @@ def _selected(splats: Splats, arguments: ConvertArguments) -> Splats:
         low, high = (splats.means.new_tensor(corner) for corner in (arguments.crop[:3], arguments.crop[3:]))
         keep &= ((splats.means >= low) & (splats.means <= high)).all(dim=-1)
     if not keep.any():
-        raise ValueError(
+        raise InvalidInputError(
             f"none of the {splats.count} Gaussians of {str(arguments.source)!r} is left, expected a larger "
             "--crop or a lower --opacity-min"
         )

@@ -10,13 +10,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diffsplat.data import gobjaverse_ingest
 from diffsplat.data.caption_files import read_captions
-from diffsplat.data.credits import credits_page
-from diffsplat.data.dataset import ObjectDataset, read_rows
-from diffsplat.data.ingest import RenderOptions, ingest, relabel
-from diffsplat.data.shard_jobs import ShardReport
-from diffsplat.data.sources import (
+from diffsplat.data.credits_page import credits_page
+from diffsplat.data.gobjaverse import gobjaverse_conversion
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
+from diffsplat.data.mesh_sources import (
     SourceListing,
     folder_objects,
     kaykit_objects,
@@ -24,7 +22,10 @@ from diffsplat.data.sources import (
     unpack_kaykit,
     unpack_sweethome3d,
 )
-from diffsplat.io.files import atomic_path
+from diffsplat.data.object_dataset import ObjectDataset, read_rows
+from diffsplat.data.shard_writing import ShardReport
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import atomic_path
 
 Source = Annotated[Path, tyro.conf.Positional]
 
@@ -49,7 +50,7 @@ class RenderArguments:
     """Render nothing; bring the captions of the shards that exist up to date."""
 
     def options(self) -> RenderOptions:
-        """For :func:`diffsplat.data.ingest.ingest`."""
+        """For :func:`diffsplat.data.mesh_ingestion.ingest`."""
         return RenderOptions(self.views, self.size, self.supersampling, self.recolor, self.processes)
 
 
@@ -102,15 +103,15 @@ def gobjaverse(
         size: Pixels per side in the shards; the renderings have 512.
         processes: How many processes, 0 for one per core.
     """
-    listing = gobjaverse_ingest.list_objects(
+    listing = gobjaverse_conversion.list_objects(
         source,
         None if captions is None else read_captions(captions),
-        None if index is None else gobjaverse_ingest.read_index(index),
+        None if index is None else gobjaverse_conversion.read_index(index),
     )
-    report = gobjaverse_ingest.convert(listing, out, size=size, processes=processes)
+    report = gobjaverse_conversion.convert(listing, out, size=size, processes=processes)
     print(_conversion_summary(report))
     if report.broken and not report.rendered and not report.resumed:
-        raise ValueError(f"none of the {len(report.broken)} objects could be converted")
+        raise InvalidInputError(f"none of the {len(report.broken)} objects could be converted")
 
 
 def write_credits(
@@ -149,7 +150,7 @@ def _run(listing: SourceListing, arguments: RenderArguments) -> None:
     report = ingest(listing, arguments.out, arguments.options())
     print(_summary(report))
     if report.broken and not report.rendered and not report.resumed:
-        raise ValueError(f"none of the {len(report.broken)} meshes could be rendered")
+        raise InvalidInputError(f"none of the {len(report.broken)} meshes could be rendered")
 
 
 def _summary(report: ShardReport) -> str:

@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 
 from diffsplat.cli.model_options import Flag, ModelArguments, encode_prompts, option
-from diffsplat.io.files import require_writable
-from diffsplat.pipelines.request import GenerationRequest
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_writable
+from diffsplat.pipelines.generation import GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> No
     The path of the written file is printed.
     """
     if arguments.output.suffix.lower() != ".safetensors":
-        raise ValueError(
+        raise InvalidInputError(
             f"{str(arguments.output)!r} has the suffix {arguments.output.suffix!r}, expected .safetensors"
         )
     require_writable(arguments.output, force=arguments.force)

@@ -12,12 +12,18 @@ from typing import Any, Literal, cast
 import tyro
 
 from diffsplat.core import SplatGrid, Splats, Views
+from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.evaluation.efficientnet import load_efficientnet
-from diffsplat.evaluation.fitting import FittedOn, load_or_fit
-from diffsplat.evaluation.judge import NounJudge
-from diffsplat.evaluation.prompts import MINI_NOUNS, JudgedPrompt, build_prompts, mini_prompts, write_prompts
-from diffsplat.evaluation.real_pictures import FeatureStore, open_objects
-from diffsplat.evaluation.runner import (
+from diffsplat.evaluation.evaluation_prompts import (
+    MINI_NOUNS,
+    JudgedPrompt,
+    build_prompts,
+    mini_prompts,
+    write_prompts,
+)
+from diffsplat.evaluation.judge_fitting import FittedOn, load_or_fit
+from diffsplat.evaluation.judge_images import FeatureStore, open_objects
+from diffsplat.evaluation.model_evaluation import (
     Evaluation,
     Predict,
     asked_objects,
@@ -25,14 +31,15 @@ from diffsplat.evaluation.runner import (
     evaluate_text,
     held_out_views,
 )
-from diffsplat.io.files import atomic_path, require_writable
-from diffsplat.io.images import write_image
-from diffsplat.models.denoiser import denoised_channels
-from diffsplat.models.gsrecon import GSRecon
-from diffsplat.models.gsvae import GSAutoencoder
-from diffsplat.models.weights import load_network
-from diffsplat.pipelines.folders import SamplingDefaults, find_model, read_index
-from diffsplat.pipelines.surfaces import clean_surfaces
+from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.io.file_access import atomic_path, require_writable
+from diffsplat.io.image_files import write_image
+from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.mini_denoiser import denoised_channels
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.pipelines.surface_smoothing import clean_surfaces
+from diffsplat.pretrained.model_folders import SamplingDefaults, find_model, read_index
+from diffsplat.pretrained.network_folders import load_network
 
 _FEATURES = "features.safetensors"
 
@@ -53,10 +60,12 @@ class ReportArguments:
     def check(self) -> None:
         """Refuse what cannot work before anything is loaded."""
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit is {self.limit}, expected at least 1")
+            raise InvalidInputError(f"--limit is {self.limit}, expected at least 1")
         if self.out is not None:
             if self.out.suffix.lower() != ".json":
-                raise ValueError(f"{str(self.out)!r} has the suffix {self.out.suffix!r}, expected .json")
+                raise InvalidInputError(
+                    f"{str(self.out)!r} has the suffix {self.out.suffix!r}, expected .json"
+                )
             for path in (self.out, self.out.with_suffix(".png")):
                 require_writable(path, force=self.force)
 
@@ -256,7 +265,7 @@ def _load(network: type[GSRecon] | type[GSAutoencoder], model: str, part: str) -
 def _config(model: str, part: str) -> Path:
     path = find_model(model) / part / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"the model {model!r} has no {part}: {path} is missing")
+        raise MissingFileError(f"the model {model!r} has no {part}: {path} is missing")
     return path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.model_options import Flag, ModelArguments, option
-from diffsplat.cli.outputs import (
+from diffsplat.cli.output_paths import (
     UP_AXES,
     PlannedObject,
     Preview,
@@ -20,11 +20,12 @@ from diffsplat.cli.outputs import (
     plan_objects,
     probe_folder,
 )
-from diffsplat.io.files import require_readable, require_writable
-from diffsplat.io.suffixes import WRITABLE_SUFFIXES, splat_suffix
-from diffsplat.models.backbones import ControlKind, Sampler
-from diffsplat.pipelines.folders import SamplingDefaults
-from diffsplat.pipelines.request import GenerationRequest
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_readable, require_writable
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix
+from diffsplat.pipelines.generation import GenerationRequest
+from diffsplat.pretrained.catalogue import ControlKind, Sampler
+from diffsplat.pretrained.model_folders import SamplingDefaults
 
 if TYPE_CHECKING:
     from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
@@ -64,16 +65,18 @@ class PictureArguments:
         """Refuse options that do not fit each other, and files that are not there."""
         sources = [path for path in (self.control_image, self.control_photo, self.control_from) if path]
         if self.control is None and sources:
-            raise ValueError(f"{str(sources[0])!r} was given without --control, expected its kind")
+            raise InvalidInputError(f"{str(sources[0])!r} was given without --control, expected its kind")
         if self.control is not None and len(sources) != 1:
-            raise ValueError(
+            raise InvalidInputError(
                 f"--control {self.control} was given with {len(sources)} pictures, expected one of --control-image, "
                 "--control-photo and --control-from"
             )
         if self.control_photo is not None and self.control != "canny":
-            raise ValueError(f"--control-photo gives edges, expected --control canny, not {self.control}")
+            raise InvalidInputError(
+                f"--control-photo gives edges, expected --control canny, not {self.control}"
+            )
         if self.image is not None and self.control is not None:
-            raise ValueError("--image and --control were both given, expected one of them")
+            raise InvalidInputError("--image and --control were both given, expected one of them")
         for path in (self.image, *sources):
             if path is not None:
                 require_readable(path)
@@ -148,7 +151,9 @@ def _request(arguments: GenerateArguments, defaults: SamplingDefaults) -> Genera
     elif not prompts and pictures.image is not None:
         prompts = ("",)
     elif not prompts:
-        raise ValueError("no prompt was given, expected a description such as 'a red armchair' or --prompts")
+        raise InvalidInputError(
+            "no prompt was given, expected a description such as 'a red armchair' or --prompts"
+        )
     return GenerationRequest(
         prompts=prompts,
         negative_prompt=arguments.negative_prompt,
@@ -171,10 +176,10 @@ def _read_prompts(path: Path) -> tuple[str, ...]:
     try:
         text = require_readable(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{str(path)!r} is not a text file in UTF-8") from error
+        raise InvalidInputError(f"{str(path)!r} is not a text file in UTF-8") from error
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
-        raise ValueError(f"{str(path)!r} holds no prompts, expected one in every line")
+        raise InvalidInputError(f"{str(path)!r} holds no prompts, expected one in every line")
     return lines
 
 
@@ -182,9 +187,9 @@ def _check_files(planned: list[PlannedObject], *, force: bool) -> None:
     """Refuse files that could not be written, before minutes are spent on them."""
     for item in planned:
         if item.splats.is_dir():
-            raise ValueError(f"cannot write {str(item.splats)!r}: it is a directory, expected a file")
+            raise InvalidInputError(f"cannot write {str(item.splats)!r}: it is a directory, expected a file")
         if splat_suffix(item.splats) not in WRITABLE_SUFFIXES:
-            raise ValueError(
+            raise InvalidInputError(
                 f"{str(item.splats)!r} has the suffix {item.splats.suffix!r}, expected "
                 f"{', '.join(WRITABLE_SUFFIXES)}"
             )
@@ -226,8 +231,8 @@ def _pictures(pipe: DiffSplatPipeline, shown: PictureArguments, elevation_deg: f
     """The pictures at the model's size."""
     if shown.control is None:
         return pipe.prepare(image=shown.image)
-    from diffsplat.pipelines.conditioning import read_picture
     from diffsplat.pipelines.control_maps import canny_map, control_maps_from
+    from diffsplat.pipelines.image_conditioning import read_picture
 
     size = pipe.autoencoder.image_size
     if shown.control_from is not None:
@@ -252,10 +257,10 @@ def _write(
 ) -> Iterator[Path]:
     """Write an object's files; yields their paths."""
     from diffsplat.core import DEFAULT_RADIUS
-    from diffsplat.io.formats import write_splats
-    from diffsplat.io.images import write_image
-    from diffsplat.io.video import write_video
-    from diffsplat.pipelines.turntable import contact_sheet, turntable_frames
+    from diffsplat.io.image_files import write_image
+    from diffsplat.io.splat_formats import write_splats
+    from diffsplat.io.video_files import write_video
+    from diffsplat.pipelines.previews import contact_sheet, turntable_frames
 
     force = arguments.force
     splats = output.splats[0].visible().to("cpu")

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from diffsplat.io.files import require_readable
-from diffsplat.models.backbones import BACKBONES, ControlKind
-from diffsplat.pipelines.folders import SamplingDefaults, find_model, read_index
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_readable
+from diffsplat.pretrained.catalogue import BACKBONES, ControlKind
+from diffsplat.pretrained.model_folders import SamplingDefaults, find_model, read_index
 
 if TYPE_CHECKING:
     import torch
 
     from diffsplat.pipelines import DiffSplatPipeline
-    from diffsplat.pipelines.released import ReleasedModel
+    from diffsplat.pretrained.released_models import ReleasedModel
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -60,7 +61,9 @@ class ModelArguments:
         if self.released:
             return self.released_model(image=image).defaults
         if image:
-            raise ValueError(f"the model {self.model!r} is shown no pictures, expected --model {_names()}")
+            raise InvalidInputError(
+                f"the model {self.model!r} is shown no pictures, expected --model {_names()}"
+            )
         return SamplingDefaults.from_index(read_index(find_model(self.model)))
 
     def check(self) -> None:
@@ -68,17 +71,17 @@ class ModelArguments:
         for path in (*self.lora, *([self.embeddings] if self.embeddings else [])):
             require_readable(path)
         if self.lora and self.model != "sd15":
-            raise ValueError(f"the model {self.model!r} takes no LoRA files, expected --model sd15")
+            raise InvalidInputError(f"the model {self.model!r} takes no LoRA files, expected --model sd15")
         if self.weights is not None and not self.released:
-            raise ValueError(f"--weights belongs to released models, expected --model {_names()}")
+            raise InvalidInputError(f"--weights belongs to released models, expected --model {_names()}")
         if self.weights is not None and not self.weights.is_dir():
-            raise ValueError(f"--weights {str(self.weights)!r} is no folder")
+            raise InvalidInputError(f"--weights {str(self.weights)!r} is no folder")
 
     def released_model(
         self, *, image: bool = False, control: ControlKind | None = None, dtype: torch.dtype | None = None
     ) -> ReleasedModel:
         """What is to be loaded of the released model."""
-        from diffsplat.pipelines.released import ReleasedModel
+        from diffsplat.pretrained.released_models import ReleasedModel
 
         return ReleasedModel(
             BACKBONES[self.model], image=image, control=control, weights=self.weights, dtype=dtype
@@ -92,17 +95,17 @@ class ModelArguments:
             image: with the denoiser that is shown a picture.
             control: with this ControlNet.
         """
-        from diffsplat.cli.devices import choose_device
-        from diffsplat.models.prompt_encoders import StoredPrompts
+        from diffsplat.cli.device_choice import choose_device
+        from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
         from diffsplat.pipelines import DiffSplatPipeline
-        from diffsplat.pipelines.offload import released_dtype
+        from diffsplat.pipelines.device_placement import released_dtype
 
         device = choose_device(self.device)
         parts: dict[str, Any] = {}
         if self.embeddings is not None:
             parts["text_encoder"] = stored = StoredPrompts.load(self.embeddings)
             if stored.model != self.model:
-                raise ValueError(
+                raise InvalidInputError(
                     f"{str(self.embeddings)!r} was encoded for the model {stored.model!r}, expected {self.model!r}"
                 )
             stored(texts)
@@ -119,19 +122,19 @@ class ModelArguments:
 
 def encode_prompts(model: ModelArguments, texts: list[str]) -> Any:
     """Encode prompts with the model's text encoder alone, which is dropped afterwards."""
-    from diffsplat.cli.devices import choose_device
-    from diffsplat.models.prompt_encoders import StoredPrompts
+    from diffsplat.cli.device_choice import choose_device
+    from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
 
     device = choose_device(model.device)
     if model.released:
         import torch
 
-        from diffsplat.pipelines.released import load_text_encoder
+        from diffsplat.pretrained.released_models import load_text_encoder
 
         dtype = torch.bfloat16 if device.type == "cuda" else None
         encoder = load_text_encoder(model.released_model(dtype=dtype)).to(device)
     else:
-        from diffsplat.models.text import TextEncoder
+        from diffsplat.models.text.sentence_encoder import TextEncoder
 
         encoder = TextEncoder.from_pretrained(find_model(model.model) / "text_encoder").to(device)
     return StoredPrompts.encode(encoder, texts, model.model).to("cpu")

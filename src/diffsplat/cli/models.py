@@ -9,10 +9,11 @@ from typing import Annotated
 import tyro
 
 from diffsplat.cli.model_options import Flag, option
-from diffsplat.models.backbones import BACKBONES, ControlKind, find_backbone
-from diffsplat.pipelines.components import SINGLES, Component, every_component, model_components
-from diffsplat.pipelines.folders import EMBEDDED_MODELS, find_model
-from diffsplat.pipelines.hub import default_weights, download_sizes, fetch, look_up
+from diffsplat.errors import InvalidInputError
+from diffsplat.pretrained.catalogue import BACKBONES, ControlKind, find_backbone
+from diffsplat.pretrained.components import SINGLES, Component, every_component, model_components
+from diffsplat.pretrained.hub import default_weights, download_sizes, fetch, look_up
+from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, find_model
 
 _HERE, _PARTLY, _ABSENT = "here", "partly here", "-"
 
@@ -82,15 +83,17 @@ DEFAULT = "list"
 
 def _wanted(name: str, image: bool, controls: Sequence[ControlKind]) -> tuple[Component, ...]:
     if name in EMBEDDED_MODELS:
-        raise ValueError(
+        raise InvalidInputError(
             f"the model {name!r} comes with the package, expected one of: {', '.join(BACKBONES)}"
         )
     if name in SINGLES:
         if image or controls:
-            raise ValueError(f"{name!r} has no variants, expected neither --image nor --control")
+            raise InvalidInputError(f"{name!r} has no variants, expected neither --image nor --control")
         return every_component(name)
     if name not in BACKBONES:
-        raise ValueError(f"unknown model {name!r}, expected one of: {', '.join((*BACKBONES, *SINGLES))}")
+        raise InvalidInputError(
+            f"unknown model {name!r}, expected one of: {', '.join((*BACKBONES, *SINGLES))}"
+        )
     return model_components(find_backbone(name), image=image, controls=controls)
 
 

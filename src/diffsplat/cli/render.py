@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.outputs import probe_folder
-from diffsplat.io.files import require_readable, require_writable
+from diffsplat.cli.output_paths import probe_folder
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_readable, require_writable
 
 if TYPE_CHECKING:
     from diffsplat.core import Splats
@@ -52,7 +53,7 @@ class RenderArguments:
 def command(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> None:
     """Render a splat file as a turntable video, as a picture, or both."""
     _check(arguments)
-    from diffsplat.io.formats import read_splats
+    from diffsplat.io.splat_formats import read_splats
 
     splats = read_splats(arguments.file)
     if arguments.view is not None:
@@ -73,18 +74,18 @@ def parse_view(text: str) -> tuple[float, float]:
     try:
         elevation, azimuth = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise ValueError(
+        raise InvalidInputError(
             f"the view is {text!r}, expected two numbers elevation,azimuth like 20,45"
         ) from error
     if not -90 <= elevation <= 90:
-        raise ValueError(f"the elevation is {elevation:g}, expected -90 to 90 degrees")
+        raise InvalidInputError(f"the elevation is {elevation:g}, expected -90 to 90 degrees")
     if not math.isfinite(azimuth):
-        raise ValueError(f"the azimuth is {azimuth:g}, expected a finite number of degrees")
+        raise InvalidInputError(f"the azimuth is {azimuth:g}, expected a finite number of degrees")
     return elevation, azimuth
 
 
 def _check(arguments: RenderArguments) -> None:
-    from diffsplat.io.video import VIDEO_WRITERS
+    from diffsplat.io.video_files import VIDEO_WRITERS
 
     require_readable(arguments.file)
     targets = [] if arguments.turntable is None else [arguments.turntable]
@@ -92,20 +93,22 @@ def _check(arguments: RenderArguments) -> None:
         parse_view(arguments.view[0])
         targets.append(arguments.view[1])
     if not targets:
-        raise ValueError(
+        raise InvalidInputError(
             "nothing to render was named, expected --turntable VIDEO or --view ELEVATION,AZIMUTH IMAGE"
         )
     if arguments.turntable is not None and arguments.turntable.suffix.lower() not in VIDEO_WRITERS:
         suffix, known = arguments.turntable.suffix, ", ".join(VIDEO_WRITERS)
-        raise ValueError(f"{str(arguments.turntable)!r} has the suffix {suffix!r}, expected a video: {known}")
+        raise InvalidInputError(
+            f"{str(arguments.turntable)!r} has the suffix {suffix!r}, expected a video: {known}"
+        )
     if not 1 <= arguments.size <= MAX_SIZE:
-        raise ValueError(f"the size is {arguments.size}, expected 1 to {MAX_SIZE} pixels")
+        raise InvalidInputError(f"the size is {arguments.size}, expected 1 to {MAX_SIZE} pixels")
     if arguments.frames < 1:
-        raise ValueError(f"{arguments.frames} frames were asked for, expected at least 1")
+        raise InvalidInputError(f"{arguments.frames} frames were asked for, expected at least 1")
     if not -90 <= arguments.elevation <= 90:
-        raise ValueError(f"the elevation is {arguments.elevation:g}, expected -90 to 90 degrees")
+        raise InvalidInputError(f"the elevation is {arguments.elevation:g}, expected -90 to 90 degrees")
     if not 0 < arguments.radius < math.inf:
-        raise ValueError(f"the radius is {arguments.radius:g}, expected a positive distance")
+        raise InvalidInputError(f"the radius is {arguments.radius:g}, expected a positive distance")
     for target in targets:
         require_writable(target, force=arguments.force)
         probe_folder(target.parent)
@@ -115,8 +118,8 @@ def _write_view(
     arguments: RenderArguments, angles: tuple[float, float], target: Path, splats: Splats
 ) -> None:
     from diffsplat.geometry import orbit_cameras
-    from diffsplat.io.images import write_image
-    from diffsplat.pipelines.turntable import still_images
+    from diffsplat.io.image_files import write_image
+    from diffsplat.pipelines.previews import still_images
 
     elevation, azimuth = angles
     size = arguments.size
@@ -127,8 +130,8 @@ def _write_view(
 def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -> None:
     from tqdm import tqdm
 
-    from diffsplat.io.video import write_video
-    from diffsplat.pipelines.turntable import turntable_frames
+    from diffsplat.io.video_files import write_video
+    from diffsplat.pipelines.previews import turntable_frames
 
     frames = turntable_frames(
         splats,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.model_options import Flag, option
-from diffsplat.web.guard import is_loopback
-from diffsplat.web.limits import Limits
+from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.web.request_guard import is_loopback
+from diffsplat.web.server_limits import Limits
 
 if TYPE_CHECKING:
     import socket
@@ -49,7 +50,7 @@ def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> Non
     """Serve a page on which objects are generated, and the API behind it, until it is interrupted."""
     _require_extra()
     token = _token(arguments)
-    from diffsplat.web.serving import listen
+    from diffsplat.web.server_process import listen
 
     listener = listen(arguments.host, arguments.port)
     try:
@@ -59,10 +60,10 @@ def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> Non
 
 
 def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None) -> None:
-    from diffsplat.cli.devices import choose_device
-    from diffsplat.web.generator import load_models
-    from diffsplat.web.service import Service
-    from diffsplat.web.serving import serve
+    from diffsplat.cli.device_choice import choose_device
+    from diffsplat.web.generation_service import Service
+    from diffsplat.web.model_worker import load_models
+    from diffsplat.web.server_process import serve
 
     generator = load_models(
         arguments.model,
@@ -81,7 +82,7 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
 def _token(arguments: ServeArguments) -> str | None:
     token = os.environ.get(TOKEN_VARIABLE) if arguments.token is None else arguments.token
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
-        raise ValueError(
+        raise InvalidInputError(
             "the token is empty or has odd characters, expected printable ASCII without spaces around"
         )
     return token
@@ -102,6 +103,6 @@ def _warn(host: str, token: str | None) -> None:
 def _require_extra() -> None:
     for name in ("fastapi", "uvicorn", "python_multipart"):
         if importlib.util.find_spec(name) is None:
-            raise ImportError(
+            raise MissingPackageError(
                 f"the server needs {name}, which is not installed: pip install 'diffsplat[serve]'"
             )

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.training.chain import ChainConfig, chain_parts, train_chain
-from diffsplat.training.export import ExportConfig, ModelParts, export_model
+from diffsplat.training.model_export import ExportConfig, ModelParts, export_model
 from diffsplat.training.recipes import (
     AutoencoderRun,
     DecoderRun,
@@ -24,6 +23,7 @@ from diffsplat.training.recipes import (
     refiner_mini,
     train,
 )
+from diffsplat.training.stage_chain import ChainConfig, chain_parts, train_chain
 from diffsplat.training.trainer import DivergedError, Status
 
 EXIT_DIVERGED = 1

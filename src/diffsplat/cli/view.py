@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from diffsplat.errors import InvalidInputError
+
 
 @dataclass(frozen=True)
 class ViewArguments:
@@ -30,8 +32,8 @@ def command(arguments: Annotated[ViewArguments, tyro.conf.arg(name="")]) -> None
     Prints the address of the page and serves it to this machine until Ctrl-C is pressed.
     """
     if not 0 <= arguments.port <= 65535:
-        raise ValueError(f"the port is {arguments.port}, expected 0 to 65535")
-    from diffsplat.web.shown_files import shown_files
+        raise InvalidInputError(f"the port is {arguments.port}, expected 0 to 65535")
+    from diffsplat.web.viewer_files import shown_files
     from diffsplat.web.viewer_server import ViewerServer
 
     with ViewerServer(shown_files(arguments.files), port=arguments.port) as server:

@@ -1,10 +1,10 @@
 """Types of the splat world: no input or output, no rendering, only torch."""
 
 from diffsplat.core.cameras import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, PixelGrid
-from diffsplat.core.rendering import Rendering
+from diffsplat.core.posed_views import Views
+from diffsplat.core.rendered_images import Rendering
 from diffsplat.core.splat_grid import GRID_CHANNELS, SplatGrid
 from diffsplat.core.splats import Splats
-from diffsplat.core.views import Views
 
 __all__ = [
     "DEFAULT_FOCAL",

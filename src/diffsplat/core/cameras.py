@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from diffsplat.core import checks
-from diffsplat.core.precision import full_precision
+from diffsplat.core import tensor_checks
+from diffsplat.core.full_precision import full_precision
 
 PixelGrid = Literal["center", "legacy"]
 """Where a pixel's ray starts: at its centre, or where the released DiffSplat weights learned it to be."""
@@ -40,13 +40,13 @@ class Cameras:
     height: int
 
     def __post_init__(self) -> None:
-        checks.require_shape("Cameras", "camera_to_world", self.camera_to_world, (4, 4))
-        checks.require_shape("Cameras", "intrinsics", self.intrinsics, (4,))
-        checks.require_batch("Cameras", "intrinsics", self.intrinsics.shape[:-1], self.batch_shape)
+        tensor_checks.require_shape("Cameras", "camera_to_world", self.camera_to_world, (4, 4))
+        tensor_checks.require_shape("Cameras", "intrinsics", self.intrinsics, (4,))
+        tensor_checks.require_batch("Cameras", "intrinsics", self.intrinsics.shape[:-1], self.batch_shape)
         for name in ("camera_to_world", "intrinsics"):
-            checks.require_floating("Cameras", name, getattr(self, name))
-            checks.require_finite("Cameras", name, getattr(self, name))
-        checks.require_positive("Cameras", "intrinsics", self.intrinsics[..., :2])
+            tensor_checks.require_floating("Cameras", name, getattr(self, name))
+            tensor_checks.require_finite("Cameras", name, getattr(self, name))
+        tensor_checks.require_positive("Cameras", "intrinsics", self.intrinsics[..., :2])
         self._check_rigid()
         for name in ("width", "height"):
             size = getattr(self, name)
@@ -232,8 +232,8 @@ class Cameras:
         Returns:
             ``[*B, 3, H, W]`` points, world units.
         """
-        checks.require_shape("Cameras.unproject", "depth", depth, (1, self.height, self.width))
-        checks.require_batch("Cameras.unproject", "depth", depth.shape[:-3], self.batch_shape)
+        tensor_checks.require_shape("Cameras.unproject", "depth", depth, (1, self.height, self.width))
+        tensor_checks.require_batch("Cameras.unproject", "depth", depth.shape[:-3], self.batch_shape)
         directions = self.camera_directions(self.pixel_coordinates(grid))
         points = directions * depth.squeeze(-3).unsqueeze(-1)
         rotation = self.camera_to_world[..., None, :3, :3]

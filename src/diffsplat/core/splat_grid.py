@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.core import checks
+from diffsplat.core import tensor_checks
 from diffsplat.core.cameras import Cameras, PixelGrid
 from diffsplat.core.splats import Splats
 
@@ -43,10 +43,12 @@ class SplatGrid:
     values: Tensor
 
     def __post_init__(self) -> None:
-        checks.require_shape("SplatGrid", "values", self.values, (None, None, GRID_CHANNELS, None, None))
-        checks.require_floating("SplatGrid", "values", self.values)
-        checks.require_finite("SplatGrid", "values", self.values)
-        checks.require_range("SplatGrid", "values", self.values, -1.0, 1.0)
+        tensor_checks.require_shape(
+            "SplatGrid", "values", self.values, (None, None, GRID_CHANNELS, None, None)
+        )
+        tensor_checks.require_floating("SplatGrid", "values", self.values)
+        tensor_checks.require_finite("SplatGrid", "values", self.values)
+        tensor_checks.require_range("SplatGrid", "values", self.values, -1.0, 1.0)
 
     @property
     def views(self) -> int:
@@ -90,7 +92,7 @@ class SplatGrid:
 
     def points(self, cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
         """``[B, V, 3, H, W]`` centres of the Gaussians, world units; arguments as for :meth:`to_splats`."""
-        checks.require_batch("SplatGrid.points", "cameras", cameras.batch_shape, self.values.shape[:2])
+        tensor_checks.require_batch("SplatGrid.points", "cameras", cameras.batch_shape, self.values.shape[:2])
         height, width = self.values.shape[-2:]
         distance = torch.linalg.vector_norm(cameras.centers, dim=-1)[..., None, None, None]
         depth = _precise(self.values[:, :, DEPTH]) + distance

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from diffsplat.core import checks
+from diffsplat.core import tensor_checks
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Splats:
         self._check_values()
 
     def _check_layout(self) -> None:
-        checks.require_shape("Splats", "means", self.means, (None, 3))
+        tensor_checks.require_shape("Splats", "means", self.means, (None, 3))
         count = self.means.shape[-2]
         tails: dict[str, tuple[int, ...]] = {
             "scales": (count, 3),
@@ -49,11 +49,11 @@ class Splats:
         }
         for name, tail in tails.items():
             tensor: Tensor = getattr(self, name)
-            checks.require_shape("Splats", name, tensor, tail)
-            checks.require_batch("Splats", name, tensor.shape[: -len(tail)], self.batch_shape)
+            tensor_checks.require_shape("Splats", name, tensor, tail)
+            tensor_checks.require_batch("Splats", name, tensor.shape[: -len(tail)], self.batch_shape)
         for name in ("means", *tails):
             tensor = getattr(self, name)
-            checks.require_floating("Splats", name, tensor)
+            tensor_checks.require_floating("Splats", name, tensor)
             if tensor.device != self.means.device:
                 raise ValueError(
                     f"Splats.{name} is on {tensor.device}, expected {self.means.device} like Splats.means"
@@ -61,11 +61,11 @@ class Splats:
 
     def _check_values(self) -> None:
         for name in ("means", "scales", "quats", "opacities", "colors"):
-            checks.require_finite("Splats", name, getattr(self, name))
-        checks.require_positive("Splats", "scales", self.scales)
-        checks.require_unit("Splats", "quats", self.quats)
-        checks.require_range("Splats", "opacities", self.opacities, 0.0, 1.0)
-        checks.require_range("Splats", "colors", self.colors, 0.0, 1.0)
+            tensor_checks.require_finite("Splats", name, getattr(self, name))
+        tensor_checks.require_positive("Splats", "scales", self.scales)
+        tensor_checks.require_unit("Splats", "quats", self.quats)
+        tensor_checks.require_range("Splats", "opacities", self.opacities, 0.0, 1.0)
+        tensor_checks.require_range("Splats", "colors", self.colors, 0.0, 1.0)
 
     @property
     def batch_shape(self) -> torch.Size:

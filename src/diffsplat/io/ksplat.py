@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.io.stored import StoredSplats
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.gaussian_arrays import StoredSplats
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +49,16 @@ def decode_ksplat(data: bytes) -> StoredSplats:
         ValueError: when it is broken, of another version, or holds none.
     """
     if len(data) < _HEADER_SIZE:
-        raise ValueError(f"it has {len(data)} bytes, expected a header of {_HEADER_SIZE}")
+        raise InvalidInputError(f"it has {len(data)} bytes, expected a header of {_HEADER_SIZE}")
     major, minor, section_count, _, _, count, level = _HEADER.unpack_from(data)
     if (major, level) > (0, 2) or major or not minor:
-        raise ValueError(f"it has the version {major}.{minor}, expected 0.1 or later")
+        raise InvalidInputError(f"it has the version {major}.{minor}, expected 0.1 or later")
     if level > 2:
-        raise ValueError(f"it has the compression level {level}, expected 0, 1 or 2")
+        raise InvalidInputError(f"it has the compression level {level}, expected 0, 1 or 2")
     sections = _sections(data, section_count, level)
     held = sum(section.count for section in sections)
     if not held or held != count:
-        raise ValueError(f"its header promises {count} Gaussians, but its sections hold {held}")
+        raise InvalidInputError(f"its header promises {count} Gaussians, but its sections hold {held}")
     return StoredSplats.joined([_decode_section(data, section, level) for section in sections])
 
 
@@ -65,23 +66,23 @@ def _sections(data: bytes, section_count: int, level: int) -> list[_Section]:
     """The sections that hold Gaussians, checked against the size of the file."""
     offset = _HEADER_SIZE + section_count * _SECTION_SIZE
     if offset > len(data):
-        raise ValueError(f"its header promises {section_count} sections, more than it can hold")
+        raise InvalidInputError(f"its header promises {section_count} sections, more than it can hold")
     sections: list[_Section] = []
     for index in range(section_count):
         fields = _SECTION.unpack_from(data, _HEADER_SIZE + index * _SECTION_SIZE)
         count, most, capacity, buckets, block, bucket_bytes, code_range, full, partial, degree = fields
         if degree >= len(_SH_SIZES):
-            raise ValueError(f"it has harmonics of degree {degree}, expected 0 to 3")
+            raise InvalidInputError(f"it has harmonics of degree {degree}, expected 0 to 3")
         if degree and count:
             logger.warning("spherical-harmonic coefficients beyond degree 0 are ignored")
         row = _row_type(level, _SH_SIZES[degree] * _SH_BYTES[level])
         splats_at = offset + partial * 4 + buckets * bucket_bytes
         end = splats_at + most * row.itemsize
         if count > most or end > len(data):
-            raise ValueError(f"its section {index} promises {most} Gaussians, more than it can hold")
+            raise InvalidInputError(f"its section {index} promises {most} Gaussians, more than it can hold")
         if count:
             if level and (full + partial > buckets or bucket_bytes < 12):
-                raise ValueError(f"its section {index} has buckets that do not fit its header")
+                raise InvalidInputError(f"its section {index} has buckets that do not fit its header")
             sections.append(
                 _Section(
                     *(count, capacity, buckets, block, bucket_bytes, code_range or _DEFAULT_RANGE[level]),
@@ -127,6 +128,6 @@ def _bucket_of_each(data: bytes, section: _Section) -> NDArray[np.int64]:
     ends = np.cumsum(sizes, dtype=np.int64)
     rest = index[in_full:] - in_full
     if len(rest) and (not len(ends) or rest[-1] >= ends[-1]):
-        raise ValueError("it has Gaussians outside of all buckets")
+        raise InvalidInputError("it has Gaussians outside of all buckets")
     bucket[in_full:] = section.full_buckets + np.searchsorted(ends, rest, side="right")
     return bucket

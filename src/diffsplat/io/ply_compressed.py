@@ -8,9 +8,10 @@ https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/ply/.
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.io.ply_table import parse_vertices
-from diffsplat.io.quantize import join_largest, morton_order, split_largest, to_unorm
-from diffsplat.io.stored import StoredSplats
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.gaussian_arrays import StoredSplats
+from diffsplat.io.ply_vertex_table import parse_vertices
+from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_unorm
 
 CHUNK = 256
 PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
@@ -56,7 +57,7 @@ def decode_compressed(data: bytes) -> StoredSplats:
     """
     vertices, chunks = parse_vertices(data), parse_vertices(data, "chunk")
     if chunks.count != -(-vertices.count // CHUNK):
-        raise ValueError(
+        raise InvalidInputError(
             f"it has {chunks.count} chunks for {vertices.count} vertices, expected {CHUNK} in each"
         )
     has_colors = "min_r" in chunks.columns
@@ -65,10 +66,10 @@ def decode_compressed(data: bytes) -> StoredSplats:
     missing = [name for name in PACKED if name not in vertices.columns]
     missing += [name for name in needed if name not in chunks.columns]
     if missing:
-        raise ValueError(f"it lacks {', '.join(missing)}")
+        raise InvalidInputError(f"it lacks {', '.join(missing)}")
     words = [vertices.columns[name] for name in PACKED]
     if any(column.dtype != np.uint32 for column in words):
-        raise ValueError("its packed columns are not of the type uint")
+        raise InvalidInputError("its packed columns are not of the type uint")
     position, rotation, scale, color = (column.astype(np.uint32, copy=False) for column in words)
     colors = _split_bits(color >> np.uint32(8), _EVEN)
     if has_colors:
@@ -94,7 +95,9 @@ def _within_chunks(
         low = np.minimum.reduceat(values, starts).astype(np.float32)
         high = np.maximum.reduceat(values, starts).astype(np.float32)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError("the splats have values beyond the range of float32, which a .ply file cannot hold")
+        raise InvalidInputError(
+            "the splats have values beyond the range of float32, which a .ply file cannot hold"
+        )
     index = np.arange(len(values)) // CHUNK
     span = (high.astype(np.float64) - low)[index]
     with np.errstate(invalid="ignore", divide="ignore"):

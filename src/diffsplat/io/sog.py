@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffsplat.io.quantize import join_largest, morton_order, split_largest, to_codebook, to_unorm
-from diffsplat.io.stored import SH_DEGREE_0, StoredSplats
-from diffsplat.io.untrusted import integer, mapping, numbers, parse_json, sequence, unpacked_limit
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.gaussian_arrays import SH_DEGREE_0, StoredSplats
+from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
+from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_codebook, to_unorm
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def decode_sog(data: bytes) -> StoredSplats:
             textures = _Textures(bundle, unpacked_limit(len(data)))
             return _decode(parse_json(textures.read("meta.json")), textures)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"it is no readable archive ({error})") from error
+        raise InvalidInputError(f"it is no readable archive ({error})") from error
 
 
 class _Textures:
@@ -93,11 +94,13 @@ class _Textures:
         try:
             entry = self._bundle.getinfo(name)
         except KeyError as error:
-            raise ValueError(f"its archive lacks {name!r}") from error
+            raise InvalidInputError(f"its archive lacks {name!r}") from error
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"its {name!r} is packed in an unusual way")
+            raise InvalidInputError(f"its {name!r} is packed in an unusual way")
         if entry.file_size > self._limit:
-            raise ValueError(f"its {name!r} unpacks to {entry.file_size} bytes, more than {self._limit}")
+            raise InvalidInputError(
+                f"its {name!r} unpacks to {entry.file_size} bytes, more than {self._limit}"
+            )
         with self._bundle.open(entry) as file:
             return file.read(self._limit)
 
@@ -105,7 +108,7 @@ class _Textures:
         """``[count, 4]`` of a texture."""
         names = sequence(mapping(meta, key), "files")
         if index >= len(names) or not isinstance(names[index], str):
-            raise ValueError(f"its JSON lacks the name of a file for {key!r}")
+            raise InvalidInputError(f"its JSON lacks the name of a file for {key!r}")
         packed = self.read(names[index])
         try:
             with warnings.catch_warnings():
@@ -113,18 +116,20 @@ class _Textures:
                 with Image.open(io.BytesIO(packed), formats=["WEBP"]) as image:
                     pixels = image.width * image.height
                     if pixels < count:
-                        raise ValueError(f"its {names[index]!r} has {pixels} pixels, expected {count}")
+                        raise InvalidInputError(f"its {names[index]!r} has {pixels} pixels, expected {count}")
                     if pixels * 4 > self._limit:
-                        raise ValueError(f"its {names[index]!r} has {pixels} pixels, too many for its size")
+                        raise InvalidInputError(
+                            f"its {names[index]!r} has {pixels} pixels, too many for its size"
+                        )
                     return np.asarray(image.convert("RGBA")).reshape(-1, 4)[:count]
         except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ValueError(f"its {names[index]!r} is a broken picture") from error
+            raise InvalidInputError(f"its {names[index]!r} is a broken picture") from error
 
 
 def _decode(meta: dict[str, Any], textures: _Textures) -> StoredSplats:
     version = meta.get("version", 1)
     if version not in (1, 2) or isinstance(version, bool):
-        raise ValueError(f"it has the version {version!r}, expected 1 or 2")
+        raise InvalidInputError(f"it has the version {version!r}, expected 1 or 2")
     bounds = mapping(meta, "means")
     if version == 1:
         shape = numbers(bounds, "shape")
@@ -132,7 +137,7 @@ def _decode(meta: dict[str, Any], textures: _Textures) -> StoredSplats:
     else:
         count = integer(meta, "count")
     if not count:
-        raise ValueError("it has no Gaussians")
+        raise InvalidInputError("it has no Gaussians")
     if "shN" in meta:
         logger.warning("spherical-harmonic coefficients beyond degree 0 are ignored")
     colors, opacities = _colors(meta, textures, count, version)
@@ -179,14 +184,14 @@ def _looked_up(
         return pixels[:, :3].astype(np.float32) * ((high - low) / 255) + low
     table = np.array(numbers(mapping(meta, key), "codebook"), dtype=np.float32)
     if int(pixels[:, :3].max()) >= len(table):
-        raise ValueError(f"its table of {key!r} has {len(table)} entries, fewer than its pixels name")
+        raise InvalidInputError(f"its table of {key!r} has {len(table)} entries, fewer than its pixels name")
     return table[pixels[:, :3]]
 
 
 def _quats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     tags = pixels[:, 3]
     if int(tags.min()) < _LARGEST_TAG:
-        raise ValueError("it has rotations without the mark of their largest component")
+        raise InvalidInputError("it has rotations without the mark of their largest component")
     others = (pixels[:, :3].astype(np.float32) / 255 * 2 - 1) * np.float32(0.5**0.5)
     return join_largest(tags - np.uint8(_LARGEST_TAG), others).astype(np.float32, copy=False)
 
@@ -194,7 +199,7 @@ def _quats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _bounds(meta: dict[str, Any], key: str, edge: str, length: int = 3) -> NDArray[np.float32]:
     values = numbers(mapping(meta, key), edge)
     if len(values) < length:
-        raise ValueError(f"its JSON has {len(values)} numbers {edge!r} of {key!r}, expected {length}")
+        raise InvalidInputError(f"its JSON has {len(values)} numbers {edge!r} of {key!r}, expected {length}")
     return np.array(values[:length], dtype=np.float32)
 
 
@@ -203,7 +208,7 @@ def _webp(rows: NDArray[np.uint8]) -> bytes:
     width = max(-(-int(np.ceil(np.sqrt(len(rows)))) // 4) * 4, 4)
     height = -(-len(rows) // (width * 4)) * 4
     if max(width, height) > 16383:
-        raise ValueError(f"{len(rows)} Gaussians do not fit into the textures of a .sog file")
+        raise InvalidInputError(f"{len(rows)} Gaussians do not fit into the textures of a .sog file")
     canvas = np.zeros((height * width, 4), dtype=np.uint8)
     canvas[: len(rows)] = rows
     target = io.BytesIO()

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.io.quantize import join_largest, split_largest, to_unorm
-from diffsplat.io.stored import SH_DEGREE_0, StoredSplats
-from diffsplat.io.untrusted import gunzip, unpacked_limit
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.gaussian_arrays import SH_DEGREE_0, StoredSplats
+from diffsplat.io.parsing_limits import gunzip, unpacked_limit
+from diffsplat.io.splat_quantization import join_largest, split_largest, to_unorm
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def encode_spz(stored: StoredSplats) -> bytes:
     while bits and round(reach * (1 << bits)) >= _POSITION_LIMIT:
         bits -= 1
     if round(reach * (1 << bits)) >= _POSITION_LIMIT:
-        raise ValueError(f"a position is {reach:g} from the origin, which a .spz file cannot hold")
+        raise InvalidInputError(f"a position is {reach:g} from the origin, which a .spz file cannot hold")
     fixed = np.rint(stored.means * (1 << bits)).astype("<i4")
     harmonics = (stored.colors - 0.5) / SH_DEGREE_0
     parts = [
@@ -86,22 +87,22 @@ def decode_spz(data: bytes) -> StoredSplats:
     elif data[:2] == b"\x1f\x8b":
         packed = _unpack_gzip(gunzip(data, unpacked_limit(len(data))))
     else:
-        raise ValueError("it does not start like a .spz file")
+        raise InvalidInputError("it does not start like a .spz file")
     return _decode(packed)
 
 
 def _unpack_gzip(data: bytes) -> _Packed:
     if len(data) < _HEADER.size:
-        raise ValueError("its header is cut")
+        raise InvalidInputError("its header is cut")
     magic, version, count, degree, bits, flags, _ = _HEADER.unpack_from(data)
     if magic != _MAGIC:
-        raise ValueError("it does not hold the mark of a .spz file")
+        raise InvalidInputError("it does not hold the mark of a .spz file")
     if version not in (2, 3):
-        raise ValueError(f"it has the version {version}, expected 2, 3 or 4")
+        raise InvalidInputError(f"it has the version {version}, expected 2, 3 or 4")
     sizes = _attribute_sizes(count, degree, bits, smallest_three=version == 3)
     wanted, held = sum(sizes), len(data) - _HEADER.size
     if wanted > held or (wanted != held and not flags & _HAS_EXTENSIONS):
-        raise ValueError(
+        raise InvalidInputError(
             f"its header promises {count} Gaussians in {wanted} bytes, but it holds {held} bytes"
         )
     ends = np.cumsum([_HEADER.size, *sizes]).tolist()
@@ -112,26 +113,28 @@ def _unpack_gzip(data: bytes) -> _Packed:
 
 def _unpack_4(data: bytes) -> _Packed:
     if len(data) < _HEADER_4.size:
-        raise ValueError("its header is cut")
+        raise InvalidInputError("its header is cut")
     _, version, count, degree, bits, flags, streams, start = _HEADER_4.unpack_from(data)
     if version != 4:
-        raise ValueError(f"it has the version {version}, expected 2, 3 or 4")
+        raise InvalidInputError(f"it has the version {version}, expected 2, 3 or 4")
     if flags & _HAS_EXTENSIONS:
         logger.warning("extensions of the .spz file are ignored")
     sizes = _attribute_sizes(count, degree, bits, smallest_three=True)
     if sum(sizes) > unpacked_limit(len(data)):
-        raise ValueError(f"its header promises {count} Gaussians, more than {len(data)} bytes can hold")
+        raise InvalidInputError(
+            f"its header promises {count} Gaussians, more than {len(data)} bytes can hold"
+        )
     expected = len(sizes) if sizes[-1] else len(sizes) - 1
     if streams not in (expected, len(sizes)):
-        raise ValueError(f"it has {streams} streams, expected {expected}")
+        raise InvalidInputError(f"it has {streams} streams, expected {expected}")
     offset = start + streams * _STREAM.size
     if start < _HEADER_4.size or offset > len(data):
-        raise ValueError("its table of streams lies outside of the file")
+        raise InvalidInputError("its table of streams lies outside of the file")
     parts: list[memoryview] = []
     for index, size in enumerate(sizes[:5]):
         packed_size, unpacked_size = _STREAM.unpack_from(data, start + index * _STREAM.size)
         if unpacked_size != size or packed_size > len(data) - offset:
-            raise ValueError(f"its stream {index} has a size that does not fit {count} Gaussians")
+            raise InvalidInputError(f"its stream {index} has a size that does not fit {count} Gaussians")
         parts.append(memoryview(_unzstd(data[offset : offset + packed_size], size)))
         offset += packed_size
     return _Packed(bits, True, *parts)
@@ -140,11 +143,11 @@ def _unpack_4(data: bytes) -> _Packed:
 def _attribute_sizes(count: int, degree: int, bits: int, *, smallest_three: bool) -> list[int]:
     """Bytes of positions, opacities, colours, sizes, rotations and harmonics."""
     if not count:
-        raise ValueError("it has no Gaussians")
+        raise InvalidInputError("it has no Gaussians")
     if degree >= len(_SH_SIZES):
-        raise ValueError(f"it has harmonics of degree {degree}, expected 0 to 4")
+        raise InvalidInputError(f"it has harmonics of degree {degree}, expected 0 to 4")
     if bits > 23:
-        raise ValueError(f"its positions have {bits} fractional bits, expected 0 to 23")
+        raise InvalidInputError(f"its positions have {bits} fractional bits, expected 0 to 23")
     if degree:
         logger.warning("spherical-harmonic coefficients beyond degree 0 are ignored")
     widths = (9, 1, 3, 3, 4 if smallest_three else 3, _SH_SIZES[degree])
@@ -160,9 +163,9 @@ def _unzstd(data: bytes, size: int) -> bytes:
         with zstandard.ZstdDecompressor(max_window_size=window).stream_reader(data) as reader:
             unpacked = reader.read(size + 1)
     except zstandard.ZstdError as error:
-        raise ValueError(f"one of its streams is broken ({error})") from error
+        raise InvalidInputError(f"one of its streams is broken ({error})") from error
     if len(unpacked) != size:
-        raise ValueError(f"one of its streams unpacks to {len(unpacked)} bytes, expected {size}")
+        raise InvalidInputError(f"one of its streams unpacks to {len(unpacked)} bytes, expected {size}")
     return unpacked
 
 

@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsplat.models.gsrecon import GSRecon
-    from diffsplat.models.gsvae import GSAutoencoder
-    from diffsplat.models.multiview import MultiViewAttention, set_multiview_attention
+    from diffsplat.models.component_autoencoder import GSAutoencoder
+    from diffsplat.models.multiview_attention import MultiViewAttention, set_multiview_attention
+    from diffsplat.models.splat_reconstructor import GSRecon
     from diffsplat.models.splat_vae import SplatVAE
 
 __all__ = ["GSAutoencoder", "GSRecon", "MultiViewAttention", "SplatVAE", "set_multiview_attention"]
 
 _MODULES = {
-    "GSAutoencoder": "gsvae",
-    "GSRecon": "gsrecon",
-    "MultiViewAttention": "multiview",
+    "GSAutoencoder": "component_autoencoder",
+    "GSRecon": "splat_reconstructor",
+    "MultiViewAttention": "multiview_attention",
     "SplatVAE": "splat_vae",
-    "set_multiview_attention": "multiview",
+    "set_multiview_attention": "multiview_attention",
 }
 
 

@@ -11,6 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import FloatTensor, Tensor
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
+from diffsplat.errors import InvalidInputError
 
 Variant = Literal["sd", "sdxl", "sd3"]
 """Image-diffusion family whose latent space an autoencoder shares."""
@@ -66,7 +67,7 @@ class SplatVAE(ModelMixin, ConfigMixin):
         self.latent_channels = int(settings.latent_channels)
         self.factor = 2 ** (len(settings.block_out_channels) - 1)
         if image_size % self.factor:
-            raise ValueError(f"grids of {image_size} pixels cannot be divided by {self.factor}")
+            raise InvalidInputError(f"grids of {image_size} pixels cannot be divided by {self.factor}")
         self.image_size, self.views = image_size, views
         self.latent_size = image_size // self.factor
         self.tiny_decoder = _tiny_decoder(self.latent_channels, tiny_widths, tiny_blocks)
@@ -88,7 +89,7 @@ class SplatVAE(ModelMixin, ConfigMixin):
         """
         height, width = grid.values.shape[-2:]
         if height % self.factor or width % self.factor:
-            raise ValueError(f"a grid of {width} x {height} pixels cannot be divided by {self.factor}")
+            raise InvalidInputError(f"a grid of {width} x {height} pixels cannot be divided by {self.factor}")
         packed = grid.pack().to(self.vae.dtype)
         return self.vae.encode(packed, return_dict=False)[0]
 
@@ -124,7 +125,7 @@ class SplatVAE(ModelMixin, ConfigMixin):
             ValueError: for another number of channels, or a tiny decoder that is not there.
         """
         if latents.ndim != 5 or latents.shape[2] != self.latent_channels:
-            raise ValueError(
+            raise InvalidInputError(
                 f"latents have shape {tuple(latents.shape)}, expected [B, V, {self.latent_channels}, h, w]"
             )
         packed = latents.flatten(0, 1).to(self.vae.dtype)
@@ -143,7 +144,7 @@ class SplatVAE(ModelMixin, ConfigMixin):
     def _decode_tiny(self, packed: Tensor) -> Tensor:
         """Decode with the tiny network, which was trained on *scaled* latents behind the post-quant convolution."""
         if self.tiny_decoder is None:
-            raise ValueError("this autoencoder has no tiny decoder, expected decoder='full'")
+            raise InvalidInputError("this autoencoder has no tiny decoder, expected decoder='full'")
         if self.vae.post_quant_conv is not None:
             packed = self.vae.post_quant_conv(packed)
         return self.tiny_decoder(packed)
@@ -165,7 +166,9 @@ def _tiny_decoder(channels: int, widths: Sequence[int], blocks: Sequence[int]) -
     if not widths:
         return None
     if len(widths) != len(blocks):
-        raise ValueError(f"the tiny decoder has {len(widths)} widths and {len(blocks)} numbers of blocks")
+        raise InvalidInputError(
+            f"the tiny decoder has {len(widths)} widths and {len(blocks)} numbers of blocks"
+        )
     return DecoderTiny(
         in_channels=channels,
         out_channels=GRID_CHANNELS,

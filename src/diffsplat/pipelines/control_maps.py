@@ -11,16 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Cameras
-from diffsplat.data.canny import canny_edges, grey_of
-from diffsplat.data.mesh_render import CameraArray, MeshRenderer
-from diffsplat.data.meshes import MESH_SUFFIXES, load_mesh
-from diffsplat.geometry import TEXT_ELEVATION_DEG, depth_control_map, ring_cameras
-from diffsplat.io.files import require_readable
-from diffsplat.io.formats import SPLAT_FORMATS, holds_splats, read_splats
-from diffsplat.io.images import to_pixels
-from diffsplat.io.suffixes import splat_suffix
-from diffsplat.models.backbones import ControlKind
+from diffsplat.errors import InvalidInputError
+from diffsplat.geometry import TEXT_ELEVATION_DEG, ring_cameras
+from diffsplat.images.canny import canny_edges, grey_of
+from diffsplat.images.depth_control_map import depth_control_map
+from diffsplat.io.file_access import require_readable
+from diffsplat.io.image_files import to_pixels
+from diffsplat.io.splat_formats import SPLAT_FORMATS, holds_splats, read_splats
+from diffsplat.io.splat_suffixes import splat_suffix
+from diffsplat.pretrained.catalogue import ControlKind
 from diffsplat.render import render
+from diffsplat.render.meshes.mesh_files import MESH_SUFFIXES, load_mesh
+from diffsplat.render.meshes.mesh_renderer import CameraArray, MeshRenderer
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def canny_map(image: Tensor) -> Tensor:
         ValueError: for another shape, or NaN.
     """
     if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"canny_map got an image of the shape {tuple(image.shape)}, expected [3, H, W]")
+        raise InvalidInputError(
+            f"canny_map got an image of the shape {tuple(image.shape)}, expected [3, H, W]"
+        )
     edges = torch.from_numpy(canny_edges(grey_of(to_pixels(image))))
     return (~edges).to(image).expand(3, -1, -1)
 
@@ -102,14 +106,14 @@ def canny_map(image: Tensor) -> Tensor:
 def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> ObjectView:
     """The first generation view of a splat file or a mesh; see :func:`control_maps_from`."""
     if not math.isfinite(elevation_deg) or abs(elevation_deg) > 90:
-        raise ValueError(f"the elevation is {elevation_deg:g}, expected degrees from -90 to 90")
+        raise InvalidInputError(f"the elevation is {elevation_deg:g}, expected degrees from -90 to 90")
     if size < 1:
-        raise ValueError(f"the size is {size}, expected a positive whole number of pixels")
+        raise InvalidInputError(f"the size is {size}, expected a positive whole number of pixels")
     source = require_readable(path)
     camera = ring_cameras(elevation_deg, size=size)[:1]
     view = _view_of_splats(source, camera) if _is_splat_file(source) else _view_of_mesh(source, camera)
     if float(view.alpha.max()) < 0.05:
-        raise ValueError(
+        raise InvalidInputError(
             f"nothing of {str(path)!r} is seen from the first view, expected an object around the origin that "
             "fits into a sphere of radius 0.5"
         )
@@ -118,7 +122,9 @@ def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> Obje
 
 def _check_kind(kind: str) -> None:
     if kind not in get_args(ControlKind):
-        raise ValueError(f"the control is {kind!r}, expected one of {', '.join(get_args(ControlKind))}")
+        raise InvalidInputError(
+            f"the control is {kind!r}, expected one of {', '.join(get_args(ControlKind))}"
+        )
 
 
 def _is_splat_file(path: Path) -> bool:
@@ -128,7 +134,9 @@ def _is_splat_file(path: Path) -> bool:
     if suffix in MESH_SUFFIXES:
         return False
     known = ", ".join(sorted({*SPLAT_FORMATS, *MESH_SUFFIXES}))
-    raise ValueError(f"{str(path)!r} has the suffix {suffix!r}, expected a splat file or a mesh: {known}")
+    raise InvalidInputError(
+        f"{str(path)!r} has the suffix {suffix!r}, expected a splat file or a mesh: {known}"
+    )
 
 
 def _view_of_splats(path: Path, camera: Cameras) -> ObjectView:

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplat.models.backbones import Prediction
-from diffsplat.models.denoiser import SMALLEST_LEVEL, TIMESTEPS
-from diffsplat.models.denoisers import Residuals, control_residuals, network_output
-from diffsplat.models.text_condition import TextCondition
-from diffsplat.pipelines.sampling import Field
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
+from diffsplat.models.stock_denoisers import Residuals, control_residuals, network_output
+from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.pipelines.denoising_loop import Field
+from diffsplat.pretrained.catalogue import Prediction
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class GuidedDenoiser:
     def _residuals(self, inputs: Tensor, timestep: Tensor) -> Residuals:
         control = self.conditions.control
         if control is None:
-            raise ValueError("a ControlNet was given without a control image, expected both or none")
+            raise InvalidInputError("a ControlNet was given without a control image, expected both or none")
         half = inputs.shape[0] // 2 if self.guided and self.control.guess_mode else 0
         residuals = control_residuals(
             self.controlnet,

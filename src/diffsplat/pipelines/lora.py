@@ -7,8 +7,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from diffsplat.io.files import require_readable
-from diffsplat.models.multiview import network_family
+from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.io.file_access import require_readable
+from diffsplat.models.network_families import network_family
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +33,14 @@ def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
         ModuleNotFoundError: without the package ``peft``.
     """
     if network_family(network) != "unet":
-        raise ValueError(
+        raise InvalidInputError(
             f"LoRA files apply to the UNet of Stable Diffusion, not to a {type(network).__name__}"
         )
     file = require_readable(path)
     try:
         import peft  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             "LoRA files need the package peft: pip install 'diffsplat[lora]'"
         ) from error
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -47,11 +48,11 @@ def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
     try:
         stored = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a safetensors file: {error}") from error
+        raise InvalidInputError(f"{str(path)!r} is not a safetensors file: {error}") from error
     state, alphas = StableDiffusionPipeline.lora_state_dict(stored, unet_config=network.config)[:2]
     own = {name: weight for name, weight in state.items() if not name.startswith("text_encoder")}
     if not own:
-        raise ValueError(
+        raise InvalidInputError(
             f"{str(path)!r} holds no weights for a UNet, expected a LoRA file of Stable Diffusion 1.5"
         )
     if len(own) < len(state):
@@ -60,7 +61,9 @@ def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
     try:
         StableDiffusionPipeline.load_lora_into_unet(own, alphas, network, adapter_name=adapter)
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{str(path)!r} does not fit this UNet: {str(error).splitlines()[0]}") from error
+        raise InvalidInputError(
+            f"{str(path)!r} does not fit this UNet: {str(error).splitlines()[0]}"
+        ) from error
     _set_scale(network, adapter, scale)
     return sum(name.endswith("lora_A.weight") or name.endswith("down.weight") for name in own)
 

@@ -13,24 +13,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffsplat.core import Cameras, Splats
+from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
-from diffsplat.models.backbones import BACKBONES, ControlKind, Sampler
-from diffsplat.models.denoiser import denoised_channels, denoiser_rays
-from diffsplat.models.multiview import set_multiview_attention
-from diffsplat.models.precision import Precision, autocast
-from diffsplat.models.prompt_encoders import PromptEncoder, StoredPrompts
-from diffsplat.models.stock import pixart_transformer
-from diffsplat.models.text import TextEncoder
-from diffsplat.models.weights import save_half
-from diffsplat.pipelines.conditioning import Picture, control_views, image_latents, read_picture
-from diffsplat.pipelines.folders import (
-    COMPONENT_FILES,
-    SamplingDefaults,
-    find_model,
-    read_index,
-    stored_components,
-    write_index,
-)
+from diffsplat.models.autocast import Precision, autocast
+from diffsplat.models.deferred_import import pixart_transformer
+from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
+from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.text.sentence_encoder import TextEncoder
+from diffsplat.models.text.stock_prompt_encoders import PromptEncoder, StoredPrompts
+from diffsplat.pipelines.denoising_loop import Field, denoise, object_generators, object_noise
+from diffsplat.pipelines.device_placement import Placement, stream_layers
+from diffsplat.pipelines.generation import GenerationRequest, prompts_of
 from diffsplat.pipelines.guidance import (
     Conditions,
     ControlOptions,
@@ -40,18 +33,20 @@ from diffsplat.pipelines.guidance import (
     constant_guidance,
     triangle_guidance,
 )
-from diffsplat.pipelines.offload import Placement, stream_layers
-from diffsplat.pipelines.output import SplatOutput
-from diffsplat.pipelines.request import GenerationRequest, prompts_of
-from diffsplat.pipelines.sampling import (
-    Field,
-    denoise,
-    load_scheduler,
-    make_scheduler,
-    object_generators,
-    object_noise,
+from diffsplat.pipelines.image_conditioning import Picture, control_views, image_latents, read_picture
+from diffsplat.pipelines.splat_output import SplatOutput
+from diffsplat.pipelines.surface_smoothing import clean_surfaces
+from diffsplat.pretrained.catalogue import BACKBONES, ControlKind, Sampler
+from diffsplat.pretrained.model_folders import (
+    COMPONENT_FILES,
+    SamplingDefaults,
+    find_model,
+    read_index,
+    stored_components,
+    write_index,
 )
-from diffsplat.pipelines.surfaces import clean_surfaces
+from diffsplat.pretrained.network_folders import save_half
+from diffsplat.pretrained.schedulers import load_scheduler, make_scheduler
 
 StepCallback = Callable[[int, int], None]
 """``(steps done, steps in all)``; raising from it stops the generation."""
@@ -157,16 +152,16 @@ class DiffSplatPipeline:
         for name in components:
             if name not in every:
                 known = ", ".join(every)
-                raise ValueError(f"unknown component {name!r}, expected one of: {known}")
+                raise InvalidInputError(f"unknown component {name!r}, expected one of: {known}")
         if isinstance(model, str) and model in BACKBONES:
-            from diffsplat.pipelines.released import ReleasedModel, load_released
+            from diffsplat.pretrained.released_models import ReleasedModel, load_released
 
             chosen = ReleasedModel(
                 BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype
             )
             return cls(**load_released(chosen, components))
         if image or control:
-            raise ValueError(
+            raise InvalidInputError(
                 f"the model {str(model)!r} is shown no pictures, expected one of: {', '.join(BACKBONES)}"
             )
         folder = find_model(model)
@@ -183,7 +178,7 @@ class DiffSplatPipeline:
             ValueError: for a model with the text encoder of an image-diffusion model, which has its own layout.
         """
         if not isinstance(self.text_encoder, TextEncoder):
-            raise ValueError(
+            raise InvalidInputError(
                 f"a {type(self.text_encoder).__name__} does not belong into a model folder, expected a TextEncoder"
             )
         target = Path(folder)
@@ -343,14 +338,14 @@ class DiffSplatPipeline:
             ValueError: when the model has no use for a picture, or lacks one.
         """
         if (image is not None) != self.takes_image:
-            raise ValueError(
+            raise InvalidInputError(
                 "this model generates from text alone, expected no image (the released models take one when "
                 "they are loaded for it)"
                 if image is not None
                 else "this model generates from a picture, expected an image"
             )
         if (control is not None) != (self.controlnet is not None):
-            raise ValueError(
+            raise InvalidInputError(
                 "this model has no ControlNet, expected no control map"
                 if control is not None
                 else "this model has a ControlNet, expected a control map"
@@ -371,7 +366,9 @@ class DiffSplatPipeline:
         if pictures.image is None:
             return self.defaults.elevation_deg
         if self.elevation_estimator is None:
-            raise ValueError("the elevation of the image is unknown, expected an elevation or its estimator")
+            raise InvalidInputError(
+                "the elevation of the image is unknown, expected an elevation or its estimator"
+            )
         with self._placement.awake(self.elevation_estimator):
             image = pictures.image[None].to(self.device)
             return float(self.elevation_estimator.degrees_above_horizon(image)[0])
@@ -528,17 +525,19 @@ def _check_refined(denoiser: Any, refiner: Any, defaults: SamplingDefaults) -> N
     for name in ("in_channels", "caption_channels"):
         expected, found = (network.config[name] for network in (denoiser, refiner))
         if found != expected:
-            raise ValueError(f"the refiner has {found} {name}, expected the {expected} of the denoiser")
+            raise InvalidInputError(
+                f"the refiner has {found} {name}, expected the {expected} of the denoiser"
+            )
     if not 0 < defaults.refined_below <= 1:
-        raise ValueError(
+        raise InvalidInputError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
         )
     if not 0 <= defaults.refiner_guidance < inf:
-        raise ValueError(
+        raise InvalidInputError(
             f"refiner_guidance is {defaults.refiner_guidance}, expected a finite number of at least 0"
         )
     if defaults.prediction not in ("latents", "flow"):
-        raise ValueError(
+        raise InvalidInputError(
             f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
             "level for a refiner"
         )
@@ -549,11 +548,11 @@ def _load_component(name: str, folder: Path) -> Any:
         return _read_component(name, folder)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON)
-        raise ValueError(f"the model's {name} in {str(folder)!r} cannot be read: {reason}") from error
+        raise InvalidInputError(f"the model's {name} in {str(folder)!r} cannot be read: {reason}") from error
 
 
 def _read_component(name: str, folder: Path) -> Any:
-    from diffsplat.models.weights import load_network
+    from diffsplat.pretrained.network_folders import load_network
 
     match name:
         case "text_encoder":
@@ -563,7 +562,7 @@ def _read_component(name: str, folder: Path) -> Any:
         case "denoiser" | "refiner":
             return load_network(pixart_transformer(), folder)
         case _:
-            from diffsplat.models.gsvae import GSAutoencoder
+            from diffsplat.models.component_autoencoder import GSAutoencoder
 
             return load_network(GSAutoencoder, folder)
 

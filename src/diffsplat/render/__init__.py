@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
-from diffsplat.core.precision import full_precision
-from diffsplat.render.task import RenderTask
+from diffsplat.core.full_precision import full_precision
+from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.render.render_task import RenderTask
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ def render(
 ) -> Rendering:
     """Render sets of Gaussians, each from its own cameras, as classic 3D Gaussian splatting does.
 
-    The image model is that of :mod:`diffsplat.render.semantics`. Gradients reach every field of the splats, but
-    not the cameras.
+    The image model is that of :mod:`diffsplat.render.rasterization_constants`. Gradients reach every
+    field of the splats, but not the cameras.
 
     Args:
         splats: sets of Gaussians, batch ``[*B]`` (none for a single set).
@@ -52,12 +53,12 @@ def render(
         ImportError: for a backend whose package is not installed.
     """
     if cameras.batch_shape[:-1] != splats.batch_shape or not cameras.batch_shape:
-        raise ValueError(
+        raise InvalidInputError(
             f"cameras have the batch {tuple(cameras.batch_shape)}, expected {(*splats.batch_shape, 'V')} "
             "for these splats"
         )
     if cameras.device != splats.device:
-        raise ValueError(f"cameras are on {cameras.device}, expected {splats.device} like the splats")
+        raise InvalidInputError(f"cameras are on {cameras.device}, expected {splats.device} like the splats")
     rasterize = _backend(backend, splats.device)
     images = rasterize(RenderTask.of(splats, cameras, _background(background), normals))
     shape = splats.batch_shape
@@ -80,7 +81,7 @@ def warmup() -> None:
         ImportError: without numba.
     """
     _require("cpu", "numba")
-    from diffsplat.render.cpu import compile_all
+    from diffsplat.render.cpu_backend import compile_all
 
     compile_all()
 
@@ -88,25 +89,25 @@ def warmup() -> None:
 def _background(background: Sequence[float] | Tensor) -> Tensor:
     color = torch.as_tensor(background, dtype=torch.float64, device="cpu")
     if color.shape != (3,) or not bool(torch.isfinite(color).all()):
-        raise ValueError(f"background is {background!r}, expected three finite numbers")
+        raise InvalidInputError(f"background is {background!r}, expected three finite numbers")
     return color
 
 
 def _backend(name: str, device: torch.device) -> Callable[[RenderTask], Rendering]:
     """The function behind a backend's name."""
     if name not in get_args(Backend):
-        raise ValueError(f"backend is {name!r}, expected one of {', '.join(get_args(Backend))}")
+        raise InvalidInputError(f"backend is {name!r}, expected one of {', '.join(get_args(Backend))}")
     if name == "auto":
         name = _default_backend(device.type)
     match name:
         case "cpu":
             _require("cpu", "numba")
-            from diffsplat.render import cpu as module
+            from diffsplat.render import cpu_backend as module
         case "gsplat":
             _require("gsplat", "gsplat")
-            from diffsplat.render import gsplat as module
+            from diffsplat.render import gsplat_backend as module
         case _:
-            from diffsplat.render import reference as module
+            from diffsplat.render import reference_backend as module
     return module.rasterize
 
 
@@ -127,4 +128,6 @@ def _default_backend(device_type: str) -> str:
 def _require(backend: str, package: str) -> None:
     if importlib.util.find_spec(package) is None:
         extra = "pip install numba" if package == "numba" else "pip install 'diffsplat[cuda]'"
-        raise ImportError(f"backend {backend!r} needs the package {package}, which is not installed: {extra}")
+        raise MissingPackageError(
+            f"backend {backend!r} needs the package {package}, which is not installed: {extra}"
+        )

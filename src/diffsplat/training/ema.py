@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from diffsplat.training.config import EmaConfig
+from diffsplat.training.trainer_config import EmaConfig
 
 
 class Ema:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from diffsplat.core import Rendering, Views
 from diffsplat.core.splat_grid import DEPTH, OPACITY, unit_range
-from diffsplat.models.gsvae import CHANNEL_WEIGHTS
+from diffsplat.models.component_autoencoder import CHANNEL_WEIGHTS
 
 ABSOLUTE_WEIGHT = 0.1
 """Weight of the absolute colour error beside the squared errors."""

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from diffsplat.models.precision import faster_in_bf16
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.autocast import faster_in_bf16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration: not the ones that converge, but those that raise small values fastest."""
@@ -37,7 +38,9 @@ class Muon(torch.optim.Optimizer):
         matrices = list(parameters)
         for matrix in matrices:
             if matrix.ndim != 2:
-                raise ValueError(f"Muon got a parameter of shape {tuple(matrix.shape)}, expected matrices")
+                raise InvalidInputError(
+                    f"Muon got a parameter of shape {tuple(matrix.shape)}, expected matrices"
+                )
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -5,8 +5,9 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
-from diffsplat.training.config import OptimConfig
+from diffsplat.errors import InvalidInputError
 from diffsplat.training.muon import Muon
+from diffsplat.training.trainer_config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
@@ -60,7 +61,7 @@ class Optimizers:
             self._members.append(Muon(matrices, config.lr, config.weight_decay, config.momentum))
             self._names.append(list(groups["muon"]))
         if not self._members:
-            raise ValueError("the stage has no trainable parameters, expected at least one")
+            raise InvalidInputError("the stage has no trainable parameters, expected at least one")
         self.parameters = [p for m in self._members for group in m.param_groups for p in group["params"]]
 
     def step(self, lr: float) -> None:
@@ -96,7 +97,9 @@ class Optimizers:
             by_name.setdefault(name, {})[entry] = value
         unknown = set(by_name) - {name for names in self._names for name in names}
         if unknown:
-            raise ValueError(f"the checkpoint has optimiser state of {min(unknown)}, which the stage lacks")
+            raise InvalidInputError(
+                f"the checkpoint has optimiser state of {min(unknown)}, which the stage lacks"
+            )
         for member, names in zip(self._members, self._names, strict=True):
             state = member.state_dict()
             state["state"] = {i: by_name[name] for i, name in enumerate(names) if name in by_name}

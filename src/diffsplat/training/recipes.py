@@ -13,19 +13,20 @@ import tyro
 from diffusers.models.modeling_utils import ModelMixin
 from tqdm import tqdm
 
-from diffsplat.models.denoiser import denoised_channels
-from diffsplat.models.weights import load_weights
-from diffsplat.training.config import REFINER_LEVEL, EmaConfig, OptimConfig, TrainerConfig
-from diffsplat.training.export import ModelParts
-from diffsplat.training.grids import GridSource, GridSourceConfig
-from diffsplat.training.latents import LatentSource, LatentSourceConfig
-from diffsplat.training.sources import ViewSource, ViewSourceConfig
-from diffsplat.training.stages.autoencoder import AutoencoderConfig, AutoencoderStage
-from diffsplat.training.stages.base import BatchSource, Stage
-from diffsplat.training.stages.decoder import DecoderConfig, DecoderStage
-from diffsplat.training.stages.diffusion import DiffusionConfig, DiffusionStage
-from diffsplat.training.stages.reconstruction import ReconstructionConfig, ReconstructionStage
+from diffsplat.errors import MissingFileError
+from diffsplat.models.mini_denoiser import denoised_channels
+from diffsplat.pretrained.network_folders import load_weights
+from diffsplat.training.grid_cache import GridSource, GridSourceConfig
+from diffsplat.training.latent_cache import LatentSource, LatentSourceConfig
+from diffsplat.training.model_export import ModelParts
+from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig, AutoencoderStage
+from diffsplat.training.stages.decoder_stage import DecoderConfig, DecoderStage
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
+from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig, ReconstructionStage
+from diffsplat.training.stages.stage import BatchSource, Stage
 from diffsplat.training.trainer import Outcome, Trainer, write_untrained
+from diffsplat.training.trainer_config import REFINER_LEVEL, EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.view_batches import ViewSource, ViewSourceConfig
 
 Flat = tyro.conf.arg(name="")
 
@@ -298,7 +299,7 @@ def _beside(network: Path, out: Path, name: str) -> Path:
 
 def _trained(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{str(folder)!r} holds no trained network: its config.json is missing")
+        raise MissingFileError(f"{str(folder)!r} holds no trained network: its config.json is missing")
     return folder
 
 

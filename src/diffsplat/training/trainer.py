@@ -16,23 +16,24 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from diffsplat.io.files import atomic_path
-from diffsplat.models.precision import autocast
-from diffsplat.training.batches import batch_size, to_device
-from diffsplat.training.checkpoint import (
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import atomic_path
+from diffsplat.models.autocast import autocast
+from diffsplat.training.batch_prefetch import Prefetcher
+from diffsplat.training.batch_tensors import batch_size, to_device
+from diffsplat.training.checkpoints import (
     Checkpoint,
     checkpoint_step,
     list_checkpoints,
     newest_checkpoint,
     save_checkpoint,
 )
-from diffsplat.training.config import TrainerConfig
 from diffsplat.training.ema import Ema
 from diffsplat.training.optimizers import Optimizers, learning_rate
-from diffsplat.training.prefetch import Prefetcher
-from diffsplat.training.signals import StopSignals
-from diffsplat.training.stages.base import BatchSource, Losses, Stage
-from diffsplat.training.tracking import Tracker
+from diffsplat.training.run_tracking import Tracker
+from diffsplat.training.stages.stage import BatchSource, Losses, Stage
+from diffsplat.training.stop_signals import StopSignals
+from diffsplat.training.trainer_config import TrainerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -316,7 +317,7 @@ class Trainer:
         for name, tensor in self._weights.items():
             if name not in saved or saved[name].shape != tensor.shape:
                 found = tuple(saved[name].shape) if name in saved else "nothing"
-                raise ValueError(
+                raise InvalidInputError(
                     f"the checkpoint in {self.checkpoints} has {found} for {name}, expected "
                     f"{tuple(tensor.shape)}; it belongs to another configuration of the stage"
                 )
@@ -383,11 +384,11 @@ def is_finished(config: TrainerConfig) -> bool:
 
 def _accelerator(config: TrainerConfig) -> Any:
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, which torch does not find here; expected cpu or auto")
+        raise InvalidInputError("device is cuda, which torch does not find here; expected cpu or auto")
     try:
         from accelerate import Accelerator
     except ImportError as error:
-        raise ValueError("training needs accelerate; install diffsplat[train]") from error
+        raise InvalidInputError("training needs accelerate; install diffsplat[train]") from error
     return Accelerator(cpu=config.device == "cpu" or not torch.cuda.is_available())
 
 

@@ -7,9 +7,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from diffsplat.web.assets import Asset, static_assets
-from diffsplat.web.security import SECURITY_HEADERS, host_allowed
-from diffsplat.web.shown_files import ShownFile
+from diffsplat.errors import InvalidInputError
+from diffsplat.web.page_assets import Asset, static_assets
+from diffsplat.web.response_headers import SECURITY_HEADERS, host_allowed
+from diffsplat.web.viewer_files import ShownFile
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class ViewerServer(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"port {port} of {HOST} cannot be listened on: {reason}") from error
+            raise InvalidInputError(f"port {port} of {HOST} cannot be listened on: {reason}") from error
 
     @property
     def url(self) -> str:

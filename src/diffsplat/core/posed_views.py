@@ -1,0 +1,105 @@
+"""Posed images of objects: the one batch type of every stage."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from diffsplat.core import tensor_checks
+from diffsplat.core.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Views:
+    """``V`` posed views of each of ``B`` objects.
+
+    The world of every object is turned so that its first view is at azimuth 0 (:meth:`Cameras.relative_to_first`).
+
+    Args:
+        image: ``[B, V, 3, H, W]`` sRGB 0..1, composited on white.
+        mask: ``[B, V, 1, H, W]`` coverage 0..1.
+        normal: ``[B, V, 3, H, W]`` world normals as ``n * 0.5 + 0.5``, composited on white.
+        coord: ``[B, V, 3, H, W]`` world points as ``p * 0.5 + 0.5``, composited on white.
+        depth: ``[B, V, 1, H, W]`` camera z in world units, 0 outside the mask.
+        cameras: ``[B, V]`` cameras of the same image size.
+        prompt: one caption an object, or empty.
+
+    Raises:
+        ValueError: for shapes that do not fit each other, NaN, or images outside 0..1.
+    """
+
+    image: Tensor
+    mask: Tensor
+    normal: Tensor
+    coord: Tensor
+    depth: Tensor
+    cameras: Cameras
+    prompt: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        size = (self.cameras.height, self.cameras.width)
+        if len(self.cameras.batch_shape) != 2:
+            raise ValueError(
+                f"Views.cameras has leading dimensions {tuple(self.cameras.batch_shape)}, expected [B, V]"
+            )
+        for name, channels in (("image", 3), ("mask", 1), ("normal", 3), ("coord", 3), ("depth", 1)):
+            tensor: Tensor = getattr(self, name)
+            tensor_checks.require_shape("Views", name, tensor, (channels, *size))
+            tensor_checks.require_batch("Views", name, tensor.shape[:-3], self.cameras.batch_shape)
+            tensor_checks.require_floating("Views", name, tensor)
+            tensor_checks.require_finite("Views", name, tensor)
+            tensor_checks.require_range("Views", name, tensor, 0.0, float("inf") if name == "depth" else 1.0)
+        if self.prompt and len(self.prompt) != self.batch_size:
+            raise ValueError(f"Views.prompt has {len(self.prompt)} captions, expected {self.batch_size}")
+
+    @property
+    def batch_size(self) -> int:
+        """Number of objects ``B``."""
+        return self.cameras.batch_shape[0]
+
+    @property
+    def count(self) -> int:
+        """Number of views ``V`` of each object."""
+        return self.cameras.batch_shape[1]
+
+    def _map(self, function: Callable[[Tensor], Tensor], cameras: Cameras, prompt: tuple[str, ...]) -> Self:
+        tensors = {
+            entry.name: function(getattr(self, entry.name))
+            for entry in fields(self)
+            if entry.name not in ("cameras", "prompt")
+        }
+        return type(self)(**tensors, cameras=cameras, prompt=prompt)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast, with the arguments of :meth:`torch.Tensor.to`."""
+        cameras = self.cameras.to(*args, **kwargs)
+        return self._map(lambda tensor: tensor.to(*args, **kwargs), cameras, self.prompt)
+
+    def take(self, views: slice) -> Self:
+        """Keep some views of every object; the world stays as it is."""
+        return self._map(lambda tensor: tensor[:, views], self.cameras[:, views], self.prompt)
+
+    def objects(self, chosen: slice) -> Self:
+        """Keep some objects of the batch."""
+        return self._map(lambda tensor: tensor[chosen], self.cameras[chosen], self.prompt[chosen])
+
+    @classmethod
+    def concatenate(cls, parts: list["Views"]) -> "Views":
+        """Join batches along the objects."""
+        if not parts:
+            raise ValueError("Views.concatenate got no parts, expected at least one")
+        cameras = parts[0].cameras
+        joined = Cameras(
+            camera_to_world=torch.cat([part.cameras.camera_to_world for part in parts]),
+            intrinsics=torch.cat([part.cameras.intrinsics for part in parts]),
+            width=cameras.width,
+            height=cameras.height,
+        )
+        tensors = {
+            entry.name: torch.cat([getattr(part, entry.name) for part in parts])
+            for entry in fields(cls)
+            if entry.name not in ("cameras", "prompt")
+        }
+        return cls(**tensors, cameras=joined, prompt=tuple(text for part in parts for text in part.prompt))

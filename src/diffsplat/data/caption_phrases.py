@@ -1,0 +1,122 @@
+"""Captions from what is known of an object: its noun, its describing phrase, its colours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from diffsplat.data.color_palettes import ColorWord
+
+_VOWELS = "aeiou"
+_SOUNDS_LIKE_YOU = ("uni", "uri", "ute", "use")
+_STUFF = (
+    "bread",
+    "butter",
+    "rubble",
+    "soap",
+    "sugar",
+    "lumber",
+    "food",
+    "lettuce",
+    "ham",
+    "cheese",
+    "stew",
+    "scaffolding",
+    "trash",
+    "sword and shield",
+    "track lights",
+    "children",
+)
+_WOOD = "wooden"
+_WOODEN_WHEN_BROWN = frozenset(
+    [
+        "barrel",
+        "bed",
+        "bench",
+        "bookcase",
+        "box",
+        "bucket",
+        "cabinet",
+        "chair",
+        "chest",
+        "coffin",
+        "crate",
+        "desk",
+        "dresser",
+        "fence",
+        "ladder",
+        "shelf",
+        "stool",
+        "table",
+        "wardrobe",
+    ]
+)
+_SINGULAR_S = ("glass", "bus", "cactus", "dress", "mattress", "canvas", "tennis", "barracks", "cutlery")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an object is.
+
+    Args:
+        noun: the plain noun, such as ``chair``.
+        phrase: the fuller name, such as ``desk chair``; often equal to the noun.
+        synonyms: other nouns that are true of it.
+        material: a word such as ``wooden`` when the source says so.
+        colored: whether colour words may be said of it; not of people.
+    """
+
+    noun: str
+    phrase: str
+    synonyms: tuple[str, ...] = ()
+    material: str = ""
+    colored: bool = True
+
+
+def with_article(words: str) -> str:
+    """``a red chair``, ``an orange`` or, for plurals and stuff, the words alone."""
+    head = re.split(r" (?:with|of|on) ", words)[0].split()[-1]
+    plural = head.endswith("s") and head not in _SINGULAR_S
+    if plural or head in _STUFF:
+        return words
+    vowel = words[0] in _VOWELS and not words.startswith(_SOUNDS_LIKE_YOU)
+    return f"{'an' if vowel else 'a'} {words}"
+
+
+def painted(label: Label) -> Label:
+    """The label of an object that was repainted: nobody would call a pink barrel wooden."""
+    return replace(label, phrase=re.sub(rf"\b{_WOOD} ", "", label.phrase), material="")
+
+
+def as_seen(label: Label, colors: tuple[ColorWord, ...]) -> Label:
+    """The label with the material that the object's main colour gives away: brown furniture is wooden.
+
+    A phrase that says more than the noun may name another material (``leather chair``) and stays as it is.
+    """
+    plain = not label.material and label.phrase == label.noun
+    if not plain or colors[:1] != ("brown",) or label.noun not in _WOODEN_WHEN_BROWN:
+        return label
+    return replace(label, material=_WOOD)
+
+
+def captions(label: Label, colors: tuple[ColorWord, ...]) -> tuple[str, ...]:
+    """Several phrasings, the plainest first, all lower case and without repeats."""
+    color = " and ".join(colors) if label.colored else ""
+    names = list(dict.fromkeys([label.phrase, label.noun, *label.synonyms]))
+    lines: list[str] = []
+    for name in names:
+        described = _described(label, name)
+        if color:
+            lines += [with_article(f"{color} {name}"), f"{name}, {color}"]
+            lines += [
+                f"a 3d model of {with_article(f'{color} {name}')}",
+                with_article(f"{color} {described}"),
+            ]
+        lines += [with_article(described)]
+    if not color:
+        lines += [f"a 3d model of {with_article(names[0])}", names[0]]
+    return tuple(dict.fromkeys(lines))
+
+
+def _described(label: Label, name: str) -> str:
+    return name if not label.material or label.material in name else f"{label.material} {name}"

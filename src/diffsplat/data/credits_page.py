@@ -1,0 +1,43 @@
+"""Who made the objects: a credits page from the rows of rendered shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from diffsplat.data.object_dataset import ObjectRow
+from diffsplat.errors import InvalidInputError
+
+_LICENSES = {
+    "CC0-1.0": "[CC0 1.0](https://creativecommons.org/publicdomain/zero/1.0/), public domain",
+    "CC-BY-3.0": "[CC BY 3.0](https://creativecommons.org/licenses/by/3.0/)",
+    "CC-BY-3.0-US": "[CC BY 3.0 US](https://creativecommons.org/licenses/by/3.0/us/)",
+}
+_CHANGES = (
+    "All objects were centred, scaled, rendered to images under our own light, and many were repainted in "
+    "other colours. None of the creators endorses this project."
+)
+
+
+def credits_page(rows: Iterable[ObjectRow]) -> str:
+    """A Markdown page that names source, licence and creator of every object, each object once.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    originals = [row for row in rows if not row.variant]
+    if not originals:
+        raise InvalidInputError("got no objects to credit, expected at least one row")
+    lines = ["# Credits of the training objects", "", f"{len(originals)} objects. {_CHANGES}"]
+    for source in sorted({row.source for row in originals}):
+        of_source = [row for row in originals if row.source == source]
+        for license_name in sorted({row.license for row in of_source}):
+            members = [row for row in of_source if row.license == license_name]
+            lines += ["", f"## {source}", "", f"Licence: {_LICENSES.get(license_name, license_name)}.", ""]
+            for creator in sorted({row.creator for row in members}, key=str.lower):
+                lines.append(f"- {creator}: {_listed([row for row in members if row.creator == creator])}")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(rows: list[ObjectRow]) -> str:
+    """Files of some objects, below their source's folder."""
+    return ", ".join(sorted(f"`{row.object_id.split('/', 1)[1]}`" for row in rows))

@@ -1,0 +1,1 @@
+"""G-Objaverse: its public layout, its views, and its conversion into shards."""

@@ -1,0 +1,127 @@
+"""Pixels of rendered shards, decoded on demand or once for all into memory-mapped files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffsplat.data import shard_schema
+
+CACHE_FOLDER = "decoded"
+_BLOB_COLUMNS = ["rgba", "normal", "depth"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Views as stored: ``rgba [V, H, W, 4]``, ``normal [V, H, W, 3]`` bytes, ``depth [V, H, W]`` uint16."""
+
+    rgba: NDArray[np.uint8]
+    normal: NDArray[np.uint8]
+    depth: NDArray[np.uint16]
+
+
+class PixelStore(Protocol):
+    """Where pixels come from."""
+
+    def read(self, row: int, views: list[int]) -> Pixels:
+        """The pixels of some views of a row of the shard."""
+        ...
+
+
+class EncodedShard:
+    """Keeps the encoded bytes of a shard in memory and decodes them at every reading."""
+
+    def __init__(self, path: Path) -> None:
+        shard_schema.import_pyarrow()
+        from pyarrow import parquet
+
+        self._table = parquet.read_table(path, columns=_BLOB_COLUMNS)
+
+    def read(self, row: int, views: list[int]) -> Pixels:
+        """The pixels of some views of a row of the shard."""
+        blobs = {name: self._table.column(name)[row] for name in _BLOB_COLUMNS}
+        return Pixels(
+            np.stack([shard_schema.decode_picture(blobs["rgba"][v].as_py()) for v in views]),
+            np.stack([shard_schema.decode_picture(blobs["normal"][v].as_py()) for v in views]),
+            np.stack([shard_schema.decode_depth_steps(blobs["depth"][v].as_py()) for v in views]),
+        )
+
+
+class DecodedShard:
+    """Memory-mapped arrays of a shard, decoded once into a folder beside it; processes share their pages."""
+
+    def __init__(self, path: Path) -> None:
+        folder = path.parent / CACHE_FOLDER / pixels_id(path)
+        if not folder.is_dir():
+            _decode_shard(path, folder)
+        self._first = np.load(folder / "first.npy")
+        self._slots = np.load(folder / "slots.npy")
+        self._rgba = np.load(folder / "rgba.npy", mmap_mode="r")
+        self._normal = np.load(folder / "normal.npy", mmap_mode="r")
+        self._depth = np.load(folder / "depth.npy", mmap_mode="r")
+
+    def read(self, row: int, views: list[int]) -> Pixels:
+        """The pixels of some views of a row of the shard."""
+        places = self._first[row] + np.asarray(views)
+        slots = self._slots[places]
+        return Pixels(self._rgba[places], self._normal[slots], self._depth[slots])
+
+
+def pixels_id(path: Path) -> str:
+    """Changes with the pictures of a shard, not with its words."""
+    shard_schema.import_pyarrow()
+    from pyarrow import parquet
+
+    identity = (parquet.read_schema(path).metadata or {}).get(b"pixels")
+    if identity is None:
+        return shard_schema.pixels_id(parquet.read_table(path, columns=["rgba"]))
+    return identity.decode("ascii")
+
+
+def _decode_shard(path: Path, folder: Path) -> None:
+    """Write the arrays of a shard: every colour picture, each geometry once however many rows show it."""
+    shard_schema.import_pyarrow()
+    from pyarrow import parquet
+
+    table = parquet.read_table(path, columns=_BLOB_COLUMNS)
+    counts = [len(cell) for cell in table.column("rgba")]
+    colors = [blob.as_py() for cell in table.column("rgba") for blob in cell]
+    normals = [blob.as_py() for cell in table.column("normal") for blob in cell]
+    depths = [blob.as_py() for cell in table.column("depth") for blob in cell]
+    known: dict[tuple[bytes, bytes], int] = {}
+    slots = np.array(
+        [known.setdefault(key, len(known)) for key in zip(normals, depths, strict=True)], dtype=np.int32
+    )
+    folder.parent.mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+    try:
+        np.save(scratch / "first.npy", np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
+        np.save(scratch / "slots.npy", slots)
+        _save_decoded(scratch / "rgba.npy", colors, shard_schema.decode_picture)
+        _save_decoded(scratch / "normal.npy", [n for n, _ in known], shard_schema.decode_picture)
+        _save_decoded(scratch / "depth.npy", [d for _, d in known], shard_schema.decode_depth_steps)
+        _put_in_place(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(scratch: Path, folder: Path) -> None:
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was faster, with the same content
+            raise
+
+
+def _save_decoded(path: Path, blobs: list[bytes], decode: Any) -> None:
+    first = decode(blobs[0])
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(blobs), *first.shape))
+    for index, blob in enumerate(blobs):
+        out[index] = decode(blob)
+    out.flush()

@@ -1,0 +1,149 @@
+"""The table of rendered objects: one row per object and colour, pictures as encoded bytes.
+
+Columns (V views of an object):
+
+- ``object_id``: unique; ``source/path`` and, for a repainted object, ``#word``.
+- ``name``: key of the split; all versions and colours of a thing share it.
+- ``noun``, ``captions``, ``colors``, ``tags``: what it is and how it may be called.
+- ``variant``: the colour it was repainted in, empty for the original.
+- ``split``: ``train`` or ``test``, a hash of ``name``.
+- ``source``, ``license``, ``creator``: where it comes from.
+- ``size``: pixels per side. ``azimuths``, ``elevations``: degrees ``[V]``.
+- ``ring``: ``[V]`` number of the group of four, -1 for free views.
+- ``camera_to_world``: ``[V * 16]`` row by row, OpenCV. ``intrinsics``: ``[V * 4]`` fx fy cx cy / image size.
+- ``rgba``: ``[V]`` PNG, 8 bit, sRGB with straight alpha.
+- ``normal``: ``[V]`` PNG, 8 bit, world normal ``n * 127.5 + 127.5``.
+- ``depth``: ``[V]`` PNG, 16 bit grey; 0 where nothing is, else
+  ``1 + 65534 * (z - DEPTH_NEAR) / (DEPTH_FAR - DEPTH_NEAR)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow
+
+DEPTH_NEAR = 0.5
+DEPTH_FAR = 2.5
+HELD_OUT_PERCENT = 10
+Split = Literal["train", "test"]
+VERSION = "1"
+
+
+def import_pyarrow() -> Any:
+    """pyarrow, or one sentence that says how to get it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InvalidInputError("object tables need pyarrow: pip install 'diffsplat[train]'") from error
+    return pyarrow
+
+
+def table_schema() -> pyarrow.Schema:
+    """The Arrow schema of a shard."""
+    pa = import_pyarrow()
+    text, texts = pa.string(), pa.list_(pa.string())
+    floats, blobs = pa.list_(pa.float32()), pa.list_(pa.binary())
+    fields = {
+        "object_id": text,
+        "name": text,
+        "noun": text,
+        "captions": texts,
+        "colors": texts,
+        "tags": texts,
+        "variant": text,
+        "split": text,
+        "source": text,
+        "license": text,
+        "creator": text,
+        "size": pa.int32(),
+        "azimuths": floats,
+        "elevations": floats,
+        "ring": pa.list_(pa.int32()),
+        "camera_to_world": floats,
+        "intrinsics": floats,
+        "rgba": blobs,
+        "normal": blobs,
+        "depth": blobs,
+    }
+    metadata = {"diffsplat_version": VERSION, "depth_near": str(DEPTH_NEAR), "depth_far": str(DEPTH_FAR)}
+    return pa.schema(list(fields.items()), metadata=metadata)
+
+
+def pixels_id(table: pyarrow.Table) -> str:
+    """A fingerprint of the pictures of a shard, whatever its labels."""
+    digest = hashlib.sha256()
+    for cell in table.column("rgba"):
+        for blob in cell:
+            digest.update(hashlib.sha256(blob.as_buffer()).digest())
+    return digest.hexdigest()[:16]
+
+
+def write_shard(table: pyarrow.Table, path: Path, *, force: bool = False) -> None:
+    """Write a table of rows whole or not at all, with :func:`pixels_id` in its metadata as ``pixels``."""
+    pa = import_pyarrow()
+    metadata = {**(table.schema.metadata or {}), b"pixels": pixels_id(table).encode("ascii")}
+    with atomic_path(path, force=force) as temporary:
+        pa.parquet.write_table(
+            table.replace_schema_metadata(metadata), temporary, compression="none", row_group_size=16
+        )
+
+
+def split_of(name: str) -> Split:
+    """``test`` for the tenth of the names whose SHA-256 says so, ``train`` for the others."""
+    number = int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8], "big")
+    return "test" if number % 100 < HELD_OUT_PERCENT else "train"
+
+
+def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
+    """``[H, W, C]`` bytes as a PNG made for speed."""
+    return _png(Image.fromarray(pixels))
+
+
+def encode_normal(normal: NDArray[np.floating]) -> bytes:
+    """World normals ``[H, W, 3]`` as an 8 bit PNG; zero vectors become middle grey."""
+    return encode_picture(np.clip(np.rint(normal * 127.5 + 127.5), 0, 255).astype(np.uint8))
+
+
+def encode_depth(depth: NDArray[np.floating]) -> bytes:
+    """Camera z ``[H, W]``, 0 outside the object, as a 16 bit PNG.
+
+    Raises:
+        ValueError: a depth outside ``DEPTH_NEAR``..``DEPTH_FAR``.
+    """
+    inside = depth > 0
+    if inside.any() and not (depth[inside].min() >= DEPTH_NEAR and depth[inside].max() <= DEPTH_FAR):
+        low, high = float(depth[inside].min()), float(depth[inside].max())
+        raise InvalidInputError(f"depth spans {low:.3f}..{high:.3f}, expected {DEPTH_NEAR}..{DEPTH_FAR}")
+    steps = 1 + np.rint(65534 * (depth - DEPTH_NEAR) / (DEPTH_FAR - DEPTH_NEAR))
+    return _png(Image.fromarray(np.where(inside, steps, 0).astype(np.uint16)))
+
+
+def decode_picture(data: bytes) -> NDArray[np.uint8]:
+    """Bytes of :func:`encode_picture` back to ``[H, W, C]``."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
+def decode_depth_steps(data: bytes) -> NDArray[np.uint16]:
+    """The stored 16 bit steps ``[H, W]`` of :func:`encode_depth`."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image).astype(np.uint16)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,25 @@
+"""Errors that the user can put right; everything else that is raised is a bug."""
+
+
+class DiffSplatError(Exception):
+    """One sentence that names what was given and what was expected."""
+
+
+class InvalidInputError(DiffSplatError, ValueError):
+    """A value, an option or the content of a file cannot be used."""
+
+
+class MissingFileError(DiffSplatError, FileNotFoundError):
+    """A file or folder is not there."""
+
+
+class MissingPackageError(DiffSplatError, ModuleNotFoundError):
+    """An optional package is not installed."""
+
+
+class AccessDeniedError(DiffSplatError, PermissionError):
+    """A repository or file may not be read or written."""
+
+
+class UnreachableError(DiffSplatError, ConnectionError):
+    """The hub cannot be reached, or a download broke off."""

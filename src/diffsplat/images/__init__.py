@@ -1,0 +1,1 @@
+"""Images of objects: edges, depth maps, blurring, background removal."""

@@ -1,0 +1,136 @@
+"""Still images: torch ``[C, H, W]`` in 0..1 to files and back."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from diffsplat.core import tensor_checks
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import atomic_path, require_readable
+
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95},
+    ".jpeg": {"format": "JPEG", "quality": 95},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+
+
+def write_image(image: Tensor, path: str | Path, *, force: bool = False) -> None:
+    """Write an image; the file is complete or absent.
+
+    Args:
+        image: ``[3, H, W]`` sRGB or ``[4, H, W]`` with straight alpha, 0..1; values beyond are clipped.
+        path: ``.png``, ``.webp`` (both lossless in 8 bits) or ``.jpg``.
+        force: allow an existing file to be replaced.
+
+    Raises:
+        ValueError: for a wrong shape, NaN, an unknown suffix, alpha in a ``.jpg``, or a path that cannot be
+            written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SAVE_OPTIONS:
+        raise InvalidInputError(
+            f"{str(path)!r} has the suffix {suffix!r}, expected an image: {', '.join(_SAVE_OPTIONS)}"
+        )
+    pixels = to_pixels(image)
+    if pixels.shape[-1] == 4 and suffix in (".jpg", ".jpeg"):
+        raise InvalidInputError(
+            f"{str(path)!r} cannot hold transparency, expected .png or .webp for an RGBA image"
+        )
+    with atomic_path(path, force=force) as temporary:
+        Image.fromarray(pixels).save(temporary, **_SAVE_OPTIONS[suffix])
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read an image file of any kind that Pillow knows.
+
+    Returns:
+        ``[3, H, W]``, or ``[4, H, W]`` with straight alpha where the file has transparency; float32 sRGB in
+        0..1, turned upright when the camera noted its orientation.
+
+    Raises:
+        ValueError: when the file is missing, no image, broken, or absurdly large.
+    """
+    source = require_readable(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as opened:
+                image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError as error:
+        raise InvalidInputError(f"{str(path)!r} is not an image file") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InvalidInputError(f"{str(path)!r} has more than {Image.MAX_IMAGE_PIXELS} pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InvalidInputError(f"{str(path)!r} is a broken image file: {error}") from error
+    return _to_tensor(image, repr(str(path)))
+
+
+def image_from_pillow(image: Image.Image) -> Tensor:
+    """The pixels of a Pillow image, as :func:`read_image` gives those of a file.
+
+    Raises:
+        ValueError: for floating-point pixels, whose range is not known.
+    """
+    return _to_tensor(ImageOps.exif_transpose(image), "the image")
+
+
+def tile_images(
+    images: Tensor, *, columns: int | None = None, gap: int = 0, background: float = 1.0
+) -> Tensor:
+    """One picture of many, in reading order.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        columns: pictures side by side; all of them by default.
+        gap: pixels between neighbours.
+        background: value of the gaps and of empty places.
+
+    Returns:
+        ``[C, rows * (H + gap) - gap, columns * (W + gap) - gap]``.
+    """
+    tensor_checks.require_shape("tile_images", "images", images, (None, None, None, None))
+    count, channels, height, width = images.shape
+    across = count if columns is None else columns
+    if count < 1 or across < 1 or gap < 0:
+        raise InvalidInputError(f"cannot tile {count} images in {across} columns with gaps of {gap} pixels")
+    rows = -(-count // across)
+    canvas = images.new_full(
+        (channels, rows * (height + gap) - gap, across * (width + gap) - gap), background
+    )
+    for index, image in enumerate(images):
+        top, left = (index // across) * (height + gap), (index % across) * (width + gap)
+        canvas[:, top : top + height, left : left + width] = image
+    return canvas
+
+
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """``[H, W, C]`` bytes, rounded, of ``[C, H, W]`` values in 0..1 with 3 or 4 channels.
+
+    Raises:
+        ValueError: for a wrong shape or dtype, or NaN.
+    """
+    if image.ndim != 3 or image.shape[0] not in (3, 4) or 0 in image.shape:
+        raise InvalidInputError(f"an image has shape {tuple(image.shape)}, expected [3, H, W] or [4, H, W]")
+    tensor_checks.require_floating("to_pixels", "image", image)
+    tensor_checks.require_finite("to_pixels", "image", image)
+    scaled = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(device="cpu", dtype=torch.uint8)
+    return scaled.permute(1, 2, 0).contiguous().numpy()
+
+
+def _to_tensor(image: Image.Image, name: str) -> Tensor:
+    if image.mode == "F":
+        raise InvalidInputError(f"{name} holds floating-point pixels of unknown range, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # 16-bit greyscale, the only kind of wider numbers that Pillow reads from common files.
+        grey = np.asarray(image, dtype=np.float32) / 65535
+        return torch.from_numpy(grey.clip(0, 1)).expand(3, -1, -1).contiguous()
+    converted = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return torch.from_numpy(np.array(converted)).permute(2, 0, 1).float() / 255

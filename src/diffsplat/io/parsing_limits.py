@@ -1,0 +1,110 @@
+"""Bounds on what a file of unknown origin may make its reader do."""
+
+import json
+import zlib
+from typing import Any
+
+from diffsplat.errors import InvalidInputError
+
+GROWTH = 10
+"""How many times larger than the file what is unpacked from it may be."""
+
+_SMALL = 1 << 20
+"""Bytes that are always allowed, so that tiny regular files may be packed well."""
+
+_MAX_JSON_MARKS = 200_000
+
+
+def unpacked_limit(size: int) -> int:
+    """Bytes that may be unpacked from a file of ``size`` bytes."""
+    return max(GROWTH * size, _SMALL)
+
+
+def gunzip(data: bytes, limit: int) -> bytes:
+    """Inflate a gzip stream.
+
+    Raises:
+        ValueError: when it is broken, cut, or larger than ``limit`` once inflated.
+    """
+    decoder = zlib.decompressobj(wbits=31)
+    try:
+        inflated = decoder.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise InvalidInputError(f"its gzip stream is broken ({error})") from error
+    if len(inflated) > limit:
+        raise InvalidInputError(f"it inflates to more than {limit} bytes, {GROWTH} times its size")
+    if not decoder.eof:
+        raise InvalidInputError("its gzip stream is cut")
+    return inflated
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: when it is no JSON, no object, nested too deeply, or has absurdly many parts.
+    """
+    marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    if marks > _MAX_JSON_MARKS:
+        raise InvalidInputError(f"its JSON has {marks} parts, expected at most {_MAX_JSON_MARKS}")
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError("its JSON is broken") from error
+    if not isinstance(parsed, dict):
+        raise InvalidInputError("its JSON is not an object")
+    return parsed
+
+
+def integer(holder: Any, key: str, default: int | None = None) -> int:
+    """A whole number of 0 or more in a parsed JSON object.
+
+    Raises:
+        ValueError: when it is missing without a default, or something else.
+    """
+    value = holder.get(key, default) if isinstance(holder, dict) else None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise InvalidInputError(f"its JSON lacks a whole number {key!r}")
+    return value
+
+
+def mapping(holder: Any, key: str) -> dict[str, Any]:
+    """An object in a parsed JSON object.
+
+    Raises:
+        ValueError: when it is missing or something else.
+    """
+    value = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"its JSON lacks an object {key!r}")
+    return value
+
+
+def sequence(holder: Any, key: str) -> list[Any]:
+    """An array in a parsed JSON object, empty where it is missing.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    value = holder.get(key, []) if isinstance(holder, dict) else None
+    if not isinstance(value, list):
+        raise InvalidInputError(f"its JSON has a {key!r} that is not an array")
+    return value
+
+
+def numbers(holder: Any, key: str) -> list[float]:
+    """An array of finite numbers in a parsed JSON object.
+
+    Raises:
+        ValueError: when it is missing or holds something else.
+    """
+    values = sequence(holder, key)
+    if not values or not all(_is_number(value) for value in values):
+        raise InvalidInputError(f"its JSON lacks numbers {key!r}")
+    return [float(value) for value in values]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -1e38 < value < 1e38

@@ -1,0 +1,240 @@
+"""The splat autoencoder of the embedded model: four 12-channel grids to 1,024 latent vectors and back.
+
+The encoder is linear: the principal components of grid patches. The decoder adds to their linear inverse what a
+transformer over all views predicts, which is nothing before training. So a new autoencoder starts at the quality
+of the components, and its latents do not change while the decoder is trained; without a transformer it is complete
+as soon as the components are fitted.
+"""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
+from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.transformer_blocks import Transformer, patchify, unpatchify, zero_
+
+CHANNEL_WEIGHTS = ((RGB, 1.0), (SCALE, 0.3), (ROTATION, 0.2), (OPACITY, 1.0), (DEPTH, 50.0))
+"""What a squared error of each kind of grid channel counts.
+
+A depth that is wrong by 0.005 moves a splat by about a pixel of a 128-pixel view from the side, which costs as
+much as a colour that is wrong by 0.05.
+"""
+
+_HEAD_WIDTH = 64
+_LEAST_SHOWN = 0.01
+"""Mean opacity of a patch from which on its transparent Gaussians are filled."""
+
+
+class GSAutoencoder(ModelMixin, ConfigMixin):
+    """Autoencoder of splat grids over the patches of all views at once.
+
+    Args:
+        image_size: edge of the grids in pixels.
+        views: number of views.
+        patch: edge of a patch in pixels; a patch is one latent vector.
+        latent_channels: length of a latent vector, the number of principal components.
+        latent_deviation: root mean square of the latents over the training set. Latents of many channels repeat
+            what they say about an object, so that it outlasts more noise; a smaller deviation makes up for it.
+        decoder_patch: edge of the square of latents that makes a token of the decoder.
+        dim: width of the decoder's tokens; an attention head is 64 wide.
+        decoder_blocks: transformer blocks of the decoder; with 0 it is the linear inverse alone.
+        refiner_channels: width of the convolutions that smooth the seams between decoded patches; 0 for none.
+    """
+
+    center: Tensor
+    components: Tensor
+    latent_scale: Tensor
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913 - the configuration of a diffusers model is its arguments
+        self,
+        image_size: int = 128,
+        views: int = 4,
+        patch: int = 8,
+        latent_channels: int = 192,
+        latent_deviation: float = 1.0,
+        decoder_patch: int = 2,
+        dim: int = 256,
+        decoder_blocks: int = 6,
+        refiner_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if image_size % (patch * decoder_patch):
+            raise InvalidInputError(
+                f"grids of {image_size} pixels cannot be cut into patches of {patch} x {decoder_patch}"
+            )
+        if latent_deviation <= 0:
+            raise InvalidInputError(f"latent_deviation is {latent_deviation}, expected a positive number")
+        self.image_size, self.views, self.patch = image_size, views, patch
+        self.latent_size = image_size // patch
+        self.latent_channels = latent_channels
+        self.latent_deviation = latent_deviation
+        values = GRID_CHANNELS * patch * patch
+        self.register_buffer("center", torch.zeros(values))
+        self.register_buffer("components", torch.eye(latent_channels, values))
+        self.register_buffer("latent_scale", torch.ones(latent_channels))
+        self.decoder = LatentDecoder(self, decoder_patch, dim, decoder_blocks) if decoder_blocks else None
+        self.refiner = SeamRefiner(refiner_channels) if refiner_channels else nn.Identity()
+
+    @property
+    def pixel_grid(self) -> PixelGrid:
+        """Pixel grid that decoded depths are unprojected with."""
+        return "center"
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(V, C, h, w)`` of one object's latents."""
+        return (self.views, self.latent_channels, self.latent_size, self.latent_size)
+
+    def encode(self, grid: SplatGrid) -> Tensor:
+        """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``."""
+        tokens = self.patches(grid) - self.center
+        latents = functional.linear(tokens, self.components) / self.latent_scale
+        return unpatchify(latents, self.views, (self.latent_size, self.latent_size), 1)
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """Decode without clamping.
+
+        Args:
+            latents: ``[B, V, C, h, w]``, or of only the first channels, which are the principal ones; the others
+                then have their mean, zero.
+
+        Returns:
+            ``[B, V, 12, H, W]`` grid values that may leave [-1, 1] a little: the loss needs their gradient.
+        """
+        latents = self.all_channels(latents)
+        linear = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
+        images = unpatchify(linear, self.views, (self.image_size, self.image_size), self.patch)
+        if self.decoder is not None:
+            images = images + self.decoder(latents)
+        return self.refiner(images / channel_gains(images)).float()
+
+    def decode(self, latents: Tensor) -> SplatGrid:
+        """Grids ``[B, V, 12, H, W]`` of latents ``[B, V, C, h, w]``, or of their first channels."""
+        return SplatGrid(self.reconstruct(latents).clamp(-1, 1))
+
+    def patches(self, grid: SplatGrid) -> Tensor:
+        """``[B, N, 12 * patch * patch]`` weighted patches, transparent parts filled: what is encoded."""
+        expected = (self.views, GRID_CHANNELS, self.image_size, self.image_size)
+        if tuple(grid.values.shape[1:]) != expected:
+            raise InvalidInputError(
+                f"the grid has shape {tuple(grid.values.shape)}, expected [B, {expected}]"
+            )
+        filled = fill_transparent(grid.values, self.patch)
+        return patchify(filled * channel_gains(filled), self.patch)
+
+    @torch.no_grad()
+    def fit_components(self, grids: Iterable[SplatGrid]) -> None:
+        """Set the encoder to the principal components of the patches of many grids.
+
+        Latents are divided by the square root of their deviation, half way to equal deviations: the components
+        that matter more stay larger, which a denoiser recovers first from noise.
+        """
+        count, total = 0, torch.zeros_like(self.center, dtype=torch.float64)
+        moment = torch.zeros(total.numel(), total.numel(), device=total.device)
+        for grid in grids:
+            patches = self.patches(grid).flatten(0, 1)
+            count += patches.shape[0]
+            total += patches.double().sum(dim=0)
+            moment += patches.mT @ patches
+        if not count:
+            raise InvalidInputError("fit_components got no grids, expected some")
+        center = total / count
+        values, vectors = torch.linalg.eigh(moment.double() / count - torch.outer(center, center))
+        deviations = values.flip(0)[: self.latent_channels].clamp_min(1e-12).sqrt()
+        scale = deviations.sqrt()
+        self.center.copy_(center)
+        self.components.copy_(vectors.flip(1)[:, : self.latent_channels].mT)
+        unit = (deviations / scale).square().mean().sqrt()
+        self.latent_scale.copy_(scale * unit / self.latent_deviation)
+
+    def all_channels(self, latents: Tensor) -> Tensor:
+        """Latents ``[B, V, C, h, w]`` of latents with fewer channels, the last of which become zero."""
+        views, channels, height, width = self.latent_shape
+        absent = channels - latents.shape[2] if latents.ndim == 5 else -1
+        if absent < 0 or (latents.shape[1], *latents.shape[3:]) != (views, height, width):
+            raise InvalidInputError(
+                f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}] or fewer channels"
+            )
+        return functional.pad(latents, (0, 0, 0, 0, 0, absent))
+
+
+class LatentDecoder(nn.Module):
+    """What a transformer over the latents of all views adds to their linear inverse; nothing before training.
+
+    Args:
+        autoencoder: whose latents and images these are.
+        patch: edge of the square of latents that makes a token.
+        dim: width of the tokens.
+        blocks: number of transformer blocks.
+    """
+
+    def __init__(self, autoencoder: GSAutoencoder, patch: int, dim: int, blocks: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.views, self.image_size = autoencoder.views, autoencoder.image_size
+        self.image_patch = autoencoder.patch * patch
+        tokens = self.views * (self.image_size // self.image_patch) ** 2
+        self.embed = nn.Linear(autoencoder.latent_channels * patch**2, dim)
+        self.position = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
+        self.transformer = Transformer(dim, max(1, dim // _HEAD_WIDTH), blocks)
+        self.norm = nn.LayerNorm(dim)
+        self.out = zero_(nn.Linear(dim, GRID_CHANNELS * self.image_patch**2))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """``[B, V, C, h, w]`` latents to weighted images ``[B, V, 12, H, W]``."""
+        tokens = self.transformer(self.embed(patchify(latents, self.patch)) + self.position)
+        size = (self.image_size, self.image_size)
+        return unpatchify(self.out(self.norm(tokens)), self.views, size, self.image_patch)
+
+
+class SeamRefiner(nn.Module):
+    """Two convolutions at half resolution whose sum with the input removes patch seams; starts as identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        folded = GRID_CHANNELS * 4
+        self.widen = nn.Conv2d(folded, channels, 3, padding=1)
+        self.narrow = nn.Conv2d(channels, folded, 3, padding=1)
+        nn.init.zeros_(self.narrow.weight)
+        nn.init.zeros_(cast(Tensor, self.narrow.bias))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, V, 12, H, W]`` to the same shape."""
+        flat = functional.pixel_unshuffle(images.flatten(0, 1), 2)
+        change = functional.pixel_shuffle(self.narrow(functional.silu(self.widen(flat))), 2)
+        return images + change.unflatten(0, images.shape[:2])
+
+
+def channel_gains(like: Tensor) -> Tensor:
+    """``[12, 1, 1]`` square roots of :data:`CHANNEL_WEIGHTS`, in the type and on the device of a tensor."""
+    gains = torch.empty(GRID_CHANNELS, 1, 1)
+    for channels, weight in CHANNEL_WEIGHTS:
+        gains[channels] = weight**0.5
+    return gains.to(like)
+
+
+def fill_transparent(values: Tensor, patch: int) -> Tensor:
+    """Replace what transparent Gaussians look like by the mean of their patch's opaque ones.
+
+    Nothing of it can be seen, but a silhouette that only the opacity has to describe is cheaper to encode. In a
+    patch without opaque Gaussians it is zero.
+
+    Args:
+        values: ``[B, V, 12, H, W]`` grid.
+        patch: edge of a patch in pixels.
+    """
+    shown = unit_range(values[:, :, OPACITY])
+    flat = functional.avg_pool2d((values * shown).flatten(0, 1), patch)
+    share = functional.avg_pool2d(shown.flatten(0, 1), patch)
+    mean = torch.where(share > _LEAST_SHOWN, flat / share.clamp_min(_LEAST_SHOWN), torch.zeros_like(flat))
+    spread = functional.interpolate(mean, scale_factor=patch).unflatten(0, values.shape[:2])
+    filled = values * shown + spread * (1 - shown)
+    return torch.cat([filled[:, :, : OPACITY.start], values[:, :, OPACITY], filled[:, :, DEPTH]], dim=2)

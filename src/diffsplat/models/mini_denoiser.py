@@ -1,0 +1,101 @@
+"""The denoiser of the embedded model: a small stock PixArt transformer over four views."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffsplat.core import Cameras, PixelGrid
+from diffsplat.errors import InvalidInputError
+from diffsplat.geometry import plucker_rays
+from diffsplat.models.deferred_import import pixart_transformer
+from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.stock_denoisers import network_output
+from diffsplat.models.text.text_condition import TextCondition
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+
+PLUCKER_CHANNELS = 6
+TIMESTEPS = 1000
+"""Noise levels 0..1 are given to the network as 0..1000."""
+SMALLEST_LEVEL = 1e-3
+"""Noise level below which velocities are not amplified any further; below any that sampling visits."""
+
+
+def make_denoiser(
+    *,
+    latent_channels: int,
+    latent_size: int,
+    views: int,
+    width: int,
+    layers: int,
+    text_channels: int,
+    patch: int,
+) -> "PixArtTransformer2DModel":
+    """A PixArt transformer (Chen et al. 2024) with random weights whose self-attention spans the views.
+
+    Args:
+        latent_channels: channels of a latent.
+        latent_size: edge of a view's latents.
+        views: number of views of an object.
+        width: width of the tokens, a multiple of 64.
+        layers: number of transformer blocks.
+        text_channels: length of a text token.
+        patch: edge of the square of latents that makes a token.
+    """
+    if width % 64:
+        raise InvalidInputError(f"the denoiser's width is {width}, expected a multiple of 64")
+    network = pixart_transformer()(
+        num_attention_heads=width // 64,
+        attention_head_dim=64,
+        in_channels=latent_channels + PLUCKER_CHANNELS,
+        out_channels=latent_channels,
+        num_layers=layers,
+        cross_attention_dim=width,
+        sample_size=latent_size,
+        patch_size=patch,
+        caption_channels=text_channels,
+        use_additional_conditions=False,
+    )
+    set_multiview_attention(network, views)
+    return network
+
+
+def denoised_channels(config: Mapping[str, Any]) -> int:
+    """How many channels of the latents a network from :func:`make_denoiser` works on, by its configuration."""
+    return int(config["in_channels"]) - PLUCKER_CHANNELS
+
+
+def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center") -> Tensor:
+    """``[B, V, 6, h, w]`` Pluecker rays of the views, brought to latent resolution by bilinear interpolation."""
+    rays = plucker_rays(cameras, grid)
+    small = functional.interpolate(rays.flatten(0, 1), size=(latent_size, latent_size), mode="bilinear")
+    return small.unflatten(0, rays.shape[:2])
+
+
+def predict_latents(
+    network: "PixArtTransformer2DModel",
+    noisy: Tensor,
+    level: Tensor,
+    text: TextCondition,
+    rays: Tensor,
+) -> Tensor:
+    """The network's guess of the clean latents.
+
+    With many channels in a token that is an easier target than the velocity (Li and He 2025, "Back to Basics: Let
+    Denoising Generative Models Denoise").
+
+    Args:
+        network: from :func:`make_denoiser`.
+        noisy: ``[B, V, C, h, w]`` latents ``(1 - level) * latent + level * noise``.
+        level: ``[B]`` noise level, 0 to 1, shared by the views of an object.
+        text: of ``B`` prompts.
+        rays: ``[B, V, 6, h, w]`` from :func:`denoiser_rays`.
+
+    Returns:
+        ``[B, V, C, h, w]`` float32.
+    """
+    return network_output(network, torch.cat([noisy, rays], dim=2), level * TIMESTEPS, text)

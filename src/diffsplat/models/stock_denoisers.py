@@ -1,0 +1,128 @@
+"""One way to call the stock networks that denoise the latents of several views."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.network_families import network_family
+from diffsplat.models.text.text_condition import TextCondition
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What a ControlNet adds to a UNet's skip connections and to its middle.
+
+    Args:
+        down: one tensor ``[B * V, ...]`` for every skip connection.
+        middle: ``[B * V, ...]``.
+    """
+
+    down: tuple[Tensor, ...]
+    middle: Tensor
+
+
+def network_output(
+    network: Any, inputs: Tensor, timestep: Tensor, text: TextCondition, residuals: Residuals | None = None
+) -> Tensor:
+    """Run a network whose views were set by :func:`~diffsplat.models.multiview_attention.set_multiview_attention`.
+
+    Args:
+        network: stock ``UNet2DConditionModel``, ``PixArtTransformer2DModel`` or ``SD3Transformer2DModel``.
+        inputs: ``[B, V, C + E, h, w]`` noisy latents and extra channels of every view.
+        timestep: ``[B]`` as the network's scheduler counts, shared by the views of an object.
+        text: of ``B`` prompts.
+        residuals: from a ControlNet, for a UNet.
+
+    Returns:
+        ``[B, V, C', h, w]`` float32, all output channels of the network.
+    """
+    views = inputs.shape[1]
+    kind = cast(torch.dtype, network.dtype)
+    images = inputs.flatten(0, 1).to(kind)
+    match network_family(network):
+        case "unet":
+            extra: dict[str, Any] = {}
+            if residuals is not None:
+                extra["down_block_additional_residuals"] = residuals.down
+                extra["mid_block_additional_residual"] = residuals.middle
+            output = network(images, **_unet_inputs(timestep, text, views, kind), **extra, return_dict=False)
+        case "pixart":
+            tokens, mask = _shortened(text)
+            output = network(
+                images,
+                encoder_hidden_states=tokens.to(kind).repeat_interleave(views, dim=0),
+                encoder_attention_mask=None
+                if mask is None
+                else mask.to(kind).repeat_interleave(views, dim=0),
+                timestep=timestep.repeat_interleave(views),
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+                return_dict=False,
+            )
+        case "sd3":
+            output = network(
+                images,
+                encoder_hidden_states=text.tokens.to(kind),
+                pooled_projections=_pooled(text).to(kind),
+                timestep=timestep,
+                return_dict=False,
+            )
+    return output[0].unflatten(0, (-1, views)).float()
+
+
+def control_residuals(
+    controlnet: Any,
+    inputs: Tensor,
+    timestep: Tensor,
+    text: TextCondition,
+    control: Tensor,
+    *,
+    scale: float = 1.0,
+    guess_mode: bool = False,
+) -> Residuals:
+    """Run a ControlNet (Zhang et al. 2023) over several views.
+
+    Args:
+        controlnet: stock ``ControlNetModel`` with its views set.
+        inputs: ``[B, V, C + E, h, w]`` what the UNet gets.
+        timestep: ``[B]``.
+        text: of ``B`` prompts.
+        control: ``[B, V, 3, H, W]`` control images 0..1.
+        scale: factor of the residuals.
+        guess_mode: shallow layers get smaller residuals (section 3.4 of the same paper).
+    """
+    views = inputs.shape[1]
+    kind = cast(torch.dtype, controlnet.dtype)
+    down, middle = controlnet(
+        inputs.flatten(0, 1).to(kind),
+        **_unet_inputs(timestep, text, views, kind),
+        controlnet_cond=control.flatten(0, 1).to(kind),
+        conditioning_scale=scale,
+        guess_mode=guess_mode,
+        return_dict=False,
+    )
+    return Residuals(tuple(down), middle)
+
+
+def _unet_inputs(timestep: Tensor, text: TextCondition, views: int, kind: torch.dtype) -> dict[str, Tensor]:
+    return {
+        "timestep": timestep.repeat_interleave(views),
+        "encoder_hidden_states": text.tokens.to(kind).repeat_interleave(views, dim=0),
+    }
+
+
+def _shortened(text: TextCondition) -> tuple[Tensor, Tensor | None]:
+    """Tokens and mask without the padding that is common to all prompts: it would be attended to with weight 0."""
+    if text.mask is None:
+        return text.tokens, None
+    used = text.mask.any(dim=0).nonzero()
+    longest = int(used[-1]) + 1 if len(used) else 1
+    return text.tokens[:, :longest], text.mask[:, :longest]
+
+
+def _pooled(text: TextCondition) -> Tensor:
+    if text.pooled is None:
+        raise InvalidInputError("this network needs a pooled text embedding, got none")
+    return text.pooled

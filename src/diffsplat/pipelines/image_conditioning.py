@@ -1,0 +1,56 @@
+"""Pictures as conditions of generation."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from diffsplat.images.background_removal import (
+    Picture,
+    load_picture,
+    prepare_condition_image,
+    square_on_white,
+)
+
+
+def read_picture(picture: Picture, size: int, *, cut_out: bool) -> Tensor:
+    """``[3, size, size]`` sRGB 0..1 of a picture.
+
+    Args:
+        picture: a file, a PIL image, or a tensor ``[4, H, W]`` with alpha or ``[3, H, W]`` that is already
+            prepared and only resized; sRGB 0..1.
+        size: edge in pixels.
+        cut_out: remove the background of a file or PIL image unless it has transparency, and centre the object on
+            white with a border; otherwise the picture is only made square with white and resized.
+
+    Raises:
+        ValueError: when it is no picture, or holds no object.
+        ImportError: when a background has to be removed and rembg is not installed.
+    """
+    prepared = isinstance(picture, Tensor) and picture.ndim == 3 and picture.shape[0] == 3
+    if cut_out and not prepared:
+        return prepare_condition_image(picture, size=size).image
+    return square_on_white(load_picture(picture), size=size).image
+
+
+def image_latents(vae: Any, images: Tensor, *, shifted: bool = True) -> Tensor:
+    """Latents of pictures as image-conditioned denoisers get them.
+
+    Args:
+        vae: the image-diffusion model's own ``AutoencoderKL``.
+        images: ``[B, 3, H, W]`` sRGB 0..1.
+        shifted: subtract the shift of an SD3 autoencoder, as training did. The original's inference did not.
+
+    Returns:
+        ``[B, C, H / 8, W / 8]`` float32 modes of the posteriors, scaled.
+    """
+    kind = cast(torch.dtype, vae.dtype)
+    latents = vae.encode(images.to(kind) * 2 - 1).latent_dist.mode().float()
+    shift = (vae.config.shift_factor or 0.0) if shifted else 0.0
+    return (latents - shift) * vae.config.scaling_factor
+
+
+def control_views(control: Tensor, views: int) -> Tensor:
+    """``[B, V, 3, H, W]`` control images ``[B, 3, H, W]`` of the first view, ones for the others."""
+    blank = torch.ones_like(control).unsqueeze(1).expand(-1, views - 1, -1, -1, -1)
+    return torch.cat([control.unsqueeze(1), blank], dim=1)

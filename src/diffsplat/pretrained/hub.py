@@ -1,0 +1,299 @@
+"""Fetching released weights from the Hugging Face Hub into a local folder. Needs no torch.
+
+The files keep their paths of the repository, so a folder that was filled by hand works the same.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+from diffsplat.errors import AccessDeniedError, InvalidInputError, UnreachableError
+from diffsplat.io.file_access import atomic_path
+from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY
+from diffsplat.pretrained.components import Component
+
+WEIGHTS_VARIABLE = "DIFFSPLAT_WEIGHTS"
+"""Environment variable that names the folder of the release folders."""
+
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+"""Environment variable that names a mirror of the hub."""
+
+REVISIONS_FILE = "revisions.json"
+"""Beside the weights: the commit of every repository that they were fetched from."""
+
+_HUB = "https://huggingface.co"
+_UNPINNED = "main"
+_WEIGHTS = re.compile(r"(?P<stem>.+?)(?P<variant>\.[^.]+?)?(-[0-9]+-of-[0-9]+)?\.safetensors")
+_INDEX = re.compile(r"(?P<stem>.+?)\.safetensors\.index(?P<variant>\.[^.]+)?\.json")
+_SETTINGS = (".json", ".txt", ".model")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Files of one repository at one commit.
+
+    Args:
+        repository: Hugging Face repository.
+        revision: full hash of the commit.
+        place: local folder that the files are put into.
+        sizes: bytes of every file by its path in the repository.
+        gated: whether the repository asks for consent to a licence.
+    """
+
+    repository: str
+    revision: str
+    place: Path
+    sizes: Mapping[str, int]
+    gated: bool = False
+
+    @property
+    def absent(self) -> dict[str, int]:
+        """Those of :attr:`sizes` that are not here in full."""
+        return {
+            name: size
+            for name, size in self.sizes.items()
+            if not (path := self.place / name).is_file() or path.stat().st_size != size
+        }
+
+
+def default_weights() -> Path:
+    """The folder of release folders and base models: ``DIFFSPLAT_WEIGHTS`` or ``~/.cache/diffsplat/weights``.
+
+    It need not exist.
+    """
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "diffsplat" / "weights"
+
+
+def look_up(
+    components: Sequence[Component], weights: Path, *, revision: str | None = None
+) -> tuple[Selection, ...]:
+    """Ask the hub which files components consist of; nothing is fetched.
+
+    Args:
+        components: what is wanted.
+        weights: folder of the release folders.
+        revision: branch, tag or commit of the *release* repository; by default that of the first download into
+            this folder, else the newest. Image-diffusion models always stay at that of their first download.
+
+    Raises:
+        ConnectionError: when the hub cannot be reached.
+        PermissionError: when a repository is gated.
+        ValueError: when a repository, a revision or a folder does not exist.
+    """
+    recorded = _read_revisions(weights)
+    selections: list[Selection] = []
+    for repository, chosen in _by_repository(components).items():
+        wanted = revision if revision and repository == RELEASE_REPOSITORY else None
+        commit, files = _list_files(chosen[0], wanted or recorded.get(repository, _UNPINNED))
+        names = [name for component in chosen for name in needed_files(files, component)]
+        sizes = {name: files[name] for name in names}
+        place, gated = chosen[0].place(weights), chosen[0].gated
+        selections.append(Selection(repository, commit, place, sizes, gated))
+    return tuple(selections)
+
+
+def download_sizes(components: Sequence[Component], weights: Path) -> dict[Component, int]:
+    """Bytes of every component on the hub; arguments and errors of :func:`look_up`."""
+    recorded = _read_revisions(weights)
+    sizes: dict[Component, int] = {}
+    for repository, chosen in _by_repository(components).items():
+        _, files = _list_files(chosen[0], recorded.get(repository, _UNPINNED))
+        for component in chosen:
+            sizes[component] = sum(files[name] for name in needed_files(files, component))
+    return sizes
+
+
+def fetch(selection: Selection, weights: Path) -> None:
+    """Fetch what is not here yet, with a progress bar on stderr; an interrupted download is resumed.
+
+    Args:
+        selection: from :func:`look_up`.
+        weights: folder of the release folders, where the commit is recorded.
+
+    Raises:
+        ConnectionError: when the hub cannot be reached, or the connection breaks.
+        PermissionError: when the repository is gated.
+        ValueError: when the disk is too small.
+    """
+    from huggingface_hub import snapshot_download
+
+    selection.place.mkdir(parents=True, exist_ok=True)
+    # Recorded before the first file, so that an interrupted download goes on with the same commit.
+    _record_revision(weights, selection)
+    _require_space(selection)
+    # The client takes a file that it once fetched for whole, whatever became of it.
+    for name in selection.absent:
+        (selection.place / name).unlink(missing_ok=True)
+    with _explained(selection.repository, gated=selection.gated):
+        snapshot_download(
+            selection.repository,
+            revision=selection.revision,
+            local_dir=selection.place,
+            allow_patterns=[escape(name) for name in selection.sizes],
+            endpoint=_endpoint(),
+        )
+    left = selection.absent
+    if left:
+        raise UnreachableError(
+            f"{next(iter(left))} of {selection.repository} did not arrive in full, run the same command again to go on"
+        )
+
+
+def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
+    """The files of a component among all of its repository.
+
+    Of a release only the highest iteration. Weights only as safetensors: in full precision where there is a choice,
+    and whole rather than in shards.
+
+    Args:
+        files: paths in the repository.
+        component: what is wanted.
+
+    Raises:
+        ValueError: when the repository does not hold it.
+    """
+    folder = PurePosixPath(component.folder)
+    if component.released:
+        checkpoints = folder / "checkpoints"
+        iterations = {path.parts[2] for path in map(PurePosixPath, files) if checkpoints in path.parents}
+        numbered = [name for name in iterations if re.fullmatch(r"[0-9]{6}", name)]
+        folder = checkpoints / max(numbered, default="")
+        folder = folder / component.part if component.part else folder
+    names = [path.name for path in map(PurePosixPath, files) if path.parent == folder]
+    chosen = _chosen_weights(names)
+    settings = [name for name in names if name.endswith(_SETTINGS) and not _INDEX.fullmatch(name)]
+    if component.parameters and not chosen:
+        pickled = next((name for name in names if name.endswith(_PICKLES)), None)
+        reason = f"only pickled weights ({pickled})" if pickled else "no weights"
+        raise InvalidInputError(
+            f"the repository {component.repository!r} holds {reason} in {str(folder)!r}, expected safetensors"
+        )
+    if not chosen and not settings:
+        raise InvalidInputError(f"the repository {component.repository!r} has no folder {str(folder)!r}")
+    return [str(folder / name) for name in sorted({*chosen, *settings})]
+
+
+def _chosen_weights(names: Sequence[str]) -> list[str]:
+    """One variant out of the safetensors files of a folder: whole or its shards with their index."""
+    found = [match for name in names if (match := _WEIGHTS.fullmatch(name))]
+    if not found:
+        return []
+    variants = {match["variant"] or "" for match in found}
+    variant = "" if "" in variants else ".fp16" if ".fp16" in variants else min(variants)
+    same = [match for match in found if (match["variant"] or "") == variant]
+    whole = [match[0] for match in same if "-of-" not in match[0]]
+    if whole:
+        return whole
+    indices = (match for name in names if (match := _INDEX.fullmatch(name)))
+    return [match[0] for match in same] + [
+        match[0] for match in indices if (match["variant"] or "") == variant
+    ]
+
+
+def _by_repository(components: Sequence[Component]) -> dict[str, list[Component]]:
+    groups: dict[str, list[Component]] = {}
+    for component in components:
+        groups.setdefault(component.repository, []).append(component)
+    return groups
+
+
+def _list_files(component: Component, revision: str) -> tuple[str, dict[str, int]]:
+    """Commit of a revision and the sizes of all files of a repository."""
+    from huggingface_hub import HfApi
+
+    with _explained(component.repository, gated=component.gated, revision=revision):
+        info = HfApi(endpoint=_endpoint()).model_info(
+            component.repository, revision=revision, files_metadata=True
+        )
+    if info.sha is None:
+        raise UnreachableError(f"{_endpoint() or _HUB} does not tell the commit of {component.repository}")
+    return info.sha, {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
+
+
+def _endpoint() -> str | None:
+    """Address of a mirror, read at every call; None for the hub itself."""
+    return os.environ.get(ENDPOINT_VARIABLE, "").rstrip("/") or None
+
+
+def _require_space(selection: Selection) -> None:
+    needed, free = sum(selection.absent.values()), shutil.disk_usage(selection.place).free
+    if needed > free:
+        raise InvalidInputError(
+            f"{selection.repository} needs {needed / 1e9:.1f} GB, but {str(selection.place)!r} has {free / 1e9:.1f} "
+            "GB left: free some, or choose another folder with --weights"
+        )
+
+
+def _read_revisions(weights: Path) -> dict[str, str]:
+    path = weights / REVISIONS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{str(path)!r} is not valid JSON, delete it to fetch the newest: {error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"{str(path)!r} is not a JSON object, delete it to fetch the newest")
+    return {str(repository): str(revision) for repository, revision in content.items()}
+
+
+def _record_revision(weights: Path, selection: Selection) -> None:
+    weights.mkdir(parents=True, exist_ok=True)
+    content = {**_read_revisions(weights), selection.repository: selection.revision}
+    with atomic_path(weights / REVISIONS_FILE, force=True) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _explained(repository: str, *, gated: bool, revision: str = "") -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence that says what to do."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    hub = _endpoint() or _HUB
+    # Errors of the HTTP client that the hub's client is built on have their base in common with its own.
+    transport = cast(type[Exception], HfHubHTTPError.__bases__[0])
+    try:
+        yield
+    except RevisionNotFoundError as error:
+        raise InvalidInputError(f"the repository {repository!r} has no revision {revision!r}") from error
+    except (RepositoryNotFoundError, HfHubHTTPError) as error:
+        status = error.response.status_code if error.response is not None else 0
+        if isinstance(error, GatedRepoError) or (gated and status in (401, 403)):
+            raise AccessDeniedError(
+                f"{repository} is gated: accept its licence at {_HUB}/{repository} and run 'hf auth login' (or set "
+                "HF_TOKEN), then run this command again"
+            ) from error
+        if isinstance(error, RepositoryNotFoundError):
+            raise InvalidInputError(f"{hub} has no repository {repository!r}") from error
+        raise UnreachableError(
+            f"{hub} answers with HTTP status {status}, run the same command again later to go on"
+        ) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _unreachable(hub, repository) from error
+    except transport as error:
+        raise _unreachable(hub, repository) from error
+
+
+def _unreachable(hub: str, repository: str) -> ConnectionError:
+    return UnreachableError(
+        f"cannot reach {hub} for {repository}: check the network, set {ENDPOINT_VARIABLE} to a mirror, or copy the "
+        "folders from elsewhere and name them with --weights; a download goes on where it stopped"
+    )

@@ -1,0 +1,340 @@
+"""The released networks from their files (layout: see :mod:`diffsplat.pretrained.release_layout`)."""
+
+import inspect
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.embeddings import PatchEmbed
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
+from diffsplat.models.splat_vae import VARIANTS, SplatVAE, Variant
+from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers, read_json
+
+Denoiser = UNet2DConditionModel | PixArtTransformer2DModel | SD3Transformer2DModel
+
+DENOISERS: dict[str, type[Denoiser]] = {
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "PixArtTransformer2DModel": PixArtTransformer2DModel,
+    "SD3Transformer2DModel": SD3Transformer2DModel,
+}
+
+STOCK_NAMES = {
+    "UNetMV2DConditionModel": "UNet2DConditionModel",
+    "CrossAttnDownBlockMV2D": "CrossAttnDownBlock2D",
+    "UNetMidBlockMV2DCrossAttn": "UNetMidBlock2DCrossAttn",
+    "CrossAttnUpBlockMV2D": "CrossAttnUpBlock2D",
+    "PixArtTransformerMV2DModel": "PixArtTransformer2DModel",
+    "SD3TransformerMV2DModel": "SD3Transformer2DModel",
+    "MVControlNetModel": "ControlNetModel",
+}
+"""Classes of the original by the stock diffusers class whose weights they have."""
+
+_DIFFUSERS_STEM = "diffusion_pytorch_model"
+_STATE_STEM = "model"
+_RELEASED_HEAD_WIDTH = 64
+_GROUPS = 32
+"""Groups of the normalisation in every released network."""
+
+
+class DenoiserConfig(NamedTuple):
+    """A ``config.json`` in the words of diffusers.
+
+    Args:
+        kind: name of the stock class.
+        arguments: arguments of that class.
+        extras: keys that it does not know, such as ``view_concat_condition`` or those of the moving average.
+    """
+
+    kind: str
+    arguments: dict[str, Any]
+    extras: dict[str, Any]
+
+
+def read_config(folder: str | Path) -> DenoiserConfig:
+    """Read the ``config.json`` of a denoiser, with classes that no longer exist replaced by the stock ones.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when it is damaged or describes another network.
+    """
+    path = Path(folder) / "config.json"
+    content = {key: _stock(value) for key, value in read_json(path).items()}
+    kind = content.get("_class_name")
+    if kind not in DENOISERS:
+        raise InvalidInputError(
+            f"{str(path)!r} describes a {content.get('_class_name')!r}, expected one of: {', '.join(DENOISERS)}"
+        )
+    known = inspect.signature(DENOISERS[kind].__init__).parameters
+    arguments = {key: value for key, value in content.items() if key in known}
+    extras = {key: value for key, value in content.items() if key not in known and not key.startswith("_")}
+    return DenoiserConfig(kind, arguments, extras)
+
+
+def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> Denoiser:
+    """A released denoiser as a stock network, in evaluation mode on the CPU.
+
+    Args:
+        folder: ``unet_ema`` or ``transformer_ema`` of an iteration.
+        dtype: what the weights are converted to; as stored by default.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged, pickled, or does not fit the configuration.
+    """
+    return _denoiser(read_config(folder), find_weights(folder, _DIFFUSERS_STEM), dtype)
+
+
+def load_image_model(folder: str | Path, in_channels: int, *, dtype: torch.dtype | None = None) -> Denoiser:
+    """A plain image-diffusion network to start training from, its first convolution widened by zeros.
+
+    Args:
+        folder: ``unet`` or ``transformer`` of a diffusers model.
+        in_channels: channels that the network shall have, at least its own; see :func:`widen_input`.
+        dtype: what the weights are converted to; as stored by default.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged, pickled, or does not fit the configuration, or for fewer channels.
+    """
+    network = load_denoiser(folder, dtype=dtype)
+    layer = network.conv_in if isinstance(network, UNet2DConditionModel) else network.pos_embed.proj
+    convolution, settings = cast(nn.Conv2d, layer), cast(Any, network.config)
+    # Without a number of its own, the output of a stock network would follow the widened input.
+    outputs = settings.out_channels or settings.in_channels
+    convolution.weight = nn.Parameter(widen_input(convolution.weight.detach(), in_channels))
+    convolution.in_channels = in_channels
+    network.register_to_config(in_channels=in_channels, out_channels=outputs)
+    return network
+
+
+def widen_input(weight: Tensor, channels: int) -> Tensor:
+    """Add input channels that have no effect before training.
+
+    Args:
+        weight: ``[O, I, k, k]`` weight of a convolution.
+        channels: number of input channels afterwards, at least ``I``.
+
+    Returns:
+        ``[O, channels, k, k]``; the new channels come last and are zero.
+
+    Raises:
+        ValueError: for fewer channels than there are.
+    """
+    if channels < weight.shape[1]:
+        raise InvalidInputError(
+            f"cannot widen {weight.shape[1]} input channels to {channels}, expected at least as many"
+        )
+    added = weight.new_zeros(weight.shape[0], channels - weight.shape[1], *weight.shape[2:])
+    return torch.cat([weight, added], dim=1)
+
+
+def load_controlnet(
+    folder: str | Path, unet: UNet2DConditionModel, *, dtype: torch.dtype | None = None
+) -> ControlNetModel:
+    """A released ControlNet, in evaluation mode on the CPU.
+
+    Its own ``config.json`` holds the defaults of its class and is not read: blocks, heads and input channels are
+    the UNet's, the channels of the control image's encoder are those of the weights.
+
+    Args:
+        folder: ``controlnet`` of an iteration.
+        unet: the denoiser it was trained for.
+        dtype: what the weights are converted to; as stored by default.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged, pickled, or does not fit the UNet.
+    """
+    weights = find_weights(folder, _DIFFUSERS_STEM)
+    encoder = "controlnet_cond_embedding"
+    first = weights.shape(f"{encoder}.conv_in.weight")
+    # Every second convolution of the encoder widens; the others keep the width of the one before.
+    widths = [
+        weights.shape(f"{encoder}.blocks.{index}.weight")[0]
+        for index in range(1, _count(weights, f"{encoder}.blocks."), 2)
+    ]
+
+    def make() -> ControlNetModel:
+        return ControlNetModel.from_unet(
+            unet,
+            conditioning_embedding_out_channels=(first[0], *widths),
+            load_weights_from_unet=False,
+            conditioning_channels=first[1],
+        )
+
+    return build(make, weights, dtype)
+
+
+def load_splat_vae(
+    folder: str | Path,
+    *,
+    variant: Variant | None = None,
+    image_vae: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> SplatVAE:
+    """A released splat autoencoder, in evaluation mode on the CPU.
+
+    No configuration was released with it. Widths, depths, latent channels and the tiny decoder follow from the
+    weights; the scale of the latents and the groups of the normalisation do not.
+
+    Args:
+        folder: an iteration of the release.
+        variant: which latent space; may be left out where ``image_vae`` is given or the latents have 16 channels.
+        image_vae: the ``config.json`` of the backbone's image VAE, whose latent space and normalisation are shared.
+        dtype: what the weights are converted to; as stored by default.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged, pickled, holds something else, or the latent space remains open.
+    """
+    weights = find_weights(folder, _STATE_STEM)
+    arguments = {**_image_vae_shapes(weights), **_latent_space(weights, variant, image_vae)}
+    widths, blocks = _tiny_shapes(weights)
+    return build(
+        lambda: SplatVAE(image_vae=arguments, tiny_widths=widths, tiny_blocks=blocks), weights, dtype
+    )
+
+
+def load_reconstructor(
+    folder: str | Path, *, heads: int | None = None, dtype: torch.dtype | None = None
+) -> GSRecon:
+    """A released reconstructor, in evaluation mode on the CPU; its sizes follow from its weights.
+
+    Args:
+        folder: an iteration of the release.
+        heads: attention heads, which the weights do not tell; 64 channels each by default.
+        dtype: what the weights are converted to; as stored by default.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged, pickled, or holds something else.
+    """
+    weights = find_weights(folder, _STATE_STEM)
+    dim, inputs = weights.shape("x_embedder.weight")
+    blocks = _count(weights, "transformer.blocks.")
+    patch = math.isqrt(inputs // INPUT_CHANNELS)
+    chosen = heads or max(1, dim // _RELEASED_HEAD_WIDTH)
+    return build(lambda: GSRecon(dim=dim, blocks=blocks, heads=chosen, patch=patch), weights, dtype)
+
+
+def load_elevation_state(folder: str | Path) -> dict[str, Tensor]:
+    """The weights of the released elevation network by name.
+
+    Args:
+        folder: an iteration of the release.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged or pickled.
+    """
+    shards = find_weights(folder, _STATE_STEM).shards()
+    return {name: tensor for shard in shards for name, tensor in shard.items()}
+
+
+def _denoiser(config: DenoiserConfig, weights: WeightFiles, dtype: torch.dtype | None) -> Denoiser:
+    network = build(lambda: cast(Denoiser, DENOISERS[config.kind](**config.arguments)), weights, dtype)
+    embedding = getattr(network, "pos_embed", None)
+    if isinstance(embedding, PatchEmbed) and hollow_buffers(embedding):
+        embedding.register_buffer("pos_embed", _sine_positions(embedding), persistent=False)
+    left = hollow_buffers(network)
+    if left:
+        raise RuntimeError(
+            f"the buffers {left} of a {config.kind} were not made, expected none besides positions"
+        )
+    return network
+
+
+def _sine_positions(embedding: PatchEmbed) -> Tensor:
+    """``[1, N, D]`` position embedding that is computed instead of stored."""
+    size = embedding.height * embedding.patch_size, embedding.width * embedding.patch_size
+    computed = PatchEmbed(
+        height=size[0],
+        width=size[1],
+        patch_size=embedding.patch_size,
+        in_channels=1,
+        embed_dim=embedding.proj.out_channels,
+        interpolation_scale=embedding.interpolation_scale,
+    )
+    return cast(Tensor, computed.pos_embed)
+
+
+def _image_vae_shapes(weights: WeightFiles) -> dict[str, Any]:
+    """The arguments of ``AutoencoderKL`` that the weights tell."""
+    down = "vae.encoder.down_blocks."
+    widths = [
+        weights.shape(f"{down}{stage}.resnets.0.conv1.weight")[0] for stage in range(_count(weights, down))
+    ]
+    return {
+        "block_out_channels": widths,
+        "layers_per_block": _count(weights, f"{down}0.resnets."),
+        "latent_channels": weights.shape("vae.decoder.conv_in.weight")[1],
+        "use_quant_conv": "vae.quant_conv.weight" in weights.entries,
+        "use_post_quant_conv": "vae.post_quant_conv.weight" in weights.entries,
+        "mid_block_add_attention": "vae.encoder.mid_block.attentions.0.to_q.weight" in weights.entries,
+    }
+
+
+def _latent_space(
+    weights: WeightFiles, variant: Variant | None, image_vae: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The arguments of ``AutoencoderKL`` that the weights do not tell."""
+    given = image_vae or {}
+    if image_vae is None:
+        variant = variant or _only_variant(weights)
+    # The first releases of Stable Diffusion leave the factor to the default of diffusers.
+    facts = VARIANTS[variant] if variant else {**VARIANTS["sd"], **given}
+    return {
+        "scaling_factor": facts["scaling_factor"],
+        "shift_factor": facts["shift_factor"],
+        "norm_num_groups": given.get("norm_num_groups", _GROUPS),
+    }
+
+
+def _only_variant(weights: WeightFiles) -> Variant:
+    channels = weights.shape("vae.decoder.conv_in.weight")[1]
+    fitting: list[Variant] = [
+        name for name, facts in VARIANTS.items() if facts["latent_channels"] == channels
+    ]
+    if len(fitting) != 1:
+        raise InvalidInputError(
+            f"the autoencoder {str(weights.folder)!r} has {channels} latent channels, which does not tell its "
+            f"variant, expected one of: {', '.join(VARIANTS)}; or the configuration of its image VAE"
+        )
+    return fitting[0]
+
+
+def _tiny_shapes(weights: WeightFiles) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths and numbers of residual blocks of the tiny decoder's stages; empty when there is none.
+
+    Its layers are a convolution, then for every stage its blocks, an upsampling but in the last, and a convolution.
+    """
+    layers = "tiny_decoder.layers."
+    count = _count(weights, layers)
+    plain = [index for index in range(count) if f"{layers}{index}.weight" in weights.entries]
+    blocks = [index for index in range(count) if f"{layers}{index}.conv.0.weight" in weights.entries]
+    bounds = list(itertools.pairwise(plain))
+    widths = tuple(weights.shape(f"{layers}{end}.weight")[1] for _, end in bounds)
+    return widths, tuple(sum(start < index < end for index in blocks) for start, end in bounds)
+
+
+def _count(weights: WeightFiles, prefix: str) -> int:
+    """How many numbered members a list of layers has, by the names of their weights."""
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in weights.entries if name.startswith(prefix)}
+    return 1 + max(map(int, numbers), default=-1)
+
+
+def _stock(value: Any) -> Any:
+    """Replace names of classes in a configuration, in lists too."""
+    if isinstance(value, list):
+        return [_stock(entry) for entry in value]
+    return STOCK_NAMES.get(value, value) if isinstance(value, str) else value

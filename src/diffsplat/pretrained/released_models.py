@@ -1,0 +1,175 @@
+"""The released models: their networks and the parts of the image-diffusion models that they were trained from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.models.text.stock_prompt_encoders import load_prompt_encoder
+from diffsplat.pretrained.catalogue import ELEVATION_RELEASE, Backbone, ControlKind
+from diffsplat.pretrained.hub import default_weights
+from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
+from diffsplat.pretrained.readers import (
+    load_controlnet,
+    load_denoiser,
+    load_elevation_state,
+    load_splat_vae,
+)
+from diffsplat.pretrained.release_layout import DENOISER_PARTS, base_folder, find_release
+from diffsplat.pretrained.safetensors_files import read_json
+from diffsplat.pretrained.schedulers import make_scheduler
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """One of the released models.
+
+    Args:
+        backbone: its row of the table.
+        image: the denoiser that is shown a picture.
+        control: the ControlNet of this kind.
+        weights: folder of the release folders; the default one when None.
+        dtype: of the networks; as stored when None.
+    """
+
+    backbone: Backbone
+    image: bool = False
+    control: ControlKind | None = None
+    weights: str | Path | None = None
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        name = self.backbone.name
+        if self.image and self.control:
+            raise InvalidInputError(f"{name} takes an image or a control map, expected one of them")
+        if self.control is not None and self.control not in self.backbone.control_releases:
+            known = ", ".join(self.backbone.control_releases) or "none"
+            raise InvalidInputError(
+                f"no ControlNet {self.control!r} was released for {name}, expected one of: {known}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the release folders."""
+        return default_weights() if self.weights is None else Path(self.weights)
+
+    @property
+    def base(self) -> Path:
+        """Folder of the image-diffusion model's parts."""
+        return base_folder(self.folder, self.backbone.base_repository)
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """What the model was sampled with."""
+        row = self.backbone
+        return SamplingDefaults(
+            steps=row.steps,
+            guidance=row.image_guidance if self.image else row.text_guidance,
+            elevation_deg=DEFAULT_ELEVATION_DEG,
+            prediction=row.image_prediction if self.image else row.text_prediction,
+        )
+
+
+def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the pipeline's constructor.
+
+    Args:
+        model: which one.
+        given: components that the caller brings; they are not read.
+
+    Raises:
+        FileNotFoundError: when something was not downloaded; the message says how to.
+        ValueError: when a file is damaged.
+    """
+    _require_folder(model)
+    readers = {
+        "text_encoder": _text_encoder,
+        "denoiser": _denoiser,
+        "autoencoder": _autoencoder,
+        "scheduler": _scheduler,
+        **({"image_encoder": _image_encoder, "elevation_estimator": _elevation} if model.image else {}),
+    }
+    parts: dict[str, Any] = dict(given)
+    for name, read in readers.items():
+        if name not in parts:
+            parts[name] = read(model)
+    if model.control is not None and "controlnet" not in parts:
+        release = model.backbone.control_releases[model.control]
+        folder = find_release(model.folder, release, "controlnet")
+        parts["controlnet"] = load_controlnet(folder, parts["denoiser"], dtype=model.dtype).eval()
+    return {"defaults": model.defaults, **parts}
+
+
+def load_text_encoder(model: ReleasedModel) -> Any:
+    """Only the text encoder, for prompts that are encoded ahead."""
+    _require_folder(model)
+    return _text_encoder(model)
+
+
+def _require_folder(model: ReleasedModel) -> None:
+    if not model.folder.is_dir():
+        raise MissingFileError(
+            f"the weights of {model.backbone.name} are not in {str(model.folder)!r}, download them with "
+            f"'diffsplat models download {model.backbone.name}'"
+        )
+
+
+def _denoiser(model: ReleasedModel) -> Any:
+    row = model.backbone
+    release = row.image_release if model.image else row.text_release
+    folder = find_release(model.folder, release, DENOISER_PARTS[row.family])
+    return load_denoiser(folder, dtype=model.dtype)
+
+
+def _autoencoder(model: ReleasedModel) -> Any:
+    iteration = find_release(model.folder, model.backbone.autoencoder_release)
+    config = model.base / "vae" / "config.json"
+    if not config.is_file():
+        raise MissingFileError(_absent(model, "vae/config.json"))
+    return load_splat_vae(iteration, image_vae=read_json(config), dtype=model.dtype)
+
+
+def _image_encoder(model: ReleasedModel) -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    folder = model.base / "vae"
+    if not folder.is_dir():
+        raise MissingFileError(_absent(model, "vae"))
+    kind: Any = AutoencoderKL
+    vae = kind.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=model.dtype
+    )
+    return vae.eval()
+
+
+def _text_encoder(model: ReleasedModel) -> Any:
+    if not model.base.is_dir():
+        raise MissingFileError(_absent(model, "text_encoder"))
+    return load_prompt_encoder(model.backbone.family, model.base, dtype=model.dtype)
+
+
+def _scheduler(model: ReleasedModel) -> Any:
+    path = model.base / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        raise MissingFileError(_absent(model, "scheduler/scheduler_config.json"))
+    return make_scheduler(model.backbone.sampler, read_json(path), model.defaults.prediction)
+
+
+def _elevation(model: ReleasedModel) -> Any:
+    """The elevation estimator, or None where it was not downloaded: then calls have to give the elevation."""
+    from diffsplat.models.elevation_network import ElevationEstimator
+
+    if not (model.folder / ELEVATION_RELEASE).is_dir():
+        return None
+    state = load_elevation_state(find_release(model.folder, ELEVATION_RELEASE))
+    return ElevationEstimator.from_state_dict(state).eval()
+
+
+def _absent(model: ReleasedModel, part: str) -> str:
+    return (
+        f"{str(model.base)!r} lacks {part} of {model.backbone.base_repository}, download it with 'diffsplat models "
+        f"download {model.backbone.name}'"
+    )

@@ -1,4 +1,0 @@
-"""Compiled stages of the ``cpu`` backend: project, bin, blend, and the way back.
-
-Only :mod:`diffsplat.render.cpu` imports this package, because it needs numba.
-"""

@@ -1,0 +1,1 @@
+"""Triangle meshes: files, renderer, and the views that they are rendered from."""

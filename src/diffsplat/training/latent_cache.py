@@ -1,0 +1,244 @@
+"""Latents and text embeddings of a data set, computed once and kept on disk."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+import torch
+import tyro
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from diffsplat.core import Cameras, SplatGrid
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.geometry import ring_cameras
+from diffsplat.io.file_access import atomic_path
+from diffsplat.models import GSAutoencoder
+from diffsplat.models.mini_denoiser import denoiser_rays
+from diffsplat.models.text.sentence_encoder import TextEncoder
+from diffsplat.pretrained.network_folders import load_network
+from diffsplat.training.batch_tensors import to_device
+from diffsplat.training.grid_cache import (
+    GridTable,
+    canonical_picks,
+    folder_digest,
+    grid_table,
+    load_for_caching,
+)
+from diffsplat.training.trainer_config import Place, Places
+from diffsplat.training.view_batches import epoch_indices, held_out
+
+logger = logging.getLogger(__name__)
+
+_ENCODED_AT_ONCE = 8
+_EMBEDDED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """What the diffusion and decoder stages learn from.
+
+    Args:
+        latents: ``[B, V, C, h, w]`` normalised latents.
+        tokens: ``[B, T, D]`` text tokens of one caption an object.
+        mask: ``[B, T]`` True where a token counts.
+        unconditional_tokens: ``[T, D]`` tokens of the empty prompt.
+        unconditional_mask: ``[T]``.
+        cameras: ``[V]`` cameras of the latents, the same for every object.
+        grids: ``[B]`` what the latents encode; None where nobody asked for it.
+    """
+
+    latents: Tensor
+    tokens: Tensor
+    mask: Tensor
+    unconditional_tokens: Tensor
+    unconditional_mask: Tensor
+    cameras: Cameras
+    grids: SplatGrid | None = None
+
+    def rays(self, latent_size: int, count: int) -> Tensor:
+        """``[count, V, 6, latent_size, latent_size]`` rays of the cameras that all objects share, computed once."""
+        rays = denoiser_rays(self.cameras.for_objects(1), latent_size)
+        return rays.expand(count, -1, -1, -1, -1)
+
+
+@dataclass(frozen=True)
+class LatentSourceConfig:
+    """Where latents come from.
+
+    Args:
+        data: folders of shards.
+        reconstructor: folder of the trained reconstructor.
+        autoencoder: folder of the trained autoencoder.
+        text_encoder: folder of the text encoder.
+        grids: folder for the splat grids that the latents are made of.
+        cache: folder for the latents.
+        batch_size: objects of a batch.
+        with_grids: batches also hold the splat grids.
+        evaluation_objects: held-out objects that the loss is measured on.
+        seed: of the order and of the captions.
+    """
+
+    data: Places = ()
+    reconstructor: Place = Path("reconstructor")
+    autoencoder: Place = Path("autoencoder")
+    text_encoder: Path = Path("text_encoder")
+    grids: Place = Path("grids")
+    cache: Place = Path("latents")
+    batch_size: int = 16
+    with_grids: Annotated[bool, tyro.conf.Suppress] = False
+    evaluation_objects: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LatentTable:
+    """Latents of every object of a split, with its captions as rows of one table of embeddings.
+
+    Args:
+        latents: ``[N, V, C, h, w]`` half precision.
+        captions: for each object the rows of ``tokens`` that describe it.
+        tokens: ``[M, T, D]`` half precision; row 0 is the empty prompt.
+        mask: ``[M, T]`` bool.
+    """
+
+    latents: Tensor
+    captions: tuple[tuple[int, ...], ...]
+    tokens: Tensor
+    mask: Tensor
+
+    def save(self, path: Path) -> None:
+        """Write to one safetensors file, complete or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"latents": self.latents, "tokens": self.tokens, "mask": self.mask}
+        with atomic_path(path, force=True) as temporary:
+            save_file(tensors, temporary, metadata={"captions": json.dumps(self.captions)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            captions = json.loads(file.metadata()["captions"])
+        tensors = load_file(path)
+        return cls(captions=tuple(tuple(rows) for rows in captions), **tensors)
+
+
+@dataclass(frozen=True)
+class _Split:
+    table: LatentTable
+    grids: GridTable | None
+
+    @classmethod
+    def load(cls, config: LatentSourceConfig, dataset: ObjectDataset, name: str) -> Self:
+        return cls(
+            latent_table(config, dataset, name), _grids(config, dataset) if config.with_grids else None
+        )
+
+
+class LatentSource:
+    """Batches of latents; computed at the first use, read from the cache afterwards."""
+
+    def __init__(self, config: LatentSourceConfig) -> None:
+        self.config = config
+        self._train = _Split.load(config, ObjectDataset(config.data, split="train"), "train")
+        self._test = _Split.load(config, held_out(config.data), "test")
+        autoencoder = json.loads((config.autoencoder / "config.json").read_text())
+        self._cameras = ring_cameras(size=autoencoder["image_size"])
+
+    def batch(self, step: int) -> LatentBatch:
+        """Objects in shuffled epochs, each with a random one of its captions."""
+        size = self.config.batch_size
+        places = range(step * size, (step + 1) * size)
+        indices = epoch_indices(len(self._train.table.captions), places, self.config.seed)
+        return self._gather(self._train, indices, np.random.default_rng([self.config.seed, step]))
+
+    def evaluation(self) -> list[LatentBatch]:
+        """Held-out objects, spread over the table, always with the same captions."""
+        total = len(self._test.table.captions)
+        count = min(self.config.evaluation_objects, total)
+        chosen = [int(index) for index in np.linspace(0, total - 1, count)]
+        size = self.config.batch_size
+        parts = [chosen[start : start + size] for start in range(0, count, size)]
+        return [self._gather(self._test, part, np.random.default_rng(0)) for part in parts]
+
+    def _gather(self, split: _Split, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
+        table = split.table
+        rows = [int(random.choice(table.captions[index])) for index in indices]
+        return LatentBatch(
+            latents=table.latents[list(indices)].float(),
+            tokens=table.tokens[rows].float(),
+            mask=table.mask[rows],
+            unconditional_tokens=table.tokens[0].float(),
+            unconditional_mask=table.mask[0],
+            cameras=self._cameras,
+            grids=None if split.grids is None else split.grids.read(indices),
+        )
+
+
+def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) -> LatentTable:
+    """The latents of a data set under the configured networks, from the cache where it has them."""
+    path = config.cache / f"{name}-{_fingerprint(config, dataset)}.safetensors"
+    if path.is_file():
+        return LatentTable.load(path)
+    logger.info("encoding %d objects into %s", len(dataset), path)
+    table = _encode(config, dataset)
+    table.save(path)
+    return table
+
+
+def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
+    autoencoder, device = load_for_caching(GSAutoencoder, config.autoencoder)
+    grids = _grids(config, dataset)
+    latents: list[Tensor] = []
+    with torch.no_grad():
+        for part in tqdm(grids.batches(_ENCODED_AT_ONCE), unit="batch", desc="latents"):
+            latents.append(autoencoder.encode(to_device(part, device)).half().cpu())
+    texts = ["", *sorted({caption for row in dataset.rows for caption in row.captions})]
+    place = {text: index for index, text in enumerate(texts)}
+    captions = tuple(tuple(place[caption] for caption in row.captions) for row in dataset.rows)
+    tokens, mask = _embed(config.text_encoder, texts)
+    return LatentTable(torch.cat(latents), captions, tokens, mask)
+
+
+def _grids(config: LatentSourceConfig, dataset: ObjectDataset) -> GridTable:
+    return grid_table(config.reconstructor, dataset, canonical_picks(dataset), config.grids)
+
+
+def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Tokens in half precision and mask of many texts, cut to the longest of them."""
+    encoder = TextEncoder.from_pretrained(folder)
+    # Texts of one length together: a batch costs as much as its longest.
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    tokens: list[Tensor] = []
+    masks: list[Tensor] = []
+    with torch.no_grad():
+        for start in tqdm(range(0, len(order), _EMBEDDED_AT_ONCE), unit="batch", desc="captions"):
+            embedding = encoder([texts[index] for index in order[start : start + _EMBEDDED_AT_ONCE]])
+            tokens.append(embedding.tokens.half())
+            masks.append(embedding.mask)
+    back = torch.tensor(order).argsort()
+    mask = torch.cat(masks)[back]
+    longest = int(mask.sum(dim=1).max())
+    return torch.cat(tokens)[back, :longest].contiguous(), mask[:, :longest].contiguous()
+
+
+def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
+    """Changes with the networks and with the objects and captions of the data set.
+
+    Of the autoencoder only the encoder counts: the latents stay while its decoder is trained.
+    """
+    digest = hashlib.sha256(folder_digest(config.reconstructor) + folder_digest(config.text_encoder))
+    encoder = load_network(GSAutoencoder, config.autoencoder)
+    for name, values in sorted(encoder.named_buffers()):
+        digest.update(name.encode() + values.numpy().tobytes())
+    for index, row in enumerate(dataset.rows):
+        digest.update(json.dumps([dataset.pixels_key(index), row.captions]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,189 @@
+"""Training of the text-conditioned denoiser on cached latents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.geometry import turntable_cameras
+from diffsplat.io.image_files import tile_images
+from diffsplat.models import GSAutoencoder
+from diffsplat.models.mini_denoiser import make_denoiser, predict_latents
+from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.pipelines.denoising_loop import denoise
+from diffsplat.pipelines.guidance import Conditions, GuidedDenoiser, constant_guidance
+from diffsplat.pretrained.model_folders import DEFAULT_SHIFT
+from diffsplat.pretrained.network_folders import load_network, save_half
+from diffsplat.render import render
+from diffsplat.training.latent_cache import LatentBatch
+from diffsplat.training.stages.stage import Losses, Report, Stage
+from diffsplat.training.trainer_config import Place
+
+_EVALUATION_LEVELS = (0.6, 0.9, 0.97)
+"""Noise levels that the error is measured at, as shares of the greatest."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The denoiser and its objective.
+
+    Args:
+        autoencoder: folder of the trained autoencoder; it gives the shape of the latents and decodes pictures.
+        width: width of the tokens, a multiple of 64.
+        layers: transformer blocks.
+        patch: edge of the square of latents that makes a token.
+        channels: how many of the latents' channels are denoised, the principal ones; 0 for all. The others hold
+            detail that text says nothing of and that a small network cannot make.
+        text_channels: length of a text token.
+        text_dropout: share of objects whose text is replaced by the empty prompt, for guidance.
+        level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
+            numbers name their object already at level 0.95: what has to be learned from text lies above.
+        level_deviation: deviation of that logit.
+        greatest_level: noise levels are drawn below this one; of a refiner, at least the level that it takes over at.
+        least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
+            there would otherwise outgrow that of the object's shape.
+        pictured_objects: how many samples an evaluation draws; 0 for none.
+        pictured_guidance: guidance of those samples.
+        pictured_steps: denoising steps of those samples.
+        pictured_shift: shift of their noise levels towards noise (Esser et al. 2024, section 5.3.2).
+    """
+
+    autoencoder: Place = Path("autoencoder")
+    width: int = 256
+    layers: int = 7
+    patch: int = 4
+    channels: int = 0
+    text_channels: int = 384
+    text_dropout: float = 0.1
+    level_mean: float = 1.8
+    level_deviation: float = 1.6
+    greatest_level: float = 1.0
+    least_level: float = 0.25
+    pictured_objects: int = 4
+    pictured_guidance: float = 3.0
+    pictured_steps: int = 20
+    pictured_shift: float = DEFAULT_SHIFT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.greatest_level <= 1:
+            raise InvalidInputError(
+                f"greatest_level is {self.greatest_level}, expected above 0 and at most 1"
+            )
+        if self.channels < 0:
+            raise InvalidInputError(
+                f"channels is {self.channels}, expected a number of channels, or 0 for all"
+            )
+
+
+class DiffusionStage(Stage):
+    """Flow matching on splat latents (Lipman et al. 2023) with a network that predicts the clean latents.
+
+    All views of an object share one noise level. The squared error of the velocity is minimised, which is the
+    squared error of the clean latents divided by the squared level (Li and He 2025), down to a least level.
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = load_network(GSAutoencoder, config.autoencoder).requires_grad_(False)
+        available = self.autoencoder.latent_channels
+        if config.channels > available:
+            raise InvalidInputError(
+                f"channels is {config.channels}, expected at most the {available} of the autoencoder"
+            )
+        self.channels = config.channels or available
+        self.denoiser = make_denoiser(
+            latent_channels=self.channels,
+            latent_size=self.autoencoder.latent_size,
+            views=self.autoencoder.views,
+            width=config.width,
+            layers=config.layers,
+            text_channels=config.text_channels,
+            patch=config.patch,
+        )
+
+    def trainable(self) -> PixArtTransformer2DModel:
+        """The denoiser."""
+        return self.denoiser
+
+    def forward(self, batch: LatentBatch) -> Losses:
+        """Velocity error at a random noise level for each object, text dropped at random."""
+        count = batch.latents.shape[0]
+        normal = torch.randn(count, device=batch.latents.device)
+        drawn = torch.sigmoid(self.config.level_mean + self.config.level_deviation * normal)
+        level = self.config.greatest_level * drawn
+        dropped = torch.rand(count, device=batch.latents.device) < self.config.text_dropout
+        tokens = torch.where(dropped[:, None, None], batch.unconditional_tokens, batch.tokens)
+        mask = torch.where(dropped[:, None], batch.unconditional_mask, batch.mask)
+        loss = self._velocity_error(batch, level, TextCondition(tokens, mask))
+        return Losses(loss)
+
+    def _velocity_error(self, batch: LatentBatch, level: Tensor, text: TextCondition) -> Tensor:
+        spread = level[:, None, None, None, None]
+        latents = batch.latents[:, :, : self.channels]
+        noisy = _noisy(latents, level)
+        rays = batch.rays(self.autoencoder.latent_size, latents.shape[0])
+        clean = predict_latents(self.denoiser, noisy, level, text, rays)
+        return ((clean - latents) / spread.clamp_min(self.config.least_level)).square().mean()
+
+    @torch.no_grad()
+    def evaluate(self, batch: LatentBatch) -> Report:
+        """Velocity error at fixed levels on held-out objects, and a picture of samples for their captions."""
+        scalars: dict[str, float] = {}
+        for share in _EVALUATION_LEVELS:
+            value = share * self.config.greatest_level
+            level = torch.full(batch.latents.shape[:1], value, device=batch.latents.device)
+            error = self._velocity_error(batch, level, TextCondition(batch.tokens, batch.mask))
+            scalars[f"velocity_error_{value:.3g}"] = float(error)
+        scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
+        pictures = {"samples": self._picture(batch)} if self.config.pictured_objects else {}
+        return Report(scalars, pictures)
+
+    def _picture(self, batch: LatentBatch) -> Tensor:
+        """Four sides of a sample for each of the first captions, or of what a refiner restores; a row an object."""
+        count = min(self.config.pictured_objects, batch.latents.shape[0])
+        latents = (
+            self._restored(batch, count) if self.config.greatest_level < 1 else self._samples(batch, count)
+        )
+        splats = self.autoencoder.decode(latents).to_splats(batch.cameras.for_objects(count))
+        around = turntable_cameras(4, 20.0, size=self.autoencoder.image_size).for_objects(count)
+        images = render(splats, around.to(latents.device), normals=False).rgb
+        return tile_images(images.flatten(0, 1), columns=4).clamp(0, 1)
+
+    def _restored(self, batch: LatentBatch, count: int) -> Tensor:
+        """The guess at the first objects from the greatest noise level."""
+        level = torch.full((count,), self.config.greatest_level, device=batch.latents.device)
+        noisy = _noisy(batch.latents[:count, :, : self.channels], level)
+        text = TextCondition(batch.tokens[:count], batch.mask[:count])
+        rays = batch.rays(self.autoencoder.latent_size, count)
+        return predict_latents(self.denoiser, noisy, level, text, rays)
+
+    def _samples(self, batch: LatentBatch, count: int) -> Tensor:
+        """Latents made of noise for the first captions."""
+        negative = TextCondition(
+            batch.unconditional_tokens.expand(count, -1, -1), batch.unconditional_mask.expand(count, -1)
+        )
+        text = TextCondition(batch.tokens[:count], batch.mask[:count])
+        noise = torch.randn_like(batch.latents[:count, :, : self.channels])
+        field = GuidedDenoiser(
+            self.denoiser,
+            Conditions(batch.rays(self.autoencoder.latent_size, count), text, negative),
+            constant_guidance(self.config.pictured_guidance, noise.shape[1]).to(noise),
+            "latents",
+        )
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=self.config.pictured_shift)
+        return denoise(field, noise, scheduler, self.config.pictured_steps)
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write the denoiser."""
+        save_half(self.denoiser, directory)
+
+
+def _noisy(latents: Tensor, level: Tensor) -> Tensor:
+    """Latents ``[B, V, C, h, w]`` on the straight way to noise, at levels ``[B]``."""
+    spread = level[:, None, None, None, None]
+    return (1 - spread) * latents + spread * torch.randn_like(latents)

@@ -1,0 +1,24 @@
+"""Figures and pictures that the stages report."""
+
+import torch
+
+from diffsplat.core import Rendering, Views
+from diffsplat.evaluation.image_metrics import psnr
+from diffsplat.io.image_files import tile_images
+from diffsplat.training.stages.stage import Report
+
+INPUT_VIEWS = 4
+"""The first views of a training batch are what the reconstructor sees; the others are novel."""
+
+PICTURED_OBJECTS = 4
+
+
+def report_rendering(rendering: Rendering, views: Views) -> Report:
+    """PSNR (dB) of input and novel views, and the first objects: truth above, rendering below."""
+    quality = psnr(rendering.rgb, views.image)
+    scalars = {"psnr_input": float(quality[:, :INPUT_VIEWS].mean())}
+    if views.count > INPUT_VIEWS:
+        scalars["psnr_novel"] = float(quality[:, INPUT_VIEWS:].mean())
+    rows = [row for pair in zip(views.image, rendering.rgb, strict=True) for row in pair]
+    picture = tile_images(torch.cat(rows[: 2 * PICTURED_OBJECTS]), columns=views.count)
+    return Report(scalars, {"truth_and_rendering": picture.clamp(0, 1)})

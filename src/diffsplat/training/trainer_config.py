@@ -1,0 +1,137 @@
+"""What a training run is told."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.autocast import Precision
+
+OptimizerName = Literal["adamw", "muon"]
+ScheduleName = Literal["cosine", "constant"]
+Device = Literal["auto", "cpu", "cuda"]
+Place = Annotated[Path, tyro.conf.Suppress]
+"""A folder that a command derives from its own options, so that it is none of the configuration's."""
+OptionalPlace = Annotated[Path | None, tyro.conf.Suppress]
+"""One that there may not be."""
+Places = Annotated[tuple[Path, ...], tyro.conf.Suppress]
+"""Several of these."""
+
+REFINER_LEVEL = 0.82
+"""Noise level below which the embedded model's refiner takes over."""
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise InvalidInputError(f"{name} is {value}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and learning rate.
+
+    Args:
+        name: ``adamw``, or ``muon`` for the hidden matrices with AdamW for everything else.
+        lr: peak learning rate; Muon's updates are scaled to the size of AdamW's, so both use it.
+        betas: decay of AdamW's first and second moments.
+        weight_decay: decoupled decay of matrices and kernels; biases and gains have none.
+        momentum: of Muon.
+        muon_exclude: a matrix whose name contains one of these belongs to AdamW (input, output, embeddings).
+        warmup_steps: steps of linear warm-up.
+        schedule: what follows the warm-up.
+        final_lr: part of the peak at the end of the cosine, 0..1.
+        clip_norm: largest L2 norm of all gradients together; ``inf`` for none.
+    """
+
+    name: OptimizerName = "adamw"
+    lr: float = 4e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    momentum: float = 0.95
+    muon_exclude: tuple[str, ...] = ("embed", "proj_in", "proj_out", "head", "adaln", "scale_shift")
+    warmup_steps: int = 100
+    schedule: ScheduleName = "cosine"
+    final_lr: float = 0.0
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0 and isfinite(self.lr), "optim.lr", self.lr, "a number above 0")
+        _require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "numbers from 0 to below 1")
+        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "a number from 0 to below 1")
+        _require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "at least 0")
+        _require(0 <= self.final_lr <= 1, "optim.final_lr", self.final_lr, "a number from 0 to 1")
+        _require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "a number above 0")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Moving average of the weights.
+
+    Args:
+        decay: largest decay of one step.
+        power: after ``n`` updates the decay is ``1 - (1 + n) ** -power``, up to ``decay``.
+    """
+
+    decay: float = 0.999
+    power: float = 0.75
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.decay < 1, "ema.decay", self.decay, "a number from 0 to below 1")
+        _require(self.power > 0, "ema.power", self.power, "a number above 0")
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """One run of the trainer.
+
+    Args:
+        out: folder of the run: config, checkpoints, metrics, weights.
+        steps: optimiser steps of the whole run; the schedule ends there.
+        seed: the run is a function of it.
+        optim: optimiser and learning rate.
+        ema: moving average of the weights.
+        precision: ``bf16`` is autocast, ``auto`` means it where the device is faster in it; weights and optimiser
+            stay fp32.
+        device: ``auto`` takes the GPU when there is one.
+        accumulation: batches summed up to one optimiser step.
+        compile: whether the trained network goes through ``torch.compile``.
+        prefetch: batches prepared ahead in a thread; 0 prepares them in line.
+        checkpoint_minutes: minutes between checkpoints.
+        keep_checkpoints: how many of the newest stay on disk.
+        evaluate_every: steps between evaluations; 0 for one at the end only.
+        log_every: steps between lines in ``metrics.jsonl``, each the mean over its window.
+        max_minutes: stop with a checkpoint after this time; the schedule is still that of ``steps``.
+        start_from: folder with weights of the same network that a new run starts from, such as those of an
+            earlier model; a run that has a checkpoint continues from that. Change both ``seed`` and the source's
+            ``seed``: with those of the earlier run its batches and its noise come again.
+        tensorboard: whether scalars and pictures also go to TensorBoard where it is installed.
+    """
+
+    out: Place = Path("runs/run")
+    steps: int = 10_000
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    precision: Precision = "auto"
+    device: Device = "auto"
+    accumulation: int = 1
+    compile: bool = False
+    prefetch: int = 2
+    checkpoint_minutes: float = 5.0
+    keep_checkpoints: int = 2
+    evaluate_every: int = 500
+    log_every: int = 10
+    max_minutes: float | None = None
+    start_from: Path | None = None
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulation", "keep_checkpoints", "log_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("seed", "prefetch", "checkpoint_minutes", "evaluate_every"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        _require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0")

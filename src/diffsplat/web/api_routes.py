@@ -1,0 +1,357 @@
+"""The REST API: routes, their schema, and errors as sentences."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from diffsplat import __version__
+from diffsplat.web.api_docs_page import docs_page
+from diffsplat.web.api_schemas import (
+    Catalogue,
+    FileKindView,
+    Health,
+    JobRequest,
+    JobView,
+    LimitsView,
+    ModelView,
+    PictureRequest,
+    Problem,
+    first_sentence,
+)
+from diffsplat.web.generation_service import PICTURE_FIELDS, ServedJob, Service
+from diffsplat.web.job_queue import QueueFullError, StoppedError
+from diffsplat.web.model_worker import GeneratedObject
+from diffsplat.web.page_routes import pages
+from diffsplat.web.request_guard import Guard
+from diffsplat.web.result_files import FILE_KINDS, FileKind
+from diffsplat.web.uploaded_images import TooLargeError
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 15.0
+
+_DOCS_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+}
+
+router = APIRouter(prefix="/api")
+
+_REFUSALS: dict[int, str] = {
+    400: "the request is broken",
+    401: "the token is missing or wrong",
+    403: "another host or site was named",
+    404: "there is no such job or file, or no longer",
+    408: "the request took too long to arrive",
+    413: "too many bytes or pixels",
+    415: "another content type was expected",
+    422: "the request asks for something that cannot be done",
+    429: "the queue is full",
+    503: "the server is stopping or too busy",
+}
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]
+JobId = Annotated[str, Path(max_length=100, description="from POST /api/jobs")]
+
+
+def _responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": Problem, "description": _REFUSALS[code]} for code in (401, 403, *codes)}
+
+
+def _body_of(model: type[Any], files: tuple[str, ...]) -> dict[str, Any]:
+    """The schema of a body that is JSON or a form with files."""
+    schema = model.model_json_schema()
+    form = {**schema, "properties": dict(schema["properties"])}
+    for name in files:
+        form["properties"][name] = {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP"}
+    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.get("/health", summary="Whether the server works", responses={})
+async def health(request: Request, service: ServiceOf) -> Health:
+    """Answered without the token."""
+    return Health(
+        status="ok" if service.jobs.alive else "stopping",
+        version=__version__,
+        waiting=service.jobs.waiting,
+        token_needed=request.app.state.token_needed,
+    )
+
+
+@router.get("/models", summary="Models, limits and kinds of files", responses=_responses())
+async def models(service: ServiceOf) -> Catalogue:
+    """What may be asked for: which model takes a picture or a control map, and why another does not."""
+    return Catalogue(
+        models=[ModelView.of(model) for model in service.models.values()],
+        limits=LimitsView.of(service.limits),
+        files=[
+            FileKindView(suffix=kind.suffix, description=kind.description, splats=not kind.rendered)
+            for kind in FILE_KINDS.values()
+        ],
+    )
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    summary="Generate objects",
+    responses=_responses(400, 408, 413, 415, 422, 429, 503),
+    openapi_extra=_body_of(JobRequest, PICTURE_FIELDS),
+)
+async def create_job(request: Request, service: ServiceOf, response: Response) -> JobView:
+    """Put a job into the queue. Pictures come in base64 (JSON) or as files (multipart/form-data)."""
+    body = await service.bodies.read(request, JobRequest)
+    with _refusing():
+        job = await service.submit(body.options, body.pictures)
+    response.headers["location"] = f"/api/jobs/{job.id}"
+    return _view(service, job)
+
+
+@router.get("/jobs/{job_id}", summary="A job as it is now", responses=_responses(404, 422))
+async def read_job(job_id: JobId, service: ServiceOf) -> JobView:
+    """Its place in the queue, its progress, its results."""
+    return _view(service, _found(service, job_id))
+
+
+@router.delete("/jobs/{job_id}", summary="Cancel or forget a job", responses=_responses(404, 422))
+async def cancel_job(job_id: JobId, service: ServiceOf) -> JobView:
+    """End a job that waits or runs, with the step that is being computed; forget one that is finished."""
+    job = service.jobs.cancel(job_id)
+    if job is None:
+        raise _unknown(job_id)
+    return _view(service, job)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="A job's progress as server-sent events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "an event 'job' after every change, its data the job; the stream ends with the job",
+        },
+        **_responses(404, 422),
+    },
+)
+async def job_events(job_id: JobId, service: ServiceOf) -> StreamingResponse:
+    """The job as it is now, and again after every change, until it is finished."""
+    _found(service, job_id)
+    headers = {"x-accel-buffering": "no"}
+    return StreamingResponse(_events(service, job_id), media_type="text/event-stream", headers=headers)
+
+
+@router.get(
+    "/jobs/{job_id}/results/{number}.{format}",
+    summary="A file of an object",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "the file",
+        },
+        **_responses(404, 422, 503),
+    },
+)
+async def result_file(
+    job_id: JobId,
+    number: Annotated[str, Path(max_length=100, description="of the object, from 0")],
+    format: Annotated[str, Path(max_length=100, description="one of the files of GET /api/models")],  # noqa: A002
+    service: ServiceOf,
+) -> Response:
+    """Splats in any format that is written, a picture (``png``), a turntable (``mp4``, ``gif``, ``webp``)."""
+    job = _found(service, job_id)
+    index, kind = _named_file(job, f"{number}.{format}")
+    with _refusing():
+        return await _file_response(service, job, index, kind)
+
+
+@router.post(
+    "/cutouts",
+    summary="Preview of a picture's object",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "what a model would be shown",
+        },
+        **_responses(400, 408, 413, 415, 422, 503),
+    },
+    openapi_extra=_body_of(PictureRequest, ("image",)),
+)
+async def cut_out(request: Request, service: ServiceOf) -> Response:
+    """The object cut out, centred, on white."""
+    body = await service.bodies.read(request, PictureRequest)
+    if "image" not in body.pictures:
+        raise HTTPException(422, "image is missing")
+    with _refusing():
+        return Response(await service.cut_out(body.pictures["image"]), media_type="image/png")
+
+
+def create_app(service: Service, *, token: str | None = None, loopback_only: bool = True) -> Guard:
+    """The application; its jobs are worked on while it runs.
+
+    Args:
+        service: what is served.
+        token: see :class:`~diffsplat.web.request_guard.Guard`.
+        loopback_only: likewise.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.jobs.start()
+        try:
+            yield
+        finally:
+            if not await asyncio.to_thread(service.close):
+                logger.warning("a denoising step did not end in time")
+
+    app = FastAPI(
+        title="diffsplat",
+        version=__version__,
+        summary="Text, pictures and control maps to 3D Gaussian splats.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.state.token_needed = token is not None
+    app.include_router(router)
+    app.include_router(pages)
+    app.add_api_route("/api/docs", _documentation, include_in_schema=False, response_class=HTMLResponse)
+    _add_error_handlers(app)
+    return Guard(app, token=token, loopback_only=loopback_only)
+
+
+async def _documentation(request: Request) -> HTMLResponse:
+    return HTMLResponse(docs_page(request.app.openapi()), headers=_DOCS_HEADERS)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def handler(answer: Callable[[Any], JSONResponse]) -> Callable[[Request, Any], Awaitable[JSONResponse]]:
+        async def handle(_: Request, error: Any) -> JSONResponse:
+            return answer(error)
+
+        return handle
+
+    for kind, answer in _ANSWERS.items():
+        app.add_exception_handler(kind, handler(answer))
+
+
+def _problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": sentence}, status, headers=headers)
+
+
+def _plain_http_error(error: AnyHTTPException) -> JSONResponse:
+    standard = {
+        404: "there is nothing here, see /api/docs",
+        405: "this address has another method, see /api/docs",
+    }
+    sentence = error.detail
+    if sentence in ("Not Found", "Method Not Allowed"):
+        sentence = standard[error.status_code]
+    return _problem(error.status_code, sentence, dict(error.headers or {}))
+
+
+_ANSWERS: dict[type[Exception], Callable[[Any], JSONResponse]] = {
+    AnyHTTPException: _plain_http_error,
+    RequestValidationError: lambda error: _problem(422, first_sentence(list(error.errors()))),
+    StoppedError: lambda error: _problem(503, str(error)),
+    QueueFullError: lambda error: _problem(429, str(error), {"retry-after": str(error.retry_after_s)}),
+    Exception: lambda _: _problem(500, "the server failed unexpectedly; its log says why"),
+}
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what the library refuses into an answer."""
+    try:
+        yield
+    except TooLargeError as error:
+        raise HTTPException(413, str(error)) from error
+    except (ValueError, ImportError) as error:
+        raise HTTPException(422, " ".join(str(error).split())) from error
+
+
+def _found(service: Service, job_id: str) -> ServedJob:
+    job = service.jobs.find(job_id)
+    if job is None:
+        raise _unknown(job_id)
+    return job
+
+
+def _unknown(job_id: str) -> HTTPException:
+    return HTTPException(404, f"there is no job {job_id[:40]!r}, or its results have expired")
+
+
+def _view(service: Service, job: ServedJob) -> JobView:
+    return JobView.of(job, service.jobs.position(job.id))
+
+
+async def _events(service: Service, job_id: str) -> AsyncIterator[str]:
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    with service.jobs.watch(job_id, tell):
+        while True:
+            changed.clear()
+            job = service.jobs.find(job_id)
+            if job is None:
+                return
+            yield f"event: job\ndata: {_view(service, job).model_dump_json()}\n\n"
+            if job.finished:
+                return
+            while not changed.is_set():
+                try:
+                    await asyncio.wait_for(changed.wait(), _HEARTBEAT_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+
+
+def _named_file(job: ServedJob, name: str) -> tuple[int, FileKind]:
+    """The object and kind of file that a name such as ``0.compressed.ply`` means."""
+    digits, dot, rest = name.partition(".")
+    kind = FILE_KINDS.get(dot + rest)
+    if kind is None:
+        raise HTTPException(
+            404, f"there is no format {rest[:40]!r}, expected one of: {', '.join(FILE_KINDS)}"
+        )
+    known = {str(number): number for number in range(len(job.results))}
+    if digits not in known:
+        raise HTTPException(
+            404, f"the job is {job.state} and has {len(known)} results, not one {digits[:40]!r}"
+        )
+    return known[digits], kind
+
+
+async def _file_response(service: Service, job: ServedJob, index: int, kind: FileKind) -> Response:
+    item = job.results[index]
+    headers = {"content-disposition": f'attachment; filename="{_file_name(item, kind)}"'}
+    if kind.rendered:
+        data = await service.files.rendered(job.id, index, item, kind)
+        return Response(data, media_type=kind.media_type, headers=headers)
+    pieces, size = await service.files.splats(item, kind)
+    headers["content-length"] = str(size)
+    return StreamingResponse(pieces, media_type=kind.media_type, headers=headers)
+
+
+def _file_name(item: GeneratedObject, kind: FileKind) -> str:
+    """Like the prompt, in characters that are harmless in a header and on every file system."""
+    words = re.sub("[^a-z0-9]+", "-", item.prompt.lower()).strip("-")[:60].strip("-")
+    return f"{words or 'object'}-{item.seed}{kind.suffix}"

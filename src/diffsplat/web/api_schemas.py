@@ -1,0 +1,265 @@
+"""What goes over the wire, as pydantic models: the API's schema is made of these."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.pipelines.generation import MAX_PROMPT_LENGTH
+from diffsplat.pretrained.catalogue import ControlKind
+from diffsplat.web.job_queue import Job, State
+from diffsplat.web.model_worker import GenerationOrder, ServedModel
+from diffsplat.web.result_files import FILE_KINDS
+from diffsplat.web.server_limits import Limits
+
+_LONGEST_VALUE = 60
+
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
+Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str = Field(description="one sentence")
+
+
+class JobOptions(BaseModel):
+    """What to generate; what is left out takes the model's value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt = Field("", description="a description of the object; may be empty with an image")
+    negative_prompt: Prompt = Field("", description="what to steer away from")
+    model: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="one of GET /api/models; the first by default"
+    )
+    seed: int = Field(0, ge=0, lt=2**63 - 1000, description="the same seed gives the same object")
+    steps: int | None = Field(None, ge=1, le=10_000, description="denoising steps")
+    guidance: Scale | None = Field(None, description="how closely to follow the prompt")
+    least_guidance: Scale = Field(1.0, description="with an image, guidance of the side that is seen")
+    count: int = Field(1, ge=1, le=100, description="objects, with the seeds that follow")
+    elevation: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)] | None = Field(
+        None, description="degrees above the horizon of the generated views; of an image it is estimated"
+    )
+    control_scale: Scale = Field(1.0, description="how strongly to follow the control map")
+    guess_mode: bool = Field(False, description="the control map acts without guidance's unconditional half")
+
+
+class JobRequest(JobOptions):
+    """Options, and pictures in base64."""
+
+    image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: a picture of the object")
+    control: str | None = Field(None, description="likewise: the control map of the first view")
+
+
+class PictureRequest(BaseModel):
+    """A picture in base64."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"required": ["image"]})
+
+    image: str | None = Field(None, description="PNG, JPEG or WebP file in base64")
+
+
+class ResultFile(BaseModel):
+    """A file of an object."""
+
+    suffix: str
+    description: str
+    url: str
+
+
+class ResultView(BaseModel):
+    """An object that was generated."""
+
+    number: int
+    seed: int
+    splats: int = Field(description="how many Gaussians it has")
+    files: list[ResultFile]
+
+
+class JobView(BaseModel):
+    """A job at one moment."""
+
+    id: str
+    state: State
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    count: int
+    position: int | None = Field(description="jobs before this one, while it waits")
+    steps_done: int = Field(description="denoising steps done, of all objects")
+    steps_in_all: int
+    error: str | None = Field(description="why it failed, one sentence")
+    results: list[ResultView]
+
+    @classmethod
+    def of(cls, job: Job[Any, Any], position: int | None) -> Self:
+        """What a client is told about a job."""
+        order: GenerationOrder = job.order
+        request = order.request
+        return cls(
+            id=job.id,
+            state=job.state,
+            model=order.model,
+            prompt=request.prompts[0],
+            negative_prompt=request.negative_prompt,
+            seed=request.seed,
+            steps=request.steps,
+            guidance=request.guidance,
+            count=request.count,
+            position=position,
+            steps_done=job.steps_done,
+            steps_in_all=order.steps,
+            error=job.error,
+            results=[
+                ResultView(
+                    number=number, seed=item.seed, splats=item.splats.count, files=_files(job.id, number)
+                )
+                for number, item in enumerate(job.results)
+            ],
+        )
+
+
+class Takes(BaseModel):
+    """What a model is shown besides a prompt."""
+
+    image: bool
+    control: ControlKind | None
+    reasons: dict[str, str] = Field(description="why an input is not taken, by its name")
+
+
+class ModelView(BaseModel):
+    """A model that is served."""
+
+    name: str
+    takes: Takes
+    steps: int = Field(description="denoising steps unless a request says otherwise")
+    guidance: float = Field(description="guidance unless a request says otherwise")
+    elevation: float = Field(description="degrees above the horizon unless a request says otherwise")
+
+    @classmethod
+    def of(cls, model: ServedModel) -> Self:
+        """What a client is told about a model."""
+        pipe, defaults = model.pipe, model.pipe.defaults
+        return cls(
+            name=model.name,
+            takes=Takes(image=pipe.takes_image, control=model.control, reasons=model.reasons),
+            steps=defaults.steps,
+            guidance=defaults.guidance,
+            elevation=defaults.elevation_deg,
+        )
+
+
+class LimitsView(BaseModel):
+    """What the server allows."""
+
+    steps: int
+    count: int
+    prompt_characters: int = MAX_PROMPT_LENGTH
+    upload_bytes: int
+    pixels: int
+    keep_seconds: float
+
+    @classmethod
+    def of(cls, limits: Limits) -> Self:
+        """What a client is told about the limits."""
+        return cls(
+            steps=limits.max_steps,
+            count=limits.max_count,
+            upload_bytes=limits.max_upload_bytes,
+            pixels=limits.max_pixels,
+            keep_seconds=limits.keep_seconds,
+        )
+
+
+class FileKindView(BaseModel):
+    """A kind of file that results can be downloaded as."""
+
+    suffix: str
+    description: str
+    splats: bool = Field(description="whether it holds splats, or pictures of them")
+
+
+class Catalogue(BaseModel):
+    """What the server offers."""
+
+    models: list[ModelView]
+    limits: LimitsView
+    files: list[FileKindView]
+
+
+class Health(BaseModel):
+    """Whether the server works."""
+
+    status: Literal["ok", "stopping"]
+    version: str
+    waiting: int = Field(description="jobs that nobody works on yet")
+    token_needed: bool = Field(description="whether all other requests have to carry a token")
+
+
+def decoded(text: str, name: str) -> bytes:
+    """The bytes of a base64 text.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInputError(f"the {name} is not in base64") from error
+
+
+def first_sentence(problems: list[Any]) -> str:
+    """The first of pydantic's complaints, as one sentence."""
+    problem = problems[0]
+    field = ".".join(str(part) for part in problem["loc"] if part not in ("body", "path", "query"))
+    kind, value, bounds = problem["type"], problem.get("input"), problem.get("ctx", {})
+    if kind == "json_invalid":
+        return "the request is not valid JSON"
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "extra_forbidden":
+        return f"{field[:_LONGEST_VALUE]!r} is unknown here"
+    shown = repr(value) if len(repr(value)) <= _LONGEST_VALUE else f"{repr(value)[:_LONGEST_VALUE]}..."
+    subject = f"{field} is {shown}" if field else f"the request is {shown}"
+    return f"{subject}, expected {_expected(kind, bounds)}"
+
+
+def _expected(kind: str, bounds: Mapping[str, Any]) -> str:
+    match kind:
+        case "greater_than_equal":
+            return f"at least {bounds['ge']}"
+        case "less_than_equal":
+            return f"at most {bounds['le']}"
+        case "less_than":
+            return f"less than {bounds['lt']}"
+        case "string_too_long":
+            return f"at most {bounds['max_length']} characters"
+        case _:
+            return next((words for name, words in _TYPES.items() if kind.startswith(name)), "another value")
+
+
+_TYPES: dict[str, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "string": "a text",
+    "bool": "true or false",
+    "model": "an object with named values",
+}
+
+
+def _files(job: str, number: int) -> list[ResultFile]:
+    return [
+        ResultFile(
+            suffix=suffix, description=kind.description, url=f"/api/jobs/{job}/results/{number}{suffix}"
+        )
+        for suffix, kind in FILE_KINDS.items()
+    ]

@@ -1,0 +1,324 @@
+"""Jobs: a bounded queue, the one thread that works on it, and results that expire. Needs no torch."""
+
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, Protocol, Self, TypeVar
+
+from diffsplat.web.server_limits import Limits
+
+logger = logging.getLogger(__name__)
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+FINISHED: frozenset[State] = frozenset(("done", "failed", "cancelled"))
+
+_ID_BYTES = 18
+_IDLE_S = 5.0
+"""How often an idle worker looks for results that have expired."""
+_SMOOTHING = 0.3
+"""Weight of the latest job in the mean duration that waiting clients are told."""
+
+
+class Result(Protocol):
+    """What a job makes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        ...
+
+
+class Order(Protocol):
+    """What a job is asked for."""
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps in all."""
+        ...
+
+    def without_pictures(self) -> Self:
+        """The same without what only the work needs."""
+        ...
+
+
+OrderT = TypeVar("OrderT", bound=Order)
+ResultT = TypeVar("ResultT", bound=Result)
+Advance = Callable[[int, int], None]
+"""``(steps done, steps in all)``; raises :class:`CancelledError` when the job is to end."""
+
+
+class CancelledError(Exception):
+    """The job was cancelled while it ran."""
+
+
+class QueueFullError(Exception):
+    """No more jobs are taken at the moment.
+
+    Args:
+        retry_after_s: seconds after which a place should be free.
+    """
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"the queue is full, expected another try in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class StoppedError(Exception):
+    """The server is stopping."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[OrderT, ResultT]):
+    """A job at one moment.
+
+    Args:
+        id: unguessable name; who knows it may see the job.
+        order: what was asked for.
+        state: where it stands.
+        steps_done: denoising steps that are done.
+        results: what it made, when done.
+        error: why it failed, one sentence.
+        finished_s: clock at its end.
+    """
+
+    id: str
+    order: OrderT
+    state: State = "queued"
+    steps_done: int = 0
+    results: tuple[ResultT, ...] = ()
+    error: str | None = None
+    finished_s: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing about it will change any more."""
+        return self.state in FINISHED
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its results."""
+        return sum(result.nbytes for result in self.results)
+
+
+class JobQueue(Generic[OrderT, ResultT]):
+    """Takes orders and works on them one after the other, in a thread of its own.
+
+    Args:
+        perform: does what an order asks for; a ``ValueError`` tells the client what was wrong.
+        limits: bounds of the queue and of what is kept.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        perform: Callable[[OrderT, Advance], Sequence[ResultT]],
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._perform = perform
+        self._limits = limits
+        self._clock = clock
+        self._changed = threading.Condition(threading.RLock())
+        self._jobs: dict[str, Job[OrderT, ResultT]] = {}
+        self._waiting: deque[str] = deque()
+        self._to_cancel: set[str] = set()
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._mean_s = 5.0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more orders, cancel what waits and what runs; does not wait, see :meth:`join`."""
+        with self._changed:
+            self._stopping = True
+            for job in [job for job in self._jobs.values() if not job.finished]:
+                self.cancel(job.id)
+            self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end after :meth:`stop`; tells whether it did."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that nobody works on yet."""
+        return len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether orders are worked on."""
+        return self._thread.is_alive() and not self._stopping
+
+    def require_place(self) -> None:
+        """Refuse what :meth:`submit` would refuse now, before work is spent on an order.
+
+        Raises:
+            QueueFullError: when there is no place.
+            StoppedError: when the server is stopping.
+        """
+        with self._changed:
+            if self._stopping:
+                raise StoppedError("the server is stopping")
+            if len(self._waiting) >= self._limits.max_queued:
+                raise QueueFullError(max(1, round(self._mean_s)))
+
+    def submit(self, order: OrderT) -> Job[OrderT, ResultT]:
+        """Put an order at the end of the queue.
+
+        Raises:
+            QueueFullError: when there is no place.
+            StoppedError: when the server is stopping.
+        """
+        with self._changed:
+            self.require_place()
+            self._expire()
+            job: Job[OrderT, ResultT] = Job(secrets.token_urlsafe(_ID_BYTES), order)
+            self._jobs[job.id] = job
+            self._waiting.append(job.id)
+            self._changed.notify_all()
+            return job
+
+    def find(self, identity: str) -> Job[OrderT, ResultT] | None:
+        """The job as it is now; None when there is none, or no longer."""
+        with self._changed:
+            self._expire()
+            return self._jobs.get(identity)
+
+    def position(self, identity: str) -> int | None:
+        """How many jobs come before this one in the queue; None when it does not wait."""
+        with self._changed:
+            return self._waiting.index(identity) if identity in self._waiting else None
+
+    def cancel(self, identity: str) -> Job[OrderT, ResultT] | None:
+        """End a job that waits or runs; forget one that is finished. Returns it as it is afterwards.
+
+        A running job ends with the denoising step that is being computed.
+        """
+        with self._changed:
+            job = self.find(identity)
+            if job is None:
+                return None
+            if job.finished:
+                return self._jobs.pop(identity)
+            if job.state == "queued":
+                self._waiting.remove(identity)
+                self._tell_waiting()
+                return self._finish(job, "cancelled")
+            self._to_cancel.add(identity)
+            return job
+
+    @contextmanager
+    def watch(self, identity: str, listener: Callable[[], None]) -> Iterator[None]:
+        """Have ``listener`` called, from any thread, after every change of a job or of its place in the queue."""
+        with self._changed:
+            self._listeners.setdefault(identity, []).append(listener)
+        try:
+            yield
+        finally:
+            with self._changed:
+                remaining = self._listeners[identity]
+                remaining.remove(listener)
+                if not remaining:
+                    del self._listeners[identity]
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            began = self._clock()
+            self._run(job)
+            self._mean_s += _SMOOTHING * (self._clock() - began - self._mean_s)
+
+    def _next(self) -> Job[OrderT, ResultT] | None:
+        """Wait for a job and mark it as running; None to end."""
+        with self._changed:
+            while not self._waiting and not self._stopping:
+                self._changed.wait(_IDLE_S)
+                self._expire()
+            if self._stopping:
+                return None
+            job = self._update(replace(self._jobs[self._waiting.popleft()], state="running"))
+            self._tell_waiting()
+            return job
+
+    def _run(self, job: Job[OrderT, ResultT]) -> None:
+        def advance(done: int, _total: int) -> None:
+            with self._changed:
+                if job.id in self._to_cancel:
+                    raise CancelledError
+                self._update(replace(self._jobs[job.id], steps_done=done))
+
+        try:
+            results = tuple(self._perform(job.order, advance))
+        except CancelledError:
+            self._finish(self._jobs[job.id], "cancelled")
+        except ValueError as error:
+            self._finish(self._jobs[job.id], "failed", error=" ".join(str(error).split()))
+        except Exception as error:
+            logger.exception("a job failed unexpectedly")
+            reason = (
+                f"the generation failed unexpectedly ({type(error).__name__}); the server's log says more"
+            )
+            self._finish(self._jobs[job.id], "failed", error=reason)
+        else:
+            state: State = "cancelled" if job.id in self._to_cancel else "done"
+            self._finish(self._jobs[job.id], state, results=results if state == "done" else ())
+
+    def _finish(
+        self,
+        job: Job[OrderT, ResultT],
+        state: State,
+        *,
+        results: tuple[ResultT, ...] = (),
+        error: str | None = None,
+    ) -> Job[OrderT, ResultT]:
+        with self._changed:
+            self._to_cancel.discard(job.id)
+            ended = replace(
+                job,
+                order=job.order.without_pictures(),
+                state=state,
+                results=results,
+                error=error,
+                finished_s=self._clock(),
+            )
+            # At the end of the order, so that the oldest ending comes first when jobs expire.
+            self._jobs.pop(job.id)
+            self._update(ended)
+            self._expire()
+            return ended
+
+    def _update(self, job: Job[OrderT, ResultT]) -> Job[OrderT, ResultT]:
+        self._jobs[job.id] = job
+        self._tell(job.id)
+        return job
+
+    def _tell(self, identity: str) -> None:
+        for listener in self._listeners.get(identity, ()):
+            listener()
+
+    def _tell_waiting(self) -> None:
+        """Their places have changed."""
+        for identity in self._waiting:
+            self._tell(identity)
+
+    def _expire(self) -> None:
+        """Forget finished jobs: those too old, then the oldest while there are too many or they are too big."""
+        finished = [job for job in self._jobs.values() if job.finished_s is not None]
+        held, now = sum(job.nbytes for job in finished), self._clock()
+        for index, job in enumerate(finished):
+            left = len(finished) - index
+            old = now - (job.finished_s or 0.0) > self._limits.keep_seconds
+            crowded = left > self._limits.keep_jobs or (held > self._limits.keep_bytes and left > 1)
+            if not old and not crowded:
+                return
+            held -= job.nbytes
+            del self._jobs[job.id]

@@ -1,0 +1,168 @@
+"""Bodies of requests: read within bounds of size and time, as JSON or as a form with files."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from fastapi import HTTPException, Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from diffsplat.web.api_schemas import decoded, first_sentence
+from diffsplat.web.server_limits import Limits
+
+_OPTION_BYTES = 64_000
+"""Room for everything but pictures."""
+_LARGE_AT_ONCE = 4
+"""Bodies with pictures that are in memory at the same time."""
+_MOST_FIELDS = 32
+_HANG_UP = {"connection": "close"}
+"""The rest of a body is not waited for."""
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Body(Generic[ModelT]):
+    """A body that was read.
+
+    Args:
+        options: its named values.
+        pictures: files by field.
+    """
+
+    options: ModelT
+    pictures: dict[str, bytes]
+
+
+class BodyReader:
+    """Reads bodies.
+
+    Args:
+        limits: bounds of pictures and time.
+        pictures: fields that may hold a picture.
+        taken: how many pictures a request can have use for.
+    """
+
+    def __init__(self, limits: Limits, pictures: tuple[str, ...], taken: int) -> None:
+        self._limits = limits
+        self._pictures = pictures
+        base64_bytes = -(-limits.max_upload_bytes * 4 // 3) + 4
+        self._most_bytes = _OPTION_BYTES + taken * base64_bytes
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._arriving: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    def hang_up(self) -> None:
+        """Wait no longer for bodies that are arriving; to be called in the server's own thread."""
+        self._stopping = True
+        for patience in self._arriving:
+            patience.reschedule(asyncio.get_running_loop().time())
+
+    async def read(self, request: Request, model: type[ModelT]) -> Body[ModelT]:
+        """The options and pictures of a request.
+
+        Raises:
+            HTTPException: 408, 413, 415 or 422.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("application/json", "multipart/form-data"):
+            raise HTTPException(
+                415, f"the content type is {kind[:100]!r}, expected application/json or multipart/form-data"
+            )
+        if _length(request) <= _OPTION_BYTES:
+            return await self._read(request, model, kind)
+        async with self._large:
+            return await self._read(request, model, kind)
+
+    async def _read(self, request: Request, model: type[ModelT], kind: str) -> Body[ModelT]:
+        data = await self._bytes(request)
+        try:
+            if kind == "application/json":
+                return self._from_json(data, model)
+            return await self._from_form(data, request, model)
+        except ValidationError as error:
+            raise HTTPException(422, first_sentence(list(error.errors()))) from error
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+
+    async def _bytes(self, request: Request) -> bytes:
+        """The whole body, counted while it arrives."""
+        too_large = HTTPException(
+            413, f"the request is too large, expected at most {self._most_bytes} bytes", _HANG_UP
+        )
+        if _length(request) > self._most_bytes and "content-length" in request.headers:
+            raise too_large
+        data = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.upload_seconds) as patience:
+                self._arriving.add(patience)
+                try:
+                    async for piece in request.stream():
+                        data += piece
+                        if len(data) > self._most_bytes:
+                            raise too_large
+                finally:
+                    self._arriving.remove(patience)
+        except TimeoutError as error:
+            if self._stopping:
+                raise HTTPException(503, "the server is stopping", _HANG_UP) from error
+            raise HTTPException(
+                408, f"the request did not arrive within {self._limits.upload_seconds:g} s", _HANG_UP
+            ) from error
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the request broke off") from error
+        return bytes(data)
+
+    def _from_json(self, data: bytes, model: type[ModelT]) -> Body[ModelT]:
+        options = model.model_validate_json(data, strict=True)
+        texts = {name: getattr(options, name, None) for name in self._pictures}
+        pictures = {name: decoded(text, name) for name, text in texts.items() if text is not None}
+        return Body(options, pictures)
+
+    async def _from_form(self, data: bytes, request: Request, model: type[ModelT]) -> Body[ModelT]:
+        async def stream() -> AsyncIterator[bytes]:
+            yield data
+
+        parser = MultiPartParser(
+            request.headers,
+            stream(),  # pyright: ignore[reportArgumentType]  any asynchronous iterator will do
+            max_files=len(self._pictures),
+            max_fields=_MOST_FIELDS,
+            max_part_size=_OPTION_BYTES,
+        )
+        try:
+            form = await parser.parse()
+        except (MultiPartException, ValueError, LookupError) as error:
+            raise HTTPException(422, "the form is broken, expected multipart/form-data") from error
+        try:
+            values, pictures = await self._sorted(form)
+        finally:
+            await form.close()
+        return Body(model.model_validate(values), pictures)
+
+    async def _sorted(self, form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
+        """The texts and the files of a form."""
+        values: dict[str, str] = {}
+        pictures: dict[str, bytes] = {}
+        for name, value in form.multi_items():
+            if name in values or name in pictures:
+                raise HTTPException(422, f"{name[:100]!r} was given twice")
+            if isinstance(value, UploadFile):
+                if name not in self._pictures:
+                    raise HTTPException(422, f"the file {name[:100]!r} is unknown here")
+                pictures[name] = await value.read()
+            elif name in self._pictures:
+                raise HTTPException(422, f"{name} is a text, expected a file")
+            else:
+                values[name] = value
+        return values, pictures
+
+
+def _length(request: Request) -> int:
+    """Bytes that a request announces; as many as any when it does not say."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else _OPTION_BYTES + 1

@@ -1,0 +1,153 @@
+"""Files of generated objects: splats in every format that is written, a picture, turntable videos."""
+
+import asyncio
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from diffsplat.core import DEFAULT_RADIUS
+from diffsplat.io.image_files import write_image
+from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from diffsplat.io.video_files import write_video
+from diffsplat.pipelines.previews import contact_sheet, turntable_frames
+from diffsplat.web.model_worker import GeneratedObject
+
+_PICTURE_SIZE = 256
+_VIDEO_SIZE = 256
+_VIDEO_FRAMES = 60
+_VIDEO_FPS = 20.0
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that an object can be downloaded as.
+
+    Args:
+        suffix: of its name.
+        description: what it is.
+        media_type: as HTTP names it.
+        write: writes an object to a path with this suffix.
+        rendered: whether pictures of the object are computed for it, which takes a moment.
+    """
+
+    suffix: str
+    description: str
+    media_type: str
+    write: Callable[[GeneratedObject, Path], None]
+    rendered: bool = False
+
+
+def _splat_kind(suffix: str, description: str) -> FileKind:
+    def write(item: GeneratedObject, path: Path) -> None:
+        write_splats(item.splats, path)
+
+    media_type = "model/gltf-binary" if suffix == ".glb" else "application/octet-stream"
+    return FileKind(suffix, description, media_type, write)
+
+
+def _write_picture(item: GeneratedObject, path: Path) -> None:
+    write_image(contact_sheet(item.splats, item.cameras[:1], _PICTURE_SIZE), path)
+
+
+def _write_video(item: GeneratedObject, path: Path) -> None:
+    frames = turntable_frames(
+        item.splats,
+        frames=_VIDEO_FRAMES,
+        elevation_deg=item.elevation_deg,
+        size=_VIDEO_SIZE,
+        radius=DEFAULT_RADIUS,
+    )
+    write_video(frames, path, fps=_VIDEO_FPS)
+
+
+FILE_KINDS: dict[str, FileKind] = {
+    kind.suffix: kind
+    for kind in (
+        *(_splat_kind(suffix, SPLAT_FORMATS[suffix].description) for suffix in WRITABLE_SUFFIXES),
+        FileKind(".png", "picture of the first view", "image/png", _write_picture, rendered=True),
+        FileKind(".mp4", "turntable video", "video/mp4", _write_video, rendered=True),
+        FileKind(".gif", "turntable animation", "image/gif", _write_video, rendered=True),
+        FileKind(".webp", "turntable animation", "image/webp", _write_video, rendered=True),
+    )
+}
+"""Every kind of file, by suffix."""
+
+
+class FileMaker:
+    """Makes files in threads of its own, one of splats and one rendered at a time; keeps some rendered ones.
+
+    Nothing that a client says becomes a path: a file is made in a new folder under a name from the table, and
+    the folder is gone before the first byte is sent.
+
+    Args:
+        exists: whether a job is still there; files of others are dropped.
+        kept_bytes: memory for rendered files.
+    """
+
+    def __init__(self, exists: Callable[[str], bool], kept_bytes: int = 64_000_000) -> None:
+        self._exists = exists
+        self._kept_bytes = kept_bytes
+        self._kept: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
+        self._being_made: dict[tuple[str, int, str], asyncio.Future[bytes]] = {}
+        self._rendering = ThreadPoolExecutor(1, thread_name_prefix="rendering")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="writing")
+
+    def close(self) -> None:
+        """Drop what waits; what is being made ends first."""
+        for executor in (self._rendering, self._writing):
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    async def splats(self, item: GeneratedObject, kind: FileKind) -> tuple[Iterator[bytes], int]:
+        """A file's bytes, piece by piece, and their number."""
+        loop = asyncio.get_running_loop()
+        file, size = await loop.run_in_executor(self._writing, _made, item, kind)
+        return _pieces(file), size
+
+    async def rendered(self, job: str, number: int, item: GeneratedObject, kind: FileKind) -> bytes:
+        """A rendered file; who asks while it is being made gets the same."""
+        key = (job, number, kind.suffix)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._being_made:
+            loop = asyncio.get_running_loop()
+            future = loop.run_in_executor(self._rendering, _bytes_of, item, kind)
+            future.add_done_callback(lambda done: self._keep(key, done))
+            self._being_made[key] = future
+        return await asyncio.shield(self._being_made[key])
+
+    def _keep(self, key: tuple[str, int, str], done: asyncio.Future[bytes]) -> None:
+        del self._being_made[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._kept[key] = done.result()
+        for stale in [kept for kept in self._kept if not self._exists(kept[0])]:
+            del self._kept[stale]
+        while sum(map(len, self._kept.values())) > self._kept_bytes:
+            self._kept.popitem(last=False)
+
+
+def _made(item: GeneratedObject, kind: FileKind) -> tuple[IO[bytes], int]:
+    """An open file that has no name any more, and its size."""
+    with tempfile.TemporaryDirectory(prefix="diffsplat-") as folder:
+        path = Path(folder) / f"object{kind.suffix}"
+        kind.write(item, path)
+        return path.open("rb"), path.stat().st_size
+
+
+def _bytes_of(item: GeneratedObject, kind: FileKind) -> bytes:
+    file, _ = _made(item, kind)
+    with file:
+        return file.read()
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_CHUNK_BYTES):
+            yield piece

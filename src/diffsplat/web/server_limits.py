@@ -1,0 +1,37 @@
+"""What a server allows: one place for every bound. Needs no torch."""
+
+from dataclasses import dataclass, fields
+
+from diffsplat.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a server, each above 0."""
+
+    max_queued: int = 16
+    """Jobs that wait; with more, a request is told to come back (429)."""
+    max_steps: int = 100
+    """Denoising steps of a job."""
+    max_count: int = 4
+    """Objects of a job."""
+    max_upload_bytes: int = 10_000_000
+    """Bytes of a picture's file."""
+    max_pixels: int = 20_000_000
+    """Width times height of a picture."""
+    upload_seconds: float = 30.0
+    """Time for a request's body to arrive."""
+    max_connections: int = 256
+    """Connections at once; beyond, a request is refused (503)."""
+    keep_jobs: int = 100
+    """Finished jobs that are kept, the latest."""
+    keep_bytes: int = 1_000_000_000
+    """Memory for the results of finished jobs; the latest job is kept in any case."""
+    keep_seconds: float = 3600.0
+    """How long a finished job is kept."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if not value > 0:
+                raise InvalidInputError(f"{entry.name} is {value}, expected a number above 0")
