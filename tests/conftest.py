@@ -15,11 +15,10 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers.models.bert.configuration_bert import BertConfig
-from transformers.models.bert.modeling_bert import BertModel
 
 from diffsplat.models.component_autoencoder import GSAutoencoder
 from diffsplat.models.mini_denoiser import make_denoiser
+from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.sentence_encoder import TextEncoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.model_folders import SamplingDefaults
@@ -42,7 +41,7 @@ def small_text_encoder() -> TextEncoder:
         intermediate_size=32,
         max_position_embeddings=8,
     )
-    return TextEncoder(BertModel(config, add_pooling_layer=False), tokenizer, max_tokens=8)
+    return TextEncoder(BertEncoder(config), tokenizer, max_tokens=8)
 
 
 @pytest.fixture(scope="session")

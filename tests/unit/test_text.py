@@ -2,13 +2,18 @@
 
 import json
 import logging
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers.models.bert.configuration_bert import BertConfig as StockConfig
+from transformers.models.bert.modeling_bert import BertModel
 
+from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.sentence_encoder import TextEncoder, dequantize, quantize
 
 SHIPPED = Path(str(files("diffsplat"))) / "weights" / "mini" / "text_encoder"
@@ -49,6 +54,61 @@ def test_tokens_agree_with_the_original(encoder, recorded):
     tokens = encoder([text]).tokens[0, :count]
     original = torch.from_numpy(recorded["tokens"]).float()
     assert torch.nn.functional.cosine_similarity(tokens, original, dim=-1).min() > 0.998
+
+
+def stock_bert(config: BertConfig) -> BertModel:
+    return BertModel(StockConfig(**asdict(config)), add_pooling_layer=False).eval()
+
+
+def largest_difference(stock: BertModel, own: BertEncoder) -> float:
+    """Between their outputs on texts of all lengths, padding aside."""
+    generator = torch.Generator().manual_seed(0)
+    length = own.config.max_position_embeddings
+    ids = torch.randint(own.config.vocab_size, (length, length), generator=generator)
+    mask = torch.ones(length, length).tril().bool()
+    with torch.no_grad():
+        expected = stock(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        found = own(ids, mask)
+    return float((found - expected)[mask].abs().max())
+
+
+def test_random_weights_encode_as_in_transformers():
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=9,
+        layer_norm_eps=1e-5,
+    )
+    stock = stock_bert(config)
+    with torch.no_grad():
+        for number, parameter in enumerate(stock.parameters()):
+            generator = torch.Generator().manual_seed(number)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    state = dict(stock.named_parameters())
+    own = BertEncoder.from_bert_state(config, state)
+    assert largest_difference(stock, own) < 1e-5
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own.bert_state().items())
+
+
+def test_the_shipped_weights_encode_as_in_transformers(encoder):
+    stock = stock_bert(encoder.bert.config)
+    stock.load_state_dict(dequantize(load_file(SHIPPED / "model.safetensors")))
+    assert largest_difference(stock, encoder.bert) < 1e-5
+
+
+def test_a_weight_that_is_missing_or_unknown_is_named(encoder):
+    state = encoder.bert.bert_state()
+    del state["embeddings.LayerNorm.bias"]
+    with pytest.raises(ValueError, match=r"embeddings\.LayerNorm\.bias"):
+        BertEncoder.from_bert_state(encoder.bert.config, state)
+
+
+def test_another_activation_is_refused(encoder):
+    with pytest.raises(ValueError, match="'gelu_new', expected 'gelu'"):
+        replace(encoder.bert.config, hidden_act="gelu_new")
 
 
 def test_shapes_and_padding(encoder):

@@ -2,18 +2,18 @@
 
 import json
 import logging
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.bert.configuration_bert import BertConfig
-from transformers.models.bert.modeling_bert import BertModel
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.text_condition import TextCondition
 
 logger = logging.getLogger(__name__)
@@ -27,30 +27,18 @@ TOKENIZER_FILE = "tokenizer.json"
 
 _SCALE_SUFFIX = ".row_scale"
 _POSITIONS = "embeddings.position_embeddings.weight"
-_CONFIG_KEYS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "layer_norm_eps",
-    "pad_token_id",
-)
 
 
 class TextEncoder(nn.Module):
     """A BERT encoder and its tokenizer; prompts in, one vector a word piece out.
 
     Args:
-        bert: the encoder, without a pooling layer.
+        bert: the encoder.
         tokenizer: word pieces with the begin and end markers in its post-processor.
         max_tokens: ``T``, the length that every prompt is padded or cut to.
     """
 
-    def __init__(self, bert: BertModel, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, bert: BertEncoder, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
         super().__init__()
         limit = bert.config.max_position_embeddings
         if not 2 < max_tokens <= limit:
@@ -71,7 +59,7 @@ class TextEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the encoder runs."""
-        return self.bert.device
+        return self.bert.norm.weight.device
 
     @torch.no_grad()
     def forward(self, texts: list[str]) -> TextCondition:
@@ -88,15 +76,15 @@ class TextEncoder(nn.Module):
         ids, mask = self.tokenize(texts)
         longest = int(mask.sum(dim=1).max())
         with torch.autocast(self.device.type, enabled=False):
-            read = self.bert(input_ids=ids[:, :longest], attention_mask=mask[:, :longest].long())
-        hidden = functional.pad(read.last_hidden_state, (0, 0, 0, self.max_tokens - longest))
+            encoded = self.bert(ids[:, :longest], mask[:, :longest])
+        hidden = functional.pad(encoded, (0, 0, 0, self.max_tokens - longest))
         tokens = hidden * mask.unsqueeze(-1)
         sentence = functional.normalize(tokens.sum(1) / mask.sum(1, keepdim=True), dim=-1)
         return TextCondition(tokens=tokens, mask=mask, pooled=sentence)
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """``[B, T]`` word-piece numbers and ``[B, T]`` bool mask."""
-        ids = torch.full((len(texts), self.max_tokens), self.bert.config.pad_token_id or 0, dtype=torch.long)
+        ids = torch.full((len(texts), self.max_tokens), self.bert.config.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row, encoding in enumerate(self._tokenizer.encode_batch(texts)):
             pieces = encoding.ids
@@ -125,9 +113,9 @@ class TextEncoder(nn.Module):
             if tensor.is_floating_point() and "pooler." not in name
         }
         state[_POSITIONS] = state[_POSITIONS][:max_tokens].clone()
-        config = {key: stored[key] for key in _CONFIG_KEYS if key in stored}
-        config["max_position_embeddings"] = max_tokens
-        return cls(_build(config, state), Tokenizer.from_file(str(paths[2])), max_tokens)
+        config = replace(BertConfig.from_json(stored), max_position_embeddings=max_tokens)
+        bert = BertEncoder.from_bert_state(config, state)
+        return cls(bert, Tokenizer.from_file(str(paths[2])), max_tokens)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -138,19 +126,20 @@ class TextEncoder(nn.Module):
         """
         paths = _require_files(Path(folder))
         stored = json.loads(paths[0].read_text(encoding="utf-8"))
-        state = dequantize(load_file(paths[1]))
-        return cls(_build(stored["bert"], state), Tokenizer.from_file(str(paths[2])), stored["max_tokens"])
+        config = BertConfig.from_json(stored["bert"])
+        bert = BertEncoder.from_bert_state(config, dequantize(load_file(paths[1])))
+        return cls(bert, Tokenizer.from_file(str(paths[2])), stored["max_tokens"])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write configuration, tokenizer and weights, matrices as int8 with one scale a row."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        config = {key: getattr(self.bert.config, key) for key in _CONFIG_KEYS}
+        config = asdict(self.bert.config)
         stored = {"_class_name": type(self).__name__, "max_tokens": self.max_tokens, "bert": config}
         (target / CONFIG_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
         self._tokenizer.save(str(target / TOKENIZER_FILE), pretty=False)
-        state = {name: tensor.detach().cpu() for name, tensor in self.bert.state_dict().items()}
-        (target / WEIGHTS_FILE).write_bytes(save(quantize(state), metadata={"format": "pt"}))
+        packed = quantize(self.bert.bert_state())
+        (target / WEIGHTS_FILE).write_bytes(save(packed, metadata={"format": "pt"}))
 
 
 def quantize(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -175,12 +164,6 @@ def dequantize(packed: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in packed.items()
         if not name.endswith(_SCALE_SUFFIX)
     }
-
-
-def _build(config: dict[str, Any], state: dict[str, Tensor]) -> BertModel:
-    bert = BertModel(BertConfig(**config), add_pooling_layer=False)
-    bert.load_state_dict(state, assign=True)
-    return bert
 
 
 def _require_files(folder: Path) -> tuple[Path, Path, Path]:
