@@ -11,8 +11,6 @@ from render_scenes import FIELDS, FOCAL, footprint_alpha, gradients, in_front, l
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.render import render
 
-pytest.importorskip("numba")
-
 BACKGROUND = (0.2, 0.5, 0.9)
 IMAGES = ("rgb", "alpha", "depth", "normal")
 

@@ -3,12 +3,11 @@
 import logging
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
-numba = pytest.importorskip("numba")
-
-from diffsplat.render.cpu_kernels import compilation_cache, simd  # noqa: E402
+from diffsplat.render.cpu_kernels import compilation_cache, simd
 
 
 @numba.njit

@@ -1,4 +1,4 @@
-"""The only door to a rasterizer: :func:`render`."""
+"""Rendering of splats: :func:`render` chooses a rasterizer backend."""
 
 import functools
 import importlib.util
@@ -41,7 +41,7 @@ def render(
         background: three sRGB numbers that the colour is composited on.
         backend: ``cpu`` is compiled by numba at first use and computes in float32; ``gsplat`` needs CUDA and the
             package gsplat; ``reference`` is plain PyTorch, slow, in the type of the splats; ``auto`` takes
-            ``gsplat`` for splats on a CUDA device and ``cpu`` for others (``reference`` where numba is missing).
+            ``gsplat`` for splats on a CUDA device, ``cpu`` for those on the CPU and ``reference`` for others.
         normals: False leaves the normal images out and saves their time.
 
     Returns:
@@ -50,7 +50,7 @@ def render(
     Raises:
         ValueError: for batches that do not match, mixed devices, a background that is not three finite numbers,
             an unknown backend, or a backend that cannot work on the splats' device.
-        ImportError: for a backend whose package is not installed.
+        ImportError: for ``gsplat`` when its package is not installed.
     """
     if cameras.batch_shape[:-1] != splats.batch_shape or not cameras.batch_shape:
         raise InvalidInputError(
@@ -75,12 +75,7 @@ def render(
 
 
 def warmup() -> None:
-    """Compile everything that the ``cpu`` backend may need on this machine, and keep it on disk.
-
-    Raises:
-        ImportError: without numba.
-    """
-    _require("cpu", "numba")
+    """Compile everything that the ``cpu`` backend may need on this machine, and keep it on disk."""
     from diffsplat.render.cpu_backend import compile_all
 
     compile_all()
@@ -101,10 +96,12 @@ def _backend(name: str, device: torch.device) -> Callable[[RenderTask], Renderin
         name = _default_backend(device.type)
     match name:
         case "cpu":
-            _require("cpu", "numba")
             from diffsplat.render import cpu_backend as module
         case "gsplat":
-            _require("gsplat", "gsplat")
+            if importlib.util.find_spec("gsplat") is None:
+                raise MissingPackageError(
+                    "backend 'gsplat' needs the package gsplat, which is not installed: pip install 'diffsplat[cuda]'"
+                )
             from diffsplat.render import gsplat_backend as module
         case _:
             from diffsplat.render import reference_backend as module
@@ -112,22 +109,12 @@ def _backend(name: str, device: torch.device) -> Callable[[RenderTask], Renderin
 
 
 @functools.cache  # so that the warning comes once
-def _default_backend(device_type: str) -> str:
-    if device_type == "cuda":
-        return "gsplat"
-    if device_type == "cpu" and importlib.util.find_spec("numba") is not None:
-        return "cpu"
-    missing = "numba is not installed" if device_type == "cpu" else f"there is none for {device_type}"
-    logger.warning(
-        "rendering without the fast rasterizer (%s): plain PyTorch serves, slowly",
-        missing,
-    )
-    return "reference"
-
-
-def _require(backend: str, package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        extra = "pip install numba" if package == "numba" else "pip install 'diffsplat[cuda]'"
-        raise MissingPackageError(
-            f"backend {backend!r} needs the package {package}, which is not installed: {extra}"
-        )
+def _default_backend(device_type: str) -> Backend:
+    match device_type:
+        case "cuda":
+            return "gsplat"
+        case "cpu":
+            return "cpu"
+        case _:
+            logger.warning("no fast rasterizer works on %s: plain PyTorch renders, slowly", device_type)
+            return "reference"

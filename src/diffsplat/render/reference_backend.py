@@ -1,6 +1,6 @@
 """The ``reference`` backend: plain PyTorch, any floating-point type, any device.
 
-It is the oracle of the other backends, for values and gradients, and the slow stand-in where numba is missing.
+It is the oracle of the other backends, for values and gradients, and the slow stand-in on devices they lack.
 Every pair of a splat and a pixel that the splat may reach is one entry of a long list; the pairs are sorted by
 pixel, keeping the splats' order by depth, and blended along the list. All gradients are PyTorch's own.
 """

@@ -95,7 +95,7 @@ class BertEncoder(nn.Module):
                 f"{len(different)} weights of the text encoder are missing or unknown, such as {min(different)}"
             )
         stacked = {
-            own: torch.cat([state[name] for name in names]) if len(names) > 1 else state[names[0]]
+            own: torch.cat([state[name] for name in names]) if names[1:] else state[names[0]]
             for own, names in stacks.items()
         }
         encoder.load_state_dict(stacked, assign=True)

@@ -1,7 +1,4 @@
-"""Compiled loops of the mesh renderer: triangles to layered samples, samples to pixels.
-
-Importing this module needs numba; :mod:`diffsplat.render.meshes.mesh_renderer` imports it when it renders.
-"""
+"""Compiled loops of the mesh renderer: triangles to layered samples, samples to pixels."""
 
 from __future__ import annotations
 
