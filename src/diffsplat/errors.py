@@ -6,7 +6,7 @@ class DiffSplatError(Exception):
 
 
 class InvalidInputError(DiffSplatError, ValueError):
-    """A value, an option or the content of a file cannot be used."""
+    """A value, an option, a path or the content of a file cannot be used."""
 
 
 class MissingFileError(DiffSplatError, FileNotFoundError):
@@ -23,3 +23,8 @@ class AccessDeniedError(DiffSplatError, PermissionError):
 
 class UnreachableError(DiffSplatError, ConnectionError):
     """The hub cannot be reached, or a download broke off."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks, or the name of its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -14,6 +14,7 @@ import zstandard
 from PIL import Image
 from splat_sets import lattice_splats
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.gaussian_arrays import to_splats
 from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
@@ -89,7 +90,7 @@ def test_bombs_are_refused(tmp_path: Path, name: str):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(data)
     tracemalloc.start()
-    with pytest.raises(ValueError, match="is not a readable splat file"):
+    with pytest.raises(InvalidInputError, match="is not a readable splat file"):
         read_splats(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

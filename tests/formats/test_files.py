@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path, require_readable, require_writable
 
 
@@ -48,7 +49,7 @@ def test_a_failure_keeps_the_file_that_was_there(tmp_path: Path):
 def test_an_existing_file_needs_force(tmp_path: Path):
     target = tmp_path / "a.ply"
     target.write_bytes(b"old")
-    with pytest.raises(ValueError, match="exists already"), atomic_path(target):
+    with pytest.raises(InvalidInputError, match="exists already"), atomic_path(target):
         pass
     assert target.read_bytes() == b"old"
     with atomic_path(target, force=True) as temporary:
@@ -89,7 +90,7 @@ def test_bad_targets_get_one_sentence_each(tmp_path: Path):
     }
     for target, words in cases.items():
         for force in (False, True):
-            with pytest.raises(ValueError, match=words) as caught:
+            with pytest.raises(InvalidInputError, match=words) as caught:
                 require_writable(target, force=force)
             assert "\n" not in str(caught.value)
 
@@ -98,7 +99,7 @@ def test_bad_targets_get_one_sentence_each(tmp_path: Path):
 def test_a_read_only_directory_is_named(tmp_path: Path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
-    with pytest.raises(ValueError, match="is not writable"), atomic_path(closed / "a.ply"):
+    with pytest.raises(InvalidInputError, match="is not writable"), atomic_path(closed / "a.ply"):
         pass
 
 
@@ -117,5 +118,5 @@ def test_bad_sources_get_one_sentence_each(tmp_path: Path):
         tmp_path / "pipe": "a device or pipe",
     }
     for source, words in cases.items():
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(InvalidInputError, match=words):
             require_readable(source)

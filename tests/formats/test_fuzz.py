@@ -13,6 +13,7 @@ import pytest
 import torch
 from mutations import damaged, good_files
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.gaussian_arrays import to_splats
 from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats
 from diffsplat.io.splat_suffixes import READABLE_SUFFIXES
@@ -31,7 +32,7 @@ def tried(path: Path) -> str | None:
     """What the reader says against a file, or None when its splats are fine."""
     try:
         splats = read_splats(path)
-    except ValueError as error:
+    except InvalidInputError as error:
         message = str(error)
     else:
         assert splats.count >= 1

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.image_files import read_image, tile_images, write_image
 
 
@@ -67,12 +68,12 @@ def test_bad_images_leave_no_file(tmp_path: Path, image: Tensor, words: str):
 
 def test_bad_paths_to_write(tmp_path: Path):
     image = torch.zeros(3, 4, 4)
-    with pytest.raises(ValueError, match=r"expected an image: \.png, \.jpg"):
+    with pytest.raises(InvalidInputError, match=r"expected an image: \.png, \.jpg"):
         write_image(image, tmp_path / "a.ply")
-    with pytest.raises(ValueError, match="cannot hold transparency"):
+    with pytest.raises(InvalidInputError, match="cannot hold transparency"):
         write_image(torch.zeros(4, 4, 4), tmp_path / "a.jpg")
     (tmp_path / "a.png").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         write_image(image, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"mine"
 
@@ -113,18 +114,18 @@ def test_broken_images_get_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     cases["cut"] = (whole[: len(whole) // 2], "broken image file")
     for name, (data, words) in cases.items():
         (tmp_path / f"{name}.png").write_bytes(data)
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(InvalidInputError, match=words):
             read_image(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(InvalidInputError, match="no such file"):
         read_image(tmp_path / "none.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ValueError, match="more than 1000 pixels"):
+    with pytest.raises(InvalidInputError, match="more than 1000 pixels"):
         read_image(tmp_path / "good.png")
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path):
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match="unknown range"):
+    with pytest.raises(InvalidInputError, match="unknown range"):
         read_image(tmp_path / "a.tif")
 
 
@@ -147,5 +148,5 @@ def test_tiles_stand_in_reading_order():
 
 @pytest.mark.parametrize(("count", "columns", "gap"), [(0, None, 0), (3, 0, 0), (3, 2, -1)])
 def test_impossible_tilings(count: int, columns: int | None, gap: int):
-    with pytest.raises(ValueError, match="cannot tile"):
+    with pytest.raises(InvalidInputError, match="cannot tile"):
         tile_images(torch.zeros(count, 3, 2, 2), columns=columns, gap=gap)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffsplat.core import Splats
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.ply_splats import holds_splats
 from diffsplat.io.splat_formats import read_splats, write_splats
 
@@ -287,11 +288,11 @@ def test_other_precisions_are_written_as_float32(tmp_path: Path):
 
 def test_splats_that_a_file_cannot_hold(path: Path):
     splats = random_splats(4)
-    with pytest.raises(ValueError, match=r"got the batch \(1,\)"):
+    with pytest.raises(InvalidInputError, match=r"got the batch \(1,\)"):
         write_splats(splats.map(lambda tensor: tensor[None]), path)
-    with pytest.raises(ValueError, match="no splats to write"):
+    with pytest.raises(InvalidInputError, match="no splats to write"):
         write_splats(splats.map(lambda tensor: tensor[:0]), path)
-    with pytest.raises(ValueError, match="range of float32"):
+    with pytest.raises(InvalidInputError, match="range of float32"):
         write_splats(
             Splats(**{**vars(splats.to(torch.float64)), "means": splats.means.double() * 1e300}), path
         )
@@ -300,9 +301,9 @@ def test_splats_that_a_file_cannot_hold(path: Path):
 
 def test_suffixes(tmp_path: Path):
     for name in ("a.obj", "a", "a.ply.bak"):
-        with pytest.raises(ValueError, match=r"expected a splat file: \.ply"):
+        with pytest.raises(InvalidInputError, match=r"expected a splat file: \.ply"):
             read_splats(tmp_path / name)
-        with pytest.raises(ValueError, match=r"expected a splat file: \.ply"):
+        with pytest.raises(InvalidInputError, match=r"expected a splat file: \.ply"):
             write_splats(random_splats(2), tmp_path / name)
     write_splats(random_splats(2), tmp_path / "A.PLY")
     assert read_splats(tmp_path / "A.PLY").count == 2
@@ -310,7 +311,7 @@ def test_suffixes(tmp_path: Path):
 
 def test_an_existing_file_is_kept_without_force(path: Path):
     path.write_bytes(b"mine")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         write_splats(random_splats(2), path)
     assert path.read_bytes() == b"mine"
     write_splats(random_splats(2), path, force=True)
@@ -418,7 +419,7 @@ BROKEN = {
 def test_broken_files_get_one_sentence(path: Path, name: str):
     data, words = BROKEN[name]
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(InvalidInputError, match=words) as caught:
         read_splats(path)
     message = str(caught.value)
     assert str(path) in message
@@ -427,10 +428,10 @@ def test_broken_files_get_one_sentence(path: Path, name: str):
 
 
 def test_missing_file_and_directory(tmp_path: Path):
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(InvalidInputError, match="no such file"):
         read_splats(tmp_path / "none.ply")
     (tmp_path / "folder.ply").mkdir()
-    with pytest.raises(ValueError, match="it is a directory"):
+    with pytest.raises(InvalidInputError, match="it is a directory"):
         read_splats(tmp_path / "folder.ply")
 
 
@@ -484,7 +485,7 @@ def test_mutated_files_are_read_or_refused_and_never_cost_memory(path: Path):
         path.write_bytes(mutate(seeds[index % len(seeds)], generator))
         try:
             splats = read_splats(path)
-        except ValueError as error:
+        except InvalidInputError as error:
             refused += 1
             starts.add(str(error).split("is not a readable splat file: ")[1].split()[0])
         else:
@@ -527,5 +528,7 @@ def test_splats_are_told_from_meshes_by_the_header(tmp_path: Path):
     )
     assert holds_splats(tmp_path / "splats.ply")
     (tmp_path / "none.ply").write_text("solid")
-    with pytest.raises(ValueError, match=r"none\.ply' is not a readable \.ply file: it does not start like"):
+    with pytest.raises(
+        InvalidInputError, match=r"none\.ply' is not a readable \.ply file: it does not start like"
+    ):
         holds_splats(tmp_path / "none.ply")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import SPLAT_FORMATS, holds_splats, read_splats, write_splats
 from diffsplat.io.splat_suffixes import READABLE_SUFFIXES, WRITABLE_SUFFIXES, splat_stem, splat_suffix
 
@@ -153,24 +154,24 @@ def test_a_tall_gaussian_above_the_origin_stays_so(tmp_path: Path, suffix: str):
 def test_refusals_leave_nothing_behind(tmp_path: Path, suffix: str):
     splats = lattice_splats(4)
     path = tmp_path / f"a{suffix}"
-    with pytest.raises(ValueError, match=r"got the batch \(1,\)"):
+    with pytest.raises(InvalidInputError, match=r"got the batch \(1,\)"):
         write_splats(splats.map(lambda tensor: tensor[None]), path)
-    with pytest.raises(ValueError, match="no splats to write"):
+    with pytest.raises(InvalidInputError, match="no splats to write"):
         write_splats(splats.map(lambda tensor: tensor[:0]), path)
     huge = splats.map(torch.Tensor.double)
     huge = Splats(huge.means * 1e300, huge.scales, huge.quats, huge.opacities, huge.colors)
     if suffix != ".sog":
-        with pytest.raises(ValueError, match=r"range of float32|cannot hold"):
+        with pytest.raises(InvalidInputError, match=r"range of float32|cannot hold"):
             write_splats(huge, path)
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"mine")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         write_splats(splats, path)
     assert path.read_bytes() == b"mine"
 
 
 def test_ksplat_is_only_read(tmp_path: Path):
-    with pytest.raises(ValueError, match="only read"):
+    with pytest.raises(InvalidInputError, match="only read"):
         write_splats(lattice_splats(2), tmp_path / "a.ksplat")
 
 
@@ -184,7 +185,7 @@ def test_nonsense_gets_one_sentence(tmp_path: Path, suffix: str, content: bytes)
     if suffix == ".splat" and len(content) % 32 == 0 and content:
         assert read_splats(path).count == len(content) // 32
         return
-    with pytest.raises(ValueError, match=r"^'.*' is not a readable splat file: [^\n]+$"):
+    with pytest.raises(InvalidInputError, match=r"^'.*' is not a readable splat file: [^\n]+$"):
         read_splats(path)
 
 
@@ -195,18 +196,18 @@ def test_cut_files_get_one_sentence(tmp_path: Path, suffix: str):
     data = whole.read_bytes()
     for length in (0, 3, 15, len(data) // 3 | 1, len(data) // 2 | 1, len(data) - 1):
         path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match="is not a readable splat file"):
+        with pytest.raises(InvalidInputError, match="is not a readable splat file"):
             read_splats(path)
     path.write_bytes(data + b"\0" * 7)
     if suffix in (".ply", ".compressed.ply", ".splat"):
-        with pytest.raises(ValueError, match="is not a readable splat file"):
+        with pytest.raises(InvalidInputError, match="is not a readable splat file"):
             read_splats(path)
 
 
 def test_missing_files_and_folders(tmp_path: Path):
     for suffix in READABLE_SUFFIXES:
-        with pytest.raises(ValueError, match="there is no such file"):
+        with pytest.raises(InvalidInputError, match="there is no such file"):
             read_splats(tmp_path / f"a{suffix}")
     (tmp_path / "a.spz").mkdir()
-    with pytest.raises(ValueError, match="is a directory"):
+    with pytest.raises(InvalidInputError, match="is a directory"):
         read_splats(tmp_path / "a.spz")

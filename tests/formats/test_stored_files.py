@@ -12,6 +12,7 @@ import stored_files
 from splat_sets import C0, rotations
 
 from diffsplat.core import Splats
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import holds_splats, read_splats, write_splats
 
 
@@ -105,7 +106,7 @@ def test_gltf_refusals(tmp_path: Path, name: str):
     changes, words = GLTF_REFUSALS[name]
     nodes = changes.get("nodes", [{"mesh": 0}])
     data = stored_files.gltf(nodes, [0], **{key: value for key, value in changes.items() if key != "nodes"})
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InvalidInputError, match=words):
         read(tmp_path, ".gltf", data)
 
 
@@ -116,14 +117,14 @@ def test_gltf_parts_used_often_cannot_multiply(tmp_path: Path):
     document["buffers"] = [{"uri": "data:;base64," + base64.b64encode(data).decode()}]
     document["bufferViews"] = [{"buffer": 0, "byteLength": len(data)}] * 2
     document["accessors"] = [entry | {"count": 100, "byteOffset": 0} for entry in document["accessors"]]
-    with pytest.raises(ValueError, match="repeat more Gaussians"):
+    with pytest.raises(InvalidInputError, match="repeat more Gaussians"):
         read(tmp_path, ".gltf", json.dumps(document).encode() + b" " * 20_000)
 
 
 def test_gltf_has_a_bounded_number_of_parts(tmp_path: Path):
     document = json.loads(stored_files.gltf([{"mesh": 0}] * 500, list(range(500))))
     document["meshes"][0]["primitives"] *= 10
-    with pytest.raises(ValueError, match="more than 4096 pieces"):
+    with pytest.raises(InvalidInputError, match="more than 4096 pieces"):
         read(tmp_path, ".gltf", json.dumps(document).encode())
 
 

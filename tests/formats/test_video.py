@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.video_files import write_video
 
 
@@ -105,25 +106,25 @@ def test_an_interrupted_video_leaves_nothing(tmp_path: Path, suffix: str, error:
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
 def test_bad_frames_leave_nothing(tmp_path: Path, suffix: str):
     path = tmp_path / f"a{suffix}"
-    with pytest.raises(ValueError, match="no frames"):
+    with pytest.raises(InvalidInputError, match="no frames"):
         write_video([], path)
-    with pytest.raises(ValueError, match="a frame is 8 x 9, the first 8 x 8"):
+    with pytest.raises(InvalidInputError, match="a frame is 8 x 9, the first 8 x 8"):
         write_video([torch.zeros(3, 8, 8), torch.zeros(3, 9, 8)], path)
-    with pytest.raises(ValueError, match=r"expected \[3, H, W\]"):
+    with pytest.raises(InvalidInputError, match=r"expected \[3, H, W\]"):
         write_video([torch.zeros(4, 8, 8)], path)
     for fps in (0, -1, float("nan"), float("inf"), 5000):
-        with pytest.raises(ValueError, match="frame rate"):
+        with pytest.raises(InvalidInputError, match="frame rate"):
             write_video(moving_square(2), path, fps=fps)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_paths(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"expected a video: \.mp4, \.gif, \.webp"):
+    with pytest.raises(InvalidInputError, match=r"expected a video: \.mp4, \.gif, \.webp"):
         write_video(moving_square(2), tmp_path / "a.avi")
-    with pytest.raises(ValueError, match="at most 50"):
+    with pytest.raises(InvalidInputError, match="at most 50"):
         write_video(moving_square(2), tmp_path / "a.gif", fps=60)
     (tmp_path / "a.mp4").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         write_video(moving_square(2), tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").read_bytes() == b"mine"
 

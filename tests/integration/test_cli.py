@@ -274,11 +274,11 @@ def test_render_refuses(here, splats, capsys, words, sentence):
     assert listing(here) == before
 
 
-def test_unknown_verb(capsys):
-    assert "unknown verb 'paint', expected one of: generate" in refused(capsys, "paint")
+def test_unknown_subcommand(capsys):
+    assert "unknown subcommand 'paint', expected one of: generate" in refused(capsys, "paint")
 
 
-def test_words_that_cannot_be_parsed_exit_with_2(here, capsys):
+def test_arguments_that_cannot_be_parsed_exit_with_2(here, capsys):
     assert main(["generate", "a chair", "--steps", "many"]) == 2
     assert listing(here) == set()
 
@@ -293,5 +293,5 @@ def test_help_and_version_come_without_torch():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^diffsplat \d+\.\d+", done.stdout, re.MULTILINE)
-    for verb in ("generate", "render", "train", "data", "evaluate", "--guidance", "--preview"):
-        assert verb in done.stdout
+    for word in ("generate", "render", "train", "data", "evaluate", "--guidance", "--preview"):
+        assert word in done.stdout

@@ -1,6 +1,6 @@
 """The diffsplat command line.
 
-A verb is a module of this package. It offers either ``command``, a function for :mod:`tyro`, or ``COMMANDS``,
-a dictionary of such functions by name for a verb with subcommands. :mod:`diffsplat.cli.main` imports a verb's
-module only when the verb is called.
+A subcommand is a module of this package. It offers either ``command``, a function for :mod:`tyro`, or
+``COMMANDS``, a dictionary of such functions by name for a subcommand that has subcommands of its own.
+:mod:`diffsplat.cli.main` imports a subcommand's module only when it is called.
 """

@@ -21,7 +21,7 @@ from diffsplat.cli.output_paths import (
     probe_folder,
 )
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import require_readable, require_writable
+from diffsplat.io.file_access import make_folder, require_readable, require_writable
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix
 from diffsplat.pipelines.generation import GenerationRequest
 from diffsplat.pretrained.catalogue import ControlKind, Sampler
@@ -264,7 +264,7 @@ def _write(
 
     force = arguments.force
     splats = output.splats[0].visible().to("cpu")
-    item.splats.parent.mkdir(exist_ok=True)
+    make_folder(item.splats.parent)
     write_splats(splats, item.splats, force=force, up=arguments.up and UP_AXES[arguments.up])
     yield item.splats
     if item.preview is None:

@@ -1,22 +1,25 @@
-"""Entry point: finds the verb, runs it, and turns refusals into one line and an exit code."""
+"""Entry point: finds the subcommand, runs it, and turns errors into one sentence and an exit code."""
 
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffsplat import __version__
-from diffsplat.cli.errors import REFUSALS, describe
+from diffsplat.cli.crash_log import write_crash_log
+from diffsplat.errors import DiffSplatError, one_line
 
 PROGRAM = "diffsplat"
-EXIT_REFUSED = 2
+EXIT_INTERNAL_ERROR = 1
+EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Verb:
-    """A word of the command line.
+class Subcommand:
+    """What ``diffsplat NAME`` runs.
 
     Args:
         summary: what it does, one line.
@@ -27,32 +30,33 @@ class Verb:
     module: str
 
 
-VERBS: dict[str, Verb] = {
-    "generate": Verb("descriptions or pictures to 3D Gaussian splats", "diffsplat.cli.generate"),
-    "encode": Verb("prompts to a file that 'generate' reads", "diffsplat.cli.encode"),
-    "models": Verb("list and download models", "diffsplat.cli.models"),
-    "render": Verb("pictures and turntable videos of a splat file", "diffsplat.cli.render"),
-    "convert": Verb("a splat file into another format", "diffsplat.cli.convert"),
-    "serve": Verb("a page and an API that generate", "diffsplat.cli.serve"),
-    "view": Verb("look at splat files in the browser", "diffsplat.cli.view"),
-    "warmup": Verb("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
-    "data": Verb("meshes to training views", "diffsplat.cli.data"),
-    "train": Verb("train a stage, or all stages of the embedded model", "diffsplat.cli.train"),
-    "evaluate": Verb("measure a model", "diffsplat.cli.evaluate"),
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "generate": Subcommand("prompts or images to 3D Gaussian splats", "diffsplat.cli.generate"),
+    "encode": Subcommand("prompts to a file that 'generate' reads", "diffsplat.cli.encode"),
+    "models": Subcommand("list and download models", "diffsplat.cli.models"),
+    "render": Subcommand("images and turntable videos of a splat file", "diffsplat.cli.render"),
+    "convert": Subcommand("a splat file into another format", "diffsplat.cli.convert"),
+    "serve": Subcommand("a web page and an API that generate", "diffsplat.cli.serve"),
+    "view": Subcommand("look at splat files in the browser", "diffsplat.cli.view"),
+    "warmup": Subcommand("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
+    "data": Subcommand("meshes to training views", "diffsplat.cli.data"),
+    "train": Subcommand("train a stage, or all stages of the embedded model", "diffsplat.cli.train"),
+    "evaluate": Subcommand("measure a model", "diffsplat.cli.evaluate"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 is success, 2 a request that was refused (one line on stderr says why), 130 an interruption.
+    0 is success, 1 an internal error (a log file holds the traceback), 2 an error that the user can put right
+    (one line on stderr says how), 130 an interruption.
 
     Args:
-        argv: the words after ``diffsplat``; those of this process by default.
+        argv: the arguments after ``diffsplat``; those of this process by default.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments, debug = _split_debug(list(sys.argv[1:] if argv is None else argv))
     try:
-        return _dispatch(words)
+        return _dispatch(arguments)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -60,59 +64,88 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except REFUSALS as error:
-        return _refuse(describe(error))
+    except DiffSplatError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(one_line(error))
+    except Exception as error:  # noqa: BLE001 (a bug, whatever its type)
+        return _internal_error(error, debug=debug)
 
 
 def usage() -> str:
     """The text of ``diffsplat --help``."""
-    width = max(map(len, VERBS))
-    lines = [f"usage: {PROGRAM} [--help] [--version] VERB ...", ""]
-    lines += ["Text and pictures to 3D Gaussian splats.", "", "verbs:"]
-    lines += [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
-    lines += ["", f"'{PROGRAM} VERB --help' explains a verb. For a start:", ""]
-    lines += [f'  {PROGRAM} generate "a red armchair" --preview png']
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"usage: {PROGRAM} [--help] [--version] [--debug] SUBCOMMAND ...", ""]
+    lines += ["Text and images to 3D Gaussian splats.", "", "subcommands:"]
+    lines += [f"  {name:{width}}  {subcommand.summary}" for name, subcommand in SUBCOMMANDS.items()]
+    lines += [
+        "",
+        f"'{PROGRAM} SUBCOMMAND --help' explains a subcommand; --debug prints the traceback of errors.",
+    ]
+    lines += ["To start:", "", f'  {PROGRAM} generate "a red armchair" --preview png']
     return "\n".join(lines)
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+def _split_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--debug``, and whether it was there; what follows ``--`` is left alone."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    return options + arguments[end:], len(options) < end
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
-    if words[0] in ("-V", "--version"):
+    if arguments[0] in ("-V", "--version"):
         print(f"{PROGRAM} {__version__}")
         return 0
-    name, *rest = words
-    if name not in VERBS:
-        return _refuse(f"unknown verb {name!r}, expected one of: {', '.join(VERBS)}")
+    name, *rest = arguments
+    if name not in SUBCOMMANDS:
+        return _fail(f"unknown subcommand {name!r}, expected one of: {', '.join(SUBCOMMANDS)}")
     try:
-        _run_verb(name, rest)
+        _run(name, rest)
     except SystemExit as leaving:
-        # tyro leaves this way after --help and after words that it cannot parse.
-        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else EXIT_REFUSED
+        # tyro exits this way after --help and after arguments that it cannot parse.
+        return (
+            leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else EXIT_USER_ERROR
+        )
     return 0
 
 
-def _run_verb(name: str, words: list[str]) -> None:
+def _run(name: str, arguments: list[str]) -> None:
     import tyro
 
-    module = importlib.import_module(VERBS[name].module)
+    module = importlib.import_module(SUBCOMMANDS[name].module)
     program = f"{PROGRAM} {name}"
     commands = getattr(module, "COMMANDS", None)
     if commands is None:
-        tyro.cli(module.command, prog=program, args=words)
+        tyro.cli(module.command, prog=program, args=arguments)
     else:
         default = getattr(module, "DEFAULT", None)
-        if default and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):
-            words = [default, *words]
+        bare = not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"))
         tyro.extras.subcommand_cli_from_dict(
-            commands, prog=program, description=VERBS[name].summary.capitalize() + ".", args=words
+            commands,
+            prog=program,
+            description=SUBCOMMANDS[name].summary.capitalize() + ".",
+            args=[default, *arguments] if default and bare else arguments,
         )
 
 
-def _refuse(reason: str) -> int:
+def _fail(reason: str) -> int:
     print(f"{PROGRAM}: error: {reason}", file=sys.stderr)
-    return EXIT_REFUSED
+    return EXIT_USER_ERROR
+
+
+def _internal_error(error: Exception, *, debug: bool) -> int:
+    sentence = f"{PROGRAM}: internal error: {type(error).__name__}: {one_line(error)}"
+    log = None if debug else write_crash_log(error)
+    if log is None:
+        traceback.print_exception(error)
+        print(sentence, file=sys.stderr)
+    else:
+        print(f"{sentence}; the traceback is in {log}, --debug prints it", file=sys.stderr)
+    return EXIT_INTERNAL_ERROR
 
 
 if __name__ == "__main__":

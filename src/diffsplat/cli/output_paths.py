@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import explained_os_errors
 from diffsplat.io.splat_suffixes import splat_stem, splat_suffix
 from diffsplat.pipelines.generation import GenerationRequest
 
@@ -95,11 +96,8 @@ def probe_folder(folder: Path) -> None:
     Raises:
         ValueError: with the system's reason, such as a read-only file system.
     """
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InvalidInputError(f"cannot write into {str(folder)!r}: {error.strerror}") from error
+    with explained_os_errors(f"cannot write into {str(folder)!r}"), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _numbered(stem: str, count: int, width: int) -> list[str]:

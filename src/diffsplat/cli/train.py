@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.training.model_export import ExportConfig, ModelParts, export_model
 from diffsplat.training.recipes import (
     AutoencoderRun,
@@ -170,7 +171,8 @@ def _finish(work: Callable[[], Status], result: Path) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("diffsplat").setLevel(logging.INFO)
     try:
-        status = work()
+        with explained_os_errors(f"cannot write into {str(result.parent)!r}", STORAGE_ERRORS):
+            status = work()
     except DivergedError as error:
         print(f"diffsplat: error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_DIVERGED) from error

@@ -17,6 +17,7 @@ import torch
 
 from diffsplat.data import shard_schema
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import make_folder
 
 SHARD_OBJECTS = 40
 Item = TypeVar("Item")
@@ -83,7 +84,7 @@ def fill_shards(
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"{out} is a file, expected a folder to write to")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     done = finished_objects(out)
     todo = sorted((key for key in items if key not in done), key=seed_of)
     report = ShardReport(resumed=len(items) - len(todo))

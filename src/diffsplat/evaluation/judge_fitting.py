@@ -17,7 +17,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.judge_augmentation import DISTORTIONS
 from diffsplat.evaluation.judge_images import FeatureStore, find_shards, open_objects
 from diffsplat.evaluation.noun_judge import NounJudge, fit_noun_judge
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 
 FittedOn = Literal["clean", "distorted"]
 """Pictures that a judge is fitted on: renders as they are, or also every distortion of them."""
@@ -90,7 +90,7 @@ def load_or_fit(
         figures = json.loads(figures_file.read_text(encoding="utf-8"))
         return NounJudge.load(judge_file), JudgeFigures(**figures)
     judge, measured = fit_on_renders(data, nouns, store, fitted_on)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     judge.save(judge_file)
     with atomic_path(figures_file, force=True) as temporary:
         temporary.write_text(json.dumps(asdict(measured)), encoding="utf-8")

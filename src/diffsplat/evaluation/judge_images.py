@@ -14,7 +14,7 @@ from diffsplat.data.pixel_cache import CACHE_FOLDER
 from diffsplat.errors import MissingFileError
 from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.evaluation.noun_judge import image_features
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 
 _SHARDS = "objects-*.parquet"
 
@@ -76,7 +76,7 @@ class FeatureStore:
     def save(self) -> None:
         """Write the file when there is something new."""
         if self._path is not None and self._grown:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             with atomic_path(self._path, force=True) as temporary:
                 save_file({key: tensor.contiguous() for key, tensor in self._known.items()}, temporary)
             self._grown = False

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, tensor_checks
 from diffsplat.core.full_precision import full_precision
+from diffsplat.errors import InvalidInputError
 
 RING_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 """Azimuths of the four generation views."""
@@ -89,7 +90,7 @@ def orbit_cameras(
     azimuths = torch.as_tensor(azimuths_deg, dtype=torch.float32)
     elevations = torch.as_tensor(elevations_deg, dtype=torch.float32).expand_as(azimuths)
     if radius <= 0:
-        raise ValueError(f"the orbit radius is {radius:g}, expected a positive distance")
+        raise InvalidInputError(f"the orbit radius is {radius:g}, expected a positive distance")
     poses = look_at(orbit_positions(azimuths, elevations, radius))
     intrinsics = torch.tensor([focal, focal * width / height, 0.5, 0.5]).expand(*azimuths.shape, 4)
     return Cameras(camera_to_world=poses, intrinsics=intrinsics, width=width, height=height)
@@ -107,7 +108,7 @@ def turntable_cameras(
 ) -> Cameras:
     """``frames`` cameras once around the object at one elevation (degrees above the horizon)."""
     if frames < 1:
-        raise ValueError(f"a turntable of {frames} frames was asked for, expected at least one")
+        raise InvalidInputError(f"a turntable of {frames} frames was asked for, expected at least one")
     azimuths = torch.arange(frames, dtype=torch.float32) * (360.0 / frames)
     return orbit_cameras(azimuths, elevation_deg, radius=radius, width=size, height=size)
 

@@ -1,12 +1,48 @@
-"""Output files that are either complete or absent."""
+"""Reading and writing files: errors as one sentence, output files either complete or absent."""
 
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import DiffSplatError, InvalidInputError
+
+STORAGE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
+"""Errors of a disk, whoever writes to it."""
+
+
+@contextmanager
+def explained_os_errors(failure: str, only: frozenset[int] | None = None) -> Iterator[None]:
+    """Turn errors of the operating system into one sentence for the user.
+
+    Args:
+        failure: the sentence's beginning, such as ``cannot write 'a.ply'``; the system's reason follows.
+        only: error numbers that are turned; all of them by default.
+
+    Raises:
+        ValueError: in place of an error with such a number.
+    """
+    try:
+        yield
+    except DiffSplatError:
+        raise
+    except Exception as error:
+        number = _os_error_number(error)
+        if number is None or (only is not None and number not in only):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else os.strerror(number)
+        raise InvalidInputError(f"{failure}: {reason}") from error
+
+
+def _os_error_number(error: Exception) -> int | None:
+    """The system's number of an error; libraries in Rust, such as safetensors, give it in their text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextmanager
@@ -24,17 +60,18 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         Path of an empty file in the same directory with the same suffix.
 
     Raises:
-        ValueError: see :func:`require_writable`.
+        ValueError: see :func:`require_writable`; also when the disk is full or fails inside the block.
     """
     final = require_writable(target, force=force)
     temporary = final.parent / f".diffsplat-{secrets.token_hex(8)}{final.suffix}"
-    try:
+    failure = f"cannot write {str(target)!r}"
+    with explained_os_errors(failure):
         temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {str(target)!r}: {error.strerror}") from error
     try:
-        yield temporary
-        os.replace(temporary, final)
+        with explained_os_errors(failure, STORAGE_ERRORS):
+            yield temporary
+        with explained_os_errors(failure):
+            os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,46 +90,60 @@ def require_writable(target: str | Path, *, force: bool = False) -> Path:
         ValueError: when ``target`` is a directory, a device or the like, exists without ``force``, or lies in
             a directory that is missing or not writable.
     """
-    try:
+    failure = f"cannot write {str(target)!r}"
+    with explained_os_errors(failure):
         final = Path(target).resolve()
         parent_is_directory, exists = final.parent.is_dir(), final.exists()
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {str(target)!r}: {error.strerror}") from error
     if final.is_dir():
-        raise InvalidInputError(
-            f"cannot write {str(target)!r}: it is a directory, expected the path of a file"
-        )
+        raise InvalidInputError(f"{failure}: it is a directory, expected the path of a file")
     if exists and not final.is_file():
-        raise InvalidInputError(
-            f"cannot write {str(target)!r}: it is a device or pipe, expected a regular file"
-        )
+        raise InvalidInputError(f"{failure}: it is a device or pipe, expected a regular file")
     if exists and not force:
         raise InvalidInputError(f"{str(target)!r} exists already, expected a new path or force to replace it")
     if not parent_is_directory:
-        raise InvalidInputError(
-            f"cannot write {str(target)!r}: the directory {str(final.parent)!r} does not exist"
-        )
+        raise InvalidInputError(f"{failure}: the directory {str(final.parent)!r} does not exist")
     if not os.access(final.parent, os.W_OK | os.X_OK):
-        raise InvalidInputError(
-            f"cannot write {str(target)!r}: the directory {str(final.parent)!r} is not writable"
-        )
+        raise InvalidInputError(f"{failure}: the directory {str(final.parent)!r} is not writable")
     return final
 
 
 def require_readable(source: str | Path) -> Path:
-    """Check that ``source`` is a regular file.
+    """Check that ``source`` is a regular file that may be read.
 
     Raises:
-        ValueError: when it is missing, a directory, a device or the like.
+        ValueError: when it is missing, a directory, a device or the like, or its permissions forbid it.
     """
-    path = Path(source)
-    try:
+    path, failure = Path(source), f"cannot read {str(source)!r}"
+    with explained_os_errors(failure):
         exists, regular = path.exists(), path.is_file()
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {str(source)!r}: {error.strerror}") from error
     if not exists:
-        raise InvalidInputError(f"cannot read {str(source)!r}: there is no such file")
+        raise InvalidInputError(f"{failure}: there is no such file")
     if not regular:
         kind = "a directory" if path.is_dir() else "a device or pipe"
-        raise InvalidInputError(f"cannot read {str(source)!r}: it is {kind}, expected a regular file")
+        raise InvalidInputError(f"{failure}: it is {kind}, expected a regular file")
+    if not os.access(path, os.R_OK):
+        raise InvalidInputError(f"{failure}: its permissions forbid it")
+    return path
+
+
+def read_bytes(source: str | Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        ValueError: see :func:`require_readable`; also when the disk fails.
+    """
+    path = require_readable(source)
+    with explained_os_errors(f"cannot read {str(source)!r}"):
+        return path.read_bytes()
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder, and those that it lies in, unless it is there.
+
+    Raises:
+        ValueError: when it cannot be made: no permission, no space, or a file in its place.
+    """
+    path = Path(folder)
+    with explained_os_errors(f"cannot make the folder {str(folder)!r}"):
+        path.mkdir(parents=True, exist_ok=True)
     return path

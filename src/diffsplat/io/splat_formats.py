@@ -8,7 +8,7 @@ from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.io import gltf_splats, ply_splats
 from diffsplat.io.dot_splat import decode_splat, encode_splat
-from diffsplat.io.file_access import atomic_path, require_readable
+from diffsplat.io.file_access import atomic_path, read_bytes
 from diffsplat.io.gaussian_arrays import StoredSplats, from_splats, to_splats
 from diffsplat.io.gltf_document import Document
 from diffsplat.io.ksplat import decode_ksplat
@@ -98,7 +98,7 @@ def read_splats(path: str | Path, *, up: UpAxis | None = None) -> Splats:
         ValueError: for an unknown suffix, a missing file, or one that is broken or holds no splats.
     """
     found = splat_format(path)
-    data = require_readable(path).read_bytes()
+    data = read_bytes(path)
     try:
         stored = found.decode(data)
         return to_splats(stored, up or stored.up or found.up)
@@ -141,7 +141,7 @@ def holds_splats(path: str | Path) -> bool:
 
 
 def _gltf_holds_splats(path: Path) -> bool:
-    data = require_readable(path).read_bytes()
+    data = read_bytes(path)
     if gltf_splats.EXTENSION.encode() not in data:
         return False
     return any(mesh for mesh, _ in Document.parse(data).placed_meshes(gltf_splats.is_splats))

@@ -15,6 +15,7 @@ from torch import Tensor
 from diffsplat.core import Cameras, Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
+from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import Precision, autocast
 from diffsplat.models.deferred_import import pixart_transformer
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
@@ -182,7 +183,7 @@ class DiffSplatPipeline:
                 f"a {type(self.text_encoder).__name__} does not belong into a model folder, expected a TextEncoder"
             )
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         save_half(self.denoiser, target / "denoiser")
         if self.refiner is not None:
             save_half(self.refiner, target / "refiner")

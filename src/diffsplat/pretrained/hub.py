@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from diffsplat.errors import AccessDeniedError, InvalidInputError, UnreachableError
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder, read_bytes
 from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY
 from diffsplat.pretrained.components import Component
 
@@ -126,7 +126,7 @@ def fetch(selection: Selection, weights: Path) -> None:
     """
     from huggingface_hub import snapshot_download
 
-    selection.place.mkdir(parents=True, exist_ok=True)
+    make_folder(selection.place)
     # Recorded before the first file, so that an interrupted download goes on with the same commit.
     _record_revision(weights, selection)
     _require_space(selection)
@@ -238,7 +238,7 @@ def _read_revisions(weights: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path))
     except ValueError as error:
         raise InvalidInputError(
             f"{str(path)!r} is not valid JSON, delete it to fetch the newest: {error}"
@@ -249,7 +249,7 @@ def _read_revisions(weights: Path) -> dict[str, str]:
 
 
 def _record_revision(weights: Path, selection: Selection) -> None:
-    weights.mkdir(parents=True, exist_ok=True)
+    make_folder(weights)
     content = {**_read_revisions(weights), selection.repository: selection.revision}
     with atomic_path(weights / REVISIONS_FILE, force=True) as path:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.file_access import read_bytes
 from diffsplat.pretrained.catalogue import Prediction
 
 DEFAULT_STEPS = 20
@@ -112,7 +113,7 @@ def read_index(folder: Path, replaced: Collection[str] = ()) -> dict[str, Any]:
     """
     path = folder / INDEX_FILE
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(read_bytes(path))
     except ValueError as error:
         raise InvalidInputError(f"{str(path)!r} is not valid JSON: {error}") from error
     found = index.get("_class_name") if isinstance(index, dict) else None

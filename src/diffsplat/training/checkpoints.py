@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffsplat.io.file_access import make_folder
+
 logger = logging.getLogger(__name__)
 
 Groups = Mapping[str, Mapping[str, Tensor]]
@@ -49,7 +51,7 @@ def save_checkpoint(root: Path, step: int, groups: Groups, counters: Mapping[str
 
     Nothing appears under the final name before every byte is on disk.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     for stale in root.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(stale)
     folder = root / f"{_UNFINISHED}{step:08d}"

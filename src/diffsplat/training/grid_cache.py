@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.models import GSRecon
 from diffsplat.pretrained.network_folders import NetworkT, load_network
 from diffsplat.training.batch_prefetch import Prefetcher
@@ -101,7 +101,7 @@ def grid_table(reconstructor: Path, dataset: ObjectDataset, picks: Sequence[Pick
     missing = [start for start in range(0, len(picks), _SHARD_GRIDS) if not _shard(folder, start).is_file()]
     if missing:
         logger.info("reconstructing %d objects into %s", len(picks), folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _reconstruct(reconstructor, dataset, picks, folder, missing)
     return GridTable(folder, len(picks))
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from diffsplat.core import Cameras, SplatGrid
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.models import GSAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays
 from diffsplat.models.text.sentence_encoder import TextEncoder
@@ -115,7 +115,7 @@ class LatentTable:
 
     def save(self, path: Path) -> None:
         """Write to one safetensors file, complete or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         tensors = {"latents": self.latents, "tokens": self.tokens, "mask": self.mask}
         with atomic_path(path, force=True) as temporary:
             save_file(tensors, temporary, metadata={"captions": json.dumps(self.captions)})

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Tracker:
             if self._board is not None:
                 self._board.add_image(name, pixels, step)
             path = folder / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with atomic_path(path, force=True) as temporary:
                 array = (pixels.permute(1, 2, 0) * 255).round().byte().numpy()
                 Image.fromarray(np.ascontiguousarray(array)).save(temporary)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.models.autocast import autocast
 from diffsplat.training.batch_prefetch import Prefetcher
 from diffsplat.training.batch_tensors import batch_size, to_device
@@ -145,7 +145,7 @@ class Trainer:
             DivergedError: after 20 steps in a row without a finite loss and gradient.
             ValueError: when the checkpoint belongs to another stage.
         """
-        self.config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.config.out)
         found = newest_checkpoint(self.checkpoints)
         if found is not None:
             self._restore(found)
@@ -356,7 +356,7 @@ def write_untrained(stage: Stage, config: TrainerConfig, record: Any) -> Outcome
     """What a run leaves of a stage whose network is complete without training: its weights and the record."""
     accelerator = _accelerator(config)
     if accelerator.is_main_process:
-        config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out)
         _write_record(config.out / "config.json", record)
         _write_weights(stage, config.out / "weights")
     accelerator.wait_for_everyone()
