@@ -130,6 +130,14 @@ def test_a_disk_that_fails_on_reading_is_a_sentence(logs: Path, capsys: pytest.C
     assert capsys.readouterr().err == "diffsplat: error: cannot read 'memory.ply': Input/output error\n"
 
 
+def test_the_system_refuses_a_path_that_was_named(logs: Path, capsys: pytest.CaptureFixture[str]):
+    name = "x" * 300
+    for words in (["models", "list", "--weights", name], ["models", "list", f"--weights={name}"]):
+        assert main(words) == 2
+        assert capsys.readouterr().err.startswith(f"diffsplat: error: File name too long: '{name}")
+    assert list(logs.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "command", [["convert", "a.ply", "b.ply"], ["encode", "a red chair", "-o", "b.safetensors"]]
 )

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffsplat import __version__
 from diffsplat.cli.crash_log import write_crash_log
@@ -69,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _fail(one_line(error))
     except Exception as error:  # noqa: BLE001 (a bug, whatever its type)
+        if isinstance(error, OSError) and _concerns_argument(error, arguments):
+            return _fail(f"{error.strerror}: {str(error.filename)!r}")
         return _internal_error(error, debug=debug)
 
 
@@ -130,6 +133,15 @@ def _run(name: str, arguments: list[str]) -> None:
             description=SUBCOMMANDS[name].summary.capitalize() + ".",
             args=[default, *arguments] if default and bare else arguments,
         )
+
+
+def _concerns_argument(error: OSError, arguments: list[str]) -> bool:
+    """Whether the system refuses a path that stands on the command line, or one in a folder that does."""
+    if error.filename is None:
+        return False
+    values = (value for argument in arguments for value in (argument, argument.partition("=")[2]) if value)
+    path = Path(str(error.filename)).absolute()
+    return not {Path(value).absolute() for value in values}.isdisjoint((path, *path.parents))
 
 
 def _fail(reason: str) -> int:
