@@ -1,7 +1,8 @@
 """The compiled backend against the float64 reference."""
 
-import subprocess
-import sys
+import hashlib
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from render_scenes import FIELDS, FOCAL, footprint_alpha, gradients, in_front, l
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.render import render
+from diffsplat.render.cpu_kernels import compilation_cache
 
 BACKGROUND = (0.2, 0.5, 0.9)
 IMAGES = ("rgb", "alpha", "depth", "normal")
@@ -209,14 +211,28 @@ def test_changing_an_input_before_the_backward_pass_is_refused() -> None:
         image.rgb.sum().backward()
 
 
-def test_editing_any_source_makes_the_compiled_code_stale() -> None:
+def test_the_digest_of_the_sources_covers_every_file_of_the_kernels() -> None:
     """Kernels inline functions and constants of other files: the cache must be keyed on all of them."""
-    code = (
-        "import hashlib, pathlib\n"
-        "from diffsplat.render.cpu_kernels import tile_binning\n"
-        "folder = pathlib.Path(tile_binning.__file__).parent\n"
-        "files = [*sorted(folder.glob('*.py')), folder.parent / 'semantics.py']\n"
-        "wanted = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()\n"
-        "assert tile_binning.bin_worker._cache._impl.locator.get_source_stamp() == wanted\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    folder = Path(compilation_cache.__file__).parent
+    files = [*sorted(folder.glob("*.py")), folder.parent / "rasterization_constants.py"]
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert compilation_cache.sources_digest() == wanted
+
+
+def test_compiled_code_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "tripling.py"
+    source.write_text("def triple(x):\n    return x * 3\n")
+    triple = runpy.run_path(str(source))["triple"]
+
+    def compiled_anew() -> bool:
+        dispatcher = compilation_cache.kernel(triple)
+        assert dispatcher(2.0) == 6
+        return bool(dispatcher.stats.cache_misses)
+
+    assert compiled_anew()
+    assert not compiled_anew()
+    monkeypatch.setattr(compilation_cache, "sources_digest", lambda: "of other sources")
+    (index,) = tmp_path.rglob("*.nbi")
+    index.write_bytes(index.read_bytes()[:-100])  # what cannot be unpickled any more is left alone
+    assert compiled_anew()
+    assert not compiled_anew()

@@ -1,4 +1,4 @@
-"""The ``cpu`` backend: the compiled stages behind one differentiable torch function.
+"""The ``cpu`` backend: compiled rasterization kernels behind one differentiable torch function.
 
 Computes in float32 whatever the input's type. Gradients reach means, scales, quats, opacities and colours, not the
 cameras. The same input on the same number of threads (torch's, ``torch.set_num_threads``) gives the same bits.
@@ -25,23 +25,23 @@ from diffsplat.render.cpu_kernels.array_layout import (
     HEAD,
     TILE,
     Bins,
-    Canvas,
-    Cloud,
+    BlendState,
     Float32,
-    Frame,
+    ForwardState,
+    Gaussians,
     Gradients,
     Images,
     Projection,
     Scene,
-    Trail,
+    TileGrid,
 )
-from diffsplat.render.cpu_kernels.blending import blend_worker
-from diffsplat.render.cpu_kernels.blending_backward import unblend_worker
+from diffsplat.render.cpu_kernels.blending import blend_forward
+from diffsplat.render.cpu_kernels.blending_backward import blend_backward
 from diffsplat.render.cpu_kernels.compilation_cache import announced_compilation
-from diffsplat.render.cpu_kernels.projection import find_opaque, project_worker
-from diffsplat.render.cpu_kernels.projection_backward import unproject_worker
+from diffsplat.render.cpu_kernels.projection import find_opaque, project_forward
+from diffsplat.render.cpu_kernels.projection_backward import project_backward
 from diffsplat.render.cpu_kernels.simd import LANES
-from diffsplat.render.cpu_kernels.tile_binning import bin_worker
+from diffsplat.render.cpu_kernels.tile_binning import bin_tiles
 from diffsplat.render.rasterization_constants import FRUSTUM_MARGIN
 from diffsplat.render.render_task import RenderTask
 
@@ -50,23 +50,21 @@ _VIEWS_AT_ONCE = 4  # bounds the memory when no gradient is wanted
 _SMALL = 2048  # with fewer Gaussians a second thread costs more than it saves
 
 
-class _Setting(NamedTuple):
+class _ImageOptions(NamedTuple):
+    """Size, background and contents of the images."""
+
     width: int
     height: int
-    background: np.ndarray
+    background: np.ndarray  # [3]
     normals: bool
 
 
-def _threads(count: int) -> int:
-    return torch.get_num_threads() if count >= _SMALL else 1
+class _KernelThreads:
+    """Threads that run one kernel together on one queue of tasks; the calling thread is one of them."""
 
-
-class _Team:
-    """Threads that work off one queue of tasks together; the calling thread is one of them."""
-
-    def __init__(self, threads: int) -> None:
-        self.helpers = threads - 1
-        self._pool = ThreadPoolExecutor(self.helpers) if self.helpers else None
+    def __init__(self, gaussians: int) -> None:
+        self.count = torch.get_num_threads() if gaussians >= _SMALL else 1
+        self._pool = ThreadPoolExecutor(self.count - 1) if self.count > 1 else None
 
     def __enter__(self) -> Self:
         return self
@@ -75,13 +73,13 @@ class _Team:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def run(self, worker: Any, *arguments: Any) -> None:
+    def run(self, kernel: Any, *arguments: Any) -> None:
         """Let every thread run a kernel that takes tasks from the queue until there are none."""
         queue = np.zeros(1, np.int64)
         pending = []
         if self._pool is not None:
-            pending = [self._pool.submit(worker, queue, *arguments) for _ in range(self.helpers)]
-        worker(queue, *arguments)
+            pending = [self._pool.submit(kernel, queue, *arguments) for _ in range(self.count - 1)]
+        kernel(queue, *arguments)
         for future in pending:
             future.result()
 
@@ -106,8 +104,8 @@ def _view_rows(task: RenderTask) -> Tensor:
     return torch.cat(columns, dim=-1).float().contiguous()
 
 
-def _project(team: _Team, scene: Scene) -> Projection:
-    count, views = scene.live.size, scene.views.shape[0]
+def _project(threads: _KernelThreads, scene: Scene) -> Projection:
+    count, views = scene.candidates.size, scene.views.shape[0]
     size = math.ceil((HEAD + len(scene.channels)) / 4) * 4
     projection = Projection(
         records=np.empty((views, count, size), np.float32),
@@ -115,57 +113,59 @@ def _project(team: _Team, scene: Scene) -> Projection:
         keys=np.empty((views, count), np.uint64),
         counts=np.empty((views, math.ceil(count / CHUNK), 4), np.int64),
     )
-    team.run(project_worker, scene, projection)
+    threads.run(project_forward, scene, projection)
     return projection
 
 
-def _bin(team: _Team, canvas: Canvas, projection: Projection) -> Bins:
+def _bin(threads: _KernelThreads, grid: TileGrid, projection: Projection) -> Bins:
     views = projection.keys.shape[0]
     view_starts = np.zeros(views + 1, np.int64)
     np.cumsum(projection.counts[:, :, 1].sum(axis=1), out=view_starts[1:])
     bins = Bins(
         entries=np.empty(int(view_starts[-1]), np.int32),
         view_starts=view_starts,
-        tile_starts=np.empty((views, canvas.tiles_x * canvas.tiles_y + 1), np.int64),
+        tile_starts=np.empty((views, grid.tiles_x * grid.tiles_y + 1), np.int64),
     )
-    team.run(bin_worker, canvas, projection, np.empty_like(projection.keys), bins)
+    threads.run(bin_tiles, grid, projection, np.empty_like(projection.keys), bins)
     return bins
 
 
-def _forward(team: _Team, scene: Scene, images: Images, trace: bool) -> Frame:
+def _forward(threads: _KernelThreads, scene: Scene, images: Images, save_state: bool) -> ForwardState:
     """Render one object into ``images``."""
-    projection = _project(team, scene)
-    bins = _bin(team, scene.canvas, projection)
-    tiles = scene.canvas.tiles_x * scene.canvas.tiles_y
-    shape = (scene.views.shape[0], tiles, BLOCKS, LANES) if trace else (0, 0, 0, 0)
-    frame = Frame(
-        projection,
-        bins,
-        Trail(np.empty(shape, np.float32), np.empty(shape, np.float32)),
-    )
-    team.run(blend_worker, scene, frame, images)
-    return frame
+    projection = _project(threads, scene)
+    bins = _bin(threads, scene.grid, projection)
+    tiles = scene.grid.tiles_x * scene.grid.tiles_y
+    shape = (scene.views.shape[0], tiles, BLOCKS, LANES) if save_state else (0, 0, 0, 0)
+    blend_state = BlendState(np.empty(shape, np.float32), np.empty(shape, np.float32))
+    state = ForwardState(projection, bins, blend_state)
+    threads.run(blend_forward, scene, state, images)
+    return state
 
 
 def _backward(
-    team: _Team, scene: Scene, frame: Frame, depth: Float32, upstream: Images, gradients: Gradients
+    threads: _KernelThreads,
+    scene: Scene,
+    state: ForwardState,
+    depth: Float32,
+    upstream: Images,
+    gradients: Gradients,
 ) -> None:
     """Write the gradients of one object; they must hold zeros before."""
-    views, tiles_y = scene.views.shape[0], scene.canvas.tiles_y
-    bands = min(math.ceil((1 + team.helpers) / max(views, 1)), tiles_y)
-    rows = np.empty((views, bands, scene.live.size, GRADIENT_ROW), np.float32)
-    team.run(unblend_worker, scene, frame, depth, upstream, rows)
-    team.run(unproject_worker, scene, frame.projection, rows, gradients)
+    views, tiles_y = scene.views.shape[0], scene.grid.tiles_y
+    bands = min(math.ceil(threads.count / max(views, 1)), tiles_y)
+    rows = np.empty((views, bands, scene.candidates.size, GRADIENT_ROW), np.float32)
+    threads.run(blend_backward, scene, state, depth, upstream, rows)
+    threads.run(project_backward, scene, state.projection, rows, gradients)
 
 
-def _scene(fields: Sequence[Tensor], views: Tensor, setting: _Setting) -> Scene:
-    cloud = Cloud(*(field.numpy() for field in fields))
-    live = np.empty(cloud.opacities.size + 1, np.int32)
-    live = live[: find_opaque(cloud.opacities, live)]
-    tiles_x, tiles_y = math.ceil(setting.width / TILE), math.ceil(setting.height / TILE)
-    canvas = Canvas(setting.width, setting.height, tiles_x, tiles_y)
-    channels = FEATURES_WITH_NORMALS if setting.normals else FEATURES
-    return Scene(cloud, live, views.numpy(), canvas, setting.background, channels)
+def _scene(fields: Sequence[Tensor], views: Tensor, options: _ImageOptions) -> Scene:
+    gaussians = Gaussians(*(field.numpy() for field in fields))
+    candidates = np.empty(gaussians.opacities.size + 1, np.int32)
+    candidates = candidates[: find_opaque(gaussians.opacities, candidates)]
+    tiles_x, tiles_y = math.ceil(options.width / TILE), math.ceil(options.height / TILE)
+    grid = TileGrid(options.width, options.height, tiles_x, tiles_y)
+    channels = FEATURES_WITH_NORMALS if options.normals else FEATURES
+    return Scene(gaussians, candidates, views.numpy(), grid, options.background, channels)
 
 
 def _images(tensors: Sequence[Tensor], index: int | tuple[int, slice]) -> Images:
@@ -176,24 +176,24 @@ class _Rasterize(torch.autograd.Function):
     """Objects ``[B, N, ...]`` seen by ``views [B, V, VIEW_SIZE]``; returns rgb, alpha, depth, normal."""
 
     @staticmethod
-    def forward(ctx: Any, views: Tensor, setting: _Setting, *fields: Tensor) -> Any:
+    def forward(ctx: Any, views: Tensor, options: _ImageOptions, *fields: Tensor) -> Any:
         fields = tuple(field.detach().float().contiguous() for field in fields)
         batch, count = views.shape[:2]
-        channels = (3, 1, 1, 3 if setting.normals else 0)
+        channels = (3, 1, 1, 3 if options.normals else 0)
         outputs = tuple(
-            torch.empty(batch, count, channel, setting.height, setting.width) for channel in channels
+            torch.empty(batch, count, channel, options.height, options.width) for channel in channels
         )
         traced = []
-        with announced_compilation(), _Team(_threads(fields[0].shape[1])) as team:
+        with announced_compilation(), _KernelThreads(fields[0].shape[1]) as threads:
             for b in range(batch):
-                scene = _scene([field[b] for field in fields], views[b], setting)
+                scene = _scene([field[b] for field in fields], views[b], options)
                 if any(ctx.needs_input_grad):
-                    traced.append((scene, _forward(team, scene, _images(outputs, b), trace=True)))
+                    traced.append((scene, _forward(threads, scene, _images(outputs, b), save_state=True)))
                     continue
                 for start in range(0, count, _VIEWS_AT_ONCE):
                     some = slice(start, start + _VIEWS_AT_ONCE)
                     part = scene._replace(views=scene.views[some])
-                    _forward(team, part, _images(outputs, (b, some)), trace=False)
+                    _forward(threads, part, _images(outputs, (b, some)), save_state=False)
         # Saving the fields makes autograd notice if they are changed in place before the backward pass.
         ctx.save_for_backward(*fields, outputs[2])
         ctx.traced = traced
@@ -205,10 +205,10 @@ class _Rasterize(torch.autograd.Function):
         *fields, depth = ctx.saved_tensors
         upstream = tuple(tensor.float().contiguous() for tensor in upstream)
         totals = tuple(torch.zeros_like(field) for field in fields)
-        with announced_compilation(), _Team(_threads(fields[0].shape[1])) as team:
-            for b, (scene, frame) in enumerate(ctx.traced):
+        with announced_compilation(), _KernelThreads(fields[0].shape[1]) as threads:
+            for b, (scene, state) in enumerate(ctx.traced):
                 gradients = Gradients(*(total[b].numpy() for total in totals))
-                _backward(team, scene, frame, depth[b].numpy(), _images(upstream, b), gradients)
+                _backward(threads, scene, state, depth[b].numpy(), _images(upstream, b), gradients)
         return (None, None, *totals)
 
 
@@ -224,10 +224,10 @@ def rasterize(task: RenderTask) -> Rendering:
         raise InvalidInputError(
             f"image size is {task.width} x {task.height}, expected at most {_MAX_SIZE} pixels a side"
         )
-    setting = _Setting(task.width, task.height, task.background.float().numpy(), task.normals)
+    options = _ImageOptions(task.width, task.height, task.background.float().numpy(), task.normals)
     rgb, alpha, depth, normal = _Rasterize.apply(
         _view_rows(task),
-        setting,
+        options,
         task.means,
         task.scales,
         task.quats,

@@ -1,6 +1,6 @@
 """The ``gsplat`` backend: CUDA, by the package gsplat (version 1.5 or later).
 
-Its image model is that of :mod:`.semantics`, with two differences:
+Its image model is that of :mod:`.rasterization_constants`, with two differences:
 
 * gsplat cuts alpha at 0.999, not 0.99. Opacities are cut to 0.99 here instead. That is the same wherever the
   opacity is at most 0.99; a splat above that falls off from 0.99 at its centre, and its opacity gets no gradient.
@@ -29,7 +29,7 @@ def rasterize(task: RenderTask) -> Rendering:
         raise InvalidInputError(
             f"backend 'gsplat' got splats on {task.means.device}, expected them on a CUDA device"
         )
-    task = task._replace(**{name: getattr(task, name).float() for name in _FLOATS})
+    task = task.to(torch.float32)
     colors = task.colors
     if task.normals:
         facing = facing_normals(task)
@@ -55,18 +55,6 @@ def rasterize(task: RenderTask) -> Rendering:
     rgb = images[:, :, :3] + (1 - alpha) * task.background.to(images)[:, None, None]
     normal = images[:, :, 3:6] if task.normals else None
     return Rendering(rgb=rgb, alpha=alpha, depth=images[:, :, -1:], normal=normal)
-
-
-_FLOATS = (
-    "means",
-    "scales",
-    "quats",
-    "opacities",
-    "colors",
-    "world_to_camera",
-    "camera_centers",
-    "intrinsics",
-)
 
 
 def _matrices(intrinsics: Tensor) -> Tensor:

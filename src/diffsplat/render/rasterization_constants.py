@@ -1,4 +1,4 @@
-"""The image model that every backend follows: classic 3D Gaussian splatting without dilation.
+"""Constants of the image model that every backend follows: classic 3D Gaussian splatting without dilation.
 
 Source: Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), sections 4 and 6, with
 the choices of the DiffSplat release: no 0.3-pixel dilation of the projected covariance, white background.

@@ -26,11 +26,10 @@ from diffsplat.render.render_task import RenderTask
 from diffsplat.render.splat_normals import facing_normals
 
 _PAIRS_AT_ONCE = 4_000_000
-_CAMERA_FIELDS = ("world_to_camera", "camera_centers", "intrinsics")
 
 
-class _Footprints(NamedTuple):
-    """Splats of one view, front to back."""
+class _ProjectedSplats(NamedTuple):
+    """Gaussians projected into one view, front to back."""
 
     centers: Tensor  # [M, 2] pixels
     conics: Tensor  # [M, 3] entries xx, xy, yy of the inverse covariance, pixels^-2
@@ -41,8 +40,7 @@ class _Footprints(NamedTuple):
 
 def rasterize(task: RenderTask) -> Rendering:
     """Render with PyTorch operations only, in the type of the splats."""
-    dtype = task.means.dtype
-    task = task._replace(**{name: getattr(task, name).to(dtype) for name in _CAMERA_FIELDS})
+    task = task.to(task.means.dtype)
     facing = facing_normals(task) if task.normals else None
     objects, views = task.intrinsics.shape[:2]
     channels = 8 if task.normals else 5
@@ -53,35 +51,28 @@ def rasterize(task: RenderTask) -> Rendering:
     covered = alpha > 0
     depth = torch.where(covered, blended[:, :, 4:5] / torch.where(covered, alpha, 1), 0)
     rgb = blended[:, :, 1:4] + (1 - alpha) * task.background.to(blended)[:, None, None]
-    return Rendering(
-        rgb=rgb,
-        alpha=alpha,
-        depth=depth,
-        normal=blended[:, :, 5:] if task.normals else None,
-    )
+    normal = blended[:, :, 5:] if task.normals else None
+    return Rendering(rgb=rgb, alpha=alpha, depth=depth, normal=normal)
 
 
 def _render_view(task: RenderTask, b: int, v: int, facing: Tensor | None) -> Tensor:
     """``[H, W, 1 + F]`` sum of weights, and weighted sums of colour, depth and normal, of one view."""
-    footprints = _project(task, b, v, facing)
-    rows = _band_limits(footprints.boxes, task.height)
+    projected = _project(task, b, v, facing)
+    rows = _band_limits(projected.boxes, task.height)
     bands = []
     for first, end in itertools.pairwise(rows):
         if len(rows) > 2 and torch.is_grad_enabled():
             # Memory for one band at a time: the backward pass computes the others again.
-            band = checkpoint(_blend_band, footprints, first, end, task.width, use_reentrant=False)
+            band = checkpoint(_blend_band, projected, first, end, task.width, use_reentrant=False)
         else:
-            band = _blend_band(footprints, first, end, task.width)
+            band = _blend_band(projected, first, end, task.width)
         bands.append(torch.as_tensor(band))
     return torch.cat(bands)
 
 
-def _project(task: RenderTask, b: int, v: int, facing: Tensor | None) -> _Footprints:
+def _project(task: RenderTask, b: int, v: int, facing: Tensor | None) -> _ProjectedSplats:
     """EWA projection (Zwicker et al. 2002, section 5) of the Gaussians that one camera can see."""
-    rotation, translation = (
-        task.world_to_camera[b, v, :3, :3],
-        task.world_to_camera[b, v, :3, 3],
-    )
+    rotation, translation = task.world_to_camera[b, v, :3, :3], task.world_to_camera[b, v, :3, 3]
     focal, middle = task.intrinsics[b, v, :2], task.intrinsics[b, v, 2:]
     with torch.no_grad():
         z = (task.means[b] @ rotation.mT + translation)[:, 2]
@@ -95,17 +86,11 @@ def _project(task: RenderTask, b: int, v: int, facing: Tensor | None) -> _Footpr
     size = focal.new_tensor([task.width, task.height])
     low = -(middle + FRUSTUM_MARGIN * size) / focal
     high = (size - middle + FRUSTUM_MARGIN * size) / focal
-    held = torch.minimum(torch.maximum(tangents, low), high)
+    clamped = torch.minimum(torch.maximum(tangents, low), high)
     zero = torch.zeros_like(z)
-    rows = [
-        focal[0] / z,
-        zero,
-        -focal[0] * held[:, 0] / z,
-        zero,
-        focal[1] / z,
-        -focal[1] * held[:, 1] / z,
-    ]
-    derivative = torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
+    x_row = focal[0] / z, zero, -focal[0] * clamped[:, 0] / z
+    y_row = zero, focal[1] / z, -focal[1] * clamped[:, 1] / z
+    derivative = torch.stack([*x_row, *y_row], dim=-1).unflatten(-1, (2, 3))
     axes = quaternion_to_matrix(task.quats[b, index]) * task.scales[b, index].unsqueeze(-2)
     spread = derivative @ rotation @ axes
     covariance = spread @ spread.mT
@@ -116,7 +101,7 @@ def _project(task: RenderTask, b: int, v: int, facing: Tensor | None) -> _Footpr
     opacities = task.opacities[b, index]
     boxes = _reach(centers, torch.stack([xx, yy], dim=-1), opacities, size)
     boxes[~(determinant.detach() > 0)] = 0
-    return _Footprints(centers, conics, opacities, torch.cat(features, dim=-1), boxes)
+    return _ProjectedSplats(centers, conics, opacities, torch.cat(features, dim=-1), boxes)
 
 
 @torch.no_grad()
@@ -129,7 +114,7 @@ def _reach(centers: Tensor, variances: Tensor, opacities: Tensor, size: Tensor) 
 
 
 def _band_limits(boxes: Tensor, height: int) -> list[int]:
-    """Rows where the image is cut so that no band has many more pairs than can be held at once."""
+    """Rows where the image is cut so that no band has many more pairs than can be held in memory at once."""
     widths = (boxes[:, 1] - boxes[:, 0]).clamp(min=0)
     change = torch.zeros(height + 1, dtype=torch.long, device=boxes.device)
     change.index_add_(0, boxes[:, 2], widths).index_add_(0, boxes[:, 3], -widths)
@@ -143,7 +128,7 @@ def _band_limits(boxes: Tensor, height: int) -> list[int]:
     return [*limits, height]
 
 
-def _blend_band(splats: _Footprints, first: int, end: int, width: int) -> Tensor:
+def _blend_band(splats: _ProjectedSplats, first: int, end: int, width: int) -> Tensor:
     """``[end - first, width, 1 + F]`` blended weights and features of a band of rows."""
     splat, x, y = _pairs(splats.boxes, first, end)
     with torch.no_grad():
@@ -169,15 +154,11 @@ def _pairs(boxes: Tensor, first: int, end: int) -> tuple[Tensor, Tensor, Tensor]
     counts = columns * (boxes[:, 3].clamp(max=end) - top).clamp(min=0)
     splat = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), counts)
     start = counts.cumsum(0) - counts
-    place = torch.arange(len(splat), device=boxes.device) - start[splat]
-    return (
-        splat,
-        boxes[splat, 0] + place % columns[splat],
-        top[splat] + place // columns[splat],
-    )
+    index = torch.arange(len(splat), device=boxes.device) - start[splat]
+    return splat, boxes[splat, 0] + index % columns[splat], top[splat] + index // columns[splat]
 
 
-def _alpha(splats: _Footprints, splat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _alpha(splats: _ProjectedSplats, splat: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Alpha of each pair before the cut: opacity times the Gaussian at the pixel's centre."""
     dx, dy = (torch.stack([x, y], dim=-1) + 0.5 - splats.centers[splat]).unbind(-1)
     xx, xy, yy = splats.conics[splat].unbind(-1)
@@ -186,7 +167,7 @@ def _alpha(splats: _Footprints, splat: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _transmittance(alpha: Tensor, pixel: Tensor) -> Tensor:
-    """What the pairs of the same pixel that come earlier in the list let through; ``pixel`` is sorted."""
+    """Transmittance in front of each pair: what the earlier pairs of its pixel let through; ``pixel`` is sorted."""
     # Sums over a long list lose digits, float64 has enough of them.
     logs = torch.log1p(-alpha.double())
     before = logs.cumsum(0) - logs

@@ -1,7 +1,8 @@
-"""What every backend is asked for."""
+"""The input of every rendering backend."""
 
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Splats
@@ -22,6 +23,12 @@ class RenderTask(NamedTuple):
     height: int
     background: Tensor  # [3] float64 on the cpu
     normals: bool
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """Everything but the background in another floating-point type."""
+        tensors = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        del tensors["background"]
+        return self._replace(**{name: tensor.to(dtype) for name, tensor in tensors.items()})
 
     @classmethod
     def of(cls, splats: Splats, cameras: Cameras, background: Tensor, normals: bool) -> Self:

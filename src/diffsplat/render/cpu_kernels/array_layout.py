@@ -1,4 +1,4 @@
-"""Shapes of the arrays that the stages hand to each other, and the constants of the image model."""
+"""Layout of the arrays that the kernels exchange, and the constants of the image model in float32."""
 
 import math
 from typing import NamedTuple
@@ -77,7 +77,7 @@ ONE = np.float32(1)
 TWO = np.float32(2)
 
 
-class Cloud(NamedTuple):
+class Gaussians(NamedTuple):
     """The Gaussians of one object, float32, as in :class:`diffsplat.core.Splats`."""
 
     means: Float32  # [N, 3]
@@ -87,7 +87,7 @@ class Cloud(NamedTuple):
     colors: Float32  # [N, 3]
 
 
-class Canvas(NamedTuple):
+class TileGrid(NamedTuple):
     """Size of the image in pixels and in tiles."""
 
     width: int
@@ -97,26 +97,24 @@ class Canvas(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What is drawn: one object, its cameras, the image."""
+    """Input of the kernels: one object, its cameras, the image's size and background."""
 
-    cloud: Cloud
-    live: NDArray[np.int32]  # [M] indices of the Gaussians that are opaque enough to be seen
+    gaussians: Gaussians
+    candidates: NDArray[np.int32]  # [M] indices of the Gaussians that are opaque enough to be seen
     views: Float32  # [V, VIEW_SIZE]
-    canvas: Canvas
+    grid: TileGrid
     background: Float32  # [3]
     channels: tuple[int, ...]  # FEATURES or FEATURES_WITH_NORMALS; kernels compile for its length
 
 
 class Projection(NamedTuple):
-    """What the cameras see of ``M`` Gaussians; ``C`` chunks of at most ``CHUNK`` of them."""
+    """``M`` Gaussians projected into ``V`` views, in ``C`` chunks of at most ``CHUNK`` of them."""
 
     records: Float32  # [V, M, HEAD + features (+ padding)]
-    boxes: NDArray[
-        np.int16
-    ]  # [V, M, 4] tiles touched: first and end column, first and end row; zeros if culled
-    keys: NDArray[
-        np.uint64
-    ]  # [V, M] depth bits << 32 | index; each chunk's visible ones at the chunk's start
+    # [V, M, 4] tiles touched: first and end column, first and end row; zeros if culled
+    boxes: NDArray[np.int16]
+    # [V, M] depth bits << 32 | index; each chunk's visible ones at the chunk's start
+    keys: NDArray[np.uint64]
     counts: NDArray[np.int64]  # [V, C, 4] visible Gaussians, tile entries, least and greatest depth bits
 
 
@@ -137,23 +135,23 @@ class Images(NamedTuple):
     normal: Float32  # [V, 3, H, W]
 
 
-class Trail(NamedTuple):
-    """What the backward pass needs to walk the blending back; no elements when no gradient is wanted."""
+class BlendState(NamedTuple):
+    """How the blending of every pixel ended, for the backward pass; no elements when no gradient is wanted."""
 
-    transmittance: Float32  # [V, tiles, BLOCKS, LANES] what is left behind the last splat
+    transmittance: Float32  # [V, tiles, BLOCKS, LANES] behind the last blended splat
     last: Float32  # [V, tiles, BLOCKS, LANES] one past the last blended entry of the tile, a whole number
 
 
-class Frame(NamedTuple):
-    """What the stages of one forward pass leave."""
+class ForwardState(NamedTuple):
+    """Results of the stages of one forward pass, for its backward pass."""
 
     projection: Projection
     bins: Bins
-    trail: Trail
+    blend_state: BlendState
 
 
 class Gradients(NamedTuple):
-    """Gradients of the fields of :class:`Cloud`."""
+    """Gradients of the fields of :class:`Gaussians`."""
 
     means: Float32
     scales: Float32

@@ -1,4 +1,4 @@
-"""Stage 3: blend the splats of every tile front to back.
+"""Stage 3, forward: alpha-blend the splats of every tile front to back.
 
 A tile is walked in batches. Each entry of a batch is first tested against the tile's sixteen blocks at once and
 noted in the lists of those it touches; then every block runs through its own list with its sixteen pixels in
@@ -87,7 +87,7 @@ class Tile(NamedTuple):
     y: int
 
 
-class _Lists(NamedTuple):
+class _BlockLists(NamedTuple):
     """For each block the entries of the batch that touch it, counted from the start of the batch."""
 
     items: NDArray[np.int16]  # [BLOCKS * _BATCH]
@@ -95,16 +95,16 @@ class _Lists(NamedTuple):
 
 
 @inline_kernel
-def tile_of(scene, frame, view, tile):
+def tile_of(scene, state, view, tile):
     """Tile number ``tile`` of a view."""
-    canvas, bins = scene.canvas, frame.bins
+    grid, bins = scene.grid, state.bins
     return Tile(
-        frame.projection.records[view],
+        state.projection.records[view],
         bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]],
         bins.tile_starts[view, tile],
         bins.tile_starts[view, tile + 1],
-        tile % canvas.tiles_x * TILE,
-        tile // canvas.tiles_x * TILE,
+        tile % grid.tiles_x * TILE,
+        tile // grid.tiles_x * TILE,
     )
 
 
@@ -151,14 +151,16 @@ def touched_blocks(tile, record):
     near_y = minimum(maximum(zero, top), bottom)
     best_y = minimum(maximum(near_x * load(records, record + SLOPE_Y), top), bottom)
     best_x = minimum(maximum(near_y * load(records, record + SLOPE_X), left), right)
-    whitening = (
-        load(records, record + L0),
-        load(records, record + L1),
-        load(records, record + L2),
-    )
+    whitening = whitening_of(records, record)
     distance = minimum(falloff(whitening, near_x, best_y), falloff(whitening, best_x, near_y))
     reach = load(records, record + LOG_OPACITY) - LOG2_ALPHA_MIN + TOUCH_SLACK
     return mask_bits(distance <= reach)
+
+
+@inline_kernel
+def whitening_of(records, record):
+    """The three numbers of a splat's record that turn an offset in pixels into one in standard deviations."""
+    return load(records, record + L0), load(records, record + L1), load(records, record + L2)
 
 
 @inline_kernel
@@ -193,7 +195,7 @@ def _list_blocks(tile, start, end, alive, lists):
 
 
 @kernel
-def _blend_block(tile, start, block, lists, scratch, channels, trace):
+def _blend_block(tile, start, block, lists, scratch, channels, save_state):
     """Blend a batch's list into one block. Returns whether some pixel of the block is still transparent."""
     records = tile.records
     base = block * (_TOTALS + len(channels)) * LANES
@@ -206,11 +208,7 @@ def _blend_block(tile, start, block, lists, scratch, channels, trace):
     for item in range(load(lists.lengths, block)):
         entry = start + np.int64(load(lists.items, block * _BATCH + item))
         record = record_of(tile, entry)
-        whitening = (
-            load(records, record + L0),
-            load(records, record + L1),
-            load(records, record + L2),
-        )
+        whitening = whitening_of(records, record)
         distance = falloff(whitening, x - load(records, record), y - load(records, record + 1))
         log2_alpha = load(records, record + LOG_OPACITY) - distance
         drawn = log2_alpha >= LOG2_ALPHA_MIN
@@ -222,7 +220,7 @@ def _blend_block(tile, start, block, lists, scratch, channels, trace):
         weight = select(blended, weight, ZERO)
         totals = multiply_add_each(weight, broadcast_each(records, record + HEAD, channels), totals)
         transmittance = select(blended, remaining, transmittance)
-        if trace:
+        if save_state:
             last = select(blended, np.float32(entry - tile.first + 1), last)
         finished = and_not(drawn, blended)
         if any_lane(finished):
@@ -237,7 +235,7 @@ def _blend_block(tile, start, block, lists, scratch, channels, trace):
 
 
 @kernel
-def _blend_tile(tile, lists, scratch, channels, trace):
+def _blend_tile(tile, lists, scratch, channels, save_state):
     """Blend all entries of a tile into the scratch of its blocks."""
     block_size = (_TOTALS + len(channels)) * LANES
     for block in range(BLOCKS):
@@ -251,14 +249,14 @@ def _blend_tile(tile, lists, scratch, channels, trace):
         _list_blocks(tile, start, end, alive, lists)
         for block in range(BLOCKS):
             if load(lists.lengths, block) > 0 and not _blend_block(
-                tile, start, block, lists, scratch, channels, trace
+                tile, start, block, lists, scratch, channels, save_state
             ):
                 alive &= ~(1 << block)
         start = end
 
 
 @inline_kernel
-def _put_block(plane, x, y, values):
+def _store_block(plane, x, y, values):
     """Write a block's pixels to an image plane ``[H, W]``, leaving out those beyond the border."""
     height, width = plane.shape
     if x + BLOCK_WIDTH <= width and y + BLOCK_HEIGHT <= height:
@@ -284,51 +282,43 @@ def _finish_tile(tile, view, scratch, background, channels, images):
         totals = base + _TOTALS * LANES
         for k in range(3):
             color = load_lanes(scratch, totals + k * LANES)
-            _put_block(
-                images.rgb[view, k],
-                x,
-                y,
-                multiply_add(transmittance, background[k], color),
-            )
+            _store_block(images.rgb[view, k], x, y, multiply_add(transmittance, background[k], color))
         alpha = ONE - transmittance
-        _put_block(images.alpha[view, 0], x, y, alpha)
+        _store_block(images.alpha[view, 0], x, y, alpha)
         depth = load_lanes(scratch, totals + DEPTH_FEATURE * LANES) / alpha
-        _put_block(images.depth[view, 0], x, y, select(alpha > ZERO, depth, ZERO))
+        _store_block(images.depth[view, 0], x, y, select(alpha > ZERO, depth, ZERO))
         if len(channels) > NORMAL_FEATURE:
             for k in range(3):
                 normal = load_lanes(scratch, totals + (NORMAL_FEATURE + k) * LANES)
-                _put_block(images.normal[view, k], x, y, normal)
+                _store_block(images.normal[view, k], x, y, normal)
 
 
 @kernel
-def _keep_trail(trail, view, tile, scratch, channels):
-    """Note how the blending of a tile ended."""
+def _save_blend_state(blend_state, view, tile, scratch, channels):
+    """Keep how the blending of a tile ended."""
     for block in range(BLOCKS):
         base = block * (_TOTALS + len(channels)) * LANES
-        place = ((view * trail.last.shape[1] + tile) * BLOCKS + block) * LANES
-        store_lanes(
-            trail.transmittance,
-            place,
-            absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES)),
-        )
-        store_lanes(trail.last, place, load_lanes(scratch, base + _LAST * LANES))
+        index = ((view * blend_state.last.shape[1] + tile) * BLOCKS + block) * LANES
+        transmittance = absolute(load_lanes(scratch, base + _TRANSMITTANCE * LANES))
+        store_lanes(blend_state.transmittance, index, transmittance)
+        store_lanes(blend_state.last, index, load_lanes(scratch, base + _LAST * LANES))
 
 
 @kernel
-def blend_worker(queue, scene, frame, images):
-    """Blend tile after tile from the queue. The frame's trail is written unless it has no elements."""
+def blend_forward(queue, scene, state, images):
+    """Blend tile after tile from the queue. The blend state is written unless it has no elements."""
     channels = scene.channels
     scratch = np.empty(BLOCKS * (_TOTALS + len(channels)) * LANES, np.float32)
-    lists = _Lists(np.empty(BLOCKS * _BATCH, np.int16), np.empty(BLOCKS, np.int64))
-    tiles = scene.canvas.tiles_x * scene.canvas.tiles_y
-    trace = frame.trail.last.size > 0
+    lists = _BlockLists(np.empty(BLOCKS * _BATCH, np.int16), np.empty(BLOCKS, np.int64))
+    tiles = scene.grid.tiles_x * scene.grid.tiles_y
+    save_state = state.blend_state.last.size > 0
     while True:
         task = fetch_add(queue, 1)
         if task >= scene.views.shape[0] * tiles:
             break
         view = task // tiles
-        tile = tile_of(scene, frame, view, task % tiles)
-        _blend_tile(tile, lists, scratch, channels, trace)
+        tile = tile_of(scene, state, view, task % tiles)
+        _blend_tile(tile, lists, scratch, channels, save_state)
         _finish_tile(tile, view, scratch, scene.background, channels, images)
-        if trace:
-            _keep_trail(frame.trail, view, task % tiles, scratch, channels)
+        if save_state:
+            _save_blend_state(state.blend_state, view, task % tiles, scratch, channels)

@@ -1,4 +1,4 @@
-"""Stage 4, backward: walk the blending of every tile back to front.
+"""Stage 3, backward: gradients of the alpha blending, every tile back to front.
 
 With ``T`` the transmittance in front of a splat, ``a`` its alpha, ``f`` its features and ``g`` the gradient of the
 blended features, the gradient of the alpha is ``T (f . g) - behind / (1 - a)``, where ``behind`` sums
@@ -20,9 +20,6 @@ from diffsplat.render.cpu_kernels.array_layout import (
     DEPTH_FEATURE,
     GRADIENT_ROW,
     HEAD,
-    L0,
-    L1,
-    L2,
     LOG2_ALPHA_MIN,
     LOG_OPACITY,
     NORMAL_FEATURE,
@@ -40,6 +37,7 @@ from diffsplat.render.cpu_kernels.blending import (
     record_of,
     tile_of,
     touched_blocks,
+    whitening_of,
 )
 from diffsplat.render.cpu_kernels.compilation_cache import inline_kernel, kernel
 from diffsplat.render.cpu_kernels.simd import (
@@ -76,7 +74,7 @@ _GRADIENTS = 3
 
 
 @inline_kernel
-def _take_block(plane, x, y):
+def _load_block(plane, x, y):
     """A block's pixels of an image plane ``[H, W]``, zero beyond the border."""
     height, width = plane.shape
     if x + BLOCK_WIDTH <= width and y + BLOCK_HEIGHT <= height:
@@ -98,55 +96,47 @@ def _start_tile(tile, view, scene, depth, upstream, scratch):
         transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES)
         alpha = ONE - transmittance
         # Depth is a blended sum over alpha.
-        on_sum = select(alpha > ZERO, _take_block(upstream.depth[view, 0], x, y) / alpha, ZERO)
-        store_lanes(scratch, base + (_GRADIENTS + DEPTH_FEATURE) * LANES, on_sum)
-        on_alpha = _take_block(upstream.alpha[view, 0], x, y)
-        on_alpha = on_alpha - on_sum * _take_block(depth[view, 0], x, y)
+        grad_sum = select(alpha > ZERO, _load_block(upstream.depth[view, 0], x, y) / alpha, ZERO)
+        store_lanes(scratch, base + (_GRADIENTS + DEPTH_FEATURE) * LANES, grad_sum)
+        grad_alpha = _load_block(upstream.alpha[view, 0], x, y)
+        grad_alpha = grad_alpha - grad_sum * _load_block(depth[view, 0], x, y)
         for k in range(3):
             # rgb = sum + transmittance * background, and transmittance = 1 - alpha
-            on_color = _take_block(upstream.rgb[view, k], x, y)
-            on_alpha = on_alpha - on_color * scene.background[k]
-            store_lanes(scratch, base + (_GRADIENTS + k) * LANES, on_color)
+            grad_color = _load_block(upstream.rgb[view, k], x, y)
+            grad_alpha = grad_alpha - grad_color * scene.background[k]
+            store_lanes(scratch, base + (_GRADIENTS + k) * LANES, grad_color)
         if len(scene.channels) > NORMAL_FEATURE:
             for k in range(3):
-                on_normal = _take_block(upstream.normal[view, k], x, y)
-                store_lanes(scratch, base + (_GRADIENTS + NORMAL_FEATURE + k) * LANES, on_normal)
-        store_lanes(scratch, base + _BEHIND * LANES, ZERO - transmittance * on_alpha)
+                grad_normal = _load_block(upstream.normal[view, k], x, y)
+                store_lanes(scratch, base + (_GRADIENTS + NORMAL_FEATURE + k) * LANES, grad_normal)
+        store_lanes(scratch, base + _BEHIND * LANES, ZERO - transmittance * grad_alpha)
 
 
 @kernel
-def _load_trail(trail, view, number, scratch, channels, lasts):
-    """Fetch how the blending of a tile ended; ``lasts`` gets each block's last entry, plus one."""
+def _load_blend_state(blend_state, view, number, scratch, channels, lasts):
+    """Load how the blending of a tile ended; ``lasts`` gets each block's last entry, plus one."""
     for block in range(BLOCKS):
         base = block * (_GRADIENTS + len(channels)) * LANES
-        place = ((view * trail.last.shape[1] + number) * BLOCKS + block) * LANES
-        last = load_lanes(trail.last, place)
-        store_lanes(
-            scratch,
-            base + _TRANSMITTANCE * LANES,
-            load_lanes(trail.transmittance, place),
-        )
+        index = ((view * blend_state.last.shape[1] + number) * BLOCKS + block) * LANES
+        last = load_lanes(blend_state.last, index)
+        store_lanes(scratch, base + _TRANSMITTANCE * LANES, load_lanes(blend_state.transmittance, index))
         store_lanes(scratch, base + _LAST * LANES, last)
         store(lasts, block, lanes_maximum(last))
 
 
 @inline_kernel
-def _unblend_splat(tile, record, index, touched, scratch, channels):
-    """Step back over one splat in the touched blocks; returns its sums, one per lane."""
+def _blend_splat_backward(tile, record, index, touched, scratch, channels):
+    """Undo the blending of one splat in the touched blocks; returns the sums of its gradients, one per lane."""
     records = tile.records
     features = broadcast_each(records, record + HEAD, channels)
-    whitening = (
-        broadcast(load(records, record + L0)),
-        broadcast(load(records, record + L1)),
-        broadcast(load(records, record + L2)),
-    )
+    whitening = whitening_of(records, record)
     log2_opacity = broadcast(load(records, record + LOG_OPACITY))
     origin_x = np.float32(tile.x) - load(records, record)
     origin_y = np.float32(tile.y) - load(records, record + 1)
     zero = broadcast(ZERO)
     moment, moment_x, moment_y = zero, zero, zero
     moment_xx, moment_xy, moment_yy = zero, zero, zero
-    on_features = zeros_each(channels)
+    grad_features = zeros_each(channels)
     while touched != 0:
         block = lowest_bit(touched)
         touched &= touched - 1
@@ -157,30 +147,30 @@ def _unblend_splat(tile, record, index, touched, scratch, channels):
         blended = (log2_alpha >= LOG2_ALPHA_MIN) & (load_lanes(scratch, base + _LAST * LANES) > index)
         uncut = alpha_of(log2_alpha)
         alpha = select(blended, minimum(uncut, ALPHA_LIMIT), ZERO)
-        clearness = ONE / (ONE - alpha)
-        transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES) * clearness
+        inverse = ONE / (ONE - alpha)
+        transmittance = load_lanes(scratch, base + _TRANSMITTANCE * LANES) * inverse
         weight = alpha * transmittance
         upstream = load_each(scratch, base + _GRADIENTS * LANES, channels)
         behind = load_lanes(scratch, base + _BEHIND * LANES)
         through = dot_each(features, upstream)
-        on_alpha = through * transmittance - behind * clearness
+        grad_alpha = through * transmittance - behind * inverse
         store_lanes(scratch, base + _TRANSMITTANCE * LANES, transmittance)
         store_lanes(scratch, base + _BEHIND * LANES, multiply_add(through, weight, behind))
         # The cut passes no gradient on.
-        on_power = select(uncut <= ALPHA_LIMIT, on_alpha * alpha, ZERO)
-        on_x, on_y = on_power * dx, on_power * dy
-        moment, moment_x, moment_y = moment + on_power, moment_x + on_x, moment_y + on_y
-        moment_xx = multiply_add(on_x, dx, moment_xx)
-        moment_xy = multiply_add(on_x, dy, moment_xy)
-        moment_yy = multiply_add(on_y, dy, moment_yy)
-        on_features = multiply_add_each(weight, upstream, on_features)
+        grad_power = select(uncut <= ALPHA_LIMIT, grad_alpha * alpha, ZERO)
+        grad_x, grad_y = grad_power * dx, grad_power * dy
+        moment, moment_x, moment_y = moment + grad_power, moment_x + grad_x, moment_y + grad_y
+        moment_xx = multiply_add(grad_x, dx, moment_xx)
+        moment_xy = multiply_add(grad_x, dy, moment_xy)
+        moment_yy = multiply_add(grad_y, dy, moment_yy)
+        grad_features = multiply_add_each(weight, upstream, grad_features)
     moments = (moment, moment_x, moment_y, moment_xx, moment_xy, moment_yy)
-    return sum_each(moments + on_features)
+    return sum_each(moments + grad_features)
 
 
 @kernel
-def _unblend_tile(tile, scratch, channels, lasts, rows):
-    """Walk one tile back to front and add the sums to the splats' rows."""
+def _blend_tile_backward(tile, scratch, channels, lasts, rows):
+    """Walk one tile back to front and add the gradients to the splats' rows."""
     last_of_block = load_lanes(lasts, 0)
     for index in range(np.int64(lanes_maximum(last_of_block)) - 1, -1, -1):
         entry = tile.first + index
@@ -191,18 +181,18 @@ def _unblend_tile(tile, scratch, channels, lasts, rows):
         touched = touched_blocks(tile, record) & mask_bits(last_of_block > np.float32(index))
         if touched == 0:
             continue
-        sums = _unblend_splat(tile, record, np.float32(index), touched, scratch, channels)
+        sums = _blend_splat_backward(tile, record, np.float32(index), touched, scratch, channels)
         row = np.int64(load(tile.entries, entry)) * GRADIENT_ROW
         store_lanes(rows, row, load_lanes(rows, row) + sums)
 
 
 @kernel
-def unblend_worker(queue, scene, frame, depth, upstream, rows):
+def blend_backward(queue, scene, state, depth, upstream, rows):
     """Walk band after band of tile rows from the queue.
 
     ``depth`` is the depth image that was returned, ``rows`` gets the sums ``[V, bands, M, GRADIENT_ROW]``.
     """
-    canvas, channels = scene.canvas, scene.channels
+    grid, channels = scene.grid, scene.channels
     scratch = np.empty(BLOCKS * (_GRADIENTS + len(channels)) * LANES, np.float32)
     lasts = np.empty(BLOCKS, np.float32)
     views, bands = rows.shape[0], rows.shape[1]
@@ -213,14 +203,11 @@ def unblend_worker(queue, scene, frame, depth, upstream, rows):
         view, band = task // bands, task % bands
         band_rows = rows[view, band]
         band_rows[:] = ZERO
-        first_row, end_row = (
-            canvas.tiles_y * band // bands,
-            canvas.tiles_y * (band + 1) // bands,
-        )
-        for number in range(first_row * canvas.tiles_x, end_row * canvas.tiles_x):
-            tile = tile_of(scene, frame, view, number)
+        first_row, end_row = grid.tiles_y * band // bands, grid.tiles_y * (band + 1) // bands
+        for number in range(first_row * grid.tiles_x, end_row * grid.tiles_x):
+            tile = tile_of(scene, state, view, number)
             if tile.first == tile.end:
                 continue
-            _load_trail(frame.trail, view, number, scratch, channels, lasts)
+            _load_blend_state(state.blend_state, view, number, scratch, channels, lasts)
             _start_tile(tile, view, scene, depth, upstream, scratch)
-            _unblend_tile(tile, scratch, channels, lasts, band_rows)
+            _blend_tile_backward(tile, scratch, channels, lasts, band_rows)

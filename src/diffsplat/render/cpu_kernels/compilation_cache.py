@@ -1,4 +1,4 @@
-"""Decorators that compile the kernels, keep them on disk, and say so while it takes time."""
+"""Compilation of the kernels: decorators, the cache on disk, the line on the log while it takes time."""
 
 import functools
 import hashlib
@@ -14,12 +14,17 @@ from numba.core.caching import FunctionCache
 
 logger = logging.getLogger(__name__)
 
-# Everything but nnan and ninf: NaN must stay NaN for the culling comparisons to hold.
-_FASTMATH = {"contract", "nsz", "arcp", "reassoc"}
+_OPTIONS: dict[str, Any] = {
+    # Everything but nnan and ninf: NaN must stay NaN for the culling comparisons to hold.
+    "fastmath": {"contract", "nsz", "arcp", "reassoc"},
+    "error_model": "numpy",
+    "boundscheck": False,
+    "nogil": True,
+}
 
 
 @functools.cache
-def _sources_digest() -> str:
+def sources_digest() -> str:
     """Digest of every source file that the kernels are made of.
 
     numba keys a cached kernel on the one file that defines it. These kernels inline functions and constants of
@@ -32,49 +37,32 @@ def _sources_digest() -> str:
     return digest.hexdigest()
 
 
-class _PackageStamped:
-    """Mixin for numba's cache locators: fresh only while all sources are unchanged."""
-
-    def get_source_stamp(self) -> str:
-        return _sources_digest()
-
-
-class _KernelCacheImplementation(FunctionCache._impl_class):
-    _locator_classes = [  # noqa: RUF012 (numba's attribute)
-        type(f"Stamped{locator.__name__}", (_PackageStamped, locator), {})
-        for locator in FunctionCache._impl_class._locator_classes
-    ]
-
-
 class _KernelCache(FunctionCache):
-    _impl_class = _KernelCacheImplementation
+    """numba's cache on disk, fresh only while all sources are unchanged."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file._source_stamp = sources_digest()
+        # numba compares the version before it unpickles the rest, which may name classes that are gone.
+        self._cache_file._version = f"{numba.__version__} {sources_digest()}"
 
 
-def _cached(dispatcher: Any) -> Any:
-    """Keep compiled code beside the sources, or in the user's cache directory when those are read-only."""
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that runs on one thread and releases the interpreter's lock.
+
+    The compiled code is kept next to the sources, or in the user's cache directory when those are read-only.
+    """
+    dispatcher: Any = numba.njit(**_OPTIONS)(function)
     try:
-        dispatcher._cache = _KernelCache(dispatcher.py_func)
+        dispatcher._cache = _KernelCache(function)
     except RuntimeError as error:  # numba: no directory is writable
         logger.warning("the rasterizer will be compiled anew in every process: %s", error)
     return dispatcher
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that runs on one thread and releases the interpreter's lock."""
-    return _cached(
-        numba.njit(fastmath=_FASTMATH, error_model="numpy", boundscheck=False, nogil=True)(function)
-    )
-
-
 def inline_kernel(function: Callable[..., Any]) -> Any:
     """Compile a small function into every kernel that calls it."""
-    return numba.njit(
-        fastmath=_FASTMATH,
-        error_model="numpy",
-        boundscheck=False,
-        nogil=True,
-        forceinline=True,
-    )(function)
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
 class _CompilationListener(event.Listener):

@@ -1,4 +1,4 @@
-"""Stage 5, backward: from the sums of every splat to the gradients of its Gaussian.
+"""Stage 1, backward: gradients of the Gaussians from those of their projected splats.
 
 The notation is that of :mod:`.projection`: ``G = T M``, ``T = J W``. With ``Q`` the inverse of the projected
 covariance and ``P`` the gradient of ``Q`` (from the second moments), the covariance has the gradient ``H = -Q P Q``
@@ -23,24 +23,25 @@ from diffsplat.render.cpu_kernels.array_layout import (
 )
 from diffsplat.render.cpu_kernels.compilation_cache import inline_kernel, kernel
 from diffsplat.render.cpu_kernels.gaussian_chunks import (
-    LOCAL_ROWS,
     MEAN,
     NORMAL,
     QUAT,
     ROW_LENGTH,
     SCALE,
     axes,
+    clamp,
     derivative_row,
     dot,
-    gather,
-    hold,
-    orient,
+    empty_chunk,
+    load_chunk,
+    matrix_times,
     row,
     set_row,
     set_triple,
     shortest,
     times_matrix,
     triple,
+    triple_rows,
 )
 from diffsplat.render.cpu_kernels.simd import (
     LANES,
@@ -51,64 +52,53 @@ from diffsplat.render.cpu_kernels.simd import (
     store,
 )
 
-# Rows of ``seen``, what comes back from one view: the sums, then ...
+# Rows of ``per_view``, the gradients that one view contributes: the sums, then ...
 _DEPTH = GRADIENT_ROW
 _WHITENING = GRADIENT_ROW + 1
 _FACING = GRADIENT_ROW + 4
-_SEEN_ROWS = GRADIENT_ROW + 7
+_PER_VIEW_ROWS = GRADIENT_ROW + 7
 
 # Rows of ``totals``, the sums over the views.
-_ON_MEAN = 0
-_ON_AXES = 3
-_ON_COLOR = 12
-_ON_LOG_OPACITY = 15
-_ON_NORMAL = 16
+_GRAD_MEAN = 0
+_GRAD_AXES = 3
+_GRAD_COLOR = 12
+_GRAD_LOG_OPACITY = 15
+_GRAD_NORMAL = 16
 _VISIBLE = 19  # how many views see the Gaussian
 _TOTAL_ROWS = 20
 
 
 @inline_kernel
-def _gather_splat(records, record, rows, place, channels, seen, i):
-    """Put the record and the sums of one splat into column ``i``; ``place`` is its row in the first band."""
-    store(seen, _DEPTH * ROW_LENGTH + i, load(records, record + HEAD + DEPTH_FEATURE))
+def _gather_splat(records, record, rows, first_sum, channels, per_view, i):
+    """Put the record and the sums of one splat into column ``i``; its sums in the first band start at ``first_sum``."""
+    store(per_view, _DEPTH * ROW_LENGTH + i, load(records, record + HEAD + DEPTH_FEATURE))
     for k in range(3):
-        store(seen, (_WHITENING + k) * ROW_LENGTH + i, load(records, record + L0 + k))
+        store(per_view, (_WHITENING + k) * ROW_LENGTH + i, load(records, record + L0 + k))
     if len(channels) > NORMAL_FEATURE:
         for k in range(3):
             facing = load(records, record + HEAD + NORMAL_FEATURE + k)
-            store(seen, (_FACING + k) * ROW_LENGTH + i, facing)
+            store(per_view, (_FACING + k) * ROW_LENGTH + i, facing)
     for k in range(MOMENTS + len(channels)):
-        total = load(rows, place + k)
+        total = load(rows, first_sum + k)
         for band in range(1, rows.shape[0]):
-            total += load(rows, place + band * rows.shape[1] * GRADIENT_ROW + k)
-        store(seen, k * ROW_LENGTH + i, total)
+            total += load(rows, first_sum + band * rows.shape[1] * GRADIENT_ROW + k)
+        store(per_view, k * ROW_LENGTH + i, total)
 
 
 @kernel
-def _gather_view(projection, rows, start, size, channels, seen, totals):
-    """Transpose what one view says about a chunk into rows; zero gradients for what the view does not see."""
+def _gather_view(projection, rows, start, size, channels, per_view, totals):
+    """Transpose one view's gradients of a chunk into rows; zeros for what the view does not see."""
     records, boxes = projection
     for i in range(size):
         index = start + i
         if load(boxes, index * 4 + 1) > 0:
-            _gather_splat(
-                records,
-                index * records.shape[1],
-                rows,
-                index * GRADIENT_ROW,
-                channels,
-                seen,
-                i,
-            )
-            store(
-                totals,
-                _VISIBLE * ROW_LENGTH + i,
-                load(totals, _VISIBLE * ROW_LENGTH + i) + ONE,
-            )
+            record, first_sum = index * records.shape[1], index * GRADIENT_ROW
+            _gather_splat(records, record, rows, first_sum, channels, per_view, i)
+            store(totals, _VISIBLE * ROW_LENGTH + i, load(totals, _VISIBLE * ROW_LENGTH + i) + ONE)
         else:
-            for k in range(_SEEN_ROWS):
-                store(seen, k * ROW_LENGTH + i, ZERO)
-            store(seen, _DEPTH * ROW_LENGTH + i, ONE)
+            for k in range(_PER_VIEW_ROWS):
+                store(per_view, k * ROW_LENGTH + i, ZERO)
+            store(per_view, _DEPTH * ROW_LENGTH + i, ONE)
 
 
 @inline_kernel
@@ -132,17 +122,17 @@ def _combine(a, x, b, y):
 
 
 @inline_kernel
-def _inverse_covariance(seen, i):
+def _inverse_covariance(per_view, i):
     """The entries xx, xy, yy of Q."""
-    l0, l1, l2 = triple(seen, _WHITENING, i)
+    l0, l1, l2 = triple(per_view, _WHITENING, i)
     unit = TWO / LOG2_E
     return unit * l0 * l0, unit * l0 * l1, unit * (l1 * l1 + l2 * l2)
 
 
 @inline_kernel
-def _covariance_gradient(seen, i, q):
+def _covariance_gradient(per_view, i, q):
     """The entries xx, xy, yy of H = -Q P Q."""
-    p_xx, p_xy, p_yy = triple(seen, 3, i)
+    p_xx, p_xy, p_yy = triple(per_view, 3, i)
     # P is minus half of the second moments: the two signs cancel.
     p_xx, p_xy, p_yy = p_xx * HALF, p_xy * HALF, p_yy * HALF
     left_xx, left_xy = q[0] * p_xx + q[1] * p_xy, q[0] * p_xy + q[1] * p_yy
@@ -155,76 +145,58 @@ def _covariance_gradient(seen, i, q):
 
 
 @kernel
-def _add_view(local, seen, view, i, totals):
+def _add_view(world, per_view, view, i, totals):
     """Add one view's gradients of mean, M, colour and opacity of sixteen Gaussians."""
-    mean, matrix = triple(local, MEAN, i), axes(local, i)
-    inverse = ONE / row(seen, _DEPTH, i)
+    mean, matrix = triple(world, MEAN, i), axes(world, i)
+    inverse = ONE / row(per_view, _DEPTH, i)
     tan_x = (view[0] * mean[0] + view[1] * mean[1] + view[2] * mean[2] + view[9]) * inverse
     tan_y = (view[3] * mean[0] + view[4] * mean[1] + view[5] * mean[2] + view[10]) * inverse
-    held_x, held_y = hold(tan_x, view[17], view[16]), hold(tan_y, view[19], view[18])
+    clamped_x, clamped_y = clamp(tan_x, view[17], view[16]), clamp(tan_y, view[19], view[18])
     scale_x, scale_y = view[12] * inverse, view[13] * inverse
-    t_x, t_y = (
-        derivative_row(view, 0, held_x, scale_x),
-        derivative_row(view, 1, held_y, scale_y),
-    )
+    t_x, t_y = derivative_row(view, 0, clamped_x, scale_x), derivative_row(view, 1, clamped_y, scale_y)
     spread_x, spread_y = times_matrix(t_x, matrix), times_matrix(t_y, matrix)
-    q = _inverse_covariance(seen, i)
-    h = _covariance_gradient(seen, i, q)
-    on_spread_x = _combine(TWO * h[0], spread_x, TWO * h[1], spread_y)
-    on_spread_y = _combine(TWO * h[1], spread_x, TWO * h[2], spread_y)
-    _add_triple(totals, _ON_AXES, i, _combine(t_x[0], on_spread_x, t_y[0], on_spread_y))
-    _add_triple(totals, _ON_AXES + 3, i, _combine(t_x[1], on_spread_x, t_y[1], on_spread_y))
-    _add_triple(totals, _ON_AXES + 6, i, _combine(t_x[2], on_spread_x, t_y[2], on_spread_y))
-    # Gradients of the rows of T, then of its parts: scale and held tangent.
-    on_t_x = (
-        dot(on_spread_x, matrix[0]),
-        dot(on_spread_x, matrix[1]),
-        dot(on_spread_x, matrix[2]),
-    )
-    on_t_y = (
-        dot(on_spread_y, matrix[0]),
-        dot(on_spread_y, matrix[1]),
-        dot(on_spread_y, matrix[2]),
-    )
+    q = _inverse_covariance(per_view, i)
+    h = _covariance_gradient(per_view, i, q)
+    grad_spread_x = _combine(TWO * h[0], spread_x, TWO * h[1], spread_y)
+    grad_spread_y = _combine(TWO * h[1], spread_x, TWO * h[2], spread_y)
+    _add_triple(totals, _GRAD_AXES, i, _combine(t_x[0], grad_spread_x, t_y[0], grad_spread_y))
+    _add_triple(totals, _GRAD_AXES + 3, i, _combine(t_x[1], grad_spread_x, t_y[1], grad_spread_y))
+    _add_triple(totals, _GRAD_AXES + 6, i, _combine(t_x[2], grad_spread_x, t_y[2], grad_spread_y))
+    # Gradients of the rows of T, then of its parts: scale and clamped tangent.
+    grad_t_x, grad_t_y = matrix_times(matrix, grad_spread_x), matrix_times(matrix, grad_spread_y)
     forward = view[6], view[7], view[8]
-    forward_x, forward_y = dot(on_t_x, forward), dot(on_t_y, forward)
-    on_scale_x = dot(on_t_x, (view[0], view[1], view[2])) - held_x * forward_x
-    on_scale_y = dot(on_t_y, (view[3], view[4], view[5])) - held_y * forward_y
-    # The tangents move the centre, and T where it is not held at the margin.
-    moment_x, moment_y = row(seen, 1, i), row(seen, 2, i)
-    on_tan_x = view[12] * (q[0] * moment_x + q[1] * moment_y)
-    on_tan_y = view[13] * (q[1] * moment_x + q[2] * moment_y)
-    free_x, free_y = (
-        (held_x <= tan_x) & (held_x >= tan_x),
-        (held_y <= tan_y) & (held_y >= tan_y),
-    )
-    on_tan_x = on_tan_x - select(free_x, scale_x * forward_x, ZERO)
-    on_tan_y = on_tan_y - select(free_y, scale_y * forward_y, ZERO)
-    along = on_tan_x * tan_x + on_tan_y * tan_y + on_scale_x * scale_x + on_scale_y * scale_y
-    on_x, on_y = on_tan_x * inverse, on_tan_y * inverse
-    on_z = row(seen, MOMENTS + DEPTH_FEATURE, i) - inverse * along
-    _add(totals, _ON_MEAN, i, view[0] * on_x + view[3] * on_y + view[6] * on_z)
-    _add(totals, _ON_MEAN + 1, i, view[1] * on_x + view[4] * on_y + view[7] * on_z)
-    _add(totals, _ON_MEAN + 2, i, view[2] * on_x + view[5] * on_y + view[8] * on_z)
-    _add_triple(totals, _ON_COLOR, i, triple(seen, MOMENTS, i))
-    _add(totals, _ON_LOG_OPACITY, i, row(seen, 0, i))
+    forward_x, forward_y = dot(grad_t_x, forward), dot(grad_t_y, forward)
+    grad_scale_x = dot(grad_t_x, (view[0], view[1], view[2])) - clamped_x * forward_x
+    grad_scale_y = dot(grad_t_y, (view[3], view[4], view[5])) - clamped_y * forward_y
+    # The tangents move the centre, and T where they are not clamped at the margin.
+    moment_x, moment_y = row(per_view, 1, i), row(per_view, 2, i)
+    grad_tan_x = view[12] * (q[0] * moment_x + q[1] * moment_y)
+    grad_tan_y = view[13] * (q[1] * moment_x + q[2] * moment_y)
+    free_x = (clamped_x <= tan_x) & (clamped_x >= tan_x)
+    free_y = (clamped_y <= tan_y) & (clamped_y >= tan_y)
+    grad_tan_x = grad_tan_x - select(free_x, scale_x * forward_x, ZERO)
+    grad_tan_y = grad_tan_y - select(free_y, scale_y * forward_y, ZERO)
+    along = grad_tan_x * tan_x + grad_tan_y * tan_y + grad_scale_x * scale_x + grad_scale_y * scale_y
+    grad_x, grad_y = grad_tan_x * inverse, grad_tan_y * inverse
+    grad_z = row(per_view, MOMENTS + DEPTH_FEATURE, i) - inverse * along
+    _add(totals, _GRAD_MEAN, i, view[0] * grad_x + view[3] * grad_y + view[6] * grad_z)
+    _add(totals, _GRAD_MEAN + 1, i, view[1] * grad_x + view[4] * grad_y + view[7] * grad_z)
+    _add(totals, _GRAD_MEAN + 2, i, view[2] * grad_x + view[5] * grad_y + view[8] * grad_z)
+    _add_triple(totals, _GRAD_COLOR, i, triple(per_view, MOMENTS, i))
+    _add(totals, _GRAD_LOG_OPACITY, i, row(per_view, 0, i))
 
 
 @inline_kernel
-def _add_normal(local, seen, i, totals):
+def _add_normal(world, per_view, i, totals):
     """Add one view's gradient of the shortest axis: that of the blended normal, turned back."""
-    x, y, z = triple(seen, MOMENTS + NORMAL_FEATURE, i)
-    kept = dot(triple(seen, _FACING, i), triple(local, NORMAL, i)) > ZERO
-    turned = (
-        select(kept, x, ZERO - x),
-        select(kept, y, ZERO - y),
-        select(kept, z, ZERO - z),
-    )
-    _add_triple(totals, _ON_NORMAL, i, turned)
+    x, y, z = triple(per_view, MOMENTS + NORMAL_FEATURE, i)
+    kept = dot(triple(per_view, _FACING, i), triple(world, NORMAL, i)) > ZERO
+    turned = select(kept, x, ZERO - x), select(kept, y, ZERO - y), select(kept, z, ZERO - z)
+    _add_triple(totals, _GRAD_NORMAL, i, turned)
 
 
 @inline_kernel
-def _on_column(axis_gradient, first, second):
+def _column_gradients(axis_gradient, first, second):
     """Share of a component of the shortest axis' gradient for each of the three columns."""
     zero = axis_gradient * ZERO
     middle = select(second, axis_gradient, zero)
@@ -236,9 +208,9 @@ def _on_column(axis_gradient, first, second):
 
 
 @inline_kernel
-def _scaled(on_axes, scales):
+def _scaled(grad_axes, scales):
     """A row of the gradient of the rotation, from that of M."""
-    return on_axes[0] * scales[0], on_axes[1] * scales[1], on_axes[2] * scales[2]
+    return grad_axes[0] * scales[0], grad_axes[1] * scales[1], grad_axes[2] * scales[2]
 
 
 @inline_kernel
@@ -248,110 +220,84 @@ def _sum(a, b):
 
 
 @inline_kernel
-def _set_quaternion_gradient(d, local, i):
+def _set_quaternion_gradient(d, world, i):
     """From the gradient ``d`` of the rotation matrix (three rows) to that of the quaternion as given."""
-    w, (x, y, z) = row(local, QUAT, i), triple(local, QUAT + 1, i)
+    w, (x, y, z) = row(world, QUAT, i), triple(world, QUAT + 1, i)
     unit = ONE / square_root(w * w + x * x + y * y + z * z)
     w, x, y, z = w * unit, x * unit, y * unit, z * unit
     turn_x, turn_y, turn_z = d[2][1] - d[1][2], d[0][2] - d[2][0], d[1][0] - d[0][1]
     xy, xz, yz = d[0][1] + d[1][0], d[0][2] + d[2][0], d[1][2] + d[2][1]
-    on_w = TWO * (x * turn_x + y * turn_y + z * turn_z)
-    on_x = TWO * (w * turn_x + y * xy + z * xz - TWO * x * (d[1][1] + d[2][2]))
-    on_y = TWO * (w * turn_y + x * xy + z * yz - TWO * y * (d[0][0] + d[2][2]))
-    on_z = TWO * (w * turn_z + x * xz + y * yz - TWO * z * (d[0][0] + d[1][1]))
-    along = on_w * w + on_x * x + on_y * y + on_z * z
-    set_row(local, QUAT, i, (on_w - along * w) * unit)
-    set_triple(
-        local,
-        QUAT + 1,
-        i,
-        (
-            (on_x - along * x) * unit,
-            (on_y - along * y) * unit,
-            (on_z - along * z) * unit,
-        ),
-    )
+    grad_w = TWO * (x * turn_x + y * turn_y + z * turn_z)
+    grad_x = TWO * (w * turn_x + y * xy + z * xz - TWO * x * (d[1][1] + d[2][2]))
+    grad_y = TWO * (w * turn_y + x * xy + z * yz - TWO * y * (d[0][0] + d[2][2]))
+    grad_z = TWO * (w * turn_z + x * xz + y * yz - TWO * z * (d[0][0] + d[1][1]))
+    along = grad_w * w + grad_x * x + grad_y * y + grad_z * z
+    set_row(world, QUAT, i, (grad_w - along * w) * unit)
+    set_row(world, QUAT + 1, i, (grad_x - along * x) * unit)
+    set_row(world, QUAT + 2, i, (grad_y - along * y) * unit)
+    set_row(world, QUAT + 3, i, (grad_z - along * z) * unit)
 
 
 @kernel
-def _finish(local, totals, size, channels):
-    """Replace scales and quaternions in ``local`` by their gradients, from that of M."""
+def _finish(world, totals, size, channels):
+    """Replace scales and quaternions in ``world`` by their gradients, from that of M."""
     for i in range(0, size, LANES):
-        scales, matrix = triple(local, SCALE, i), axes(local, i)
-        on_0, on_1, on_2 = (
-            triple(totals, _ON_AXES, i),
-            triple(totals, _ON_AXES + 3, i),
-            triple(totals, _ON_AXES + 6, i),
-        )
-        rotation_gradient = (
-            _scaled(on_0, scales),
-            _scaled(on_1, scales),
-            _scaled(on_2, scales),
-        )
+        scales, matrix = triple(world, SCALE, i), axes(world, i)
+        grad_0, grad_1, grad_2 = triple_rows(totals, _GRAD_AXES, i)
+        rotation_gradient = _scaled(grad_0, scales), _scaled(grad_1, scales), _scaled(grad_2, scales)
         if len(channels) > NORMAL_FEATURE:
             first, second = shortest(scales[0], scales[1], scales[2])
-            normal = triple(totals, _ON_NORMAL, i)
+            normal = triple(totals, _GRAD_NORMAL, i)
             rotation_gradient = (
-                _sum(rotation_gradient[0], _on_column(normal[0], first, second)),
-                _sum(rotation_gradient[1], _on_column(normal[1], first, second)),
-                _sum(rotation_gradient[2], _on_column(normal[2], first, second)),
+                _sum(rotation_gradient[0], _column_gradients(normal[0], first, second)),
+                _sum(rotation_gradient[1], _column_gradients(normal[1], first, second)),
+                _sum(rotation_gradient[2], _column_gradients(normal[2], first, second)),
             )
-        _set_quaternion_gradient(rotation_gradient, local, i)
+        _set_quaternion_gradient(rotation_gradient, world, i)
         # M is rotation times scale, column by column.
-        on_scales = (
-            (on_0[0] * matrix[0][0] + on_1[0] * matrix[1][0] + on_2[0] * matrix[2][0]) / scales[0],
-            (on_0[1] * matrix[0][1] + on_1[1] * matrix[1][1] + on_2[1] * matrix[2][1]) / scales[1],
-            (on_0[2] * matrix[0][2] + on_1[2] * matrix[1][2] + on_2[2] * matrix[2][2]) / scales[2],
+        grad_scales = (
+            (grad_0[0] * matrix[0][0] + grad_1[0] * matrix[1][0] + grad_2[0] * matrix[2][0]) / scales[0],
+            (grad_0[1] * matrix[0][1] + grad_1[1] * matrix[1][1] + grad_2[1] * matrix[2][1]) / scales[1],
+            (grad_0[2] * matrix[0][2] + grad_1[2] * matrix[1][2] + grad_2[2] * matrix[2][2]) / scales[2],
         )
-        set_triple(local, SCALE, i, on_scales)
+        set_triple(world, SCALE, i, grad_scales)
 
 
 @kernel
-def _scatter(scene, start, size, local, totals, gradients):
+def _scatter(scene, start, size, world, totals, gradients):
     """Write the gradients of those Gaussians of a chunk that some view sees."""
     for i in range(size):
         if load(totals, _VISIBLE * ROW_LENGTH + i) == ZERO:
             continue
-        g = np.int64(load(scene.live, start + i))
-        on_log_opacity = load(totals, _ON_LOG_OPACITY * ROW_LENGTH + i)
-        store(gradients.opacities, g, on_log_opacity / load(scene.cloud.opacities, g))
+        g = np.int64(load(scene.candidates, start + i))
+        grad_log_opacity = load(totals, _GRAD_LOG_OPACITY * ROW_LENGTH + i)
+        store(gradients.opacities, g, grad_log_opacity / load(scene.gaussians.opacities, g))
         for k in range(3):
-            store(
-                gradients.means,
-                g * 3 + k,
-                load(totals, (_ON_MEAN + k) * ROW_LENGTH + i),
-            )
-            store(
-                gradients.colors,
-                g * 3 + k,
-                load(totals, (_ON_COLOR + k) * ROW_LENGTH + i),
-            )
-            store(gradients.scales, g * 3 + k, load(local, (SCALE + k) * ROW_LENGTH + i))
+            store(gradients.means, g * 3 + k, load(totals, (_GRAD_MEAN + k) * ROW_LENGTH + i))
+            store(gradients.colors, g * 3 + k, load(totals, (_GRAD_COLOR + k) * ROW_LENGTH + i))
+            store(gradients.scales, g * 3 + k, load(world, (SCALE + k) * ROW_LENGTH + i))
         for k in range(4):
-            store(gradients.quats, g * 4 + k, load(local, (QUAT + k) * ROW_LENGTH + i))
+            store(gradients.quats, g * 4 + k, load(world, (QUAT + k) * ROW_LENGTH + i))
 
 
 @kernel
-def unproject_worker(queue, scene, projection, rows, gradients):
+def project_backward(queue, scene, projection, rows, gradients):
     """Write the gradients of chunk after chunk from the queue. Those of what no view sees stay untouched."""
-    local = np.ones(LOCAL_ROWS * ROW_LENGTH, np.float32)
-    seen = np.ones(_SEEN_ROWS * ROW_LENGTH, np.float32)
+    world = empty_chunk()
+    per_view = np.ones(_PER_VIEW_ROWS * ROW_LENGTH, np.float32)
     totals = np.empty(_TOTAL_ROWS * ROW_LENGTH, np.float32)
     while True:
         chunk = fetch_add(queue, 1)
         if chunk >= projection.counts.shape[1]:
             break
-        start = chunk * CHUNK
-        size = min(CHUNK, scene.live.size - start)
-        gather(scene.cloud, scene.live, start, size, local)
-        orient(local, size, scene.channels)
+        start, size = chunk * CHUNK, load_chunk(scene, chunk, world)
         totals[:] = ZERO
         for v in range(scene.views.shape[0]):
             splats = projection.records[v], projection.boxes[v]
-            _gather_view(splats, rows[v], start, size, scene.channels, seen, totals)
+            _gather_view(splats, rows[v], start, size, scene.channels, per_view, totals)
             for i in range(0, size, LANES):
-                _add_view(local, seen, scene.views[v], i, totals)
+                _add_view(world, per_view, scene.views[v], i, totals)
                 if len(scene.channels) > NORMAL_FEATURE:
-                    _add_normal(local, seen, i, totals)
-        _finish(local, totals, size, scene.channels)
-        _scatter(scene, start, size, local, totals, gradients)
+                    _add_normal(world, per_view, i, totals)
+        _finish(world, totals, size, scene.channels)
+        _scatter(scene, start, size, world, totals, gradients)

@@ -1,4 +1,4 @@
-"""Sixteen float32 lanes as one numba value.
+"""SIMD vectors for numba kernels: sixteen float32 lanes as one value.
 
 LLVM vectorises plain loops well only when it can prove that nothing overlaps; the blending loops are too tangled
 for that. Here a vector of sixteen lanes is a value of its own (``Lanes``), with the usual operators, so that a
@@ -13,19 +13,15 @@ from the first one of a C-contiguous array, and staying inside is the caller's d
 # The arguments of code generators are numba's, and most generators need only some of them.
 # ruff: noqa: ARG001
 
+import inspect
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numba.extending
 from llvmlite import ir
 from numba import types
-from numba.extending import (
-    lower_builtin,
-    models,
-    register_model,
-    type_callable,
-)
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16
 
@@ -49,11 +45,6 @@ _EXP2_COEFFICIENTS = (
     0.2402224208267768,
     0.6931469775973307,
 )
-
-
-def intrinsic(function: Callable[..., Any]) -> Any:
-    """Make a function that kernels can call from one that types the call and generates its code."""
-    return numba.extending.intrinsic(function)
 
 
 class LanesType(types.Type):
@@ -111,7 +102,8 @@ def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 def _as_lanes(context: Any, builder: Any, value: Any, value_type: Any) -> Any:
-    if isinstance(value_type, LanesType):
+    """Lanes and masks as they are, a scalar in every lane."""
+    if isinstance(value_type, LanesType | MaskType):
         return value
     return _broadcast(builder, context.cast(builder, value, value_type, types.float32))
 
@@ -132,17 +124,9 @@ def _define_operator(function: Callable[..., Any], result: Any, emit: Callable[[
         return typer
 
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        left, right = (
-            _as_lanes(context, builder, value, kind)
-            for value, kind in zip(arguments, signature.args, strict=True)
-        )
-        return emit(builder, left, right)
+        return emit(builder, *map(partial(_as_lanes, context, builder), arguments, signature.args))
 
-    for left, right in (
-        (LanesType, LanesType),
-        (LanesType, types.Number),
-        (types.Number, LanesType),
-    ):
+    for left, right in ((LanesType, LanesType), (LanesType, types.Number), (types.Number, LanesType)):
         lower_builtin(function, left, right)(lower)
 
 
@@ -169,196 +153,194 @@ def _lower_mask_and(context: Any, builder: Any, signature: Any, arguments: Any) 
     return builder.and_(*arguments)
 
 
+# --- from emitters of LLVM code to functions that kernels can call -------------------------------------------------
+
+
+def _kernel_function(
+    emit: Callable[..., Any], signature: Callable[..., Any], lower: Callable[..., Any]
+) -> Any:
+    """The function ``emit`` for kernels.
+
+    Args:
+        emit: gets the builder and one value for every argument; its name, arguments and docstring are kept.
+        signature: the call's numba signature from the types of its arguments.
+        lower: ``lower(context, builder, signature, arguments)`` calls ``emit`` with what it expects.
+    """
+
+    def define(typing_context: Any, *argument_types: Any) -> Any:
+        return signature(*argument_types), lower
+
+    define.__name__, define.__doc__ = emit.__name__, emit.__doc__
+    define.__signature__ = inspect.signature(emit)  # pyright: ignore[reportFunctionMemberAccess]
+    return intrinsic(define)
+
+
+def _lanewise(result: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate an emitter that takes lanes and masks; calls may give a scalar for lanes."""
+
+    def decorate(emit: Callable[..., Any]) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return emit(builder, *map(partial(_as_lanes, context, builder), arguments, signature.args))
+
+        return _kernel_function(emit, result, lower)
+
+    return decorate
+
+
+def _on_array(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate an emitter that gets, for a call's first argument, a function from flat index to pointer."""
+
+    def decorate(emit: Callable[..., Any]) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            rest = map(partial(_unpack, builder), arguments[1:], signature.args[1:])
+            result = emit(builder, lambda index: builder.gep(data, [index], inbounds=True), *rest)
+            return context.get_dummy_value() if signature.return_type == types.void else result
+
+        return _kernel_function(emit, signature, lower)
+
+    return decorate
+
+
+def _on_values(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate an emitter that gets plain values, and a list for every tuple."""
+
+    def decorate(emit: Callable[..., Any]) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return emit(builder, *map(partial(_unpack, builder), arguments, signature.args))
+
+        return _kernel_function(emit, signature, lower)
+
+    return decorate
+
+
+def _unpack(builder: Any, value: Any, value_type: Any) -> Any:
+    if isinstance(value_type, types.UniTuple):
+        return [builder.extract_value(value, k) for k in range(value_type.count)]
+    return value
+
+
 # --- making lanes ---------------------------------------------------------------------------------------------
 
 
 def constant_lanes(values: list[float]) -> Any:
     """A kernel function without arguments that returns these sixteen numbers."""
 
-    @intrinsic
-    def lanes(typing_context: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return ir.Constant(_VECTOR, [float(value) for value in values])
-
-        return LANES_TYPE(), generate
+    @_lanewise(LANES_TYPE)
+    def lanes(builder: Any) -> Any:
+        return ir.Constant(_VECTOR, [float(value) for value in values])
 
     return lanes
 
 
-@intrinsic
-def broadcast(typing_context: Any, value: Any) -> Any:
+@_lanewise(LANES_TYPE)
+def broadcast(builder: Any, value: Any) -> Any:
     """The scalar ``value`` in every lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _broadcast(
-            builder,
-            context.cast(builder, arguments[0], signature.args[0], types.float32),
-        )
-
-    return LANES_TYPE(value), generate
+    return value
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def multiply_add(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
+@_lanewise(LANES_TYPE)
+def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """``x * y + z``, fused where the processor can."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = (
-            _as_lanes(context, builder, value, kind)
-            for value, kind in zip(arguments, signature.args, strict=True)
-        )
-        return _multiply_add(builder, *lanes)
-
-    return LANES_TYPE(x, y, z), generate
+    return _multiply_add(builder, x, y, z)
 
 
-def _chooser(predicate: str) -> Any:
-    @intrinsic
-    def choose(typing_context: Any, x: Any, y: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            left, right = (
-                _as_lanes(context, builder, value, kind)
-                for value, kind in zip(arguments, signature.args, strict=True)
-            )
-            return builder.select(builder.fcmp_ordered(predicate, left, right), left, right)
-
-        return LANES_TYPE(x, y), generate
-
-    return choose
+@_lanewise(LANES_TYPE)
+def minimum(builder: Any, x: Any, y: Any) -> Any:
+    """Lane-wise ``x if x < y else y``: a NaN in ``x`` gives ``y``."""
+    return builder.select(builder.fcmp_ordered("<", x, y), x, y)
 
 
-minimum = _chooser("<")
-"""Lane-wise ``x if x < y else y``: a NaN in ``x`` gives ``y``."""
-maximum = _chooser(">")
-"""Lane-wise ``x if x > y else y``: a NaN in ``x`` gives ``y``."""
+@_lanewise(LANES_TYPE)
+def maximum(builder: Any, x: Any, y: Any) -> Any:
+    """Lane-wise ``x if x > y else y``: a NaN in ``x`` gives ``y``."""
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
-def _rounding(name: str) -> Any:
-    @intrinsic
-    def apply(typing_context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.call(
-                _declared(builder, f"llvm.{name}.v16f32", _VECTOR, [_VECTOR]),
-                [arguments[0]],
-            )
-
-        return LANES_TYPE(LANES_TYPE), generate
+def _llvm_function(name: str) -> Any:
+    @_lanewise(LANES_TYPE)
+    def apply(builder: Any, x: Any) -> Any:
+        return builder.call(_declared(builder, f"llvm.{name}.v16f32", _VECTOR, [_VECTOR]), [x])
 
     return apply
 
 
-square_root = _rounding("sqrt")
-floor = _rounding("floor")
-ceil = _rounding("ceil")
-absolute = _rounding("fabs")
+square_root = _llvm_function("sqrt")
+floor = _llvm_function("floor")
+ceil = _llvm_function("ceil")
+absolute = _llvm_function("fabs")
 
 
-@intrinsic
-def negative_absolute(typing_context: Any, x: Any) -> Any:
+@_lanewise(LANES_TYPE)
+def negative_absolute(builder: Any, x: Any) -> Any:
     """``-|x|`` in every lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        sign = _int_constant(-(2**31))
-        return builder.bitcast(builder.or_(builder.bitcast(arguments[0], _INT_VECTOR), sign), _VECTOR)
-
-    return LANES_TYPE(LANES_TYPE), generate
+    return builder.bitcast(builder.or_(builder.bitcast(x, _INT_VECTOR), _int_constant(-(2**31))), _VECTOR)
 
 
-@intrinsic
-def exp2(typing_context: Any, x: Any) -> Any:
+@_lanewise(LANES_TYPE)
+def exp2(builder: Any, x: Any) -> Any:
     """``2**x`` for ``x`` in [-120, 0], relative error 2e-7."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        # Truncation rounds towards zero; for x <= 0 that of x - 1/2 is the nearest whole number.
-        whole = builder.fptosi(builder.fsub(arguments[0], _constant(0.5)), _INT_VECTOR)
-        fraction = builder.fsub(arguments[0], builder.sitofp(whole, _VECTOR))
-        power = _constant(_EXP2_COEFFICIENTS[0])
-        for coefficient in (*_EXP2_COEFFICIENTS[1:], 1.0):
-            power = _multiply_add(builder, power, fraction, _constant(coefficient))
-        exponent = builder.shl(whole, _int_constant(23))
-        return builder.bitcast(builder.add(builder.bitcast(power, _INT_VECTOR), exponent), _VECTOR)
-
-    return LANES_TYPE(LANES_TYPE), generate
+    # Truncation rounds towards zero; for x <= 0 that of x - 1/2 is the nearest whole number.
+    whole = builder.fptosi(builder.fsub(x, _constant(0.5)), _INT_VECTOR)
+    fraction = builder.fsub(x, builder.sitofp(whole, _VECTOR))
+    power = _constant(_EXP2_COEFFICIENTS[0])
+    for coefficient in (*_EXP2_COEFFICIENTS[1:], 1.0):
+        power = _multiply_add(builder, power, fraction, _constant(coefficient))
+    exponent = builder.shl(whole, _int_constant(23))
+    return builder.bitcast(builder.add(builder.bitcast(power, _INT_VECTOR), exponent), _VECTOR)
 
 
 # --- masks ----------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def select(typing_context: Any, mask: Any, x: Any, y: Any) -> Any:
+@_lanewise(LANES_TYPE)
+def select(builder: Any, mask: Any, x: Any, y: Any) -> Any:
     """``x`` where ``mask``, ``y`` elsewhere."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        left, right = (
-            _as_lanes(context, builder, value, kind)
-            for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
-        )
-        return builder.select(arguments[0], left, right)
-
-    return LANES_TYPE(MASK_TYPE, x, y), generate
+    return builder.select(mask, x, y)
 
 
-@intrinsic
-def and_not(typing_context: Any, x: Any, y: Any) -> Any:
+@_lanewise(MASK_TYPE)
+def and_not(builder: Any, x: Any, y: Any) -> Any:
     """``x and not y`` of two masks."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.and_(
-            arguments[0],
-            builder.xor(arguments[1], ir.Constant(_BIT_VECTOR, [1] * LANES)),
-        )
-
-    return MASK_TYPE(MASK_TYPE, MASK_TYPE), generate
+    return builder.and_(x, builder.xor(y, ir.Constant(_BIT_VECTOR, [1] * LANES)))
 
 
-@intrinsic
-def any_lane(typing_context: Any, mask: Any) -> Any:
+@_lanewise(types.boolean)
+def any_lane(builder: Any, mask: Any) -> Any:
     """Whether any lane of the mask is set."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.icmp_unsigned(
-            "!=", builder.bitcast(arguments[0], _MASK_INT), ir.Constant(_MASK_INT, 0)
-        )
-
-    return types.boolean(MASK_TYPE), generate
+    return builder.icmp_unsigned("!=", builder.bitcast(mask, _MASK_INT), ir.Constant(_MASK_INT, 0))
 
 
-@intrinsic
-def mask_bits(typing_context: Any, mask: Any) -> Any:
+@_lanewise(types.int64)
+def mask_bits(builder: Any, mask: Any) -> Any:
     """The mask as an integer, lane k in bit k."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.zext(builder.bitcast(arguments[0], _MASK_INT), _INT64)
-
-    return types.int64(MASK_TYPE), generate
+    return builder.zext(builder.bitcast(mask, _MASK_INT), _INT64)
 
 
-@intrinsic
-def lowest_bit(typing_context: Any, bits: Any) -> Any:
+@_on_values(lambda _bits: types.int64(types.int64))
+def lowest_bit(builder: Any, bits: Any) -> Any:
     """Position of the lowest set bit of a non-zero integer."""
+    function = _declared(builder, "llvm.cttz.i64", _INT64, [_INT64, ir.IntType(1)])
+    return builder.call(function, [bits, ir.Constant(ir.IntType(1), 1)])
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = _declared(builder, "llvm.cttz.i64", _INT64, [_INT64, ir.IntType(1)])
-        return builder.call(function, [arguments[0], ir.Constant(ir.IntType(1), 1)])
 
-    return types.int64(types.int64), generate
+@_on_values(lambda _value: types.int64(types.float32))
+def float_bits(builder: Any, value: Any) -> Any:
+    """The bits of a float32; for positive numbers they sort as the numbers do."""
+    return builder.zext(builder.bitcast(value, _INT32), _INT64)
 
 
 # --- reductions -----------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def lanes_maximum(typing_context: Any, x: Any) -> Any:
+@_lanewise(types.float32)
+def lanes_maximum(builder: Any, x: Any) -> Any:
     """The largest of the sixteen lanes."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = _declared(builder, "llvm.vector.reduce.fmax.v16f32", _FLOAT, [_VECTOR])
-        return builder.call(function, [arguments[0]], fastmath=_FLAGS)
-
-    return types.float32(LANES_TYPE), generate
+    function = _declared(builder, "llvm.vector.reduce.fmax.v16f32", _FLOAT, [_VECTOR])
+    return builder.call(function, [x], fastmath=_FLAGS)
 
 
 def _halved(builder: Any, x: Any, y: Any, width: int) -> Any:
@@ -372,151 +354,94 @@ def _halved(builder: Any, x: Any, y: Any, width: int) -> Any:
     return builder.fadd(first, second, flags=_FLAGS)
 
 
-@intrinsic
-def sum_each(typing_context: Any, vectors: Any) -> Any:
+@_on_values(LANES_TYPE)
+def sum_each(builder: Any, vectors: Any) -> Any:
     """The sums over the lanes of up to sixteen vectors: that of ``vectors[k]`` in lane k, zero in the rest."""
-    if not isinstance(vectors, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        level = [builder.extract_value(arguments[0], k) for k in range(signature.args[0].count)]
-        level += [None] * (LANES - len(level))
-        width = LANES
-        while len(level) > 1:
-            pairs = zip(level[::2], level[1::2], strict=True)
-            zero = _constant(0.0)
-            level = [None if x is None else _halved(builder, x, y or zero, width) for x, y in pairs]
-            width //= 2
-        return level[0]
-
-    return LANES_TYPE(vectors), generate
+    level = vectors + [None] * (LANES - len(vectors))
+    width = LANES
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=True)
+        zero = _constant(0.0)
+        level = [None if x is None else _halved(builder, x, y or zero, width) for x, y in pairs]
+        width //= 2
+    return level[0]
 
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index], inbounds=True)
+def _load_vector(builder: Any, pointer: Any, vector: Any = _VECTOR) -> Any:
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
 
 
-@intrinsic
-def load(typing_context: Any, array: Any, index: Any) -> Any:
+def _store_vector(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
+
+
+@_on_array(lambda array, _index: array.dtype(array, types.int64))
+def load(builder: Any, array: Any, index: Any) -> Any:
     """The element at a flat index."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], *arguments))
-
-    return array.dtype(array, types.int64), generate
+    return builder.load(array(index))
 
 
-@intrinsic
-def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+@_on_array(lambda array, _index, _value: types.void(array, types.int64, array.dtype))
+def store(builder: Any, array: Any, index: Any, value: Any) -> None:
     """Write the element at a flat index."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, array.dtype), generate
+    builder.store(value, array(index))
 
 
-@intrinsic
-def load_lanes(typing_context: Any, array: Any, index: Any) -> Any:
+@_on_array(lambda array, _index: LANES_TYPE(array, types.int64))
+def load_lanes(builder: Any, array: Any, index: Any) -> Any:
     """Sixteen consecutive elements of a float32 array."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], *arguments)
-        return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-    return LANES_TYPE(array, types.int64), generate
+    return _load_vector(builder, array(index))
 
 
-@intrinsic
-def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+@_on_array(lambda array, _index, _value: types.void(array, types.int64, LANES_TYPE))
+def store_lanes(builder: Any, array: Any, index: Any, value: Any) -> None:
     """Write sixteen consecutive elements of a float32 array."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], *arguments[:2])
-        builder.store(arguments[2], builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, LANES_TYPE), generate
+    _store_vector(builder, value, array(index))
 
 
-@intrinsic
-def load_halves(typing_context: Any, array: Any, first: Any, second: Any) -> Any:
+@_on_array(lambda array, _first, _second: LANES_TYPE(array, types.int64, types.int64))
+def load_halves(builder: Any, array: Any, first: Any, second: Any) -> Any:
     """Eight consecutive elements from each of two flat indices."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        halves = []
-        for index in arguments[1:]:
-            pointer = _pointer(context, builder, signature.args[0], arguments[0], index)
-            halves.append(builder.load(builder.bitcast(pointer, _HALF_VECTOR.as_pointer()), align=4))
-        return builder.shuffle_vector(*halves, ir.Constant(_INT_VECTOR, list(range(LANES))))
-
-    return LANES_TYPE(array, types.int64, types.int64), generate
+    halves = [_load_vector(builder, array(index), _HALF_VECTOR) for index in (first, second)]
+    return builder.shuffle_vector(*halves, ir.Constant(_INT_VECTOR, list(range(LANES))))
 
 
-@intrinsic
-def store_halves(typing_context: Any, array: Any, first: Any, second: Any, value: Any) -> Any:
+@_on_array(lambda array, _first, _second, _value: types.void(array, types.int64, types.int64, LANES_TYPE))
+def store_halves(builder: Any, array: Any, first: Any, second: Any, value: Any) -> None:
     """Write the lower eight lanes at the flat index ``first`` and the upper eight at ``second``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        half_indices = ir.VectorType(_INT32, LANES // 2)
-        for part, index in enumerate(arguments[1:3]):
-            lanes = [part * LANES // 2 + lane for lane in range(LANES // 2)]
-            undefined = ir.Constant(_VECTOR, ir.Undefined)
-            half = builder.shuffle_vector(arguments[3], undefined, ir.Constant(half_indices, lanes))
-            pointer = _pointer(context, builder, signature.args[0], arguments[0], index)
-            builder.store(half, builder.bitcast(pointer, _HALF_VECTOR.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64, LANES_TYPE), generate
+    indices = ir.VectorType(_INT32, LANES // 2)
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    for part, index in enumerate((first, second)):
+        lanes = [part * LANES // 2 + lane for lane in range(LANES // 2)]
+        half = builder.shuffle_vector(value, undefined, ir.Constant(indices, lanes))
+        _store_vector(builder, half, array(index))
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+@_on_array(lambda array, _index: types.void(array, types.int64))
+def prefetch(builder: Any, array: Any, index: Any) -> None:
     """Ask for the cache line of an element that will be read soon."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte_pointer = ir.IntType(8).as_pointer()
-        function = _declared(builder, "llvm.prefetch.p0", ir.VoidType(), [byte_pointer, *[_INT32] * 3])
-        pointer = _pointer(context, builder, signature.args[0], *arguments)
-        read, keep, data = (ir.Constant(_INT32, value) for value in (0, 3, 1))
-        builder.call(function, [builder.bitcast(pointer, byte_pointer), read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
+    byte_pointer = ir.IntType(8).as_pointer()
+    function = _declared(builder, "llvm.prefetch.p0", ir.VoidType(), [byte_pointer, *[_INT32] * 3])
+    read, keep, data = (ir.Constant(_INT32, value) for value in (0, 3, 1))
+    builder.call(function, [builder.bitcast(array(index), byte_pointer), read, keep, data])
 
 
-@intrinsic
-def float_bits(typing_context: Any, value: Any) -> Any:
-    """The bits of a float32; for positive numbers they sort as the numbers do."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.zext(builder.bitcast(arguments[0], _INT32), _INT64)
-
-    return types.int64(types.float32), generate
-
-
-@intrinsic
-def fetch_add(typing_context: Any, counter: Any, amount: Any) -> Any:
+@_on_array(lambda counter, _amount: types.int64(counter, types.int64))
+def fetch_add(builder: Any, counter: Any, amount: Any) -> Any:
     """Add to the first element of an int64 array atomically, and return what it was."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", pointer, arguments[1], "monotonic")
-
-    return types.int64(counter, types.int64), generate
+    return builder.atomic_rmw("add", counter(ir.Constant(_INT64, 0)), amount, "monotonic")
 
 
 # --- feature tuples: as many vectors as ``channels`` is long ----------------------------------------------------
 # The length of a tuple is part of its type, so every loop over the features is unrolled at compile time.
 
 
-def _tuple_of_lanes(count: int) -> Any:
-    return types.UniTuple(LANES_TYPE, count)
+def _lanes_each(channels: Any) -> Any:
+    """Numba's type of a vector for each of the channels."""
+    return types.UniTuple(LANES_TYPE, channels.count)
 
 
 def _pack(builder: Any, vectors: list[Any]) -> Any:
@@ -526,104 +451,48 @@ def _pack(builder: Any, vectors: list[Any]) -> Any:
     return packed
 
 
-@intrinsic
-def zeros_each(typing_context: Any, channels: Any) -> Any:
+def _offset(builder: Any, index: Any, by: int) -> Any:
+    return builder.add(index, ir.Constant(_INT64, by))
+
+
+@_on_values(lambda channels: _lanes_each(channels)(channels))
+def zeros_each(builder: Any, channels: Any) -> Any:
     """A zero vector for every channel."""
-    if not isinstance(channels, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _pack(builder, [_constant(0.0)] * channels.count)
-
-    return _tuple_of_lanes(channels.count)(channels), generate
+    return _pack(builder, [_constant(0.0)] * len(channels))
 
 
-@intrinsic
-def load_each(typing_context: Any, array: Any, index: Any, channels: Any) -> Any:
+@_on_array(lambda array, _index, channels: _lanes_each(channels)(array, types.int64, channels))
+def load_each(builder: Any, array: Any, index: Any, channels: Any) -> Any:
     """Consecutive vectors of a float32 array, one for every channel."""
-    if not isinstance(channels, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = []
-        for k in range(channels.count):
-            offset = builder.add(arguments[1], ir.Constant(_INT64, k * LANES))
-            pointer = _pointer(context, builder, signature.args[0], arguments[0], offset)
-            vectors.append(builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4))
-        return _pack(builder, vectors)
-
-    return _tuple_of_lanes(channels.count)(array, types.int64, channels), generate
+    starts = [_offset(builder, index, k * LANES) for k in range(len(channels))]
+    return _pack(builder, [_load_vector(builder, array(start)) for start in starts])
 
 
-@intrinsic
-def store_each(typing_context: Any, array: Any, index: Any, vectors: Any) -> Any:
+@_on_array(lambda array, _index, vectors: types.void(array, types.int64, vectors))
+def store_each(builder: Any, array: Any, index: Any, vectors: Any) -> None:
     """Write consecutive vectors of a float32 array."""
-    if not isinstance(vectors, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        for k in range(vectors.count):
-            offset = builder.add(arguments[1], ir.Constant(_INT64, k * LANES))
-            pointer = _pointer(context, builder, signature.args[0], arguments[0], offset)
-            vector = builder.extract_value(arguments[2], k)
-            builder.store(vector, builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, vectors), generate
+    for k, vector in enumerate(vectors):
+        _store_vector(builder, vector, array(_offset(builder, index, k * LANES)))
 
 
-@intrinsic
-def broadcast_each(typing_context: Any, array: Any, index: Any, channels: Any) -> Any:
+@_on_array(lambda array, _index, channels: _lanes_each(channels)(array, types.int64, channels))
+def broadcast_each(builder: Any, array: Any, index: Any, channels: Any) -> Any:
     """Consecutive elements of a float32 array, each broadcast to a vector of its own."""
-    if not isinstance(channels, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = []
-        for k in range(channels.count):
-            offset = builder.add(arguments[1], ir.Constant(_INT64, k))
-            pointer = _pointer(context, builder, signature.args[0], arguments[0], offset)
-            vectors.append(_broadcast(builder, builder.load(pointer)))
-        return _pack(builder, vectors)
-
-    return _tuple_of_lanes(channels.count)(array, types.int64, channels), generate
+    places = [_offset(builder, index, k) for k in range(len(channels))]
+    return _pack(builder, [_broadcast(builder, builder.load(array(place))) for place in places])
 
 
-@intrinsic
-def multiply_add_each(typing_context: Any, weight: Any, vectors: Any, totals: Any) -> Any:
+@_on_values(lambda _weight, vectors, totals: totals(LANES_TYPE, vectors, totals))
+def multiply_add_each(builder: Any, weight: Any, vectors: Any, totals: Any) -> Any:
     """``weight * vectors[k] + totals[k]`` for every channel."""
-    if not isinstance(totals, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        weights, values, sums = arguments
-        return _pack(
-            builder,
-            [
-                _multiply_add(
-                    builder,
-                    weights,
-                    builder.extract_value(values, k),
-                    builder.extract_value(sums, k),
-                )
-                for k in range(totals.count)
-            ],
-        )
-
-    return totals(LANES_TYPE, vectors, totals), generate
+    pairs = zip(vectors, totals, strict=True)
+    return _pack(builder, [_multiply_add(builder, weight, vector, total) for vector, total in pairs])
 
 
-@intrinsic
-def dot_each(typing_context: Any, left: Any, right: Any) -> Any:
+@_on_values(LANES_TYPE)
+def dot_each(builder: Any, left: Any, right: Any) -> Any:
     """Sum over the channels of ``left[k] * right[k]``."""
-    if not isinstance(left, types.UniTuple):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pairs = [[builder.extract_value(side, k) for side in arguments] for k in range(left.count)]
-        total = builder.fmul(*pairs[0], flags=_FLAGS)
-        for x, y in pairs[1:]:
-            total = _multiply_add(builder, x, y, total)
-        return total
-
-    return LANES_TYPE(left, right), generate
+    total = builder.fmul(left[0], right[0], flags=_FLAGS)
+    for x, y in zip(left[1:], right[1:], strict=True):
+        total = _multiply_add(builder, x, y, total)
+    return total

@@ -1,7 +1,7 @@
-"""Stage 2: for every tile the splats that may touch it, front to back.
+"""Stage 2: bin splats into tiles, front to back.
 
 The visible splats of a view are sorted by depth once (radix sort of the bits of camera z; ties keep the input
-order), then dealt out to the tiles of their bounding boxes in that order, so that no tile sorts again.
+order), then appended to the lists of the tiles in their bounding boxes in that order, so that no tile sorts again.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def _compact(keys, counts, boxes, tiles_x, least, histograms, tile_counts):
 
 
 @inline_kernel
-def _starts(counts, first, end):
+def _exclusive_scan(counts, first, end):
     """Replace counts by the sums of those before them."""
     position = 0
     for slot in range(first, end):
@@ -49,11 +49,11 @@ def _starts(counts, first, end):
 
 
 @kernel
-def _sort(keys, swap, total, least, passes, histograms):
+def _radix_sort(keys, swap, total, least, passes, histograms):
     """Stable radix sort by depth; returns the array that holds the result, ``keys`` or ``swap``."""
     for digit in range(passes):
         base = digit * _DIGITS
-        _starts(histograms, base, base + _DIGITS)
+        _exclusive_scan(histograms, base, base + _DIGITS)
         for i in range(total):
             key = load(keys, i)
             depth = np.int64(key >> np.uint64(32)) - least
@@ -66,7 +66,7 @@ def _sort(keys, swap, total, least, passes, histograms):
 
 
 @kernel
-def _deal(order, total, boxes, tiles_x, cursors, entries):
+def _scatter_to_tiles(order, total, boxes, tiles_x, cursors, entries):
     """Append the splats, in order, to the lists of the tiles in their boxes."""
     for i in range(total):
         if i + _LOOK_AHEAD < total:
@@ -81,7 +81,7 @@ def _deal(order, total, boxes, tiles_x, cursors, entries):
 
 
 @kernel
-def _bin_view(projection, view, swap, canvas, tile_starts, entries):
+def _bin_view(projection, view, swap, grid, tile_starts, entries):
     """Bin one view."""
     counts, boxes = projection.counts[view], projection.boxes[view]
     least, greatest = np.int64(2**32), np.int64(0)
@@ -92,26 +92,19 @@ def _bin_view(projection, view, swap, canvas, tile_starts, entries):
         passes += 1
     histograms = np.zeros(_PASSES * _DIGITS, np.int64)
     tile_starts[:] = 0
-    total = _compact(
-        projection.keys[view],
-        counts,
-        boxes,
-        canvas.tiles_x,
-        least,
-        histograms,
-        tile_starts,
-    )
-    _starts(tile_starts, 0, tile_starts.size)
-    order = _sort(projection.keys[view], swap, total, least, passes, histograms)
-    _deal(order, total, boxes, canvas.tiles_x, tile_starts.copy(), entries)
+    keys = projection.keys[view]
+    total = _compact(keys, counts, boxes, grid.tiles_x, least, histograms, tile_starts)
+    _exclusive_scan(tile_starts, 0, tile_starts.size)
+    order = _radix_sort(keys, swap, total, least, passes, histograms)
+    _scatter_to_tiles(order, total, boxes, grid.tiles_x, tile_starts.copy(), entries)
 
 
 @kernel
-def bin_worker(queue, canvas, projection, swap, bins):
+def bin_tiles(queue, grid, projection, swap, bins):
     """Bin view after view from the queue. ``swap`` has the shape of the projection's keys."""
     while True:
         view = fetch_add(queue, 1)
         if view >= projection.keys.shape[0]:
             break
         entries = bins.entries[bins.view_starts[view] : bins.view_starts[view + 1]]
-        _bin_view(projection, view, swap[view], canvas, bins.tile_starts[view], entries)
+        _bin_view(projection, view, swap[view], grid, bins.tile_starts[view], entries)
