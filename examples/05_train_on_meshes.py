@@ -54,7 +54,6 @@ def shortened(config: ChainConfig, steps: int) -> ChainConfig:
             ("autoencoder", config.autoencoder),
             ("diffusion", config.diffusion),
             ("refiner", config.refiner),
-            ("decoder", config.decoder),
         )
     }
     return replace(config, **stages)

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 
-from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.sentence_encoder import TextEncoder
@@ -47,9 +47,8 @@ def small_text_encoder() -> TextEncoder:
 @pytest.fixture(scope="session")
 def small_pipeline() -> DiffSplatPipeline:
     torch.manual_seed(0)
-    autoencoder = GSAutoencoder(image_size=16, patch=4, latent_channels=4, dim=32, decoder_blocks=1)
-    assert autoencoder.decoder is not None
-    torch.nn.init.normal_(autoencoder.decoder.out.weight, std=0.05)
+    autoencoder = ComponentAutoencoder(image_size=16, patch=4, latent_channels=4)
+    torch.nn.init.normal_(autoencoder.components, std=0.05)
     denoiser = make_denoiser(
         latent_channels=4, latent_size=4, views=4, width=64, layers=2, text_channels=32, patch=1
     )

@@ -11,7 +11,7 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from diffsplat.models.autocast import faster_in_bf16
-from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays, make_denoiser, predict_latents
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import denoise, object_generators
@@ -169,16 +169,16 @@ def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_mo
 
 def test_a_denoiser_of_the_first_channels_leaves_the_others_at_their_mean(pipe):
     torch.manual_seed(0)
-    autoencoder = GSAutoencoder(image_size=16, patch=4, latent_channels=6, dim=32, decoder_blocks=0)
+    autoencoder = ComponentAutoencoder(image_size=16, patch=4, latent_channels=6)
     wide = DiffSplatPipeline(pipe.denoiser, autoencoder, pipe.text_encoder, pipe.scheduler, pipe.defaults)
-    narrow = GSAutoencoder(image_size=16, patch=4, latent_channels=4, dim=32, decoder_blocks=0)
+    narrow = ComponentAutoencoder(image_size=16, patch=4, latent_channels=4)
     narrow.components.copy_(autoencoder.components[:4])
     same_four = DiffSplatPipeline(pipe.denoiser, narrow, pipe.text_encoder, pipe.scheduler, pipe.defaults)
     assert same(wide("a red chair").splats, same_four("a red chair").splats)
     latents, detail = torch.randn(2, 4, 4, 4, 4), torch.zeros(2, 4, 2, 4, 4)
-    whole = autoencoder.reconstruct(torch.cat([latents, detail], dim=2))
-    assert torch.equal(autoencoder.reconstruct(latents), whole)
-    assert not torch.equal(autoencoder.reconstruct(torch.cat([latents, detail + 1], dim=2)), whole)
+    whole = autoencoder.decode(torch.cat([latents, detail], dim=2)).values
+    assert torch.equal(autoencoder.decode(latents).values, whole)
+    assert not torch.equal(autoencoder.decode(torch.cat([latents, detail + 1], dim=2)).values, whole)
     with pytest.raises(ValueError, match="or fewer channels"):
         autoencoder.decode(torch.randn(2, 4, 7, 4, 4))
 
@@ -365,15 +365,15 @@ def test_broken_files_are_named(pipe, tmp_path, component, file):
 
 def test_weights_of_another_network_are_refused(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
-    path = tmp_path / "autoencoder" / "config.json"
+    path = tmp_path / "denoiser" / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "decoder_blocks": config["decoder_blocks"] + 1}))
+    path.write_text(json.dumps({**config, "num_layers": config["num_layers"] + 1}))
     with pytest.raises(
-        ValueError, match=r"autoencoder in .* cannot be read: \d+ weights are missing and 0 unknown"
+        ValueError, match=r"denoiser in .* cannot be read: \d+ weights are missing and 0 unknown"
     ):
         DiffSplatPipeline.from_pretrained(tmp_path)
-    path.write_text(json.dumps({**config, "latent_channels": 5}))
-    with pytest.raises(ValueError, match=r"autoencoder in .* cannot be read: the weight .* has the shape"):
+    path.write_text(json.dumps({**config, "out_channels": 5}))
+    with pytest.raises(ValueError, match=r"denoiser in .* cannot be read: the weight .* has the shape"):
         DiffSplatPipeline.from_pretrained(tmp_path)
 
 

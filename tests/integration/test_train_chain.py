@@ -18,7 +18,6 @@ from diffsplat.training.model_export import ExportConfig, export_model
 from diffsplat.training.recipes import (
     RECIPES,
     AutoencoderRun,
-    DecoderRun,
     DiffusionRun,
     ReconstructionRun,
     RunConfig,
@@ -27,7 +26,6 @@ from diffsplat.training.recipes import (
 )
 from diffsplat.training.stage_chain import ChainConfig, chain_parts, train_chain
 from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig
-from diffsplat.training.stages.decoder_stage import DecoderConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig, is_finished
@@ -50,7 +48,7 @@ def small_chain() -> ChainConfig:
     return ChainConfig(
         reconstruction=ReconstructionRun(ReconstructionConfig(dim=48, blocks=1), views, trainer),
         autoencoder=AutoencoderRun(
-            AutoencoderConfig(latent_channels=8, dim=64),
+            AutoencoderConfig(latent_channels=8),
             GridSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1),
             trainer,
         ),
@@ -61,11 +59,6 @@ def small_chain() -> ChainConfig:
         ),
         refiner=DiffusionRun(
             DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.9, pictured_objects=1),
-            LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
-            trainer,
-        ),
-        decoder=DecoderRun(
-            DecoderConfig(),
             LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
             trainer,
         ),
@@ -101,10 +94,8 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
     card = (chain / "model" / "README.md").read_text()
     for stage, figure in (
         ("reconstructor", "psnr_novel"),
-        ("autoencoder", "psnr_novel"),
         ("denoiser", "velocity_error"),
         ("refiner", "velocity_error"),
-        ("decoder", "psnr_denoised"),
     ):
         (row,) = [line for line in card.splitlines() if line.startswith(f"| {stage} | 3 | 6 |")]
         assert figure in row
@@ -158,24 +149,14 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     assert DiffSplatPipeline.from_pretrained(target).refiner is None
 
 
-def test_the_decoder_is_fitted_to_what_the_refiner_leaves(chain: Path) -> None:
-    record = json.loads((chain / "decoder" / "config.json").read_text())
-    assert record["stage"]["refiner"] == str(chain / "refiner" / "weights")
-
-
-def test_latents_outlast_the_training_of_the_decoder(chain: Path) -> None:
-    assert sorted(path.name[:5] for path in (chain / "diffusion" / "latents").iterdir()) == ["test-", "train"]
-
-
 def test_linear_autoencoder_is_written_without_training(chain: Path, data: Path, tmp_path: Path) -> None:
     run = small_chain().autoencoder
-    linear = replace(run, stage=replace(run.stage, decoder_blocks=0))
-    outcome = train(linear.placed((data,), tmp_path, chain / "reconstruction" / "weights"))
+    outcome = train(run.placed((data,), tmp_path, chain / "reconstruction" / "weights"))
     assert outcome.status == "finished"
     written = load_file(tmp_path / "weights" / "diffusion_pytorch_model.safetensors")
     assert written.keys() == {"center", "components", "latent_scale"}
-    assert json.loads((tmp_path / "config.json").read_text())["stage"]["decoder_blocks"] == 0
-    assert is_finished(replace(linear.trainer, out=tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["stage"]["latent_channels"] == 8
+    assert is_finished(replace(run.trainer, out=tmp_path))
 
 
 def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path, tmp_path: Path) -> None:
@@ -282,7 +263,6 @@ def test_recipes_are_of_the_embedded_model() -> None:
         "autoencoder-mini",
         "diffusion-mini",
         "refiner-mini",
-        "decoder-mini",
     }
     for make in RECIPES.values():
         assert make() == make()

@@ -21,7 +21,7 @@ from diffsplat.evaluation.judge_fitting import (
 )
 from diffsplat.evaluation.judge_images import FeatureStore, open_objects
 from diffsplat.evaluation.model_evaluation import asked_objects
-from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.render.meshes.view_sets import view_set
 
@@ -102,9 +102,7 @@ def model(tmp_path_factory) -> Path:
     GSRecon(
         dim=32, blocks=1, heads=1, patch=8, parametrization="residual", pixel_grid="center"
     ).save_pretrained(folder / "reconstructor")
-    GSAutoencoder(image_size=SIZE, patch=8, latent_channels=4, dim=32, decoder_blocks=1).save_pretrained(
-        folder / "autoencoder"
-    )
+    ComponentAutoencoder(image_size=SIZE, patch=8, latent_channels=4).save_pretrained(folder / "autoencoder")
     (folder / "model_index.json").write_text("{}", encoding="utf-8")
     return folder
 

@@ -34,7 +34,7 @@ from diffsplat.evaluation.model_evaluation import (
 from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.io.file_access import atomic_path, require_writable
 from diffsplat.io.image_files import write_image
-from diffsplat.models.component_autoencoder import GSAutoencoder
+from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
@@ -243,7 +243,7 @@ def _reconstructor(model: str) -> Predict:
 def _through_latents(
     model: str, reconstruct: Predict, part: Literal["autoencoder", "denoised"] = "autoencoder"
 ) -> Predict:
-    network = cast(GSAutoencoder, _load(GSAutoencoder, model, "autoencoder"))
+    network = cast(ComponentAutoencoder, _load(ComponentAutoencoder, model, "autoencoder"))
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(json.loads(_config(model, "denoiser").read_text(encoding="utf-8")))
@@ -258,7 +258,9 @@ def _through_latents(
     return predict
 
 
-def _load(network: type[GSRecon] | type[GSAutoencoder], model: str, part: str) -> GSRecon | GSAutoencoder:
+def _load(
+    network: type[GSRecon] | type[ComponentAutoencoder], model: str, part: str
+) -> GSRecon | ComponentAutoencoder:
     return load_network(network, _config(model, part).parent)
 
 

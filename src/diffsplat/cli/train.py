@@ -12,12 +12,10 @@ from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.training.model_export import ExportConfig, ModelParts, export_model
 from diffsplat.training.recipes import (
     AutoencoderRun,
-    DecoderRun,
     DiffusionRun,
     ReconstructionRun,
     RunConfig,
     autoencoder_mini,
-    decoder_mini,
     diffusion_mini,
     embedded_text_encoder,
     reconstruction_mini,
@@ -118,30 +116,6 @@ def refiner(
     _train(run.refining(data, out, ModelParts(reconstructor, autoencoder, denoiser, run.source.text_encoder)))
 
 
-def decoder(
-    data: Data,
-    out: Path,
-    reconstructor: Path,
-    autoencoder: Path,
-    denoiser: Path,
-    refiner: Path | None = None,
-    run: Annotated[DecoderRun, Flat] = decoder_mini(),  # noqa: B008
-) -> None:
-    """Train the decoder of the embedded model on what its denoiser makes of the objects.
-
-    Args:
-        data: Folders that diffsplat data wrote.
-        out: Folder of the run; the same command goes on where it stopped.
-        reconstructor: Folder of the trained reconstructor, the weights of its run.
-        autoencoder: Folder of the trained autoencoder, the weights of its run.
-        denoiser: Folder of the trained denoiser, the weights of its run.
-        refiner: Folder of the trained refiner, where the model has one.
-        run: What it is trained with.
-    """
-    text_encoder = run.source.text_encoder
-    _train(run.placed(data, out, ModelParts(reconstructor, autoencoder, denoiser, text_encoder, refiner)))
-
-
 def export(
     runs: Annotated[Path, tyro.conf.Positional],
     out: Path,
@@ -192,6 +166,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "autoencoder-mini": autoencoder,
     "diffusion-mini": diffusion,
     "refiner-mini": refiner,
-    "decoder-mini": decoder,
     "export": export,
 }

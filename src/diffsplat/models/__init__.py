@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsplat.models.component_autoencoder import GSAutoencoder
+    from diffsplat.models.component_autoencoder import ComponentAutoencoder
     from diffsplat.models.multiview_attention import MultiViewAttention, set_multiview_attention
     from diffsplat.models.splat_reconstructor import GSRecon
     from diffsplat.models.splat_vae import SplatVAE
 
-__all__ = ["GSAutoencoder", "GSRecon", "MultiViewAttention", "SplatVAE", "set_multiview_attention"]
+__all__ = ["ComponentAutoencoder", "GSRecon", "MultiViewAttention", "SplatVAE", "set_multiview_attention"]
 
 _MODULES = {
-    "GSAutoencoder": "component_autoencoder",
+    "ComponentAutoencoder": "component_autoencoder",
     "GSRecon": "splat_reconstructor",
     "MultiViewAttention": "multiview_attention",
     "SplatVAE": "splat_vae",

@@ -1,38 +1,34 @@
 """The splat autoencoder of the embedded model: four 12-channel grids to 1,024 latent vectors and back.
 
-The encoder is linear: the principal components of grid patches. The decoder adds to their linear inverse what a
-transformer over all views predicts, which is nothing before training. So a new autoencoder starts at the quality
-of the components, and its latents do not change while the decoder is trained; without a transformer it is complete
-as soon as the components are fitted.
+It is linear: a latent vector holds the principal components of a grid patch. Nothing is trained; the components are
+fitted to the patches of many grids.
 """
 
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.transformer_blocks import Transformer, patchify, unpatchify, zero_
+from diffsplat.models.transformer_blocks import patchify, unpatchify
 
 CHANNEL_WEIGHTS = ((RGB, 1.0), (SCALE, 0.3), (ROTATION, 0.2), (OPACITY, 1.0), (DEPTH, 50.0))
-"""What a squared error of each kind of grid channel counts.
+"""Weight of a squared error of each kind of grid channel.
 
 A depth that is wrong by 0.005 moves a splat by about a pixel of a 128-pixel view from the side, which costs as
 much as a colour that is wrong by 0.05.
 """
 
-_HEAD_WIDTH = 64
-_LEAST_SHOWN = 0.01
+_LEAST_OPACITY = 0.01
 """Mean opacity of a patch from which on its transparent Gaussians are filled."""
 
 
-class GSAutoencoder(ModelMixin, ConfigMixin):
+class ComponentAutoencoder(ModelMixin, ConfigMixin):
     """Autoencoder of splat grids over the patches of all views at once.
 
     Args:
@@ -42,10 +38,6 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: length of a latent vector, the number of principal components.
         latent_deviation: root mean square of the latents over the training set. Latents of many channels repeat
             what they say about an object, so that it outlasts more noise; a smaller deviation makes up for it.
-        decoder_patch: edge of the square of latents that makes a token of the decoder.
-        dim: width of the decoder's tokens; an attention head is 64 wide.
-        decoder_blocks: transformer blocks of the decoder; with 0 it is the linear inverse alone.
-        refiner_channels: width of the convolutions that smooth the seams between decoded patches; 0 for none.
     """
 
     center: Tensor
@@ -53,23 +45,17 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
     latent_scale: Tensor
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 - the configuration of a diffusers model is its arguments
+    def __init__(
         self,
         image_size: int = 128,
         views: int = 4,
         patch: int = 8,
         latent_channels: int = 192,
         latent_deviation: float = 1.0,
-        decoder_patch: int = 2,
-        dim: int = 256,
-        decoder_blocks: int = 6,
-        refiner_channels: int = 0,
     ) -> None:
         super().__init__()
-        if image_size % (patch * decoder_patch):
-            raise InvalidInputError(
-                f"grids of {image_size} pixels cannot be cut into patches of {patch} x {decoder_patch}"
-            )
+        if image_size % patch:
+            raise InvalidInputError(f"grids of {image_size} pixels cannot be cut into patches of {patch}")
         if latent_deviation <= 0:
             raise InvalidInputError(f"latent_deviation is {latent_deviation}, expected a positive number")
         self.image_size, self.views, self.patch = image_size, views, patch
@@ -80,8 +66,6 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         self.register_buffer("center", torch.zeros(values))
         self.register_buffer("components", torch.eye(latent_channels, values))
         self.register_buffer("latent_scale", torch.ones(latent_channels))
-        self.decoder = LatentDecoder(self, decoder_patch, dim, decoder_blocks) if decoder_blocks else None
-        self.refiner = SeamRefiner(refiner_channels) if refiner_channels else nn.Identity()
 
     @property
     def pixel_grid(self) -> PixelGrid:
@@ -99,26 +83,17 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         latents = functional.linear(tokens, self.components) / self.latent_scale
         return unpatchify(latents, self.views, (self.latent_size, self.latent_size), 1)
 
-    def reconstruct(self, latents: Tensor) -> Tensor:
-        """Decode without clamping.
+    def decode(self, latents: Tensor) -> SplatGrid:
+        """Grids ``[B, V, 12, H, W]`` of latents.
 
         Args:
             latents: ``[B, V, C, h, w]``, or of only the first channels, which are the principal ones; the others
                 then have their mean, zero.
-
-        Returns:
-            ``[B, V, 12, H, W]`` grid values that may leave [-1, 1] a little: the loss needs their gradient.
         """
-        latents = self.all_channels(latents)
-        linear = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
-        images = unpatchify(linear, self.views, (self.image_size, self.image_size), self.patch)
-        if self.decoder is not None:
-            images = images + self.decoder(latents)
-        return self.refiner(images / channel_gains(images)).float()
-
-    def decode(self, latents: Tensor) -> SplatGrid:
-        """Grids ``[B, V, 12, H, W]`` of latents ``[B, V, C, h, w]``, or of their first channels."""
-        return SplatGrid(self.reconstruct(latents).clamp(-1, 1))
+        latents = self._all_channels(latents)
+        patches = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
+        images = unpatchify(patches, self.views, (self.image_size, self.image_size), self.patch)
+        return SplatGrid((images / channel_gains(images)).float().clamp(-1, 1))
 
     def patches(self, grid: SplatGrid) -> Tensor:
         """``[B, N, 12 * patch * patch]`` weighted patches, transparent parts filled: what is encoded."""
@@ -155,7 +130,7 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
         unit = (deviations / scale).square().mean().sqrt()
         self.latent_scale.copy_(scale * unit / self.latent_deviation)
 
-    def all_channels(self, latents: Tensor) -> Tensor:
+    def _all_channels(self, latents: Tensor) -> Tensor:
         """Latents ``[B, V, C, h, w]`` of latents with fewer channels, the last of which become zero."""
         views, channels, height, width = self.latent_shape
         absent = channels - latents.shape[2] if latents.ndim == 5 else -1
@@ -164,53 +139,6 @@ class GSAutoencoder(ModelMixin, ConfigMixin):
                 f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}] or fewer channels"
             )
         return functional.pad(latents, (0, 0, 0, 0, 0, absent))
-
-
-class LatentDecoder(nn.Module):
-    """What a transformer over the latents of all views adds to their linear inverse; nothing before training.
-
-    Args:
-        autoencoder: whose latents and images these are.
-        patch: edge of the square of latents that makes a token.
-        dim: width of the tokens.
-        blocks: number of transformer blocks.
-    """
-
-    def __init__(self, autoencoder: GSAutoencoder, patch: int, dim: int, blocks: int) -> None:
-        super().__init__()
-        self.patch = patch
-        self.views, self.image_size = autoencoder.views, autoencoder.image_size
-        self.image_patch = autoencoder.patch * patch
-        tokens = self.views * (self.image_size // self.image_patch) ** 2
-        self.embed = nn.Linear(autoencoder.latent_channels * patch**2, dim)
-        self.position = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
-        self.transformer = Transformer(dim, max(1, dim // _HEAD_WIDTH), blocks)
-        self.norm = nn.LayerNorm(dim)
-        self.out = zero_(nn.Linear(dim, GRID_CHANNELS * self.image_patch**2))
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """``[B, V, C, h, w]`` latents to weighted images ``[B, V, 12, H, W]``."""
-        tokens = self.transformer(self.embed(patchify(latents, self.patch)) + self.position)
-        size = (self.image_size, self.image_size)
-        return unpatchify(self.out(self.norm(tokens)), self.views, size, self.image_patch)
-
-
-class SeamRefiner(nn.Module):
-    """Two convolutions at half resolution whose sum with the input removes patch seams; starts as identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        folded = GRID_CHANNELS * 4
-        self.widen = nn.Conv2d(folded, channels, 3, padding=1)
-        self.narrow = nn.Conv2d(channels, folded, 3, padding=1)
-        nn.init.zeros_(self.narrow.weight)
-        nn.init.zeros_(cast(Tensor, self.narrow.bias))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``[B, V, 12, H, W]`` to the same shape."""
-        flat = functional.pixel_unshuffle(images.flatten(0, 1), 2)
-        change = functional.pixel_shuffle(self.narrow(functional.silu(self.widen(flat))), 2)
-        return images + change.unflatten(0, images.shape[:2])
 
 
 def channel_gains(like: Tensor) -> Tensor:
@@ -231,10 +159,10 @@ def fill_transparent(values: Tensor, patch: int) -> Tensor:
         values: ``[B, V, 12, H, W]`` grid.
         patch: edge of a patch in pixels.
     """
-    shown = unit_range(values[:, :, OPACITY])
-    flat = functional.avg_pool2d((values * shown).flatten(0, 1), patch)
-    share = functional.avg_pool2d(shown.flatten(0, 1), patch)
-    mean = torch.where(share > _LEAST_SHOWN, flat / share.clamp_min(_LEAST_SHOWN), torch.zeros_like(flat))
+    opacity = unit_range(values[:, :, OPACITY])
+    flat = functional.avg_pool2d((values * opacity).flatten(0, 1), patch)
+    share = functional.avg_pool2d(opacity.flatten(0, 1), patch)
+    mean = torch.where(share > _LEAST_OPACITY, flat / share.clamp_min(_LEAST_OPACITY), torch.zeros_like(flat))
     spread = functional.interpolate(mean, scale_factor=patch).unflatten(0, values.shape[:2])
-    filled = values * shown + spread * (1 - shown)
+    filled = values * opacity + spread * (1 - opacity)
     return torch.cat([filled[:, :, : OPACITY.start], values[:, :, OPACITY], filled[:, :, DEPTH]], dim=2)

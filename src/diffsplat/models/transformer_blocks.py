@@ -1,4 +1,4 @@
-"""The plain transformer that the reconstructor and the token autoencoder share."""
+"""The plain transformer of the reconstructor, and cutting images into its tokens."""
 
 import torch
 from torch import Tensor, nn

@@ -563,9 +563,9 @@ def _read_component(name: str, folder: Path) -> Any:
         case "denoiser" | "refiner":
             return load_network(pixart_transformer(), folder)
         case _:
-            from diffsplat.models.component_autoencoder import GSAutoencoder
+            from diffsplat.models.component_autoencoder import ComponentAutoencoder
 
-            return load_network(GSAutoencoder, folder)
+            return load_network(ComponentAutoencoder, folder)
 
 
 def _repeated(tensor: Tensor | None, count: int) -> Tensor | None:

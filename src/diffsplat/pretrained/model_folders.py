@@ -36,7 +36,7 @@ COMPONENT_FILES: dict[str, tuple[str, ...]] = {
 _COMPONENT_CLASSES: dict[str, list[str]] = {
     "denoiser": ["diffusers", "PixArtTransformer2DModel"],
     "refiner": ["diffusers", "PixArtTransformer2DModel"],
-    "autoencoder": ["diffsplat", "GSAutoencoder"],
+    "autoencoder": ["diffsplat", "ComponentAutoencoder"],
     "text_encoder": ["diffsplat", "TextEncoder"],
 }
 

@@ -6,23 +6,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
 import torch
-import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsplat.core import Cameras, SplatGrid
+from diffsplat.core import Cameras
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.file_access import atomic_path, make_folder
-from diffsplat.models import GSAutoencoder
+from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays
 from diffsplat.models.text.sentence_encoder import TextEncoder
-from diffsplat.pretrained.network_folders import load_network
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.grid_cache import (
     GridTable,
@@ -42,7 +40,7 @@ _EMBEDDED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """What the diffusion and decoder stages learn from.
+    """What the diffusion stage learns from.
 
     Args:
         latents: ``[B, V, C, h, w]`` normalised latents.
@@ -51,7 +49,6 @@ class LatentBatch:
         unconditional_tokens: ``[T, D]`` tokens of the empty prompt.
         unconditional_mask: ``[T]``.
         cameras: ``[V]`` cameras of the latents, the same for every object.
-        grids: ``[B]`` what the latents encode; None where nobody asked for it.
     """
 
     latents: Tensor
@@ -60,7 +57,6 @@ class LatentBatch:
     unconditional_tokens: Tensor
     unconditional_mask: Tensor
     cameras: Cameras
-    grids: SplatGrid | None = None
 
     def rays(self, latent_size: int, count: int) -> Tensor:
         """``[count, V, 6, latent_size, latent_size]`` rays of the cameras that all objects share, computed once."""
@@ -80,7 +76,6 @@ class LatentSourceConfig:
         grids: folder for the splat grids that the latents are made of.
         cache: folder for the latents.
         batch_size: objects of a batch.
-        with_grids: batches also hold the splat grids.
         evaluation_objects: held-out objects that the loss is measured on.
         seed: of the order and of the captions.
     """
@@ -92,7 +87,6 @@ class LatentSourceConfig:
     grids: Place = Path("grids")
     cache: Place = Path("latents")
     batch_size: int = 16
-    with_grids: Annotated[bool, tyro.conf.Suppress] = False
     evaluation_objects: int = 64
     seed: int = 0
 
@@ -131,25 +125,13 @@ class LatentTable:
         return cls(captions=tuple(tuple(rows) for rows in captions), **tensors)
 
 
-@dataclass(frozen=True)
-class _Split:
-    table: LatentTable
-    grids: GridTable | None
-
-    @classmethod
-    def load(cls, config: LatentSourceConfig, dataset: ObjectDataset, name: str) -> Self:
-        return cls(
-            latent_table(config, dataset, name), _grids(config, dataset) if config.with_grids else None
-        )
-
-
 class LatentSource:
     """Batches of latents; computed at the first use, read from the cache afterwards."""
 
     def __init__(self, config: LatentSourceConfig) -> None:
         self.config = config
-        self._train = _Split.load(config, ObjectDataset(config.data, split="train"), "train")
-        self._test = _Split.load(config, held_out(config.data), "test")
+        self._train = latent_table(config, ObjectDataset(config.data, split="train"), "train")
+        self._test = latent_table(config, held_out(config.data), "test")
         autoencoder = json.loads((config.autoencoder / "config.json").read_text())
         self._cameras = ring_cameras(size=autoencoder["image_size"])
 
@@ -157,20 +139,19 @@ class LatentSource:
         """Objects in shuffled epochs, each with a random one of its captions."""
         size = self.config.batch_size
         places = range(step * size, (step + 1) * size)
-        indices = epoch_indices(len(self._train.table.captions), places, self.config.seed)
+        indices = epoch_indices(len(self._train.captions), places, self.config.seed)
         return self._gather(self._train, indices, np.random.default_rng([self.config.seed, step]))
 
     def evaluation(self) -> list[LatentBatch]:
         """Held-out objects, spread over the table, always with the same captions."""
-        total = len(self._test.table.captions)
+        total = len(self._test.captions)
         count = min(self.config.evaluation_objects, total)
         chosen = [int(index) for index in np.linspace(0, total - 1, count)]
         size = self.config.batch_size
         parts = [chosen[start : start + size] for start in range(0, count, size)]
         return [self._gather(self._test, part, np.random.default_rng(0)) for part in parts]
 
-    def _gather(self, split: _Split, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
-        table = split.table
+    def _gather(self, table: LatentTable, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
         rows = [int(random.choice(table.captions[index])) for index in indices]
         return LatentBatch(
             latents=table.latents[list(indices)].float(),
@@ -179,7 +160,6 @@ class LatentSource:
             unconditional_tokens=table.tokens[0].float(),
             unconditional_mask=table.mask[0],
             cameras=self._cameras,
-            grids=None if split.grids is None else split.grids.read(indices),
         )
 
 
@@ -195,7 +175,7 @@ def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) 
 
 
 def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
-    autoencoder, device = load_for_caching(GSAutoencoder, config.autoencoder)
+    autoencoder, device = load_for_caching(ComponentAutoencoder, config.autoencoder)
     grids = _grids(config, dataset)
     latents: list[Tensor] = []
     with torch.no_grad():
@@ -231,14 +211,9 @@ def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
-    """Changes with the networks and with the objects and captions of the data set.
-
-    Of the autoencoder only the encoder counts: the latents stay while its decoder is trained.
-    """
-    digest = hashlib.sha256(folder_digest(config.reconstructor) + folder_digest(config.text_encoder))
-    encoder = load_network(GSAutoencoder, config.autoencoder)
-    for name, values in sorted(encoder.named_buffers()):
-        digest.update(name.encode() + values.numpy().tobytes())
+    """Changes with the networks and with the objects and captions of the data set."""
+    networks = (config.reconstructor, config.autoencoder, config.text_encoder)
+    digest = hashlib.sha256(b"".join(map(folder_digest, networks)))
     for index, row in enumerate(dataset.rows):
         digest.update(json.dumps([dataset.pixels_key(index), row.captions]).encode())
     return digest.hexdigest()[:16]

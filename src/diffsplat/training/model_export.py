@@ -186,24 +186,18 @@ def model_card(parts: ModelParts) -> str:
     lines += [_card_row(name, run) for name, run in _runs(parts)]
     lines += [
         "",
-        "PSNR in dB: `psnr_input` on the four views given, `psnr_novel` on others of the same object; of the decoder",
-        "against the reconstruction, from its latents and from what the denoiser makes of them.",
+        "PSNR in dB: `psnr_input` on the four views given, `psnr_novel` on others of the same object.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _runs(parts: ModelParts) -> list[tuple[str, Path]]:
-    """The runs that the networks come from; of a decoder's run also the one that it began with."""
-    last = parts.autoencoder.parent
-    first = _record(last).get("stage", {}).get("autoencoder")
-    autoencoder = [("autoencoder", last if first is None else Path(first).parent)]
-    decoder = [] if first is None else [("decoder", last)]
+    """The runs that the networks come from."""
     return [
         ("reconstructor", parts.reconstructor.parent),
-        *autoencoder,
+        ("autoencoder", parts.autoencoder.parent),
         ("denoiser", parts.denoiser.parent),
         *([] if parts.refiner is None else [("refiner", parts.refiner.parent)]),
-        *decoder,
     ]
 
 

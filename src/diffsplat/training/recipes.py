@@ -20,7 +20,6 @@ from diffsplat.training.grid_cache import GridSource, GridSourceConfig
 from diffsplat.training.latent_cache import LatentSource, LatentSourceConfig
 from diffsplat.training.model_export import ModelParts
 from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig, AutoencoderStage
-from diffsplat.training.stages.decoder_stage import DecoderConfig, DecoderStage
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig, ReconstructionStage
 from diffsplat.training.stages.stage import BatchSource, Stage
@@ -151,46 +150,7 @@ class DiffusionRun:
             return DiffusionStage(self.stage), source
 
 
-@dataclass(frozen=True)
-class DecoderRun:
-    """Training of an autoencoder's decoder on what a trained denoiser makes of the objects.
-
-    Args:
-        stage: the loss.
-        source: the batches.
-        trainer: the loop.
-    """
-
-    stage: DecoderConfig = field(default_factory=DecoderConfig)
-    source: LatentSourceConfig = field(default_factory=LatentSourceConfig)
-    trainer: Annotated[TrainerConfig, Flat] = field(default_factory=TrainerConfig)
-
-    def placed(self, data: tuple[Path, ...], out: Path, networks: ModelParts) -> Self:
-        """The run with its folders; latents are those that the denoiser was trained on."""
-        source = replace(
-            self.source,
-            data=data,
-            reconstructor=_trained(networks.reconstructor),
-            autoencoder=_trained(networks.autoencoder),
-            grids=_beside(networks.reconstructor, out, "grids"),
-            text_encoder=networks.text_encoder,
-            cache=_beside(_trained(networks.denoiser), out, "latents"),
-            with_grids=True,
-        )
-        stage = replace(
-            self.stage,
-            autoencoder=networks.autoencoder,
-            denoiser=networks.denoiser,
-            refiner=networks.refiner,
-        )
-        return replace(self, stage=stage, source=source, trainer=replace(self.trainer, out=out))
-
-    def build(self) -> tuple[Stage, BatchSource[Any]]:
-        """Stage and source; the weights are those of the autoencoder."""
-        return DecoderStage(self.stage), LatentSource(self.source)
-
-
-RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun | DecoderRun
+RunConfig = ReconstructionRun | AutoencoderRun | DiffusionRun
 
 
 def embedded_text_encoder() -> Path:
@@ -260,25 +220,11 @@ def refiner_mini() -> DiffusionRun:
     )
 
 
-def decoder_mini() -> DecoderRun:
-    """The decoder of the embedded model, fitted to its denoiser."""
-    return DecoderRun(
-        source=LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=8, evaluation_objects=32),
-        trainer=TrainerConfig(
-            steps=10_000,
-            optim=OptimConfig(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05),
-            ema=EmaConfig(decay=0.998),
-            evaluate_every=1_000,
-        ),
-    )
-
-
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "reconstruction-mini": reconstruction_mini,
     "autoencoder-mini": autoencoder_mini,
     "diffusion-mini": diffusion_mini,
     "refiner-mini": refiner_mini,
-    "decoder-mini": decoder_mini,
 }
 
 

@@ -9,12 +9,10 @@ from typing import Literal
 from diffsplat.training.model_export import ExportConfig, ModelParts, export_model
 from diffsplat.training.recipes import (
     AutoencoderRun,
-    DecoderRun,
     DiffusionRun,
     ReconstructionRun,
     RunConfig,
     autoencoder_mini,
-    decoder_mini,
     diffusion_mini,
     reconstruction_mini,
     refiner_mini,
@@ -36,7 +34,6 @@ class ChainConfig:
         autoencoder: second stage.
         diffusion: third stage.
         refiner: fourth stage, a second denoiser for low noise levels.
-        decoder: last stage, which fits the decoder of the autoencoder to the denoiser.
         export: the model folder; without a refiner there, none is trained.
         when_time_is_up: what a stage's ``max_minutes`` ends: the whole chain, which the next call continues,
             or that stage, whose weights the next stages then use as they are.
@@ -46,7 +43,6 @@ class ChainConfig:
     autoencoder: AutoencoderRun = field(default_factory=autoencoder_mini)
     diffusion: DiffusionRun = field(default_factory=diffusion_mini)
     refiner: DiffusionRun = field(default_factory=refiner_mini)
-    decoder: DecoderRun = field(default_factory=decoder_mini)
     export: ExportConfig = field(default_factory=ExportConfig)
     when_time_is_up: WhenTimeIsUp = "stop"
 
@@ -60,7 +56,6 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
     text_encoder = config.diffusion.source.text_encoder
     parts = replace(
         chain_parts(out, text_encoder),
-        autoencoder=out / "autoencoder" / "weights",
         refiner=out / "refiner" / "weights" if config.export.refiner else None,
     )
     runs: dict[str, Callable[[], RunConfig]] = {
@@ -70,7 +65,6 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
             data, out / "diffusion", parts.reconstructor, parts.autoencoder
         ),
         "refiner": lambda: config.refiner.refining(data, out / "refiner", parts),
-        "decoder": lambda: config.decoder.placed(data, out / "decoder", parts),
     }
     if not config.export.refiner:
         del runs["refiner"]
@@ -89,11 +83,11 @@ def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Statu
 
 
 def chain_parts(out: Path, text_encoder: Path) -> ModelParts:
-    """Where :func:`train_chain` leaves the networks of a model; the decoder stage writes the whole autoencoder."""
-    decoded, refiner = out / "decoder" / "weights", out / "refiner" / "weights"
+    """Where :func:`train_chain` leaves the networks of a model."""
+    refiner = out / "refiner" / "weights"
     return ModelParts(
         reconstructor=out / "reconstruction" / "weights",
-        autoencoder=decoded if decoded.is_dir() else out / "autoencoder" / "weights",
+        autoencoder=out / "autoencoder" / "weights",
         denoiser=out / "diffusion" / "weights",
         text_encoder=text_encoder,
         refiner=refiner if refiner.is_dir() else None,

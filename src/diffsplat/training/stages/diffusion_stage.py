@@ -11,7 +11,7 @@ from torch import Tensor
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import turntable_cameras
 from diffsplat.io.image_files import tile_images
-from diffsplat.models import GSAutoencoder
+from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import make_denoiser, predict_latents
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import denoise
@@ -89,7 +89,7 @@ class DiffusionStage(Stage):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.autoencoder = load_network(GSAutoencoder, config.autoencoder).requires_grad_(False)
+        self.autoencoder = load_network(ComponentAutoencoder, config.autoencoder).requires_grad_(False)
         available = self.autoencoder.latent_channels
         if config.channels > available:
             raise InvalidInputError(
