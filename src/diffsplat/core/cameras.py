@@ -11,7 +11,7 @@ from diffsplat.core import tensor_checks
 from diffsplat.core.full_precision import full_precision
 
 PixelGrid = Literal["center", "legacy"]
-"""Where a pixel's ray starts: at its centre, or where the released DiffSplat weights learned it to be."""
+"""Image coordinates of a pixel: its centre, or the convention that the released DiffSplat weights learned."""
 
 DEFAULT_FOCAL = 1422.222 / 1024
 """Focal length of the G-Objaverse cameras, in image sizes."""
@@ -152,8 +152,7 @@ class Cameras:
             factor = radius / torch.linalg.vector_norm(self.centers[..., :1, :], dim=-1, keepdim=True)
         rotation = turn.unsqueeze(-3) @ self.camera_to_world[..., :3, :3]
         centers = (turn.unsqueeze(-3) @ self.centers.unsqueeze(-1)).squeeze(-1) * factor
-        upper = torch.cat([rotation, centers.unsqueeze(-1)], dim=-1)
-        return replace(self, camera_to_world=torch.cat([upper, self.camera_to_world[..., 3:, :]], dim=-2))
+        return self._moved(rotation, centers)
 
     @full_precision
     def canonical(self, radius: float | None = None) -> Self:
@@ -185,6 +184,10 @@ class Cameras:
         centers = (turn @ (self.centers - first).unsqueeze(-1)).squeeze(-1) * factor
         ahead = torch.tensor([0.0, 0.0, 1.0], dtype=self.dtype, device=self.device)
         centers = centers + ahead * (distance * factor)
+        return self._moved(rotation, centers)
+
+    def _moved(self, rotation: Tensor, centers: Tensor) -> Self:
+        """The same cameras with other rotations ``[*B, 3, 3]`` and centres ``[*B, 3]``."""
         upper = torch.cat([rotation, centers.unsqueeze(-1)], dim=-1)
         return replace(self, camera_to_world=torch.cat([upper, self.camera_to_world[..., 3:, :]], dim=-2))
 

@@ -1,4 +1,4 @@
-"""Arithmetic of geometry under autocast."""
+"""Decorator that keeps geometry in full precision under autocast."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function compute in the types of its arguments, whatever autocast is on around it.
+    """Let a function compute in the types of its arguments, whether or not autocast is on around it.
 
     Matrix products of poses and points would otherwise be rounded to eight bits.
     """

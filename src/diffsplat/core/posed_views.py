@@ -1,7 +1,7 @@
-"""Posed images of objects: the one batch type of every stage."""
+"""Posed images of objects: the batch type of training and evaluation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from diffsplat.core import tensor_checks
 from diffsplat.core.cameras import Cameras
+
+_CHANNELS = {"image": 3, "mask": 1, "normal": 3, "coord": 3, "depth": 1}
+"""Channels of the images of :class:`Views`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Views:
             raise ValueError(
                 f"Views.cameras has leading dimensions {tuple(self.cameras.batch_shape)}, expected [B, V]"
             )
-        for name, channels in (("image", 3), ("mask", 1), ("normal", 3), ("coord", 3), ("depth", 1)):
+        for name, channels in _CHANNELS.items():
             tensor: Tensor = getattr(self, name)
             tensor_checks.require_shape("Views", name, tensor, (channels, *size))
             tensor_checks.require_batch("Views", name, tensor.shape[:-3], self.cameras.batch_shape)
@@ -65,12 +68,8 @@ class Views:
         return self.cameras.batch_shape[1]
 
     def _map(self, function: Callable[[Tensor], Tensor], cameras: Cameras, prompt: tuple[str, ...]) -> Self:
-        tensors = {
-            entry.name: function(getattr(self, entry.name))
-            for entry in fields(self)
-            if entry.name not in ("cameras", "prompt")
-        }
-        return type(self)(**tensors, cameras=cameras, prompt=prompt)
+        images = {name: function(getattr(self, name)) for name in _CHANNELS}
+        return type(self)(**images, cameras=cameras, prompt=prompt)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast, with the arguments of :meth:`torch.Tensor.to`."""
@@ -90,16 +89,10 @@ class Views:
         """Join batches along the objects."""
         if not parts:
             raise ValueError("Views.concatenate got no parts, expected at least one")
-        cameras = parts[0].cameras
-        joined = Cameras(
+        cameras = replace(
+            parts[0].cameras,
             camera_to_world=torch.cat([part.cameras.camera_to_world for part in parts]),
             intrinsics=torch.cat([part.cameras.intrinsics for part in parts]),
-            width=cameras.width,
-            height=cameras.height,
         )
-        tensors = {
-            entry.name: torch.cat([getattr(part, entry.name) for part in parts])
-            for entry in fields(cls)
-            if entry.name not in ("cameras", "prompt")
-        }
-        return cls(**tensors, cameras=joined, prompt=tuple(text for part in parts for text in part.prompt))
+        images = {name: torch.cat([getattr(part, name) for part in parts]) for name in _CHANNELS}
+        return cls(**images, cameras=cameras, prompt=tuple(text for part in parts for text in part.prompt))

@@ -1,4 +1,4 @@
-"""What a rasterizer returns."""
+"""Images that a rasterizer returns."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """A set of 3D Gaussians, always in activated form."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import torch
@@ -51,7 +51,7 @@ class Splats:
             tensor: Tensor = getattr(self, name)
             tensor_checks.require_shape("Splats", name, tensor, tail)
             tensor_checks.require_batch("Splats", name, tensor.shape[: -len(tail)], self.batch_shape)
-        for name in ("means", *tails):
+        for name in SPLAT_FIELDS:
             tensor = getattr(self, name)
             tensor_checks.require_floating("Splats", name, tensor)
             if tensor.device != self.means.device:
@@ -60,7 +60,7 @@ class Splats:
                 )
 
     def _check_values(self) -> None:
-        for name in ("means", "scales", "quats", "opacities", "colors"):
+        for name in SPLAT_FIELDS:
             tensor_checks.require_finite("Splats", name, getattr(self, name))
         tensor_checks.require_positive("Splats", "scales", self.scales)
         tensor_checks.require_unit("Splats", "quats", self.quats)
@@ -89,13 +89,12 @@ class Splats:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply ``function`` to every field."""
-        return type(self)(
-            means=function(self.means),
-            scales=function(self.scales),
-            quats=function(self.quats),
-            opacities=function(self.opacities),
-            colors=function(self.colors),
-        )
+        return type(self)(*(function(getattr(self, name)) for name in SPLAT_FIELDS))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join along the first dimension: batches of sets, or the Gaussians of unbatched sets."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in SPLAT_FIELDS))
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast, with the arguments of :meth:`torch.Tensor.to`."""
@@ -126,3 +125,7 @@ class Splats:
     def visible(self, min_opacity: float = 1 / 255) -> Self:
         """The Gaussians of one unbatched set whose opacity is at least ``min_opacity``."""
         return self.take(self.opacities >= min_opacity)
+
+
+SPLAT_FIELDS = tuple(field.name for field in fields(Splats))
+"""Names of the fields of :class:`Splats`, in order."""

@@ -1,4 +1,4 @@
-"""The sentences in which the core types refuse bad tensors."""
+"""Validation of tensors: every error names the field, what it holds and what was expected."""
 
 import torch
 from torch import Tensor

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.core.srgb import linear_to_srgb, srgb_to_linear
 from diffsplat.errors import InvalidInputError
 
 ColorWord = Literal[
@@ -171,14 +172,13 @@ class Palette:
 def srgb_to_oklab(rgb: FloatArray) -> FloatArray:
     """sRGB 0..1 ``[..., 3]`` to Oklab (Ottosson, "A perceptual color space for image processing", 2020)."""
     rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _LINEAR_TO_LMS.T) @ _LMS_TO_LAB.T
+    return np.cbrt(srgb_to_linear(rgb) @ _LINEAR_TO_LMS.T) @ _LMS_TO_LAB.T
 
 
 def oklab_to_srgb(lab: FloatArray) -> FloatArray:
     """Oklab ``[..., 3]`` to sRGB 0..1, cut off at the gamut."""
     linear = np.clip((np.asarray(lab, dtype=np.float64) @ _LAB_TO_LMS.T) ** 3 @ _LMS_TO_LINEAR.T, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return linear_to_srgb(linear)
 
 
 _LINEAR_TO_LMS = np.array(

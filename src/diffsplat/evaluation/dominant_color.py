@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
+from diffsplat.core.srgb import srgb_to_linear
 from diffsplat.data.color_palettes import ColorWord
 from diffsplat.errors import InvalidInputError
 
@@ -34,13 +35,12 @@ def srgb_to_lab(colors: Tensor) -> Tensor:
     Returns:
         ``[..., 3]`` lightness 0..100, a*, b*.
     """
-    linear = torch.where(colors <= 0.04045, colors / 12.92, ((colors.clamp_min(0) + 0.055) / 1.055) ** 2.4)
     to_xyz = [
         [0.4124564, 0.3575761, 0.1804375],
         [0.2126729, 0.7151522, 0.0721750],
         [0.0193339, 0.1191920, 0.9503041],
     ]
-    xyz = linear @ torch.tensor(to_xyz, dtype=colors.dtype, device=colors.device).T
+    xyz = srgb_to_linear(colors) @ torch.tensor(to_xyz, dtype=colors.dtype, device=colors.device).T
     relative = xyz / torch.tensor([0.95047, 1.0, 1.08883], dtype=colors.dtype, device=colors.device)
     epsilon, kappa = 216 / 24389, 24389 / 27
     f = torch.where(relative > epsilon, relative.clamp_min(epsilon) ** (1 / 3), (kappa * relative + 16) / 116)

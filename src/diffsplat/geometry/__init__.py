@@ -1,4 +1,4 @@
-"""Rotations, rays, orbits, footprints of pixels."""
+"""Geometry: rotations, viewing rays, camera orbits, footprints of pixels."""
 
 from diffsplat.geometry.camera_orbits import (
     RING_AZIMUTHS_DEG,

@@ -1,4 +1,4 @@
-"""Cameras around an object."""
+"""Cameras on orbits around an object, and normals in the axes of the first of them."""
 
 import math
 from collections.abc import Sequence

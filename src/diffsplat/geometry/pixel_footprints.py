@@ -36,8 +36,8 @@ def pixel_footprints(points: Tensor) -> tuple[Tensor, Tensor]:
     tensor_checks.require_shape("pixel_footprints", "points", points, (3, None, None))
     if min(points.shape[-2:]) < 2:
         raise ValueError(f"pixel_footprints got points {tuple(points.shape)}, expected at least 2 x 2 pixels")
-    places = points.movedim(-3, -1)
-    right, down = _shorter_step(places, -2), _shorter_step(places, -3)
+    rows = points.movedim(-3, -1)
+    right, down = _shorter_step(rows, -2), _shorter_step(rows, -3)
     normal = functional.normalize(torch.linalg.cross(right, down), dim=-1)
     along = functional.normalize(right, dim=-1)
     across = torch.linalg.cross(normal, along)
@@ -54,9 +54,9 @@ def pixel_footprints(points: Tensor) -> tuple[Tensor, Tensor]:
     return sigmas.movedim(-1, -3), matrix_to_quaternion(axes).movedim(-1, -3)
 
 
-def _shorter_step(places: Tensor, dim: int) -> Tensor:
+def _shorter_step(points: Tensor, dim: int) -> Tensor:
     """The shorter of the steps to the next and from the previous of ``[*B, H, W, 3]`` points along ``dim``."""
-    steps = places.diff(dim=dim)
+    steps = points.diff(dim=dim)
     count = steps.shape[dim]
     ahead = torch.cat([steps, steps.narrow(dim, count - 1, 1)], dim=dim)
     behind = torch.cat([steps.narrow(dim, 0, 1), steps], dim=dim)

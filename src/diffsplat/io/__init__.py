@@ -1,1 +1,1 @@
-"""Files to core types and back."""
+"""Reading and writing splats, images and videos."""

@@ -1,4 +1,4 @@
-"""Splats in ``.splat`` files: 32 bytes a Gaussian and nothing else.
+"""The ``.splat`` format: 32 bytes per Gaussian and no header.
 
 Position and sigmas as float32, colour and opacity as bytes, then the quaternion ``w x y z`` as bytes
 ``128 + 128 q``. The layout is that of the viewer https://github.com/antimatter15/splat; what was captured
@@ -9,32 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.gaussian_arrays import StoredSplats
+from diffsplat.io.gaussian_arrays import GaussianArrays
 from diffsplat.io.splat_quantization import to_unorm
 
 _ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
-def encode_splat(stored: StoredSplats) -> bytes:
+def encode_splat(gaussians: GaussianArrays) -> bytes:
     """The bytes of a ``.splat`` file.
 
     Raises:
         ValueError: for values beyond float32.
     """
-    rows = np.zeros(len(stored.means), dtype=_ROW)
+    rows = np.zeros(len(gaussians.means), dtype=_ROW)
     with np.errstate(over="ignore", under="ignore"):
-        rows["mean"], rows["scale"] = stored.means, stored.scales
+        rows["mean"], rows["scale"] = gaussians.means, gaussians.scales
     if not (np.isfinite(rows["mean"]).all() and np.isfinite(rows["scale"]).all()):
         raise InvalidInputError(
             "the splats have values beyond the range of float32, which a .splat file cannot hold"
         )
-    rows["rgba"][:, :3] = to_unorm(stored.colors, 8)
-    rows["rgba"][:, 3] = to_unorm(stored.opacities, 8)
-    rows["quat"] = np.clip(np.rint(stored.quats * 128 + 128), 0, 255)
+    rows["rgba"][:, :3] = to_unorm(gaussians.colors, 8)
+    rows["rgba"][:, 3] = to_unorm(gaussians.opacities, 8)
+    rows["quat"] = np.clip(np.rint(gaussians.quats * 128 + 128), 0, 255)
     return rows.tobytes()
 
 
-def decode_splat(data: bytes) -> StoredSplats:
+def decode_splat(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.splat`` file.
 
     Raises:
@@ -44,7 +44,7 @@ def decode_splat(data: bytes) -> StoredSplats:
         raise InvalidInputError(f"it has {len(data)} bytes, expected a positive multiple of {_ROW.itemsize}")
     rows = np.frombuffer(data, dtype=_ROW)
     rgba: NDArray[np.float32] = rows["rgba"].astype(np.float32) / np.float32(255)
-    return StoredSplats(
+    return GaussianArrays(
         means=rows["mean"],
         scales=rows["scale"],
         quats=(rows["quat"].astype(np.float32) - 128) / 128,

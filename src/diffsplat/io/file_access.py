@@ -47,7 +47,7 @@ def _os_error_number(error: Exception) -> int | None:
 
 @contextmanager
 def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Lend a temporary path beside ``target`` that takes its place when the block succeeds.
+    """A temporary path in the directory of ``target``, moved to ``target`` when the block succeeds.
 
     On any failure inside the block, an interrupt included, the temporary file is removed and an existing
     target stays as it was. A symbolic link is followed, so the file it names is the one replaced.

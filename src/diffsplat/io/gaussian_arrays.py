@@ -1,17 +1,17 @@
-"""Gaussians as numpy arrays in the axes of a file, between the bytes and :class:`~diffsplat.core.Splats`."""
+"""Gaussians as numpy arrays in the axes of a file: what every format encodes and decodes."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsplat.core import Splats
+from diffsplat.core import SPLAT_FIELDS, Splats
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.up_axis import UpAxis, turn
+from diffsplat.io.up_axis import UpAxis, rotate_up_axis
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +19,11 @@ SH_DEGREE_0 = 0.28209479177387814
 """The constant spherical harmonic: colour is 0.5 plus this times the coefficient of degree 0."""
 
 FLAT_SIGMA = 1e-10
-"""What a sigma of 0, a flat Gaussian, is read as."""
+"""Sigma that a stored 0, a flat Gaussian, is read as."""
 
 
 @dataclass(frozen=True)
-class StoredSplats:
+class GaussianArrays:
     """``N`` activated Gaussians in the axes of a file.
 
     Args:
@@ -42,29 +42,19 @@ class StoredSplats:
     colors: NDArray[np.floating]
     up: UpAxis | None = None
 
-    def taken(self, order: NDArray[np.intp]) -> "StoredSplats":
+    def take(self, order: NDArray[np.intp]) -> "GaussianArrays":
         """The Gaussians ``order [M]``."""
-        return self._map(lambda name: getattr(self, name)[order], self.up)
+        return replace(self, **{name: getattr(self, name)[order] for name in SPLAT_FIELDS})
 
     @classmethod
-    def joined(cls, parts: Sequence["StoredSplats"]) -> "StoredSplats":
+    def concatenate(cls, parts: Sequence["GaussianArrays"]) -> "GaussianArrays":
         """The Gaussians of all parts, of which there is at least one."""
-        return cls._map(lambda name: np.concatenate([getattr(part, name) for part in parts]), parts[0].up)
-
-    @classmethod
-    def _map(cls, function: Callable[[str], NDArray[np.floating]], up: UpAxis | None) -> "StoredSplats":
-        return cls(
-            means=function("means"),
-            scales=function("scales"),
-            quats=function("quats"),
-            opacities=function("opacities"),
-            colors=function("colors"),
-            up=up,
-        )
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in SPLAT_FIELDS}
+        return replace(parts[0], **joined)
 
 
-def from_splats(splats: Splats, up: UpAxis) -> StoredSplats:
-    """Arrays of float64, turned so that ``up`` points up.
+def from_splats(splats: Splats, up: UpAxis) -> GaussianArrays:
+    """Arrays of float64, rotated so that ``up`` points up.
 
     Raises:
         ValueError: for a batch, or an empty set.
@@ -73,8 +63,8 @@ def from_splats(splats: Splats, up: UpAxis) -> StoredSplats:
         raise InvalidInputError(f"a file holds one set of splats, got the batch {tuple(splats.batch_shape)}")
     if not splats.count:
         raise InvalidInputError("there are no splats to write, expected at least one")
-    means, quats = turn(_to_numpy(splats.means), _to_numpy(splats.quats), up)
-    return StoredSplats(
+    means, quats = rotate_up_axis(_to_numpy(splats.means), _to_numpy(splats.quats), up)
+    return GaussianArrays(
         means=means,
         scales=_to_numpy(splats.scales),
         quats=quats,
@@ -84,28 +74,28 @@ def from_splats(splats: Splats, up: UpAxis) -> StoredSplats:
     )
 
 
-def to_splats(stored: StoredSplats, up: UpAxis) -> Splats:
+def to_splats(gaussians: GaussianArrays, up: UpAxis) -> Splats:
     """Splats of float32 on the CPU with +Y up, from arrays in which ``up`` points up.
 
     Raises:
         ValueError: when a value is not finite, a rotation has no length, or a sigma is negative.
     """
-    _require_finite("positions", stored.means)
-    _require_finite("rotations", stored.quats)
-    _require_finite("colours", stored.colors)
-    _require_finite("opacities", stored.opacities)
-    means, quats = turn(stored.means, normalized(stored.quats), up, back=True)
+    _require_finite("positions", gaussians.means)
+    _require_finite("rotations", gaussians.quats)
+    _require_finite("colours", gaussians.colors)
+    _require_finite("opacities", gaussians.opacities)
+    means, quats = rotate_up_axis(gaussians.means, normalized(gaussians.quats), up, inverse=True)
     return Splats(
         means=to_torch(means),
-        scales=to_torch(_positive(stored.scales)),
+        scales=to_torch(_positive(gaussians.scales)),
         quats=to_torch(quats),
-        opacities=to_torch(np.clip(stored.opacities, 0, 1)),
-        colors=to_torch(np.clip(stored.colors, 0, 1)),
+        opacities=to_torch(np.clip(gaussians.opacities, 0, 1)),
+        colors=to_torch(np.clip(gaussians.colors, 0, 1)),
     )
 
 
 def normalized(quats: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Unit quaternions; those that are so to float32 stay as they are: reading again changes nothing.
+    """Unit quaternions; those of unit length to float32 are returned unchanged, so that reading again changes nothing.
 
     Raises:
         ValueError: when one has no length.

@@ -1,4 +1,4 @@
-"""Parsed glTF 2.0 documents of unknown origin: chunks, buffers, accessors and the placement of meshes."""
+"""glTF 2.0 documents of unknown origin, parsed: chunks, buffers, accessors, and where the scene puts its meshes."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 _DATA_URI, _BASE64 = "data:", ";base64,"
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _MAX_PARTS = 4096
-"""Pieces of splats in one file; each costs time and memory whatever its size."""
+"""Primitives with splats in one file; each costs time and memory whatever its size."""
 
 _CODES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 

@@ -1,4 +1,4 @@
-"""Still images: torch ``[C, H, W]`` in 0..1 to files and back."""
+"""Reading and writing images as torch tensors ``[C, H, W]`` in 0..1."""
 
 import warnings
 from pathlib import Path
@@ -85,13 +85,13 @@ def image_from_pillow(image: Image.Image) -> Tensor:
 def tile_images(
     images: Tensor, *, columns: int | None = None, gap: int = 0, background: float = 1.0
 ) -> Tensor:
-    """One picture of many, in reading order.
+    """Arrange images in a grid, in reading order.
 
     Args:
         images: ``[N, C, H, W]``.
-        columns: pictures side by side; all of them by default.
+        columns: images side by side; all of them by default.
         gap: pixels between neighbours.
-        background: value of the gaps and of empty places.
+        background: value of the gaps and of empty cells.
 
     Returns:
         ``[C, rows * (H + gap) - gap, columns * (W + gap) - gap]``.

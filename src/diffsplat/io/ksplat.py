@@ -1,4 +1,4 @@
-"""Splats in ``.ksplat`` files (https://github.com/mkkellogg/GaussianSplats3D), which are only read.
+"""The ``.ksplat`` format (https://github.com/mkkellogg/GaussianSplats3D), read only.
 
 A header of 4096 bytes, one of 1024 for every section, then the sections: Gaussians in float32 (level 0), or
 with 16-bit positions around the centres of buckets and half floats (levels 1 and 2). What was captured with
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.gaussian_arrays import StoredSplats
+from diffsplat.io.gaussian_arrays import GaussianArrays
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _DEFAULT_RANGE = (1, 32767, 32767)
 
 @dataclass(frozen=True)
 class _Section:
-    """One section's header, and where its data lie."""
+    """One section's header and the offsets of its data."""
 
     count: int
     capacity: int
@@ -42,7 +42,7 @@ class _Section:
     row: np.dtype
 
 
-def decode_ksplat(data: bytes) -> StoredSplats:
+def decode_ksplat(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.ksplat`` file.
 
     Raises:
@@ -59,7 +59,7 @@ def decode_ksplat(data: bytes) -> StoredSplats:
     held = sum(section.count for section in sections)
     if not held or held != count:
         raise InvalidInputError(f"its header promises {count} Gaussians, but its sections hold {held}")
-    return StoredSplats.joined([_decode_section(data, section, level) for section in sections])
+    return GaussianArrays.concatenate([_decode_section(data, section, level) for section in sections])
 
 
 def _sections(data: bytes, section_count: int, level: int) -> list[_Section]:
@@ -99,7 +99,7 @@ def _row_type(level: int, harmonics: int) -> np.dtype:
     return np.dtype([*fields, ("harmonics", "u1", harmonics)])
 
 
-def _decode_section(data: bytes, section: _Section, level: int) -> StoredSplats:
+def _decode_section(data: bytes, section: _Section, level: int) -> GaussianArrays:
     rows = np.frombuffer(data, section.row, section.count, section.splats_at)
     means = rows["mean"].astype(np.float32)
     if level:
@@ -109,7 +109,7 @@ def _decode_section(data: bytes, section: _Section, level: int) -> StoredSplats:
             means += _bucket_centers(data, section)[_bucket_of_each(data, section)]
     rgba = rows["rgba"].astype(np.float32) / np.float32(255)
     scales, quats = rows["scale"].astype(np.float32), rows["quat"].astype(np.float32)
-    return StoredSplats(means, scales, quats, opacities=rgba[:, 3], colors=rgba[:, :3])
+    return GaussianArrays(means, scales, quats, opacities=rgba[:, 3], colors=rgba[:, :3])
 
 
 def _bucket_centers(data: bytes, section: _Section) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Bounds on what a file of unknown origin may make its reader do."""
+"""Limits and checks for parsing files of unknown origin: decompressed size, JSON size and types."""
 
 import json
 import zlib

@@ -1,4 +1,4 @@
-"""Splats in PlayCanvas' compressed ``.ply``: chunks of 256 Gaussians, 16 bytes each.
+"""PlayCanvas' compressed ``.ply`` files of splats: chunks of 256 Gaussians, 16 bytes each.
 
 Within its chunk's bounds, a position has 11, 10 and 11 bits, the logarithm of a sigma 11, 10 and 11, a colour
 8 each; opacity has 8, and the three smaller components of the quaternion 10 each. The layout is described at
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.gaussian_arrays import StoredSplats
+from diffsplat.io.gaussian_arrays import GaussianArrays
 from diffsplat.io.ply_vertex_table import parse_vertices
 from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_unorm
 
@@ -21,22 +21,22 @@ _LOG_SIGMA_LIMIT = 20.0
 """Readers take logarithms beyond this for infinities."""
 
 
-def encode_compressed(stored: StoredSplats, comment: str) -> bytes:
+def encode_compressed(gaussians: GaussianArrays, comment: str) -> bytes:
     """The bytes of a compressed ``.ply`` file, its Gaussians in Morton order.
 
     Raises:
         ValueError: for values beyond float32.
     """
-    stored = stored.taken(morton_order(stored.means))
-    logs = np.clip(np.log(stored.scales), -_LOG_SIGMA_LIMIT, _LOG_SIGMA_LIMIT)
+    gaussians = gaussians.take(morton_order(gaussians.means))
+    logs = np.clip(np.log(gaussians.scales), -_LOG_SIGMA_LIMIT, _LOG_SIGMA_LIMIT)
     bounds: list[NDArray[np.float32]] = []
     words = np.zeros((len(logs), len(PACKED)), dtype="<u4")
-    for column, values, bits in ((0, stored.means, _WIDE), (2, logs, _WIDE), (3, stored.colors, _EVEN)):
+    for column, values, bits in ((0, gaussians.means, _WIDE), (2, logs, _WIDE), (3, gaussians.colors, _EVEN)):
         low, high, fractions = _within_chunks(values)
         bounds += [low, high]
         words[:, column] = _join_bits(fractions, bits)
-    words[:, 3] = (words[:, 3] << 8) | to_unorm(stored.opacities, 8)
-    largest, others = split_largest(stored.quats)
+    words[:, 3] = (words[:, 3] << 8) | to_unorm(gaussians.opacities, 8)
+    largest, others = split_largest(gaussians.quats)
     words[:, 1] = (largest.astype(np.uint32) << 30) | _join_bits(others * 0.5**0.5 + 0.5, (10, 10, 10))
     table = np.concatenate(bounds, axis=1)
     header = [
@@ -49,7 +49,7 @@ def encode_compressed(stored: StoredSplats, comment: str) -> bytes:
     return "\n".join(header).encode("ascii") + table.astype("<f4").tobytes() + words.tobytes()
 
 
-def decode_compressed(data: bytes) -> StoredSplats:
+def decode_compressed(data: bytes) -> GaussianArrays:
     """The Gaussians of a compressed ``.ply`` file.
 
     Raises:
@@ -77,7 +77,7 @@ def decode_compressed(data: bytes) -> StoredSplats:
     with np.errstate(over="ignore"):
         scales = np.exp(_from_chunks(chunks.columns, _BOUNDS[1], _split_bits(scale, _WIDE)))
     others = (_split_bits(rotation, (10, 10, 10)) - np.float32(0.5)) * np.float32(2**0.5)
-    return StoredSplats(
+    return GaussianArrays(
         means=_from_chunks(chunks.columns, _BOUNDS[0], _split_bits(position, _WIDE)),
         scales=scales,
         quats=join_largest(rotation >> 30, others),

@@ -1,4 +1,4 @@
-"""Splats in the ``.ply`` layout of the original 3D Gaussian Splatting (Kerbl et al., SIGGRAPH 2023).
+"""The ``.ply`` layout of the original 3D Gaussian Splatting (Kerbl et al., SIGGRAPH 2023).
 
 Opacity is stored as a logit, sigma as a natural logarithm, rotation as a quaternion ``w x y z``, and colour
 as the spherical-harmonic coefficient of degree 0, ``(rgb - 0.5) / 0.28209479177387814``; all as float32.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable
-from diffsplat.io.gaussian_arrays import SH_DEGREE_0, StoredSplats, normalized
+from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays, normalized
 from diffsplat.io.ply_compressed import PACKED, decode_compressed, encode_compressed
 from diffsplat.io.ply_vertex_table import MAX_HEADER_BYTES, VertexTable, parse_vertices, vertex_properties
 from diffsplat.io.up_axis import UpAxis
@@ -37,7 +37,7 @@ _UP_COMMENTS: dict[UpAxis, str] = {
 }
 
 
-def encode_ply(stored: StoredSplats) -> bytes:
+def encode_ply(gaussians: GaussianArrays) -> bytes:
     """The bytes of a ``.ply`` file, binary little endian; a comment in its header says which axis points up.
 
     :func:`decode_ply` gives back means exactly; rotations, colours and opacities to 1e-6 and sigmas to 1e-6 of
@@ -50,24 +50,24 @@ def encode_ply(stored: StoredSplats) -> bytes:
     header = [
         "ply",
         "format binary_little_endian 1.0",
-        f"comment {_UP_COMMENTS[stored.up or 'y']}",
-        f"element vertex {len(stored.means)}",
+        f"comment {_UP_COMMENTS[gaussians.up or 'y']}",
+        f"element vertex {len(gaussians.means)}",
         *(f"property float {name}" for name in _PROPERTIES),
         "end_header\n",
     ]
-    return "\n".join(header).encode("ascii") + _rows(stored).tobytes()
+    return "\n".join(header).encode("ascii") + _rows(gaussians).tobytes()
 
 
-def encode_compressed_ply(stored: StoredSplats) -> bytes:
+def encode_compressed_ply(gaussians: GaussianArrays) -> bytes:
     """The bytes of a compressed ``.ply`` file, with the same comment about the axis that points up.
 
     Raises:
         ValueError: for values beyond float32.
     """
-    return encode_compressed(stored, _UP_COMMENTS[stored.up or "minus-y"])
+    return encode_compressed(gaussians, _UP_COMMENTS[gaussians.up or "minus-y"])
 
 
-def decode_ply(data: bytes) -> StoredSplats:
+def decode_ply(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.ply`` file.
 
     Files of other programs are read too: compressed, ASCII or either byte order, any scalar types, any
@@ -80,8 +80,8 @@ def decode_ply(data: bytes) -> StoredSplats:
     table = parse_vertices(data)
     _warn_of_harmonics(table, data)
     if PACKED[0] in table.columns:
-        stored = decode_compressed(data)
-        return replace(stored, up=_stated_up(table) or "minus-y")
+        gaussians = decode_compressed(data)
+        return replace(gaussians, up=_stated_up(table) or "minus-y")
     return replace(_decode(table), up=_stated_up(table))
 
 
@@ -111,13 +111,13 @@ def _warn_of_harmonics(table: VertexTable, data: bytes) -> None:
         logger.warning("%d spherical-harmonic coefficients beyond degree 0 are ignored", rest)
 
 
-def _rows(stored: StoredSplats) -> NDArray[np.float32]:
+def _rows(gaussians: GaussianArrays) -> NDArray[np.float32]:
     """``[N, 14]`` float32, little endian, in the order of the file."""
-    opacities = stored.opacities[:, None]
+    opacities = gaussians.opacities[:, None]
     with np.errstate(divide="ignore", over="ignore"):
         logits = np.clip(np.log(opacities) - np.log1p(-opacities), -_LOGIT_LIMIT, _LOGIT_LIMIT)
-        harmonics = (stored.colors - 0.5) / SH_DEGREE_0
-        columns = [stored.means, harmonics, logits, np.log(stored.scales), stored.quats]
+        harmonics = (gaussians.colors - 0.5) / SH_DEGREE_0
+        columns = [gaussians.means, harmonics, logits, np.log(gaussians.scales), gaussians.quats]
         rows = np.concatenate(columns, axis=1).astype("<f4")
     if not np.isfinite(rows).all():
         raise InvalidInputError(
@@ -126,7 +126,7 @@ def _rows(stored: StoredSplats) -> NDArray[np.float32]:
     return rows
 
 
-def _decode(table: VertexTable) -> StoredSplats:
+def _decode(table: VertexTable) -> GaussianArrays:
     missing = [entry for entry in _PROPERTIES if entry not in table.columns]
     if missing:
         raise InvalidInputError(f"its vertices lack {', '.join(missing)}")
@@ -141,7 +141,7 @@ def _decode(table: VertexTable) -> StoredSplats:
         raise InvalidInputError(f"{int(np.isnan(logits).sum())} of its vertices have NaN as opacity")
     if not (np.isfinite(scales) & (scales > 0)).all():
         raise InvalidInputError("it has splats whose size is zero or infinite in float32")
-    return StoredSplats(means, scales, quats, opacities, colors)
+    return GaussianArrays(means, scales, quats, opacities, colors)
 
 
 def _finite(table: VertexTable, names: tuple[str, ...]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The vertex table of a PLY file: any property order, ASCII or either byte order, no trust in its header.
+"""Parser of a PLY file's vertex table: any property order, ASCII or either byte order, an untrusted header.
 
 Read with numpy alone: a splat file is one fixed-width table, and its counts have to be checked against the
 file's size before anything is allocated, which leaves a PLY library little to do.
@@ -182,7 +182,7 @@ def _parse_property(words: list[str]) -> _Property | None:
 
 
 def _position(header: _Header, name: str) -> int:
-    """Where the one element of a name stands among all."""
+    """Index of the only element of this name."""
     found = [index for index, element in enumerate(header.elements) if element.name == name]
     if len(found) != 1:
         raise InvalidInputError(f"its PLY header names {len(found)} {name} elements, expected one")

@@ -1,4 +1,4 @@
-"""Splats in ``.sog`` files: a zip archive of ``meta.json`` and lossless WebP textures, a pixel a Gaussian.
+"""The ``.sog`` format: a zip archive of ``meta.json`` and lossless WebP textures, one pixel per Gaussian.
 
 Positions are 16 bits of ``sign(x) ln(1 + |x|)`` between bounds, sigmas (as logarithms) and colours are
 indices of tables with 256 entries, opacity is a byte and rotation three bytes and the index of the component
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.gaussian_arrays import SH_DEGREE_0, StoredSplats
+from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
 from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_codebook, to_unorm
 
@@ -30,26 +30,26 @@ _LARGEST_TAG = 252
 """Alpha of a pixel of rotations, less the index of the component left out."""
 
 
-def encode_sog(stored: StoredSplats) -> bytes:
+def encode_sog(gaussians: GaussianArrays) -> bytes:
     """The bytes of a ``.sog`` file of version 2, its Gaussians in Morton order.
 
     Raises:
         ValueError: for more Gaussians than a texture has pixels.
     """
-    stored = stored.taken(morton_order(stored.means))
-    logs = np.sign(stored.means) * np.log1p(np.abs(stored.means))
+    gaussians = gaussians.take(morton_order(gaussians.means))
+    logs = np.sign(gaussians.means) * np.log1p(np.abs(gaussians.means))
     low, high = logs.min(axis=0), logs.max(axis=0)
     codes = to_unorm((logs - low) / np.where(high > low, high - low, 1), 16)
-    scale_table, scale_codes = to_codebook(np.log(stored.scales))
-    color_table, color_codes = to_codebook((stored.colors - 0.5) / SH_DEGREE_0)
-    largest, others = split_largest(stored.quats)
+    scale_table, scale_codes = to_codebook(np.log(gaussians.scales))
+    color_table, color_codes = to_codebook((gaussians.colors - 0.5) / SH_DEGREE_0)
+    largest, others = split_largest(gaussians.quats)
     opaque = np.full(len(logs), 255)
     textures = {
         "means_l": (codes & 255, opaque),
         "means_u": (codes >> 8, opaque),
         "scales": (scale_codes, opaque),
         "quats": (to_unorm(others * 0.5**0.5 + 0.5, 8), largest + _LARGEST_TAG),
-        "sh0": (color_codes, to_unorm(stored.opacities, 8)),
+        "sh0": (color_codes, to_unorm(gaussians.opacities, 8)),
     }
     meta = {
         "version": 2,
@@ -68,7 +68,7 @@ def encode_sog(stored: StoredSplats) -> bytes:
     return archive.getvalue()
 
 
-def decode_sog(data: bytes) -> StoredSplats:
+def decode_sog(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.sog`` file.
 
     Raises:
@@ -76,13 +76,13 @@ def decode_sog(data: bytes) -> StoredSplats:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
-            textures = _Textures(bundle, unpacked_limit(len(data)))
-            return _decode(parse_json(textures.read("meta.json")), textures)
+            archive = _Archive(bundle, unpacked_limit(len(data)))
+            return _decode(parse_json(archive.read("meta.json")), archive)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InvalidInputError(f"it is no readable archive ({error})") from error
 
 
-class _Textures:
+class _Archive:
     """The files of an archive, none of which unpacks to more than ``limit`` bytes."""
 
     def __init__(self, bundle: zipfile.ZipFile, limit: int) -> None:
@@ -126,7 +126,7 @@ class _Textures:
             raise InvalidInputError(f"its {names[index]!r} is a broken picture") from error
 
 
-def _decode(meta: dict[str, Any], textures: _Textures) -> StoredSplats:
+def _decode(meta: dict[str, Any], archive: _Archive) -> GaussianArrays:
     version = meta.get("version", 1)
     if version not in (1, 2) or isinstance(version, bool):
         raise InvalidInputError(f"it has the version {version!r}, expected 1 or 2")
@@ -140,22 +140,21 @@ def _decode(meta: dict[str, Any], textures: _Textures) -> StoredSplats:
         raise InvalidInputError("it has no Gaussians")
     if "shN" in meta:
         logger.warning("spherical-harmonic coefficients beyond degree 0 are ignored")
-    colors, opacities = _colors(meta, textures, count, version)
-    return StoredSplats(
-        means=_means(meta, textures, count),
-        scales=np.exp(
-            np.minimum(_looked_up(meta, "scales", textures.pixels(meta, "scales", count), version), 80)
-        ),
-        quats=_quats(textures.pixels(meta, "quats", count)),
+    colors, opacities = _colors(meta, archive, count, version)
+    log_scales = _looked_up(meta, "scales", archive.pixels(meta, "scales", count), version)
+    return GaussianArrays(
+        means=_means(meta, archive, count),
+        scales=np.exp(np.minimum(log_scales, 80)),
+        quats=_quats(archive.pixels(meta, "quats", count)),
         opacities=opacities,
         colors=colors,
     )
 
 
-def _means(meta: dict[str, Any], textures: _Textures, count: int) -> NDArray[np.floating]:
+def _means(meta: dict[str, Any], archive: _Archive, count: int) -> NDArray[np.floating]:
     low, high = (_bounds(meta, "means", key) for key in ("mins", "maxs"))
-    codes = textures.pixels(meta, "means", count, 1)[:, :3].astype(np.float32) * 256
-    codes += textures.pixels(meta, "means", count, 0)[:, :3]
+    codes = archive.pixels(meta, "means", count, 1)[:, :3].astype(np.float32) * 256
+    codes += archive.pixels(meta, "means", count, 0)[:, :3]
     codes *= (high - low) / 65535
     codes += low
     with np.errstate(over="ignore"):
@@ -163,9 +162,9 @@ def _means(meta: dict[str, Any], textures: _Textures, count: int) -> NDArray[np.
 
 
 def _colors(
-    meta: dict[str, Any], textures: _Textures, count: int, version: int
+    meta: dict[str, Any], archive: _Archive, count: int, version: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    pixels = textures.pixels(meta, "sh0", count)
+    pixels = archive.pixels(meta, "sh0", count)
     colors = _looked_up(meta, "sh0", pixels, version) * np.float32(SH_DEGREE_0) + np.float32(0.5)
     opacities = pixels[:, 3].astype(np.float32) / 255
     if version == 1:
@@ -204,7 +203,7 @@ def _bounds(meta: dict[str, Any], key: str, edge: str, length: int = 3) -> NDArr
 
 
 def _webp(rows: NDArray[np.uint8]) -> bytes:
-    """``[N, 4]`` as a nearly square lossless picture, its sides multiples of 4."""
+    """``[N, 4]`` as a nearly square lossless image, its sides multiples of 4."""
     width = max(-(-int(np.ceil(np.sqrt(len(rows)))) // 4) * 4, 4)
     height = -(-len(rows) // (width * 4)) * 4
     if max(width, height) > 16383:
@@ -212,8 +211,9 @@ def _webp(rows: NDArray[np.uint8]) -> bytes:
     canvas = np.zeros((height * width, 4), dtype=np.uint8)
     canvas[: len(rows)] = rows
     target = io.BytesIO()
-    picture = Image.fromarray(canvas.reshape(height, width, 4))
-    picture.save(target, format="WEBP", lossless=True, exact=True, quality=75, method=3)
+    Image.fromarray(canvas.reshape(height, width, 4)).save(
+        target, format="WEBP", lossless=True, exact=True, quality=75, method=3
+    )
     return target.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Files of splats, by suffix."""
+"""The registry of splat formats: reading and writing splat files by suffix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io import gltf_splats, ply_splats
 from diffsplat.io.dot_splat import decode_splat, encode_splat
 from diffsplat.io.file_access import atomic_path, read_bytes
-from diffsplat.io.gaussian_arrays import StoredSplats, from_splats, to_splats
+from diffsplat.io.gaussian_arrays import GaussianArrays, from_splats, to_splats
 from diffsplat.io.gltf_document import Document
 from diffsplat.io.ksplat import decode_ksplat
 from diffsplat.io.sog import decode_sog, encode_sog
@@ -17,8 +17,8 @@ from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix
 from diffsplat.io.spz import decode_spz, encode_spz
 from diffsplat.io.up_axis import UpAxis
 
-Decoder = Callable[[bytes], StoredSplats]
-Encoder = Callable[[StoredSplats], bytes]
+Decoder = Callable[[bytes], GaussianArrays]
+Encoder = Callable[[GaussianArrays], bytes]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ SPLAT_FORMATS: dict[str, SplatFormat] = {
     ".compressed.ply": SplatFormat(
         "PlayCanvas' compressed layout", "minus-y", ply_splats.decode_ply, ply_splats.encode_compressed_ply
     ),
-    ".splat": SplatFormat("32 bytes a Gaussian", "minus-y", decode_splat, encode_splat),
+    ".splat": SplatFormat("32 bytes per Gaussian", "minus-y", decode_splat, encode_splat),
     ".spz": SplatFormat("Niantic's compressed format", "y", decode_spz, encode_spz),
     ".sog": SplatFormat("PlayCanvas' textures", "minus-y", decode_sog, encode_sog),
     ".glb": SplatFormat(
@@ -100,8 +100,8 @@ def read_splats(path: str | Path, *, up: UpAxis | None = None) -> Splats:
     found = splat_format(path)
     data = read_bytes(path)
     try:
-        stored = found.decode(data)
-        return to_splats(stored, up or stored.up or found.up)
+        gaussians = found.decode(data)
+        return to_splats(gaussians, up or gaussians.up or found.up)
     except ValueError as error:
         raise InvalidInputError(f"{str(path)!r} is not a readable splat file: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Numbers in few bits, as the compressed formats of splats share them."""
+"""Quantization shared by the compressed splat formats: bits, quaternions, codebooks, Morton order."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,12 +1,12 @@
-"""Names of splat files. Needs neither torch nor numpy."""
+"""Suffixes of splat files. Imports neither torch nor numpy."""
 
 from pathlib import Path
 
 WRITABLE_SUFFIXES = (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf")
-"""Suffixes of the files of splats that are written and read."""
+"""Suffixes of the splat files that can be written and read."""
 
 READABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".ksplat")
-"""Suffixes of the files of splats that are read."""
+"""Suffixes of the splat files that can be read."""
 
 
 def splat_suffix(path: str | Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Splats in ``.spz`` files (https://github.com/nianticlabs/spz): 20 bytes a Gaussian, then compressed.
+"""The ``.spz`` format (https://github.com/nianticlabs/spz): 20 bytes per Gaussian, then compressed.
 
 Positions are 24-bit fixed point, sigmas bytes ``16 (ln sigma + 10)``, opacities bytes, colours bytes of the
 coefficient of degree 0 between -1/0.3 and 1/0.3, rotations the three smaller components in 10 bits each
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.gaussian_arrays import SH_DEGREE_0, StoredSplats
+from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.parsing_limits import gunzip, unpacked_limit
 from diffsplat.io.splat_quantization import join_largest, split_largest, to_unorm
 
@@ -50,32 +50,32 @@ class _Packed:
     rotations: memoryview
 
 
-def encode_spz(stored: StoredSplats) -> bytes:
+def encode_spz(gaussians: GaussianArrays) -> bytes:
     """The bytes of a ``.spz`` file of version 3.
 
     Raises:
         ValueError: when a position is farther than 8 388 607 from the origin.
     """
-    reach = float(np.abs(stored.means).max())
+    reach = float(np.abs(gaussians.means).max())
     bits = _FRACTION_BITS
     while bits and round(reach * (1 << bits)) >= _POSITION_LIMIT:
         bits -= 1
     if round(reach * (1 << bits)) >= _POSITION_LIMIT:
         raise InvalidInputError(f"a position is {reach:g} from the origin, which a .spz file cannot hold")
-    fixed = np.rint(stored.means * (1 << bits)).astype("<i4")
-    harmonics = (stored.colors - 0.5) / SH_DEGREE_0
+    fixed = np.rint(gaussians.means * (1 << bits)).astype("<i4")
+    harmonics = (gaussians.colors - 0.5) / SH_DEGREE_0
     parts = [
         _HEADER.pack(_MAGIC, 3, len(fixed), 0, bits, 0, 0),
         fixed.reshape(-1, 1).view(np.uint8)[:, :3].tobytes(),
-        to_unorm(stored.opacities, 8).astype(np.uint8).tobytes(),
+        to_unorm(gaussians.opacities, 8).astype(np.uint8).tobytes(),
         to_unorm(harmonics * _COLOR_SCALE + 0.5, 8).astype(np.uint8).tobytes(),
-        np.clip(np.rint((np.log(stored.scales) + 10) * 16), 0, 255).astype(np.uint8).tobytes(),
-        _pack_rotations(stored.quats).tobytes(),
+        np.clip(np.rint((np.log(gaussians.scales) + 10) * 16), 0, 255).astype(np.uint8).tobytes(),
+        _pack_rotations(gaussians.quats).tobytes(),
     ]
     return gzip.compress(b"".join(parts), mtime=0)
 
 
-def decode_spz(data: bytes) -> StoredSplats:
+def decode_spz(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.spz`` file of version 2, 3 or 4.
 
     Raises:
@@ -169,7 +169,7 @@ def _unzstd(data: bytes, size: int) -> bytes:
     return unpacked
 
 
-def _decode(packed: _Packed) -> StoredSplats:
+def _decode(packed: _Packed) -> GaussianArrays:
     # First, because this takes the most memory on the way.
     quats = _unpack_rotations(packed)
     alphas = np.frombuffer(packed.alphas, np.uint8)
@@ -181,7 +181,7 @@ def _decode(packed: _Packed) -> StoredSplats:
     means *= np.float32(2.0 ** -(8 + packed.fraction_bits))
     colors = np.frombuffer(packed.colors, np.uint8).reshape(count, 3).astype(np.float32) / 255
     scales = np.frombuffer(packed.scales, np.uint8).reshape(count, 3).astype(np.float32)
-    return StoredSplats(
+    return GaussianArrays(
         means=means,
         scales=np.exp(scales / 16 - 10),
         quats=quats,

@@ -1,4 +1,4 @@
-"""Which way is up: this package's +Y, or what a file's format and its viewers expect."""
+"""Rotation between this package's up axis, +Y, and that of a file."""
 
 from typing import Literal
 
@@ -9,16 +9,16 @@ UpAxis = Literal["y", "z", "minus-y"]
 """What points up in a file: +Y as in this package, +Z as in modelling programs, -Y as in many viewers."""
 
 
-def turn(
-    means: NDArray[np.floating], quats: NDArray[np.floating], up: UpAxis, *, back: bool = False
+def rotate_up_axis(
+    means: NDArray[np.floating], quats: NDArray[np.floating], up: UpAxis, *, inverse: bool = False
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Rotate Gaussians about X until +Y has become ``up``, or undo that.
 
     Args:
         means: ``[N, 3]``.
         quats: ``[N, 4]``, ``w x y z``.
-        up: where +Y goes.
-        back: undo the turn instead.
+        up: the axis that +Y becomes.
+        inverse: undo the rotation instead.
     """
     match up:
         case "y":
@@ -27,10 +27,10 @@ def turn(
             cosine, sine, half_cosine, half_sine = 0.0, 1.0, 0.5**0.5, 0.5**0.5
         case "minus-y":
             cosine, sine, half_cosine, half_sine = -1.0, 0.0, 0.0, 1.0
-    if back:
+    if inverse:
         sine, half_sine = -sine, -half_sine
     x, y, z = means.T
-    turned = np.stack([x, cosine * y - sine * z, sine * y + cosine * z], axis=1)
+    rotated = np.stack([x, cosine * y - sine * z, sine * y + cosine * z], axis=1)
     w, i, j, k = quats.T
     product = np.stack(
         [
@@ -41,4 +41,4 @@ def turn(
         ],
         axis=1,
     )
-    return turned, product
+    return rotated, product

@@ -1,4 +1,4 @@
-"""Moving images, frame by frame: H.264 in ``.mp4``, animated ``.gif`` and ``.webp``."""
+"""Writing videos frame by frame: H.264 in ``.mp4``, animated ``.gif`` and ``.webp``."""
 
 import contextlib
 import itertools
@@ -127,32 +127,32 @@ def _even(frame: Pixels) -> Pixels:
 
 
 def _write_gif(frames: Iterator[Pixels], path: Path, fps: float) -> int:
-    pictures = [Image.fromarray(frame).quantize(256, Image.Quantize.FASTOCTREE) for frame in frames]
-    durations = _durations(len(pictures), 100 / fps)
-    pictures[0].save(
+    images = [Image.fromarray(frame).quantize(256, Image.Quantize.FASTOCTREE) for frame in frames]
+    durations = _durations(len(images), 100 / fps)
+    images[0].save(
         path,
         format="GIF",
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=[10 * hundredths for hundredths in durations],
         loop=0,
     )
-    return len(pictures)
+    return len(images)
 
 
 def _write_webp(frames: Iterator[Pixels], path: Path, fps: float) -> int:
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[0].save(
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(
         path,
         format="WEBP",
         save_all=True,
-        append_images=pictures[1:],
-        duration=_durations(len(pictures), 1000 / fps),
+        append_images=images[1:],
+        duration=_durations(len(images), 1000 / fps),
         loop=0,
         quality=85,
         method=2,
     )
-    return len(pictures)
+    return len(images)
 
 
 def _durations(count: int, ticks: float) -> list[int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.core.srgb import linear_to_srgb
 from diffsplat.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -220,14 +221,14 @@ def _vertex_paint(visual: Any) -> FloatArray | None:
     values = paint.astype(np.float32) / scale
     if values.shape[1] == 3:
         values = np.concatenate([values, np.ones((len(values), 1), dtype=np.float32)], axis=1)
-    return np.concatenate([linear_to_srgb(values[:, :3]), values[:, 3:]], axis=1)
+    return np.concatenate([linear_to_srgb(values[:, :3].clip(0, 1)), values[:, 3:]], axis=1)
 
 
 def _material(material: Any) -> tuple[FloatArray, Texture | None]:
     """Colour factor ``[4]`` in sRGB with opacity, and the base colour image."""
     if type(material).__name__ == "PBRMaterial":
         factor = _bytes_to_unit(material.baseColorFactor)
-        factor[:3] = linear_to_srgb(factor[:3])
+        factor[:3] = linear_to_srgb(factor[:3].clip(0, 1))
         opaque = material.alphaMode in (None, "OPAQUE")
         if opaque:
             factor[3] = 1.0
@@ -271,14 +272,6 @@ def _texture(image: Any, *, keep_alpha: bool) -> Texture | None:
     if not keep_alpha:
         pixels[..., 3] = 255
     return Texture(pixels)
-
-
-def linear_to_srgb(values: NDArray[np.floating]) -> FloatArray:
-    """Linear light to sRGB, 0..1 (IEC 61966-2-1)."""
-    values = np.clip(values, 0.0, 1.0)
-    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * np.power(values, 1 / 2.4) - 0.055).astype(
-        np.float32
-    )
 
 
 def find_meshes(folder: Path) -> Iterable[Path]:
