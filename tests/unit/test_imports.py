@@ -8,10 +8,9 @@ import pytest
 from diffsplat.models.deferred_import import defer_package
 
 OPTIONAL = (
-    "accelerate datasets embreex fastapi gsplat networkx pyarrow pydantic pytest scipy starlette tensorboard "
-    "trimesh uvicorn"
+    "accelerate datasets embreex fastapi gsplat networkx pyarrow pydantic pytest scipy tensorboard trimesh"
 )
-OF_THE_SERVER = "api_routes request_bodies page_routes api_schemas generation_service server_process"
+OF_THE_SERVER = "api_routes api_schemas generation_app generation_service request_bodies"
 """Modules of diffsplat.web that 'diffsplat serve' imports after it has made sure of its extra."""
 
 PROBE = f"""

@@ -1,21 +1,19 @@
 """A server of the small model, in this process."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
-import uvicorn
+from background_server import background_server
 from browsing import WatchedPages, chromium
 from starlette.testclient import TestClient
 
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.api_routes import create_app
+from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
 from diffsplat.web.model_worker import Generator, ServedModel
 from diffsplat.web.server_limits import Limits
-from diffsplat.web.server_process import listen
 
 Serve = Callable[..., TestClient]
 
@@ -62,13 +60,7 @@ def live(small_pipeline: DiffSplatPipeline) -> Iterator[Callable[..., str]]:
 
         def start(generator=None, *, token: str | None = None, **limits) -> str:
             models = generator or Generator.of([ServedModel("small", small_pipeline)])
-            listener = stack.enter_context(listen("127.0.0.1", 0))
             app = create_app(Service(models, Limits(**limits)), token=token)
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-            thread = threading.Thread(target=server.run, args=([listener],))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(setattr, server, "should_exit", True)
-            return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            return stack.enter_context(background_server(app))
 
         yield start

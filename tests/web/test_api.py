@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.web.model_worker import Generator, ServedModel
@@ -294,7 +295,7 @@ def test_a_failing_model_fails_its_job_alone(serve, small_pipeline):
     class Failing(Gate):
         def __call__(self, order, advance):
             if order.request.seed == 1:
-                raise ValueError("the seed is 1, expected another")
+                raise InvalidInputError("the seed is 1, expected another")
             if order.request.seed == 2:
                 raise MemoryError("of /secret/path")
             return self._generator(order, advance)

@@ -13,6 +13,7 @@ from browsing import WatchedPages, pixels, settle
 from PIL import Image, ImageDraw
 from splat_figures import blocks
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
@@ -123,7 +124,7 @@ def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, fig
 def test_a_failure_is_shown_as_a_sentence(live: Live, pages: WatchedPages, figures: Figures):
     class Failing(Figures):
         def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
-            raise ValueError("the moon is full, expected another")
+            raise InvalidInputError("the moon is full, expected another")
 
     page = pages.open(live(Failing(figures.models["figures"].pipe)), width=900, height=700)
     generate(page, "a chair")

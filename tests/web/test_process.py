@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.api_routes import create_app
+from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
 from diffsplat.web.model_worker import Generator, ServedModel
 
@@ -188,13 +188,14 @@ def test_beyond_this_machine_there_is_a_warning(
     said: str,
 ):
     given: list[dict] = []
-    monkeypatch.setattr("diffsplat.web.server_process.serve", lambda *_, **options: given.append(options))
+    monkeypatch.setattr("diffsplat.web.generation_app.create_app", lambda _, **options: given.append(options))
+    monkeypatch.setattr("diffsplat.web.server_process.serve", lambda *_, **options: None)
     words = ["serve", "--model", str(small_model), "--host", "0.0.0.0", "--port", "0"]
     assert main([*words, *(["--token", token] if token else [])]) == 0
     warning = capsys.readouterr().err
     assert "warning: listening on 0.0.0.0" in warning
     assert said in warning
-    assert given == [{"host": "0.0.0.0", "token": token}]
+    assert given == [{"token": token, "loopback_only": False}]
 
 
 def test_a_server_beyond_this_machine_goes_by_any_name(small_pipeline: DiffSplatPipeline):

@@ -1,7 +1,6 @@
 """The viewer in a browser, against our own renderer."""
 
 import base64
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from background_server import background_server
 from browsing import WatchedPages, picture, pixels, settle
 from numpy.typing import NDArray
 from splat_figures import blocks
@@ -18,8 +18,7 @@ from diffsplat.geometry import orbit_cameras
 from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
 from diffsplat.io.up_axis import UpAxis
 from diffsplat.render import render
-from diffsplat.web.viewer_files import BROWSER_SUFFIXES, shown_files
-from diffsplat.web.viewer_server import ViewerServer
+from diffsplat.web.viewer_app import BROWSER_SUFFIXES, create_viewer_app, local_files
 
 SIZE = 256
 CAMERA = "radius=1.4&focal=1.3888889&target=0,0,0&background=ffffff"
@@ -62,10 +61,7 @@ def view() -> Iterator[View]:
     with ExitStack() as stack:
 
         def start(*paths: Path) -> str:
-            server = stack.enter_context(ViewerServer(shown_files(paths)))
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-            stack.callback(server.shutdown)
-            return server.url
+            return stack.enter_context(background_server(create_viewer_app(local_files(paths))))
 
         yield start
 

@@ -13,7 +13,7 @@ import tyro
 
 from diffsplat.cli.model_options import Flag, option
 from diffsplat.errors import InvalidInputError, MissingPackageError
-from diffsplat.web.request_guard import is_loopback
+from diffsplat.web.host_and_token_guard import is_loopback
 from diffsplat.web.server_limits import Limits
 
 if TYPE_CHECKING:
@@ -52,18 +52,16 @@ def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> Non
     token = _token(arguments)
     from diffsplat.web.server_process import listen
 
-    listener = listen(arguments.host, arguments.port)
-    try:
+    with listen(arguments.host, arguments.port) as listener:
         _serve(arguments, listener, token)
-    finally:
-        listener.close()
 
 
 def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None) -> None:
     from diffsplat.cli.device_choice import choose_device
+    from diffsplat.web.generation_app import create_app
     from diffsplat.web.generation_service import Service
     from diffsplat.web.model_worker import load_models
-    from diffsplat.web.server_process import serve
+    from diffsplat.web.server_process import serve, url_of
 
     generator = load_models(
         arguments.model,
@@ -71,12 +69,12 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
         weights=arguments.weights,
         low_memory=arguments.low_memory,
     )
-    port = listener.getsockname()[1]
     _warn(arguments.host, token)
-    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    print(f"http://{shown}:{port}/", flush=True)
-    print("The API is explained at /api/docs; Ctrl-C ends the server.", file=sys.stderr, flush=True)
-    serve(Service(generator, arguments.limits), listener, host=arguments.host, token=token)
+    print(url_of(listener, arguments.host), flush=True)
+    print("The API is documented at /api/docs; press Ctrl-C to end.", file=sys.stderr, flush=True)
+    service = Service(generator, arguments.limits)
+    app = create_app(service, token=token, loopback_only=is_loopback(arguments.host))
+    serve(app, listener, on_exit=service.stop, max_connections=service.limits.max_connections)
 
 
 def _token(arguments: ServeArguments) -> str | None:
@@ -101,7 +99,7 @@ def _warn(host: str, token: str | None) -> None:
 
 
 def _require_extra() -> None:
-    for name in ("fastapi", "uvicorn", "python_multipart"):
+    for name in ("fastapi", "python_multipart"):
         if importlib.util.find_spec(name) is None:
             raise MissingPackageError(
                 f"the server needs {name}, which is not installed: pip install 'diffsplat[serve]'"

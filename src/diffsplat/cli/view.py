@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.errors import InvalidInputError
+HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,15 @@ def command(arguments: Annotated[ViewArguments, tyro.conf.arg(name="")]) -> None
 
     Prints the address of the page and serves it to this machine until Ctrl-C is pressed.
     """
-    if not 0 <= arguments.port <= 65535:
-        raise InvalidInputError(f"the port is {arguments.port}, expected 0 to 65535")
-    from diffsplat.web.viewer_files import shown_files
-    from diffsplat.web.viewer_server import ViewerServer
+    from diffsplat.web.server_process import listen, serve, url_of
+    from diffsplat.web.viewer_app import create_viewer_app, local_files
 
-    with ViewerServer(shown_files(arguments.files), port=arguments.port) as server:
-        print(server.url, flush=True)
-        print("Press Ctrl-C to end.", file=sys.stderr)
+    app = create_viewer_app(local_files(arguments.files))
+    with listen(HOST, arguments.port) as listener:
+        url = url_of(listener, HOST)
+        print(url, flush=True)
+        print("Press Ctrl-C to end.", file=sys.stderr, flush=True)
         if arguments.browser:
             # Text-mode browsers do not return before they are left.
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        serve(app, listener)

@@ -1,19 +1,14 @@
-"""The REST API: routes, their schema, and errors as sentences."""
+"""The routes of the REST API and their schema."""
 
 import asyncio
-import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.exceptions import HTTPException as AnyHTTPException
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi.responses import Response, StreamingResponse
 
 from diffsplat import __version__
-from diffsplat.web.api_docs_page import docs_page
 from diffsplat.web.api_schemas import (
     Catalogue,
     FileKindView,
@@ -24,23 +19,12 @@ from diffsplat.web.api_schemas import (
     ModelView,
     PictureRequest,
     Problem,
-    first_sentence,
 )
 from diffsplat.web.generation_service import PICTURE_FIELDS, ServedJob, Service
-from diffsplat.web.job_queue import QueueFullError, StoppedError
 from diffsplat.web.model_worker import GeneratedObject
-from diffsplat.web.page_routes import pages
-from diffsplat.web.request_guard import Guard
 from diffsplat.web.result_files import FILE_KINDS, FileKind
-from diffsplat.web.uploaded_images import TooLargeError
-
-logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 15.0
-
-_DOCS_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-}
 
 router = APIRouter(prefix="/api")
 
@@ -114,8 +98,7 @@ async def models(service: ServiceOf) -> Catalogue:
 async def create_job(request: Request, service: ServiceOf, response: Response) -> JobView:
     """Put a job into the queue. Pictures come in base64 (JSON) or as files (multipart/form-data)."""
     body = await service.bodies.read(request, JobRequest)
-    with _refusing():
-        job = await service.submit(body.options, body.pictures)
+    job = await service.submit(body.options, body.pictures)
     response.headers["location"] = f"/api/jobs/{job.id}"
     return _view(service, job)
 
@@ -175,8 +158,7 @@ async def result_file(
     """Splats in any format that is written, a picture (``png``), a turntable (``mp4``, ``gif``, ``webp``)."""
     job = _found(service, job_id)
     index, kind = _named_file(job, f"{number}.{format}")
-    with _refusing():
-        return await _file_response(service, job, index, kind)
+    return await _file_response(service, job, index, kind)
 
 
 @router.post(
@@ -197,94 +179,7 @@ async def cut_out(request: Request, service: ServiceOf) -> Response:
     body = await service.bodies.read(request, PictureRequest)
     if "image" not in body.pictures:
         raise HTTPException(422, "image is missing")
-    with _refusing():
-        return Response(await service.cut_out(body.pictures["image"]), media_type="image/png")
-
-
-def create_app(service: Service, *, token: str | None = None, loopback_only: bool = True) -> Guard:
-    """The application; its jobs are worked on while it runs.
-
-    Args:
-        service: what is served.
-        token: see :class:`~diffsplat.web.request_guard.Guard`.
-        loopback_only: likewise.
-    """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.jobs.start()
-        try:
-            yield
-        finally:
-            if not await asyncio.to_thread(service.close):
-                logger.warning("a denoising step did not end in time")
-
-    app = FastAPI(
-        title="diffsplat",
-        version=__version__,
-        summary="Text, pictures and control maps to 3D Gaussian splats.",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/api/openapi.json",
-        lifespan=lifespan,
-    )
-    app.state.service = service
-    app.state.token_needed = token is not None
-    app.include_router(router)
-    app.include_router(pages)
-    app.add_api_route("/api/docs", _documentation, include_in_schema=False, response_class=HTMLResponse)
-    _add_error_handlers(app)
-    return Guard(app, token=token, loopback_only=loopback_only)
-
-
-async def _documentation(request: Request) -> HTMLResponse:
-    return HTMLResponse(docs_page(request.app.openapi()), headers=_DOCS_HEADERS)
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    def handler(answer: Callable[[Any], JSONResponse]) -> Callable[[Request, Any], Awaitable[JSONResponse]]:
-        async def handle(_: Request, error: Any) -> JSONResponse:
-            return answer(error)
-
-        return handle
-
-    for kind, answer in _ANSWERS.items():
-        app.add_exception_handler(kind, handler(answer))
-
-
-def _problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status, headers=headers)
-
-
-def _plain_http_error(error: AnyHTTPException) -> JSONResponse:
-    standard = {
-        404: "there is nothing here, see /api/docs",
-        405: "this address has another method, see /api/docs",
-    }
-    sentence = error.detail
-    if sentence in ("Not Found", "Method Not Allowed"):
-        sentence = standard[error.status_code]
-    return _problem(error.status_code, sentence, dict(error.headers or {}))
-
-
-_ANSWERS: dict[type[Exception], Callable[[Any], JSONResponse]] = {
-    AnyHTTPException: _plain_http_error,
-    RequestValidationError: lambda error: _problem(422, first_sentence(list(error.errors()))),
-    StoppedError: lambda error: _problem(503, str(error)),
-    QueueFullError: lambda error: _problem(429, str(error), {"retry-after": str(error.retry_after_s)}),
-    Exception: lambda _: _problem(500, "the server failed unexpectedly; its log says why"),
-}
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn what the library refuses into an answer."""
-    try:
-        yield
-    except TooLargeError as error:
-        raise HTTPException(413, str(error)) from error
-    except (ValueError, ImportError) as error:
-        raise HTTPException(422, " ".join(str(error).split())) from error
+    return Response(await service.cut_out(body.pictures["image"]), media_type="image/png")
 
 
 def _found(service: Service, job_id: str) -> ServedJob:

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
+from diffsplat.errors import DiffSplatError, one_line
+from diffsplat.web.internal_errors import internal_error_sentence
 from diffsplat.web.server_limits import Limits
-
-logger = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[State] = frozenset(("done", "failed", "cancelled"))
+
+logger = logging.getLogger(__name__)
 
 _ID_BYTES = 18
 _IDLE_S = 5.0
@@ -109,7 +111,7 @@ class JobQueue(Generic[OrderT, ResultT]):
     """Takes orders and works on them one after the other, in a thread of its own.
 
     Args:
-        perform: does what an order asks for; a ``ValueError`` tells the client what was wrong.
+        perform: does what an order asks for; a ``DiffSplatError`` tells the client what was wrong.
         limits: bounds of the queue and of what is kept.
         clock: seconds that never go backwards.
     """
@@ -260,14 +262,12 @@ class JobQueue(Generic[OrderT, ResultT]):
             results = tuple(self._perform(job.order, advance))
         except CancelledError:
             self._finish(self._jobs[job.id], "cancelled")
-        except ValueError as error:
-            self._finish(self._jobs[job.id], "failed", error=" ".join(str(error).split()))
+        except DiffSplatError as error:
+            self._finish(self._jobs[job.id], "failed", error=one_line(error))
         except Exception as error:
-            logger.exception("a job failed unexpectedly")
-            reason = (
-                f"the generation failed unexpectedly ({type(error).__name__}); the server's log says more"
-            )
-            self._finish(self._jobs[job.id], "failed", error=reason)
+            sentence = internal_error_sentence(error)
+            logger.exception("a job: %s", sentence)
+            self._finish(self._jobs[job.id], "failed", error=sentence)
         else:
             state: State = "cancelled" if job.id in self._to_cancel else "done"
             self._finish(self._jobs[job.id], state, results=results if state == "done" else ())

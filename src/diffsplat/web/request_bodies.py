@@ -86,8 +86,6 @@ class BodyReader:
             return await self._from_form(data, request, model)
         except ValidationError as error:
             raise HTTPException(422, first_sentence(list(error.errors()))) from error
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from error
 
     async def _bytes(self, request: Request) -> bytes:
         """The whole body, counted while it arrives."""

@@ -1,11 +1,14 @@
-"""What every answer to a browser carries, and which requests are answered at all."""
+"""Security headers of every response."""
 
 from types import MappingProxyType
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
-        # Spark compiles WebAssembly and runs its sorting in workers that it makes from text in the bundle.
+        # Spark compiles WebAssembly and sorts in workers that it makes from text in the bundle.
         "script-src 'self' 'wasm-unsafe-eval'",
         "worker-src 'self' blob:",
         "connect-src 'self' blob: data:",
@@ -18,33 +21,32 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
-SECURITY_HEADERS = MappingProxyType(
+DEFAULT_HEADERS = MappingProxyType(
     {
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
     }
 )
 
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
+class ResponseHeaders:
+    """ASGI middleware that adds :data:`DEFAULT_HEADERS`, except those that a response sets itself."""
 
-def host_allowed(header: str | None, port: int, names: frozenset[str] = LOOPBACK_NAMES) -> bool:
-    """Whether the ``Host`` header of a request names this server.
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    A page elsewhere can point a name of its own at 127.0.0.1 and have a browser read from here (DNS
-    rebinding); its requests still carry that name.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
 
-    Args:
-        header: as it came, or None.
-        port: that this server listens on.
-        names: that it goes by.
-    """
-    if header is None:
-        return False
-    name, colon, digits = header.strip().lower().rpartition(":")
-    if not colon or digits.endswith("]"):
-        return port == 80 and header.strip().lower() in names
-    return name in names and digits == str(port)
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in DEFAULT_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,24 +1,20 @@
 """The process of a server: its socket, its signals, its end."""
 
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.config import Config
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.web.api_routes import create_app
-from diffsplat.web.generation_service import Service
-from diffsplat.web.request_guard import is_loopback
-
-logger = logging.getLogger(__name__)
+from diffsplat.io.file_access import explained_os_errors
 
 _BACKLOG = 512
 _GRACE_S = 5
-"""Seconds for answers that are under way when the server is told to end."""
+"""Seconds for responses that are under way when the server is told to end."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -29,7 +25,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise InvalidInputError(f"the port is {port}, expected 0 to 65535")
-    try:
+    with explained_os_errors(f"cannot listen on {host!r}, port {port}"):
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -37,43 +33,46 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot listen on {host!r}, port {port}: {error.strerror or error}"
-        ) from error
     return listener
 
 
-def serve(service: Service, listener: socket.socket, *, host: str, token: str | None) -> None:
-    """Answer requests until SIGTERM or SIGINT; what is not finished then is cancelled.
+def url_of(listener: socket.socket, host: str) -> str:
+    """Address of a server's page, for people."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}/"
+
+
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    on_exit: Callable[[], None] = lambda: None,
+    max_connections: int | None = None,
+) -> None:
+    """Answer requests until SIGTERM or SIGINT.
 
     Args:
-        service: what is served.
+        app: what answers.
         listener: from :func:`listen`.
-        host: that it listens on.
-        token: what clients have to send; None when everybody may ask.
+        on_exit: called after the signal, before responses under way are waited for.
+        max_connections: at once; beyond, a request is refused (503).
     """
-    app = create_app(service, token=token, loopback_only=is_loopback(host))
     config = Config(
         app,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=service.limits.max_connections,
+        ws="none",
+        limit_concurrency=max_connections,
         timeout_graceful_shutdown=_GRACE_S,
         lifespan="on",
     )
-    _Server(config, service.stop).run(sockets=[listener])
+    _Server(config, on_exit).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Tells the jobs to end before it waits for answers under way, so that no stream of events holds it up.
-
-    Args:
-        config: of uvicorn.
-        on_exit: called when the server has been told to end.
-    """
+    """Calls ``on_exit`` before it waits for responses under way, so that no stream of events holds it up."""
 
     def __init__(self, config: Config, on_exit: Callable[[], None]) -> None:
         super().__init__(config)

@@ -30,7 +30,7 @@ _DAMAGE = (
 """What Pillow raises for files that are broken."""
 
 
-class TooLargeError(ValueError):
+class TooLargeError(InvalidInputError):
     """More bytes or pixels than are allowed."""
 
 

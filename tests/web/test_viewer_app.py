@@ -1,24 +1,25 @@
-"""The server of the viewer: what it gives, and what it does not."""
+"""The application of the viewer: what it gives, and what it does not."""
 
 import http.client
 import json
 import signal
 import subprocess
-import threading
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from background_server import background_server
 from splat_figures import blocks
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats, write_splats
-from diffsplat.web.page_assets import static_assets
-from diffsplat.web.response_headers import host_allowed
-from diffsplat.web.viewer_files import MAX_FILES, shown_files
-from diffsplat.web.viewer_server import ViewerServer
+from diffsplat.web.host_and_token_guard import is_loopback
+from diffsplat.web.pages import static_files
+from diffsplat.web.viewer_app import MAX_FILES, create_viewer_app, local_files
 
 
 @pytest.fixture
@@ -30,17 +31,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(folder: Path) -> Iterator[ViewerServer]:
-    with ViewerServer(shown_files([folder / "figure.ply", folder / "figure.glb"])) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+def port(folder: Path) -> Iterator[int]:
+    """Of a server of two files."""
+    files = local_files([folder / "figure.ply", folder / "figure.glb"])
+    with background_server(create_viewer_app(files)) as url:
+        yield urlsplit(url).port or 0
 
 
-def ask(server: ViewerServer, path: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.putrequest(method, path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -48,7 +47,7 @@ def ask(server: ViewerServer, path: str, method: str = "GET", **headers: str) ->
     return connection.getresponse()
 
 
-def test_the_page_and_its_parts_are_served_with_their_types(server: ViewerServer) -> None:
+def test_the_page_and_its_parts_are_served_with_their_types(port: int) -> None:
     for path, media_type in (
         ("/", "text/html; charset=utf-8"),
         ("/?azimuth=3", "text/html; charset=utf-8"),
@@ -57,14 +56,14 @@ def test_the_page_and_its_parts_are_served_with_their_types(server: ViewerServer
         ("/static/icon.svg", "image/svg+xml"),
         ("/static/LICENSES.txt", "text/plain; charset=utf-8"),
     ):
-        answer = ask(server, path)
+        answer = ask(port, path)
         assert (answer.status, answer.headers["Content-Type"]) == (200, media_type)
         assert len(answer.read()) == int(answer.headers["Content-Length"]) > 0
 
 
-def test_every_answer_carries_security_headers(server: ViewerServer) -> None:
+def test_every_answer_carries_security_headers(port: int) -> None:
     for path in ("/", "/files/0", "/nothing"):
-        headers = ask(server, path).headers
+        headers = ask(port, path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         policy = headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'self';")
@@ -74,13 +73,13 @@ def test_every_answer_carries_security_headers(server: ViewerServer) -> None:
         assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_files_are_listed_and_sent(server: ViewerServer, folder: Path) -> None:
-    plain, converted = json.loads(ask(server, "/files.json").read())
+def test_files_are_listed_and_sent(port: int, folder: Path) -> None:
+    plain, converted = json.loads(ask(port, "/files.json").read())
     size = (folder / "figure.ply").stat().st_size
     assert plain == {"url": "files/0", "name": "figure.ply", "sent_as": "figure.ply", "bytes": size}
-    assert ask(server, "/files/0").read() == (folder / "figure.ply").read_bytes()
+    assert ask(port, "/files/0").read() == (folder / "figure.ply").read_bytes()
     assert (converted["name"], converted["sent_as"]) == ("figure.glb", "figure.glb.ply")
-    (folder / "sent.ply").write_bytes(ask(server, "/files/1").read())
+    (folder / "sent.ply").write_bytes(ask(port, "/files/1").read())
     np.testing.assert_allclose(read_splats(folder / "sent.ply").means, blocks(30).means, atol=1e-6)
 
 
@@ -93,70 +92,64 @@ def test_files_are_listed_and_sent(server: ViewerServer, folder: Path) -> None:
         "/files/00",
         "/files/secret.ply",
         "/files/../secret.ply",
-        "/static/../viewer_server.py",
-        "/static/..%2fviewer_server.py",
+        "/static/../viewer_app.py",
+        "/static/..%2fviewer_app.py",
         "/static//etc/passwd",
         "/static/",
         "/../../etc/passwd",
         "//etc/passwd",
         "/secret.ply",
-        "/viewer_server.py",
+        "/viewer_app.py",
         "/%00",
     ],
 )
-def test_nothing_else_is_found(server: ViewerServer, path: str) -> None:
-    answer = ask(server, path)
+def test_nothing_else_is_found(port: int, path: str) -> None:
+    answer = ask(port, path)
     assert answer.status == 404
     assert answer.read() == b"There is nothing here."
 
 
-def test_only_get_and_head_are_answered(server: ViewerServer) -> None:
-    head = ask(server, "/files/0", "HEAD")
+def test_only_get_and_head_are_answered(port: int) -> None:
+    head = ask(port, "/files/0", "HEAD")
     assert (head.status, head.read()) == (200, b"")
     assert int(head.headers["Content-Length"]) > 0
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert ask(server, "/", method).status == 501
+        assert ask(port, "/", method).status == 405
 
 
-def test_pages_elsewhere_that_point_a_name_here_get_nothing(server: ViewerServer) -> None:
-    port = server.server_port
-    for host in (
-        "evil.example",
-        f"evil.example:{port}",
-        "127.0.0.1",
-        f"127.0.0.1:{port + 1}",
-        "",
-        f"127.0.0.1.evil:{port}",
-    ):
-        answer = ask(server, "/files/0", Host=host)
+def test_pages_elsewhere_that_point_a_name_here_get_nothing(port: int) -> None:
+    for host in ("evil.example", f"evil.example:{port}", "", f"127.0.0.1.evil:{port}", f"[::2]:{port}"):
+        answer = ask(port, "/files/0", Host=host)
         assert answer.status == 403, host
         assert b"element vertex" not in answer.read()
-    assert ask(server, "/files/0", Host=f"LOCALHOST:{port}").status == 200
 
 
-def test_host_names_with_and_without_ports() -> None:
-    assert host_allowed("localhost", 80)
-    assert host_allowed("[::1]:8000", 8000)
-    assert host_allowed("[::1]", 80)
-    assert not host_allowed("[::1]", 8000)
-    assert not host_allowed(None, 80)
-    assert not host_allowed("[::2]:8000", 8000)
+def test_this_machine_is_answered_also_through_a_forwarded_port(port: int) -> None:
+    for host in (f"LOCALHOST:{port}", f"127.0.0.1:{port + 1}", "127.0.0.1", "[::1]", "[::1]:80"):
+        assert ask(port, "/files/0", Host=host).status == 200, host
 
 
-def test_a_file_that_went_away_or_broke_is_a_sentence(server: ViewerServer, folder: Path) -> None:
+def test_names_of_this_machine() -> None:
+    for name in ("localhost", "LocalHost", "127.0.0.1", "127.8.0.1", "::1", "[::1]"):
+        assert is_loopback(name), name
+    for name in ("", "[", "0.0.0.0", "::", "[::2]", "10.0.0.1", "localhost.evil"):
+        assert not is_loopback(name), name
+
+
+def test_a_file_that_went_away_or_broke_is_a_sentence(port: int, folder: Path) -> None:
     (folder / "figure.ply").unlink()
     (folder / "figure.glb").write_bytes(b"glTF")
     for path, name in (("/files/0", "figure.ply"), ("/files/1", "figure.glb")):
-        answer = ask(server, path)
+        answer = ask(port, path)
         assert answer.status == 404
         sentence = answer.read().decode()
         assert name in sentence
         assert sentence.endswith(".")
-    assert ask(server, "/files.json").status == 200
+    assert ask(port, "/files.json").status == 200
 
 
 def test_what_cannot_be_shown_is_refused_at_once(
-    folder: Path, server: ViewerServer, capsys: pytest.CaptureFixture[str]
+    folder: Path, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "words.txt").touch()
     figure = str(folder / "figure.ply")
@@ -166,7 +159,7 @@ def test_what_cannot_be_shown_is_refused_at_once(
         ([str(folder)], "splat file"),
         ([figure] * (MAX_FILES + 1), f"at most {MAX_FILES}"),
         ([figure, "--port", "70000"], "expected 0 to 65535"),
-        ([figure, "--port", str(server.server_port)], f"port {server.server_port}"),
+        ([figure, "--port", str(port)], f"port {port}"),
     ):
         assert main(["view", *words, "--no-browser"]) == 2
         error = capsys.readouterr().err
@@ -174,7 +167,7 @@ def test_what_cannot_be_shown_is_refused_at_once(
         assert error.count("\n") == 1
 
 
-def test_the_verb_serves_until_it_is_interrupted(
+def test_the_subcommand_serves_until_it_is_interrupted(
     folder: Path, start_command: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     process = start_command("view", str(folder / "figure.ply"), "--no-browser")
@@ -192,13 +185,21 @@ def test_the_verb_serves_until_it_is_interrupted(
 
 
 def test_the_bundle_comes_with_its_licences_and_calls_nobody() -> None:
-    assets = static_assets()
-    licences = assets["LICENSES.txt"].content.decode()
+    files = static_files()
+    licences = files["LICENSES.txt"].content.decode()
     for name in ("three ", "@sparkjsdev/spark ", "fflate "):
         assert f"\n{name}" in f"\n{licences}"
-    for name, asset in assets.items():
+    for name, file in files.items():
         assert not name.endswith(".map")
-        text = asset.content.decode()
+        text = file.content.decode()
         assert "sourceMappingURL=" not in text.replace("sourceMappingURL=\\n", "")
         if name.endswith((".html", ".css")):
             assert "//" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_viewer_starts_without_torch() -> None:
+    script = (
+        "import sys, diffsplat.cli.view, diffsplat.web.server_process, diffsplat.web.viewer_app; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

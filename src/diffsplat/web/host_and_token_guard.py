@@ -1,0 +1,84 @@
+"""Which requests a server answers: they name its host, come from its own pages, and carry the token."""
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+API_PREFIX = "/api/"
+OPEN_PATHS = frozenset(("/api/health",))
+"""Paths of the API that need no token."""
+
+_READING = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+class HostAndTokenGuard:
+    """ASGI middleware that refuses requests from elsewhere.
+
+    Args:
+        app: answers the requests that pass.
+        token: clients send it as ``Authorization: Bearer ...`` with every request to the API; None asks for none.
+        loopback_only: refuse requests for another host than this machine. A page elsewhere can point its name
+            here (DNS rebinding), but its requests still carry that name. The port may be any, so that a forwarded
+            one works.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str | None = None, loopback_only: bool = True) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._loopback_only = loopback_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or pass it on."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers, path = Headers(scope=scope), scope["path"]
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._loopback_only and not is_loopback(_without_port(host)):
+            return _problem(403, f"this server is reached as localhost, not as {host[:100]!r}")
+        if origin is not None and scope["method"] not in _READING and not _same_host(origin, host):
+            return _problem(403, "pages of other sites may not use this server")
+        if path.startswith(API_PREFIX) and path not in OPEN_PATHS and not self._authorized(headers):
+            sentence = "the token is missing or wrong, expected the header 'Authorization: Bearer TOKEN'"
+            return _problem(401, sentence, {"www-authenticate": "Bearer"})
+        return None
+
+    def _authorized(self, headers: Headers) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(
+            given.strip().encode("latin-1"), self._token
+        )
+
+
+def _problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"detail": sentence}, status, headers)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+def _same_host(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,124 @@
+"""The application of ``diffsplat view``: the viewer page and the local files that it shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
+from diffsplat.io.file_access import require_readable
+from diffsplat.io.splat_suffixes import READABLE_SUFFIXES, splat_suffix
+from diffsplat.web.host_and_token_guard import HostAndTokenGuard
+from diffsplat.web.internal_errors import InternalErrors
+from diffsplat.web.pages import page_routes
+from diffsplat.web.response_headers import ResponseHeaders
+
+MAX_FILES = 8
+"""Each needs a graphics context of its own, of which browsers give about sixteen."""
+
+BROWSER_SUFFIXES = frozenset({".ply", ".compressed.ply", ".splat", ".spz", ".ksplat", ".sog"})
+"""Formats that the page decodes by itself; others are converted to .ply for it."""
+
+_MEDIA_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file given on the command line; it is read anew for every request, so that a page can be reloaded.
+
+    Args:
+        path: where it is.
+        size: bytes it had when it was given.
+    """
+
+    path: Path
+    size: int
+
+    @property
+    def sent_as(self) -> str:
+        """File name whose suffix is the format of :meth:`response`."""
+        return self.path.name if self._native else f"{self.path.name}.ply"
+
+    @property
+    def _native(self) -> bool:
+        return splat_suffix(self.path) in BROWSER_SUFFIXES
+
+    def response(self) -> Response:
+        """The file, or a ``.ply`` that holds the same splats.
+
+        Raises:
+            ValueError: when the file cannot be read any more.
+        """
+        if self._native:
+            return FileResponse(require_readable(self.path), media_type=_MEDIA_TYPE)
+        # Reading takes torch, whose import takes seconds; most files are served without it.
+        from diffsplat.io.splat_formats import read_splats, write_splats
+
+        splats = read_splats(self.path)
+        with TemporaryDirectory() as folder:
+            converted = Path(folder) / "converted.ply"
+            write_splats(splats, converted)
+            return Response(converted.read_bytes(), media_type=_MEDIA_TYPE)
+
+
+def local_files(paths: Sequence[Path]) -> tuple[LocalFile, ...]:
+    """The files to show, checked as far as that is quick.
+
+    Raises:
+        ValueError: too many, an unknown suffix, or one that is missing or no file.
+    """
+    if len(paths) > MAX_FILES:
+        raise InvalidInputError(f"{len(paths)} files were given, expected at most {MAX_FILES}")
+    for path in paths:
+        if splat_suffix(path) is None:
+            known = ", ".join(READABLE_SUFFIXES)
+            raise InvalidInputError(f"{str(path)!r} is not the name of a splat file, expected one of {known}")
+        require_readable(path)
+    return tuple(LocalFile(path, path.stat().st_size) for path in paths)
+
+
+def local_file_routes(files: Sequence[LocalFile]) -> list[Route]:
+    """Routes of the list of files, which the viewer page asks for, and of each file."""
+
+    async def listing(_: Request) -> Response:
+        return JSONResponse(
+            [
+                {
+                    "url": f"files/{number}",
+                    "name": file.path.name,
+                    "sent_as": file.sent_as,
+                    "bytes": file.size,
+                }
+                for number, file in enumerate(files)
+            ]
+        )
+
+    return [Route("/files.json", listing), *(_file_route(number, file) for number, file in enumerate(files))]
+
+
+def create_viewer_app(files: Sequence[LocalFile]) -> Starlette:
+    """The application; it serves the viewer page, its parts and these files, to this machine alone."""
+    app = Starlette(
+        routes=[*page_routes({"/": "viewer.html"}), *local_file_routes(files)],
+        middleware=[Middleware(ResponseHeaders), Middleware(HostAndTokenGuard), Middleware(InternalErrors)],
+        exception_handlers={404: lambda *_: PlainTextResponse("There is nothing here.", 404)},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _file_route(number: int, file: LocalFile) -> Route:
+    def respond(_: Request) -> Response:
+        try:
+            return file.response()
+        except DiffSplatError as error:
+            reason = one_line(error)
+            return PlainTextResponse(f"{reason[:1].upper()}{reason[1:]}.", 404)
+
+    return Route(f"/files/{number}", respond)
