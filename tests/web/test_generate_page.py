@@ -91,11 +91,11 @@ def test_the_embedded_kind_of_model_says_why_it_takes_no_picture(
     live: Live, pages: WatchedPages, figures: Figures
 ):
     page = pages.open(live(figures), width=390, height=844)
-    assert page.inner_text("#note") == "The model figures generates from text alone."
+    assert page.inner_text("#note") == "figures takes text only."
     assert not page.is_visible("#image")
     assert not page.is_visible("#control")
     page.click("#generate")
-    assert page.inner_text(".notice span") == "Describe an object first."
+    assert page.inner_text(".notice span") == "Enter a prompt first."
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width == 390
 
@@ -180,4 +180,4 @@ def test_a_dropped_picture_becomes_an_object(
     settle(page)
     assert page.evaluate("document.querySelector('#image img').naturalWidth") == 256
     generated(page, "", steps=1)
-    assert page.inner_text("#name") == "picture"
+    assert page.inner_text("#name") == "from image"

@@ -124,14 +124,14 @@ def test_up_axes_and_suffixes_agree_with_the_package(view: View, pages: WatchedP
 
 def test_dropped_files_appear_beside_each_other(view: View, pages: WatchedPages, figure: Path) -> None:
     page = pages.open(view(), width=720, height=360)
-    assert page.is_visible("text=Drop a splat file here")
+    assert page.is_visible("text=Drop splat files here")
     for name in ("first.ply", "second.ply"):
         page.evaluate(DROP, [base64.b64encode(figure.read_bytes()).decode(), name])
         page.wait_for_selector(f".tile[aria-label='{name}']:not(.busy)")
     settle(page)
     size = f"{figure.stat().st_size / 1000:.1f} kB"
     assert page.locator(".caption .facts").all_inner_texts() == [f"1,200 splats · {size}"] * 2
-    assert not page.is_visible("text=Drop a splat file here")
+    assert not page.is_visible("text=Drop splat files here")
     left, right = (page.locator(".tile").nth(place).bounding_box() for place in (0, 1))
     assert left["x"] + left["width"] <= right["x"]
     assert left["y"] == right["y"]
@@ -147,7 +147,7 @@ def test_dropped_files_appear_beside_each_other(view: View, pages: WatchedPages,
 def test_files_that_cannot_be_shown_are_explained(view: View, pages: WatchedPages) -> None:
     page = pages.open(view())
     for name, sentence in (
-        ("notes.txt", "notes.txt is no file that this page reads"),
+        ("notes.txt", "notes.txt is not a supported file"),
         ("broken.ply", "broken.ply is not a readable splat file."),
         ("empty.spz", "empty.spz is empty."),
     ):
@@ -186,7 +186,7 @@ def test_keys(view: View, pages: WatchedPages, figure: Path) -> None:
     reset = page.evaluate(pose)
     assert (reset["azimuth"], reset["elevation"], reset["radius"]) == pytest.approx((0, 10, 1.4))
     page.keyboard.press("?")
-    assert page.is_visible("dialog:has-text('save a picture')")
+    assert page.is_visible("dialog:has-text('save screenshot')")
     page.keyboard.press("ArrowRight")
     assert page.evaluate(pose)["azimuth"] == pytest.approx(0)
     page.keyboard.press("Escape")

@@ -1,4 +1,4 @@
-// The server's API, with the token when it wants one. Every failure is an Error whose message is a sentence.
+// Client of the server's API, with the token if it requires one. Every failure is an Error whose message is a sentence.
 const TOKEN_KEY = "diffsplat-token";
 const AGAIN_MS = 1000;
 const MOST_TRIES = 30;
@@ -12,13 +12,13 @@ export class Api {
     this.#askToken = askToken;
   }
 
-  /** Ask for the token now, if the server wants one that is not known. */
+  /** Ask for the token now, if the server requires one that is not known. */
   async open() {
     const { token_needed: needed } = await (await this.#ask("api/health")).json();
     if (needed && !this.#token) this.#learn(await this.#askToken());
   }
 
-  /** Models, limits and kinds of files. */
+  /** Models, limits and file types. */
   async catalogue() {
     return (await this.#ask("api/models")).json();
   }
@@ -70,7 +70,7 @@ export class Api {
       last = await this.job(id);
       if (!last || isFinished(last)) return last;
     }
-    throw new Error("The server does not answer any more.");
+    throw new Error("The server has stopped responding.");
   }
 
   async *#events(id) {
@@ -123,7 +123,7 @@ async function sentenceOf(response) {
   try {
     return asSentence((await response.json()).detail);
   } catch {
-    return `The server answered with status ${response.status}.`;
+    return `The server responded with status ${response.status}.`;
   }
 }
 

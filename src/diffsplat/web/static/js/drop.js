@@ -3,7 +3,7 @@ import { make } from "./dom.js";
 
 /** Call `onFiles(files)` with what is dropped anywhere on the page. */
 export function acceptDrops(onFiles) {
-  const veil = make("div", { class: "drop-veil", hidden: true }, make("p", {}, "Drop to show"));
+  const veil = make("div", { class: "drop-veil", hidden: true }, make("p", {}, "Drop to open"));
   document.body.append(veil);
   let depth = 0;
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");

@@ -1,9 +1,9 @@
 // Names, sizes and axes of splat files.
 
-/** What points up in a file. */
+/** Axes that may point up in a file. */
 export const UP_AXES = ["y", "-y", "z"];
 
-/** Suffixes that the viewer reads by itself, longest first, and what points up in a file that does not say. */
+/** Suffixes that the viewer reads in the browser, longest first, and the up axis of a file that names none. */
 const READABLE = {
   ".compressed.ply": "-y",
   ".ply": "y",
@@ -18,15 +18,15 @@ export const READABLE_SUFFIXES = Object.keys(READABLE);
 const HEADER_BYTES = 4096;
 const UP_COMMENT = /^comment up axis ([+-])([yz]), right-handed$/m;
 
-/** Refuses a name that the viewer cannot read, in one sentence. */
+/** Throw one sentence for a name that the viewer cannot read. */
 export function requireReadable(name) {
   if (suffixOf(name) === undefined) {
     const known = READABLE_SUFFIXES.join(", ");
-    throw new Error(`${name} is no file that this page reads; it takes ${known}.`);
+    throw new Error(`${name} is not a supported file. Supported: ${known}.`);
   }
 }
 
-/** What points up in a file: what its header says, or else the custom of its format. */
+/** Up axis of a file: what its header names, or else the convention of its format. */
 export function upAxisOf(bytes, name) {
   const suffix = suffixOf(name);
   if (suffix?.endsWith(".ply")) {

@@ -1,4 +1,4 @@
-// What was made in this session of the browser, the latest first.
+// Objects generated in this browser session, latest first.
 import { make } from "./dom.js";
 
 const KEY = "diffsplat-jobs";
@@ -17,17 +17,17 @@ export class Gallery extends EventTarget {
     this.#api = api;
   }
 
-  /** Whether all small pictures are there. */
+  /** Whether all thumbnails are loaded. */
   get settled() {
     return this.#loading === 0;
   }
 
-  /** Ids of jobs that were remembered before the page was loaded anew, the oldest first. */
+  /** Ids of jobs that were remembered before the page was reloaded, oldest first. */
   get remembered() {
     return JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
   }
 
-  /** Remember a job, so that it is found again when the page is loaded anew. */
+  /** Remember a job, so that it is found again after a reload. */
   remember(id) {
     const ids = [...this.remembered.filter((known) => known !== id), id].slice(-MOST);
     sessionStorage.setItem(KEY, JSON.stringify(ids));
@@ -46,13 +46,13 @@ export class Gallery extends EventTarget {
     return entries[0];
   }
 
-  /** Mark the one that is shown. */
+  /** Mark the displayed one. */
   select(entry) {
     for (const { key, button } of this.#entries) button.setAttribute("aria-pressed", String(key === entry));
   }
 
   #addOne(entry) {
-    const label = `${entry.job.prompt || "picture"}, seed ${entry.result.seed}`;
+    const label = `${entry.job.prompt || "from image"}, seed ${entry.result.seed}`;
     const image = make("img", { alt: "" });
     const button = make("button", {
       type: "button", class: "thumb", title: label, "aria-label": label, "aria-pressed": "false",

@@ -1,10 +1,10 @@
-// The page of `diffsplat serve`: from a prompt or a picture to an object on the screen.
+// The page of `diffsplat serve`: generates an object from a prompt or an image and shows it.
 import { Api, asSentence, isFinished } from "./api.js";
 import { download, iconButton, make } from "./dom.js";
 import { formatBytes, formatCount } from "./files.js";
 import { Gallery } from "./gallery.js";
 import { createNotices } from "./notices.js";
-import { PictureField } from "./picture_field.js";
+import { ImageField } from "./image_field.js";
 import { startTheme, toggleTheme } from "./theme.js";
 import { createViewer } from "./viewer.js";
 
@@ -19,14 +19,14 @@ const gallery = new Gallery(byId("gallery"), api);
 root.dataset.state = "busy";
 
 if (document.createElement("canvas").getContext("webgl2")) start();
-else notify("This browser offers no WebGL 2, which the objects are drawn with.", "error");
+else notify("This browser does not support WebGL 2, which this page needs.", "error");
 
 async function start() {
   const viewer = createViewer(byId("surface"));
   startTheme(() => viewer.setBackground(getComputedStyle(root).getPropertyValue("--stage").trim()));
   const fields = {
-    image: pictureField("image", "Picture of the object", (file) => api.cutOut(file)),
-    control: pictureField("control", "Control map", async (file) => file),
+    image: imageField("image", "Image of the object", (file) => api.cutOut(file)),
+    control: imageField("control", "Control map", async (file) => file),
   };
   fillBars(viewer);
   gallery.addEventListener("choose", ({ detail }) => show(viewer, detail));
@@ -38,15 +38,15 @@ async function start() {
       event.preventDefault();
       generate(viewer, fields);
     });
-    await bringBack(viewer);
+    await restoreSession(viewer);
   } catch (error) {
     notify(error.message, "error");
   }
   watch(viewer);
 }
 
-function pictureField(id, label, preview) {
-  return new PictureField(byId(id), { label: `${label}: drop or choose`, preview, onError: (sentence) => notify(sentence, "error") });
+function imageField(id, label, preview) {
+  return new ImageField(byId(id), { label: `${label}: drop or browse`, preview, onError: (sentence) => notify(sentence, "error") });
 }
 
 function fillForm({ models, limits }, fields) {
@@ -61,11 +61,11 @@ function fillForm({ models, limits }, fields) {
     fields.image.available = model.takes.image;
     fields.control.available = model.takes.control !== null;
     byId("note").hidden = fields.image.available || fields.control.available;
-    byId("note").textContent = asSentence(model.takes.reasons.image ?? "");
+    byId("note").textContent = `${model.name} takes text only.`;
   };
   select.addEventListener("change", choose);
   choose();
-  const dice = iconButton("reset", "Another seed", () => (byId("seed").value = Math.floor(Math.random() * LARGEST_SEED)));
+  const dice = iconButton("dice", "Random seed", () => (byId("seed").value = Math.floor(Math.random() * LARGEST_SEED)));
   byId("seed").after(dice);
 }
 
@@ -73,7 +73,7 @@ async function generate(viewer, fields) {
   const prompt = byId("prompt").value.trim();
   if (!prompt && !fields.image.file) {
     byId("prompt").focus();
-    notify(fields.image.available ? "Describe an object, or give a picture of it." : "Describe an object first.", "error");
+    notify(fields.image.available ? "Enter a prompt or add an image." : "Enter a prompt first.", "error");
     return;
   }
   const values = {
@@ -84,7 +84,7 @@ async function generate(viewer, fields) {
     image: fields.image.file,
     control: fields.control.file,
   };
-  setRunning(true, "Asking …");
+  setRunning(true, "Submitting …");
   try {
     const job = await api.submit(values);
     gallery.remember(job.id);
@@ -106,7 +106,7 @@ async function follow(viewer, job) {
     else gallery.forget(job.id);
     if (last?.state === "failed") notify(asSentence(last.error), "error");
     if (last?.state === "cancelled") notify("Cancelled.");
-    if (!last) notify("The server no longer has this job.", "error");
+    if (!last) notify("This job is no longer on the server.", "error");
   } finally {
     byId("cancel").removeEventListener("click", cancel);
   }
@@ -114,10 +114,10 @@ async function follow(viewer, job) {
 
 function showProgress(job) {
   byId("progress").value = job.steps_done / job.steps_in_all;
-  const before = job.position ?? 0;
-  const places = before === 0 ? "Next in the queue" : `${before} job${before === 1 ? "" : "s"} before this one`;
+  const ahead = job.position ?? 0;
+  const queued = ahead === 0 ? "Next in the queue" : `${ahead} job${ahead === 1 ? "" : "s"} ahead`;
   const steps = `Step ${job.steps_done} of ${job.steps_in_all}`;
-  byId("status").textContent = job.state === "queued" ? places : steps;
+  byId("status").textContent = job.state === "queued" ? queued : steps;
 }
 
 function setRunning(running, status = "") {
@@ -128,17 +128,17 @@ function setRunning(running, status = "") {
   byId("status").textContent = status;
 }
 
-/** Put an object on the stage, and its files up for download. */
+/** Show an object, and its files for download. */
 async function show(viewer, entry) {
   const { job, result } = entry;
   const ply = result.files.find((file) => file.suffix === ".ply");
   try {
     const { blob, name } = await api.file(ply.url);
     const info = await viewer.load(blob, name);
-    byId("name").textContent = job.prompt || "picture";
+    byId("name").textContent = job.prompt || "from image";
     byId("facts").textContent = `${formatCount(info.splats)} · seed ${result.seed} · ${formatBytes(info.bytes)}`;
     byId("invitation").hidden = true;
-    byId("caption").hidden = byId("toolbar").hidden = byId("take-away").hidden = false;
+    byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = false;
     byId("files").replaceChildren(...result.files.map(fileButton));
     gallery.select(entry);
   } catch (error) {
@@ -162,21 +162,21 @@ function fileButton({ suffix, description, url }) {
 
 function fillBars(viewer) {
   let turning = false;
-  const turn = iconButton("turn", "Turn by itself", () => {
+  const turn = iconButton("turn", "Auto-rotate", () => {
     turning = !turning;
     viewer.setTurning(turning);
     turn.setAttribute("aria-pressed", String(turning));
   }, { "aria-pressed": "false" });
   byId("toolbar").append(
-    iconButton("reset", "Reset the camera", () => viewer.resetCamera()),
+    iconButton("reset", "Reset camera", () => viewer.resetCamera()),
     turn,
-    iconButton("camera", "Save a picture", async () => download(await viewer.screenshot(), `${byId("name").textContent}.png`)),
+    iconButton("camera", "Save screenshot", async () => download(await viewer.screenshot(), `${byId("name").textContent}.png`)),
   );
-  byId("actions").append(iconButton("dark", "Light or dark", toggleTheme, { class: "icon-button theme-button" }));
+  byId("actions").append(iconButton("dark", "Toggle dark mode", toggleTheme, { class: "icon-button theme-button" }));
 }
 
-/** Objects of this session that the server still has, after the page was loaded anew. */
-async function bringBack(viewer) {
+/** Objects of this session that the server still has, after the page was reloaded. */
+async function restoreSession(viewer) {
   for (const id of gallery.remembered) {
     const job = await api.job(id);
     if (job?.state === "done") await show(viewer, gallery.add(job));
@@ -196,15 +196,15 @@ function askToken() {
       resolve(dialog.returnValue === "use" ? input.value : null);
     } },
     make("form", { method: "dialog" },
-      make("h2", {}, "This server asks for its token"),
+      make("h2", {}, "This server requires a token"),
       input,
-      make("button", { class: "primary", value: "use" }, "Go on")));
+      make("button", { class: "primary", value: "use" }, "Continue")));
     document.body.append(dialog);
     dialog.showModal();
   });
 }
 
-/** Keep `data-state` of the page: "ready" when nothing is under way and the object is drawn. */
+/** Keep `data-state` of the page: "ready" when nothing is running and the object is drawn. */
 function watch(viewer) {
   const ready = byId("running").hidden && viewer.settled && gallery.settled;
   root.dataset.state = ready ? "ready" : "busy";

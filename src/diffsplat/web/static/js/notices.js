@@ -1,4 +1,4 @@
-// Short messages that go away by themselves.
+// Short messages that disappear after a while.
 import { iconButton, make } from "./dom.js";
 
 const STAY_MS = 8000;

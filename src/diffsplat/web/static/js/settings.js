@@ -1,4 +1,4 @@
-// What a person set, and the panel that shows it.
+// The settings of the viewer and their panel.
 import { make } from "./dom.js";
 import { UP_AXES } from "./files.js";
 import { theme } from "./theme.js";
@@ -10,7 +10,7 @@ const NAMES = { auto: "Theme", "#ffffff": "White", "#808080": "Grey", "#000000":
 const UP_NAMES = { y: "+Y", "-y": "−Y", z: "+Z" };
 const THEME_COLORS = { light: "#ffffff", dark: "#16181d" };
 
-/** The settings of a stage; `change` events tell of every change. */
+/** The settings of a stage; a `change` event follows every change. */
 export class Settings extends EventTarget {
   #stage;
   #background;
@@ -95,7 +95,7 @@ export class Settings extends EventTarget {
 /** Fill an element with controls for the settings. */
 export function createPanel(panel, settings) {
   const picker = make("input", {
-    type: "color", value: "#dfe7f2", "aria-label": "Background of your choice", title: "Of your choice",
+    type: "color", value: "#dfe7f2", "aria-label": "Custom background", title: "Custom",
     input: () => (settings.background = picker.value),
   });
   const backgrounds = BACKGROUNDS.map((color) => choice(NAMES[color], () => (settings.background = color), {
@@ -105,22 +105,22 @@ export function createPanel(panel, settings) {
   const axes = UP_AXES.map((axis) => choice(UP_NAMES[axis], () => (settings.up = axis)));
   const value = make("output");
   const slider = make("input", {
-    type: "range", min: "0", max: "1", step: "0.01", "aria-label": "Opacity threshold",
+    type: "range", min: "0", max: "1", step: "0.01", "aria-label": "Minimum opacity",
     input: () => (settings.opacity = Number(slider.value)),
   });
   const link = make("input", { type: "checkbox", change: () => (settings.linked = link.checked) });
-  const linkRow = make("label", { class: "check" }, link, "Cameras move together");
+  const linkRow = make("label", { class: "check" }, link, "Link cameras");
   panel.append(
     group("Background", make("div", { class: "swatches" }, ...backgrounds, picker)),
-    group("Up axis of the file", make("div", { class: "segments" }, ...axes)),
-    group("Hide splats fainter than", make("div", { class: "slide" }, slider, value)),
+    group("Up axis", make("div", { class: "segments" }, ...axes)),
+    group("Minimum opacity", make("div", { class: "slide" }, slider, value)),
     linkRow,
   );
   const show = () => {
     BACKGROUNDS.forEach((color, place) => press(backgrounds[place], settings.background === color));
     UP_AXES.forEach((axis, place) => press(axes[place], settings.up === axis));
     slider.value = String(settings.opacity);
-    value.textContent = `${Math.round(settings.opacity * 100)} %`;
+    value.textContent = `${Math.round(settings.opacity * 100)}%`;
     link.checked = settings.linked;
   };
   settings.addEventListener("change", show);

@@ -9,7 +9,7 @@ export const MAX_TILES = 8;
  * A grid of viewers that fills an element.
  *
  * Options are those of `createViewer`, and `placeholder`: an element shown while nothing else is;
- * `onMessage(sentence, kind)`: told what went wrong.
+ * `onMessage(sentence, kind)`: called with what went wrong.
  * Events: `change` (tiles came, went or got ready), `camera` (a person moved one).
  */
 export class Stage extends EventTarget {
@@ -64,7 +64,7 @@ export class Stage extends EventTarget {
   }
 
   /**
-   * Show one more object. What cannot be read is told to `onMessage`.
+   * Show one more object. Errors go to `onMessage`.
    *
    * @param source as for `Viewer.load`
    * @param name of the file, whose suffix says the format
@@ -73,7 +73,7 @@ export class Stage extends EventTarget {
    */
   async add(source, name, label = {}) {
     if (this.#tiles.length >= MAX_TILES) {
-      this.#onMessage(`${name} is not shown: ${MAX_TILES} objects at once is the most.`, "error");
+      this.#onMessage(`${name} was not opened: at most ${MAX_TILES} objects can be shown at once.`, "error");
       return null;
     }
     const tile = this.#makeTile(label.name ?? name);
@@ -129,7 +129,7 @@ export class Stage extends EventTarget {
     this.viewers.forEach(action);
   }
 
-  /** Turn, zoom or shift, as `Viewer.nudge`. */
+  /** Rotate, zoom or pan, as `Viewer.nudge`. */
   nudge(step) {
     const moved = this.#linked ? this.#tiles.slice(0, 1) : this.#tiles;
     for (const tile of moved) tile.viewer.nudge(step);
@@ -145,16 +145,16 @@ export class Stage extends EventTarget {
   async screenshot() {
     const shown = this.#tiles.filter((tile) => !tile.element.hidden);
     if (shown.length === 1) return shown[0].viewer.screenshot();
-    const pictures = [];
-    for (const tile of shown) pictures.push(await createImageBitmap(await tile.viewer.screenshot()));
+    const images = [];
+    for (const tile of shown) images.push(await createImageBitmap(await tile.viewer.screenshot()));
     const canvas = make("canvas", {
-      width: String(pictures.reduce((sum, picture) => sum + picture.width, 0)),
-      height: String(Math.max(...pictures.map((picture) => picture.height))),
+      width: String(images.reduce((sum, image) => sum + image.width, 0)),
+      height: String(Math.max(...images.map((image) => image.height))),
     });
     let left = 0;
-    for (const picture of pictures) {
-      canvas.getContext("2d").drawImage(picture, left, 0);
-      left += picture.width;
+    for (const image of images) {
+      canvas.getContext("2d").drawImage(image, left, 0);
+      left += image.width;
     }
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }

@@ -71,12 +71,12 @@ export class Viewer extends EventTarget {
     return this.#renderer.domElement;
   }
 
-  /** `{name, bytes, splats}` of what is shown, or null. */
+  /** `{name, bytes, splats}` of the displayed object, or null. */
   get info() {
     return this.#info;
   }
 
-  /** What points up in the file that is shown. */
+  /** Up axis of the displayed file. */
   get up() {
     return this.#up;
   }
@@ -161,7 +161,7 @@ export class Viewer extends EventTarget {
     });
   }
 
-  /** Turn around the object by degrees, come nearer by a factor, or shift by shares of the picture. */
+  /** Rotate around the object by degrees, zoom by a factor, or pan by shares of the image. */
   nudge({ azimuth = 0, elevation = 0, zoom = 1, right = 0, up = 0 }) {
     const pose = this.camera;
     const across = pose.radius / this.#focal;
@@ -198,25 +198,25 @@ export class Viewer extends EventTarget {
     this.invalidate();
   }
 
-  /** @param turning whether the camera goes round by itself */
+  /** @param turning whether the camera orbits on its own */
   setTurning(turning) {
     this.#controls.autoRotate = turning;
     this.invalidate();
   }
 
-  /** The picture as it is, as a PNG. @returns {Promise<Blob>} */
+  /** The current image as a PNG. @returns {Promise<Blob>} */
   async screenshot() {
     await this.whenSettled();
     this.#draw();
     return new Promise((resolve, reject) => {
       this.canvas.toBlob((blob) => {
         if (blob) resolve(blob);
-        else reject(new Error("The picture could not be made."));
+        else reject(new Error("The screenshot could not be taken."));
       }, "image/png");
     });
   }
 
-  /** Wait until the picture is up to date (at once while it turns by itself). */
+  /** Wait until the image is up to date (at once during auto-rotation). */
   async whenSettled() {
     while (!this.settled && !this.#controls.autoRotate) {
       await pause();
@@ -332,7 +332,7 @@ async function bytesOf(source, name) {
   const response = await fetch(source);
   if (!response.ok) {
     const reason = (await response.text()).trim();
-    throw new Error(reason || `${name} could not be fetched (status ${response.status}).`);
+    throw new Error(reason || `${name} could not be loaded (status ${response.status}).`);
   }
   return response.arrayBuffer();
 }
@@ -345,6 +345,6 @@ async function decode(bytes, name) {
   } catch (error) {
     throw new Error(`${name} is not a readable splat file.`, { cause: error });
   }
-  if (!splats.numSplats) throw new Error(`${name} holds no splats.`);
+  if (!splats.numSplats) throw new Error(`${name} contains no splats.`);
   return splats;
 }

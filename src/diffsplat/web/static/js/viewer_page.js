@@ -12,11 +12,11 @@ import { startTheme, toggleTheme } from "./theme.js";
 const TURN = 15;
 const TILT = 10;
 const ZOOM = 1.15;
-const SHIFT = 0.1;
-const LISTED_ONLY = [{ shown: "Shift ←", what: "shift, with any arrow" }];
+const PAN = 0.1;
+const LISTED_ONLY = [{ shown: "Shift ←", what: "pan, with any arrow key" }];
 const GESTURES = {
-  "Mouse": [["Drag", "turn"], ["Right-drag", "shift"], ["Wheel", "zoom"]],
-  "Touch": [["One finger", "turn"], ["Two fingers", "zoom and shift"]],
+  "Mouse": [["Drag", "rotate"], ["Right-drag", "pan"], ["Wheel", "zoom"]],
+  "Touch": [["One finger", "rotate"], ["Two fingers", "zoom and pan"]],
 };
 
 const byId = (id) => document.getElementById(id);
@@ -27,7 +27,7 @@ root.classList.toggle("bare", options.bare);
 root.dataset.state = "busy";
 
 if (document.createElement("canvas").getContext("webgl2")) start();
-else notify("This browser offers no WebGL 2, which the viewer draws with.", "error");
+else notify("This browser does not support WebGL 2, which the viewer needs.", "error");
 
 function start() {
   const { camera, up, opacity } = options;
@@ -37,7 +37,7 @@ function start() {
   const { linkRow } = createPanel(byId("panel"), settings);
   const shortcuts = makeShortcuts(stage, settings);
   const help = createHelp([...shortcuts, ...LISTED_ONLY], GESTURES);
-  shortcuts.push({ keys: ["?"], shown: "?", what: "this help", run: help });
+  shortcuts.push({ keys: ["?"], shown: "?", what: "help", run: help });
   listen(shortcuts);
   fillBars(stage, help);
   stage.addEventListener("change", () => {
@@ -59,7 +59,7 @@ async function showGivenFiles(stage) {
     const files = response.ok ? await response.json() : [];
     await Promise.all(files.map(({ url, name, sent_as, bytes }) => stage.add(url, sent_as, { name, bytes })));
   } catch (error) {
-    notify("The program that served this page has ended; start it again and reload.", "error");
+    notify("The server of this page has stopped; restart it and reload the page.", "error");
     console.info(error);
   }
   root.dataset.listed = "";
@@ -72,43 +72,43 @@ function addFiles(stage, files) {
 function makeShortcuts(stage, settings) {
   const step = (change, shifted) => (event) => stage.nudge(event.shiftKey ? shifted : change);
   return [
-    { keys: ["ArrowLeft"], shown: "←", what: "turn left", run: step({ azimuth: -TURN }, { right: -SHIFT }) },
-    { keys: ["ArrowRight"], shown: "→", what: "turn right", run: step({ azimuth: TURN }, { right: SHIFT }) },
-    { keys: ["ArrowUp"], shown: "↑", what: "go higher", run: step({ elevation: TILT }, { up: SHIFT }) },
-    { keys: ["ArrowDown"], shown: "↓", what: "go lower", run: step({ elevation: -TILT }, { up: -SHIFT }) },
-    { keys: ["+", "="], shown: "+", what: "come nearer", run: () => stage.nudge({ zoom: ZOOM }) },
-    { keys: ["-", "_"], shown: "−", what: "go farther", run: () => stage.nudge({ zoom: 1 / ZOOM }) },
-    { keys: ["r", "Home"], shown: "R", what: "reset the camera", run: () => stage.resetCameras() },
-    { keys: [" "], shown: "Space", what: "turn by itself, or stop", run: () => (stage.turning = !stage.turning) },
+    { keys: ["ArrowLeft"], shown: "←", what: "rotate left", run: step({ azimuth: -TURN }, { right: -PAN }) },
+    { keys: ["ArrowRight"], shown: "→", what: "rotate right", run: step({ azimuth: TURN }, { right: PAN }) },
+    { keys: ["ArrowUp"], shown: "↑", what: "tilt up", run: step({ elevation: TILT }, { up: PAN }) },
+    { keys: ["ArrowDown"], shown: "↓", what: "tilt down", run: step({ elevation: -TILT }, { up: -PAN }) },
+    { keys: ["+", "="], shown: "+", what: "zoom in", run: () => stage.nudge({ zoom: ZOOM }) },
+    { keys: ["-", "_"], shown: "−", what: "zoom out", run: () => stage.nudge({ zoom: 1 / ZOOM }) },
+    { keys: ["r", "Home"], shown: "R", what: "reset camera", run: () => stage.resetCameras() },
+    { keys: [" "], shown: "Space", what: "auto-rotate on or off", run: () => (stage.turning = !stage.turning) },
     { keys: ["b"], shown: "B", what: "next background", run: () => settings.nextBackground() },
     { keys: ["u"], shown: "U", what: "next up axis", run: () => settings.nextUp() },
     { keys: ["["], shown: "[", what: "show fainter splats", run: () => (settings.opacity -= 0.05) },
     { keys: ["]"], shown: "]", what: "hide faint splats", run: () => (settings.opacity += 0.05) },
-    { keys: numbers(MAX_TILES), shown: `1…${MAX_TILES}`, what: "one object alone, or all", run: (event) => stage.solo(Number(event.key) - 1) },
+    { keys: numbers(MAX_TILES), shown: `1…${MAX_TILES}`, what: "show one object, or all", run: (event) => stage.solo(Number(event.key) - 1) },
     { keys: ["o"], shown: "O", what: "open files", run: browse },
-    { keys: ["s"], shown: "S", what: "save a picture", run: () => savePicture(stage) },
+    { keys: ["s"], shown: "S", what: "save screenshot", run: () => saveScreenshot(stage) },
     { keys: ["p"], shown: "P", what: "settings", run: togglePanel },
     { keys: ["f"], shown: "F", what: "full screen", run: toggleFullScreen },
-    { keys: ["t"], shown: "T", what: "light or dark", run: toggleTheme },
+    { keys: ["t"], shown: "T", what: "toggle dark mode", run: toggleTheme },
   ];
 }
 
 function fillBars(stage, help) {
-  const turn = iconButton("turn", "Turn by itself", () => (stage.turning = !stage.turning), { key: "Space" });
+  const turn = iconButton("turn", "Auto-rotate", () => (stage.turning = !stage.turning), { key: "Space" });
   const settings = iconButton("settings", "Settings", togglePanel, {
     key: "P", id: "settings-button", "aria-expanded": "false", "aria-controls": "panel",
   });
   byId("toolbar").append(
-    iconButton("reset", "Reset the camera", () => stage.resetCameras(), { key: "R" }),
+    iconButton("reset", "Reset camera", () => stage.resetCameras(), { key: "R" }),
     turn,
     settings,
-    iconButton("camera", "Save a picture", () => savePicture(stage), { key: "S" }),
+    iconButton("camera", "Save screenshot", () => saveScreenshot(stage), { key: "S" }),
     iconButton("expand", "Full screen", toggleFullScreen, { key: "F", class: "icon-button wide-only" }),
   );
   byId("actions").append(
     iconButton("file", "Open files", browse, { key: "O" }),
-    iconButton("dark", "Dark", toggleTheme, { key: "T", class: "icon-button light-only" }),
-    iconButton("light", "Light", toggleTheme, { key: "T", class: "icon-button dark-only" }),
+    iconButton("dark", "Dark mode", toggleTheme, { key: "T", class: "icon-button light-only" }),
+    iconButton("light", "Light mode", toggleTheme, { key: "T", class: "icon-button dark-only" }),
     iconButton("help", "Help", help, { key: "?" }),
   );
   stage.addEventListener("change", () => turn.setAttribute("aria-pressed", String(stage.turning)));
@@ -124,9 +124,9 @@ function showSummary(stage) {
   document.title = shown.length === 1 ? `${only.name} · diffsplat` : "diffsplat viewer";
 }
 
-async function savePicture(stage) {
+async function saveScreenshot(stage) {
   const [first] = stage.viewers;
-  if (!first?.info) return notify("There is nothing to take a picture of yet.");
+  if (!first?.info) return notify("There is no object to capture yet.");
   const name = first.info.name.replace(/(\.compressed)?\.[^.]+$/, "");
   download(await stage.screenshot(), `${name}.png`);
 }
@@ -139,7 +139,7 @@ function togglePanel() {
 
 function toggleFullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else root.requestFullscreen?.().catch((error) => notify(`Full screen was refused: ${error.message}.`));
+  else root.requestFullscreen?.().catch((error) => notify(`Full screen is not available: ${error.message}.`));
 }
 
 function browse() {
@@ -149,7 +149,7 @@ function browse() {
 function invitation() {
   return make("div", { class: "invitation" },
     make("img", { src: "static/icon.svg", alt: "", width: "72", height: "72" }),
-    make("h1", {}, "Drop a splat file here"),
+    make("h1", {}, "Drop splat files here"),
     make("p", {}, READABLE_SUFFIXES.join("  ")),
     make("button", { type: "button", class: "primary", click: browse }, "Choose files"),
   );

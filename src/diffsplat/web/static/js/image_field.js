@@ -1,10 +1,10 @@
-// A place for one picture: dropped, chosen or pasted, shown as the model will see it.
+// An input for one image, dropped or chosen, with a preview of what the model will see.
 import { iconButton, make } from "./dom.js";
 
 const TYPES = "image/png,image/jpeg,image/webp";
 
 /** Event: `change`. */
-export class PictureField extends EventTarget {
+export class ImageField extends EventTarget {
   #box;
   #choose;
   #label;
@@ -14,8 +14,8 @@ export class PictureField extends EventTarget {
 
   /**
    * @param box its element
-   * @param options `label`: what is asked for; `preview`: makes a Blob to show of a File, and refuses bad ones;
-   *   `onError`: told the sentence of a refusal
+   * @param options `label`: its name; `preview`: turns a File into a Blob to show, and throws for bad ones;
+   *   `onError`: called with the sentence of such an error
    */
   constructor(box, { label, preview, onError }) {
     super();
@@ -54,16 +54,16 @@ export class PictureField extends EventTarget {
     this.#show(this.#label);
   }
 
-  /** Take a picture, once it is known to be a good one. */
+  /** Take an image once its preview has loaded. */
   async set(file) {
     if (!file) return;
     this.#file = null;
-    this.#show("Looking at it …");
+    this.#show("Loading …");
     try {
       const url = URL.createObjectURL(await this.#preview(file));
       this.#file = file;
       this.#show(make("img", { src: url, alt: `${this.#label}: ${file.name}`, load: () => URL.revokeObjectURL(url) }));
-      this.#box.append(iconButton("close", "Remove the picture", () => {
+      this.#box.append(iconButton("close", "Remove image", () => {
         this.clear();
         this.dispatchEvent(new Event("change"));
       }));
