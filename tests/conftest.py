@@ -49,9 +49,7 @@ def small_pipeline() -> DiffSplatPipeline:
     torch.manual_seed(0)
     autoencoder = ComponentAutoencoder(image_size=16, patch=4, latent_channels=4)
     torch.nn.init.normal_(autoencoder.components, std=0.05)
-    denoiser = make_denoiser(
-        latent_channels=4, latent_size=4, views=4, width=64, layers=2, text_channels=32, patch=1
-    )
+    denoiser = make_denoiser(latent_channels=4, latent_size=4, width=64, layers=2, text_channels=32, patch=1)
     for parameter in denoiser.parameters():  # untrained, the output is almost zero whatever the prompt
         nn.init.normal_(parameter, std=0.15)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.5)

@@ -136,9 +136,7 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     assert "expected at most the 0.9 that the refiner was trained up to" in capsys.readouterr().err
     assert main([*command, "--refiner-guidance", "-1"]) == 2
     assert "refiner_guidance is -1.0, expected a finite number of at least 0" in capsys.readouterr().err
-    wide = make_denoiser(
-        latent_channels=8, latent_size=4, views=4, width=64, layers=1, text_channels=384, patch=1
-    )
+    wide = make_denoiser(latent_channels=8, latent_size=4, width=64, layers=1, text_channels=384, patch=1)
     parts = chain_parts(chain, embedded_text_encoder())
     save_half(wide, tmp_path / "wide" / "weights")
     with pytest.raises(ValueError, match="the refiner denoises 8 channels, expected the denoiser's 6"):

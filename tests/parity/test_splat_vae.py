@@ -80,5 +80,5 @@ def test_sizes_are_those_of_the_recorded_configuration(case: Case):
 @torch.no_grad()
 def test_saved_and_loaded_again(case: Case, tmp_path: Path):
     case.vae.save_pretrained(tmp_path)
-    again = SplatVAE.from_pretrained(tmp_path, low_cpu_mem_usage=False)
+    again = SplatVAE.from_pretrained(tmp_path)
     assert torch.equal(again.decode(case.scaled).values, case.vae.decode(case.scaled).values)

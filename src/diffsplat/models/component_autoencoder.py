@@ -7,14 +7,13 @@ fitted to the patches of many grids.
 from collections.abc import Iterable
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
 from diffsplat.errors import InvalidInputError
+from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.transformer_blocks import patchify, unpatchify
 
 CHANNEL_WEIGHTS = ((RGB, 1.0), (SCALE, 0.3), (ROTATION, 0.2), (OPACITY, 1.0), (DEPTH, 50.0))
@@ -28,7 +27,7 @@ _LEAST_OPACITY = 0.01
 """Mean opacity of a patch from which on its transparent Gaussians are filled."""
 
 
-class ComponentAutoencoder(ModelMixin, ConfigMixin):
+class ComponentAutoencoder(ConfiguredNetwork):
     """Autoencoder of splat grids over the patches of all views at once.
 
     Args:
@@ -44,7 +43,7 @@ class ComponentAutoencoder(ModelMixin, ConfigMixin):
     components: Tensor
     latent_scale: Tensor
 
-    @register_to_config
+    @keep_arguments
     def __init__(
         self,
         image_size: int = 128,

@@ -1,7 +1,7 @@
-"""The denoiser of the embedded model: a small stock PixArt transformer over four views."""
+"""The denoiser of the embedded model: what it is made of, given and asked for."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +10,9 @@ from torch.nn import functional
 from diffsplat.core import Cameras, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import plucker_rays
-from diffsplat.models.deferred_import import pixart_transformer
-from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.stock_denoisers import network_output
 from diffsplat.models.text.text_condition import TextCondition
-
-if TYPE_CHECKING:
-    from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
 PLUCKER_CHANNELS = 6
 TIMESTEPS = 1000
@@ -29,18 +25,16 @@ def make_denoiser(
     *,
     latent_channels: int,
     latent_size: int,
-    views: int,
     width: int,
     layers: int,
     text_channels: int,
     patch: int,
-) -> "PixArtTransformer2DModel":
-    """A PixArt transformer (Chen et al. 2024) with random weights whose self-attention spans the views.
+) -> MultiViewPixArt:
+    """A denoiser with random weights.
 
     Args:
         latent_channels: channels of a latent.
         latent_size: edge of a view's latents.
-        views: number of views of an object.
         width: width of the tokens, a multiple of 64.
         layers: number of transformer blocks.
         text_channels: length of a text token.
@@ -48,20 +42,16 @@ def make_denoiser(
     """
     if width % 64:
         raise InvalidInputError(f"the denoiser's width is {width}, expected a multiple of 64")
-    network = pixart_transformer()(
+    return MultiViewPixArt(
         num_attention_heads=width // 64,
         attention_head_dim=64,
         in_channels=latent_channels + PLUCKER_CHANNELS,
         out_channels=latent_channels,
         num_layers=layers,
-        cross_attention_dim=width,
         sample_size=latent_size,
         patch_size=patch,
         caption_channels=text_channels,
-        use_additional_conditions=False,
     )
-    set_multiview_attention(network, views)
-    return network
 
 
 def denoised_channels(config: Mapping[str, Any]) -> int:
@@ -77,7 +67,7 @@ def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center"
 
 
 def predict_latents(
-    network: "PixArtTransformer2DModel",
+    network: MultiViewPixArt,
     noisy: Tensor,
     level: Tensor,
     text: TextCondition,

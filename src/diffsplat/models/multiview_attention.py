@@ -1,24 +1,11 @@
 """Attention across views for stock diffusers networks (DiffSplat, ICLR 2025, section 3.3)."""
 
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.network_families import network_family
-
-
-class HasAttentionProcessors(Protocol):
-    """The part of a diffusers network that is needed here."""
-
-    @property
-    def attn_processors(self) -> dict[str, Any]:
-        """Processors by name."""
-        ...
-
-    def set_attn_processor(self, processor: dict[str, Any]) -> None:
-        """Replace processors by name."""
-        ...
 
 
 class MultiViewAttention:
@@ -57,13 +44,14 @@ def unfold_views(tokens: Tensor, views: int) -> Tensor:
     return tokens.reshape(-1, tokens.shape[1] // views, tokens.shape[2])
 
 
-def set_multiview_attention(network: HasAttentionProcessors, views: int) -> None:
-    """Make the self-attention of a stock network span ``views`` views that lie next to each other in the batch.
+def set_multiview_attention(network: Any, views: int) -> None:
+    """Make the self-attention of a network span ``views`` views that lie next to each other in the batch.
 
     In a UNet, a ControlNet and a PixArt transformer every ``attn1`` gets a processor; cross-attention stays. In
     an SD3 transformer the tokens of all views are one sequence from the patch embedding to the last layer, so
     that its batch is that of the objects: one text stream, pooled text and timestep an object. All other layers
-    treat every token alike. Calling it again changes the number of views.
+    treat every token alike. Calling it again changes the number of views. ``MultiViewPixArt`` spans the views
+    that it is given.
 
     Raises:
         ValueError: for no view, or a network that is none of these.
@@ -72,15 +60,18 @@ def set_multiview_attention(network: HasAttentionProcessors, views: int) -> None
         raise InvalidInputError(
             f"multi-view attention over {views} views was asked for, expected at least one"
         )
-    if network_family(network) == "sd3":
-        _join_views(network, views)
-        return
-    network.set_attn_processor(
-        {
-            name: MultiViewAttention(_innermost(processor), views) if ".attn1." in name else processor
-            for name, processor in network.attn_processors.items()
-        }
-    )
+    match network_family(network):
+        case "multiview":
+            pass
+        case "sd3":
+            _join_views(network, views)
+        case "unet" | "pixart":
+            network.set_attn_processor(
+                {
+                    name: MultiViewAttention(_innermost(processor), views) if ".attn1." in name else processor
+                    for name, processor in network.attn_processors.items()
+                }
+            )
 
 
 def _innermost(processor: Any) -> Any:

@@ -1,14 +1,18 @@
-"""The families of stock diffusers networks that denoise splat latents. Needs no torch."""
+"""The families of networks that denoise splat latents. Needs no torch."""
 
 from typing import Literal
 
 from diffsplat.errors import InvalidInputError
 
 Family = Literal["unet", "pixart", "sd3"]
-"""Which stock network: ``UNet2DConditionModel``, ``PixArtTransformer2DModel``,
+"""Network of a released backbone, of diffusers: ``UNet2DConditionModel``, ``PixArtTransformer2DModel``,
 ``SD3Transformer2DModel``."""
 
-_FAMILIES: dict[str, Family] = {
+NetworkFamily = Family | Literal["multiview"]
+"""These, and the own :class:`~diffsplat.models.multiview_pixart.MultiViewPixArt`."""
+
+_FAMILIES: dict[str, NetworkFamily] = {
+    "MultiViewPixArt": "multiview",
     "UNet2DConditionModel": "unet",
     "ControlNetModel": "unet",
     "PixArtTransformer2DModel": "pixart",
@@ -16,8 +20,8 @@ _FAMILIES: dict[str, Family] = {
 }
 
 
-def network_family(network: object) -> Family:
-    """Which stock network an object is, without importing the others.
+def network_family(network: object) -> NetworkFamily:
+    """Family of a network, told by the name of its class so that no other has to be imported.
 
     Raises:
         ValueError: when it is none of them.

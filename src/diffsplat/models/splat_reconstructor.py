@@ -3,8 +3,6 @@
 from typing import Literal, NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +11,7 @@ from diffsplat.core.full_precision import full_precision
 from diffsplat.core.splat_grid import encode_scale
 from diffsplat.geometry import plucker_rays
 from diffsplat.geometry.rotations import matrix_to_quaternion, multiply_quaternions, rotation_onto
+from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.transformer_blocks import Transformer, patchify, unpatchify, zero_
 
 Parametrization = Literal["absolute", "residual"]
@@ -44,7 +43,7 @@ class _Raw(NamedTuple):
     depth: Tensor
 
 
-class GSRecon(ModelMixin, ConfigMixin):
+class GSRecon(ConfiguredNetwork):
     """Feed-forward reconstructor.
 
     Args:
@@ -58,7 +57,7 @@ class GSRecon(ModelMixin, ConfigMixin):
         pixel_grid: pixel grid of rays and unprojection; the released weights need ``legacy``.
     """
 
-    @register_to_config
+    @keep_arguments
     def __init__(
         self,
         dim: int = 512,

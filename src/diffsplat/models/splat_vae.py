@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderTiny, DiagonalGaussianDistribution
-from diffusers.models.modeling_utils import ModelMixin
 from torch import FloatTensor, Tensor
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.errors import InvalidInputError
+from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 
 Variant = Literal["sd", "sdxl", "sd3"]
 """Image-diffusion family whose latent space an autoencoder shares."""
@@ -38,7 +37,7 @@ TINY_WIDTHS = (64, 64, 64, 64)
 TINY_BLOCKS = (3, 3, 3, 1)
 
 
-class SplatVAE(ModelMixin, ConfigMixin):
+class SplatVAE(ConfiguredNetwork):
     """Autoencoder of splat grids, each view an image of its own (DiffSplat, ICLR 2025, section 3.2).
 
     Args:
@@ -50,7 +49,7 @@ class SplatVAE(ModelMixin, ConfigMixin):
         views: number of views of an object.
     """
 
-    @register_to_config
+    @keep_arguments
     def __init__(
         self,
         image_vae: Mapping[str, Any] | None = None,

@@ -30,7 +30,8 @@ def network_output(
     """Run a network whose views were set by :func:`~diffsplat.models.multiview_attention.set_multiview_attention`.
 
     Args:
-        network: stock ``UNet2DConditionModel``, ``PixArtTransformer2DModel`` or ``SD3Transformer2DModel``.
+        network: ``MultiViewPixArt``, or of diffusers ``UNet2DConditionModel``, ``PixArtTransformer2DModel`` or
+            ``SD3Transformer2DModel``.
         inputs: ``[B, V, C + E, h, w]`` noisy latents and extra channels of every view.
         timestep: ``[B]`` as the network's scheduler counts, shared by the views of an object.
         text: of ``B`` prompts.
@@ -43,6 +44,9 @@ def network_output(
     kind = cast(torch.dtype, network.dtype)
     images = inputs.flatten(0, 1).to(kind)
     match network_family(network):
+        case "multiview":
+            tokens, mask = _shortened(text)
+            return network(inputs.to(kind), timestep, tokens.to(kind), mask).float()
         case "unet":
             extra: dict[str, Any] = {}
             if residuals is not None:

@@ -17,9 +17,9 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import Precision, autocast
-from diffsplat.models.deferred_import import pixart_transformer
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.text.sentence_encoder import TextEncoder
 from diffsplat.models.text.stock_prompt_encoders import PromptEncoder, StoredPrompts
 from diffsplat.pipelines.denoising_loop import Field, denoise, object_generators, object_noise
@@ -190,8 +190,7 @@ class DiffSplatPipeline:
         save_half(self.autoencoder, target / "autoencoder")
         self.text_encoder.save_pretrained(target / "text_encoder")
         self.scheduler.save_pretrained(target / "scheduler")
-        scheduler = type(self.scheduler).__name__
-        write_index(target, self.defaults, scheduler=scheduler, refiner=self.refiner is not None)
+        write_index(target, self.defaults, refiner=self.refiner is not None)
 
     @property
     def device(self) -> torch.device:
@@ -561,7 +560,7 @@ def _read_component(name: str, folder: Path) -> Any:
         case "scheduler":
             return load_scheduler(folder)
         case "denoiser" | "refiner":
-            return load_network(pixart_transformer(), folder)
+            return load_network(MultiViewPixArt, folder)
         case _:
             from diffsplat.models.component_autoencoder import ComponentAutoencoder
 

@@ -34,8 +34,8 @@ COMPONENT_FILES: dict[str, tuple[str, ...]] = {
 """Files of a text-to-splats model, by component and subfolder; a model may lack the refiner."""
 
 _COMPONENT_CLASSES: dict[str, list[str]] = {
-    "denoiser": ["diffusers", "PixArtTransformer2DModel"],
-    "refiner": ["diffusers", "PixArtTransformer2DModel"],
+    "denoiser": ["diffsplat", "MultiViewPixArt"],
+    "refiner": ["diffsplat", "MultiViewPixArt"],
     "autoencoder": ["diffsplat", "ComponentAutoencoder"],
     "text_encoder": ["diffsplat", "TextEncoder"],
 }
@@ -131,21 +131,21 @@ def stored_components(index: dict[str, Any]) -> set[str]:
     return {name for name in COMPONENT_FILES if name != "refiner" or name in index}
 
 
-def write_index(folder: Path, defaults: SamplingDefaults, *, scheduler: str, refiner: bool = False) -> None:
+def write_index(folder: Path, defaults: SamplingDefaults, *, refiner: bool = False) -> None:
     """Write the index of a text-to-splats model.
 
     Args:
-        folder: of the model.
+        folder: of the model; its scheduler is there.
         defaults: what it is sampled with.
-        scheduler: class in diffusers.
         refiner: whether it has one.
     """
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     classes = {name: kind for name, kind in _COMPONENT_CLASSES.items() if refiner or name != "refiner"}
     index = {
         "_class_name": PIPELINE_NAME,
         "_diffsplat_version": diffsplat.__version__,
         **classes,
-        "scheduler": ["diffusers", scheduler],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
         **asdict(defaults),
     }
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,18 +1,90 @@
-"""Samplers by name: diffusers schedulers set up for a network's prediction."""
+"""Samplers by name: schedulers set up for a network's prediction."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+import torch
+from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.catalogue import Prediction, Sampler
 from diffsplat.pretrained.safetensors_files import read_json
 
+CONFIG_FILE = "scheduler_config.json"
+
+_FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
+_TIMESTEPS = 1000
+
+
+class FlowEulerScheduler:
+    """Euler steps along a flow from noise to data (Lipman et al. 2023).
+
+    The same steps as diffusers' ``FlowMatchEulerDiscreteScheduler``, whose import takes longer than a generation.
+
+    Args:
+        shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
+    """
+
+    def __init__(self, shift: float = 1.0) -> None:
+        self.config = {"_class_name": _FLOW_EULER, "num_train_timesteps": _TIMESTEPS, "shift": shift}
+        self.timesteps = torch.empty(0)
+        self._levels = torch.empty(0)
+        self._next = 0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A scheduler of a configuration that diffusers wrote.
+
+        Raises:
+            ValueError: for an option that it does not have.
+        """
+        unknown = [
+            name for name, value in config.items() if value is True or (name == "shift_terminal" and value)
+        ]
+        if unknown or config.get("num_train_timesteps", _TIMESTEPS) != _TIMESTEPS:
+            option = (unknown or ["num_train_timesteps"])[0]
+            raise InvalidInputError(
+                f"its {option} is {config[option]!r}, expected a plain flow of 1000 timesteps"
+            )
+        return cls(float(config.get("shift", 1.0)))
+
+    def set_timesteps(self, steps: int, device: torch.device | str | None = None) -> None:
+        """Space the noise levels for a number of steps.
+
+        The smallest is shifted twice, as in diffusers: as the end of the even spacing and with all levels.
+        """
+        spaced = torch.linspace(1, self._shifted(1 / _TIMESTEPS), steps, dtype=torch.float64)
+        levels = self._shifted(spaced).to(device, torch.float32)
+        self.timesteps = levels * _TIMESTEPS
+        self._levels = torch.cat([levels, levels.new_zeros(1)])
+        self._next = 0
+
+    def step(self, prediction: Tensor, _timestep: Tensor, latents: Tensor, **_options: Any) -> tuple[Tensor]:
+        """Latents one noise level lower; to be called once for each of :attr:`timesteps`, in their order.
+
+        Args:
+            prediction: noise minus clean latents.
+            latents: of the same shape.
+        """
+        change = self._levels[self._next + 1] - self._levels[self._next]
+        self._next += 1
+        return ((latents.float() + change * prediction).to(prediction.dtype),)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the configuration, which diffusers reads too."""
+        path = Path(folder) / CONFIG_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+
+    def _shifted(self, level: Any) -> Any:
+        shift = self.config["shift"]
+        return shift * level / (1 + (shift - 1) * level)
+
 
 def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Prediction) -> Any:
-    """A diffusers scheduler with trailing timesteps (Lin et al. 2024, section 3.3).
+    """A scheduler with trailing timesteps (Lin et al. 2024, section 3.3).
 
     The betas of the configuration are used as they are: no rescaling to zero terminal signal-to-noise ratio,
     because the released weights were not sampled with it.
@@ -55,10 +127,10 @@ def load_scheduler(folder: Path) -> Any:
         ValueError: for a class that this package does not sample flows with.
         FileNotFoundError: without the file.
     """
-    config = read_json(folder / "scheduler_config.json")
+    config = read_json(folder / CONFIG_FILE)
     match config.get("_class_name"):
         case "FlowMatchEulerDiscreteScheduler":
-            return FlowMatchEulerDiscreteScheduler.from_config(config)
+            return FlowEulerScheduler.from_config(config)
         case "DPMSolverMultistepScheduler":
             from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
@@ -72,7 +144,7 @@ def load_scheduler(folder: Path) -> Any:
 def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
     match sampler:
         case "euler" | "ddim":
-            return FlowMatchEulerDiscreteScheduler(shift=shift)
+            return FlowEulerScheduler(shift)
         case "dpm++" | "dpm++-sde":
             from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 

@@ -131,7 +131,7 @@ def _write(folder: Path, parts: ModelParts, config: ExportConfig, data: tuple[Pa
         refined_below=config.refined_below if parts.refiner is not None else 0.0,
         refiner_guidance=config.refiner_guidance if parts.refiner is not None else 1.0,
     )
-    write_index(folder, defaults, scheduler=type(scheduler).__name__, refiner=parts.refiner is not None)
+    write_index(folder, defaults, refiner=parts.refiner is not None)
     (folder / "CREDITS.md").write_text(credits_page(row for place in data for row in read_rows(place)))
     (folder / "README.md").write_text(model_card(parts))
 

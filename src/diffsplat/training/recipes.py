@@ -10,10 +10,10 @@ from typing import Annotated, Any, Self, cast
 
 import torch
 import tyro
-from diffusers.models.modeling_utils import ModelMixin
 from tqdm import tqdm
 
 from diffsplat.errors import MissingFileError
+from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.pretrained.network_folders import load_weights
 from diffsplat.training.grid_cache import GridSource, GridSourceConfig
@@ -232,7 +232,7 @@ def train(run: RunConfig) -> Outcome:
     """Train one stage from scratch or from where it stopped; a network without parameters is only written."""
     stage, source = run.build()
     if run.trainer.start_from is not None:
-        load_weights(cast(ModelMixin, stage.trainable()), run.trainer.start_from)
+        load_weights(cast(ConfiguredNetwork, stage.trainable()), run.trainer.start_from)
     if not any(True for _ in stage.trainable().parameters()):
         return write_untrained(stage, run.trainer, run)
     return Trainer(stage, source, run.trainer, record=run).run()

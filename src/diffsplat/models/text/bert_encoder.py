@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.models.configured_network import UninitialisedLayers
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class BertEncoder(nn.Module):
             ValueError: for a weight that is missing or unknown.
             RuntimeError: for one of another shape.
         """
-        with torch.device("meta"):
+        with UninitialisedLayers():
             encoder = cls(config)
         stacks = dict(encoder._bert_names())
         different = state.keys() ^ {name for names in stacks.values() for name in names}

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
@@ -13,11 +11,13 @@ from diffsplat.geometry import turntable_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import make_denoiser, predict_latents
+from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.guidance import Conditions, GuidedDenoiser, constant_guidance
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT
 from diffsplat.pretrained.network_folders import load_network, save_half
+from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.render import render
 from diffsplat.training.latent_cache import LatentBatch
 from diffsplat.training.stages.stage import Losses, Report, Stage
@@ -99,14 +99,13 @@ class DiffusionStage(Stage):
         self.denoiser = make_denoiser(
             latent_channels=self.channels,
             latent_size=self.autoencoder.latent_size,
-            views=self.autoencoder.views,
             width=config.width,
             layers=config.layers,
             text_channels=config.text_channels,
             patch=config.patch,
         )
 
-    def trainable(self) -> PixArtTransformer2DModel:
+    def trainable(self) -> MultiViewPixArt:
         """The denoiser."""
         return self.denoiser
 
@@ -175,7 +174,7 @@ class DiffusionStage(Stage):
             constant_guidance(self.config.pictured_guidance, noise.shape[1]).to(noise),
             "latents",
         )
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=self.config.pictured_shift)
+        scheduler = FlowEulerScheduler(self.config.pictured_shift)
         return denoise(field, noise, scheduler, self.config.pictured_steps)
 
     def save_pretrained(self, directory: Path) -> None:

@@ -1,0 +1,148 @@
+"""Networks that are stored with the arguments of their constructor, in the layout of diffusers.
+
+A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+"""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+import diffsplat
+from diffsplat.errors import InvalidInputError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+
+Arguments = ParamSpec("Arguments")
+
+
+def keep_arguments(
+    constructor: Callable[Concatenate[Any, Arguments], None],
+) -> Callable[Concatenate[Any, Arguments], None]:
+    """Decorator of the constructor of a :class:`ConfiguredNetwork`: keeps its arguments in ``config``."""
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def keeping(self: Any, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        constructor(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        self.config = {name: bound.arguments[name] for name in list(signature.parameters)[1:]}
+
+    return keeping
+
+
+class ConfiguredNetwork(nn.Module):
+    """A network whose constructor is decorated with :func:`keep_arguments`.
+
+    Its arguments are values that JSON can hold.
+    """
+
+    config: dict[str, Any]
+    """Arguments of the constructor, defaults included."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self._floating().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its weights."""
+        return self._floating().dtype
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """A network of a local folder, in evaluation mode and float32 on the CPU.
+
+        Entries of the configuration that are no arguments are passed over.
+
+        Raises:
+            OSError: when a file of the folder is missing.
+            ValueError: when the file lacks weights of the network or has others.
+        """
+        stored = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+        known = list(inspect.signature(cls.__init__).parameters)[1:]
+        with UninitialisedLayers():
+            network = cls(**{name: stored[name] for name in known if name in stored})
+        state = network._read_weights(Path(folder))
+        network.load_state_dict({name: _in_float32(tensor) for name, tensor in state.items()}, assign=True)
+        return network.eval()
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Take over the weights of a local folder, in place.
+
+        Raises:
+            OSError: when the file of weights is missing.
+            ValueError: when the file lacks weights of the network, has others, or has one of another shape.
+        """
+        self.load_state_dict(self._read_weights(Path(folder)))
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write configuration and weights.
+
+        Args:
+            folder: made when it does not exist.
+            half: write floating-point weights in half precision.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        stored = {
+            "_class_name": type(self).__name__,
+            "_diffsplat_version": diffsplat.__version__,
+            **self.config,
+        }
+        (target / CONFIG_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+        state = {
+            name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+            for name, tensor in self.state_dict().items()
+        }
+        save_file(state, target / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    def _floating(self) -> Tensor:
+        return next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())
+
+    def _read_weights(self, folder: Path) -> dict[str, Tensor]:
+        """The weights of a folder as they are stored, names and shapes checked."""
+        state, own = load_file(folder / WEIGHTS_FILE), self.state_dict()
+        different = sorted(own.keys() ^ state.keys())
+        if different:
+            raise InvalidInputError(
+                f"{len(own.keys() - state)} weights are missing and {len(state.keys() - own)} unknown, such as "
+                f"{different[0]}, expected those of diffsplat {diffsplat.__version__}"
+            )
+        for name, tensor in own.items():
+            if state[name].shape != tensor.shape:
+                raise InvalidInputError(
+                    f"the weight {name} in {str(folder)!r} has the shape {tuple(state[name].shape)}, expected "
+                    f"{tuple(tensor.shape)}"
+                )
+        return state
+
+
+class UninitialisedLayers(TorchFunctionMode):
+    """Context in which layers are made without random weights, for those that get stored ones.
+
+    The ``meta`` device does that too, but drawing on it imports torch's compiler, which takes a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave out the functions of ``torch.nn.init``."""
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return given.get("tensor", args[0] if args else None)
+        return func(*args, **given)
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
