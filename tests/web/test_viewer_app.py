@@ -18,7 +18,7 @@ from splat_figures import blocks
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.web.host_and_token_guard import is_loopback
-from diffsplat.web.pages import static_files
+from diffsplat.web.pages import STATIC
 from diffsplat.web.viewer_app import MAX_FILES, create_viewer_app, local_files
 
 
@@ -185,16 +185,23 @@ def test_the_subcommand_serves_until_it_is_interrupted(
 
 
 def test_the_bundle_comes_with_its_licences_and_calls_nobody() -> None:
-    files = static_files()
-    licences = files["LICENSES.txt"].content.decode()
+    licences = (STATIC / "LICENSES.txt").read_text()
     for name in ("three ", "@sparkjsdev/spark ", "fflate "):
         assert f"\n{name}" in f"\n{licences}"
-    for name, file in files.items():
-        assert not name.endswith(".map")
-        text = file.content.decode()
+    for path in filter(Path.is_file, STATIC.rglob("*")):
+        assert path.suffix != ".map"
+        text = path.read_text()
         assert "sourceMappingURL=" not in text.replace("sourceMappingURL=\\n", "")
-        if name.endswith((".html", ".css")):
+        if path.suffix in (".html", ".css"):
             assert "//" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_page_that_has_not_changed_is_not_sent_again(port: int) -> None:
+    for path in ("/", "/static/js/vendor.js"):
+        first = ask(port, path)
+        assert first.headers["Cache-Control"] == "no-cache"
+        again = ask(port, path, **{"If-None-Match": first.headers["ETag"]})
+        assert (again.status, again.read()) == (304, b"")
 
 
 def test_the_viewer_starts_without_torch() -> None:

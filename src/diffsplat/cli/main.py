@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from diffsplat import __version__
@@ -18,32 +17,20 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class Subcommand:
-    """What ``diffsplat NAME`` runs.
-
-    Args:
-        summary: what it does, one line.
-        module: where it is implemented.
-    """
-
-    summary: str
-    module: str
-
-
-SUBCOMMANDS: dict[str, Subcommand] = {
-    "generate": Subcommand("prompts or images to 3D Gaussian splats", "diffsplat.cli.generate"),
-    "encode": Subcommand("prompts to a file that 'generate' reads", "diffsplat.cli.encode"),
-    "models": Subcommand("list and download models", "diffsplat.cli.models"),
-    "render": Subcommand("images and turntable videos of a splat file", "diffsplat.cli.render"),
-    "convert": Subcommand("a splat file into another format", "diffsplat.cli.convert"),
-    "serve": Subcommand("a web page and an API that generate", "diffsplat.cli.serve"),
-    "view": Subcommand("look at splat files in the browser", "diffsplat.cli.view"),
-    "warmup": Subcommand("compile the rasterizer ahead of its first use", "diffsplat.cli.warmup"),
-    "data": Subcommand("meshes to training views", "diffsplat.cli.data"),
-    "train": Subcommand("train a stage, or all stages of the embedded model", "diffsplat.cli.train"),
-    "evaluate": Subcommand("measure a model", "diffsplat.cli.evaluate"),
+SUBCOMMANDS: dict[str, str] = {
+    "generate": "prompts or images to 3D Gaussian splats",
+    "encode": "prompts to a file that 'generate' reads",
+    "models": "list and download models",
+    "render": "images and turntable videos of a splat file",
+    "convert": "a splat file into another format",
+    "serve": "a web page and an API that generate",
+    "view": "look at splat files in the browser",
+    "warmup": "compile the rasterizer ahead of its first use",
+    "data": "meshes to training views",
+    "train": "train a stage, or all stages of the embedded model",
+    "evaluate": "measure a model",
 }
+"""What each subcommand does; the module of the same name in this package implements it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +67,7 @@ def usage() -> str:
     width = max(map(len, SUBCOMMANDS))
     lines = [f"usage: {PROGRAM} [--help] [--version] [--debug] SUBCOMMAND ...", ""]
     lines += ["Text and images to 3D Gaussian splats.", "", "subcommands:"]
-    lines += [f"  {name:{width}}  {subcommand.summary}" for name, subcommand in SUBCOMMANDS.items()]
+    lines += [f"  {name:{width}}  {summary}" for name, summary in SUBCOMMANDS.items()]
     lines += [
         "",
         f"'{PROGRAM} SUBCOMMAND --help' explains a subcommand; --debug prints the traceback of errors.",
@@ -119,7 +106,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _run(name: str, arguments: list[str]) -> None:
     import tyro
 
-    module = importlib.import_module(SUBCOMMANDS[name].module)
+    module = importlib.import_module(f"diffsplat.cli.{name}")
     program = f"{PROGRAM} {name}"
     commands = getattr(module, "COMMANDS", None)
     if commands is None:
@@ -130,7 +117,7 @@ def _run(name: str, arguments: list[str]) -> None:
         tyro.extras.subcommand_cli_from_dict(
             commands,
             prog=program,
-            description=SUBCOMMANDS[name].summary.capitalize() + ".",
+            description=SUBCOMMANDS[name].capitalize() + ".",
             args=[default, *arguments] if default and bare else arguments,
         )
 

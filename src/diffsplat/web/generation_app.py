@@ -17,9 +17,9 @@ from diffsplat.errors import DiffSplatError, one_line
 from diffsplat.web.api_docs_page import docs_page
 from diffsplat.web.api_routes import router
 from diffsplat.web.api_schemas import first_sentence
+from diffsplat.web.error_responses import InternalErrors, error_response
 from diffsplat.web.generation_service import Service
 from diffsplat.web.host_and_token_guard import HostAndTokenGuard
-from diffsplat.web.internal_errors import InternalErrors
 from diffsplat.web.job_queue import QueueFullError, StoppedError
 from diffsplat.web.pages import page_routes
 from diffsplat.web.response_headers import ResponseHeaders
@@ -66,8 +66,9 @@ def create_app(service: Service, *, token: str | None = None, loopback_only: boo
             Middleware(HostAndTokenGuard, token=token, loopback_only=loopback_only),
             Middleware(InternalErrors),
         ],
-        exception_handlers={kind: _handler(answer) for kind, answer in _ANSWERS.items()},
     )
+    for kind, respond in _RESPONSES.items():
+        app.add_exception_handler(kind, lambda _, error, respond=respond: respond(error))
     app.state.service = service
     app.state.token_needed = token is not None
     app.include_router(router)
@@ -79,31 +80,21 @@ async def _documentation(request: Request) -> HTMLResponse:
     return HTMLResponse(docs_page(request.app.openapi()), headers=_DOCS_HEADERS)
 
 
-def _handler(answer: Callable[[Any], JSONResponse]) -> Callable[[Request, Exception], Any]:
-    async def handle(_: Request, error: Exception) -> JSONResponse:
-        return answer(error)
-
-    return handle
-
-
-def _problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status, headers=headers)
-
-
 def _http_error(error: HTTPException) -> JSONResponse:
     standard = {
         "Not Found": "there is nothing here, see /api/docs",
         "Method Not Allowed": "this address has another method, see /api/docs",
     }
-    return _problem(error.status_code, standard.get(error.detail, error.detail), dict(error.headers or {}))
+    sentence = standard.get(error.detail, error.detail)
+    return error_response(error.status_code, sentence, dict(error.headers or {}))
 
 
-_ANSWERS: dict[type[Exception], Callable[[Any], JSONResponse]] = {
+_RESPONSES: dict[type[Exception], Callable[[Any], JSONResponse]] = {
     HTTPException: _http_error,
-    RequestValidationError: lambda error: _problem(422, first_sentence(list(error.errors()))),
-    TooLargeError: lambda error: _problem(413, one_line(error)),
-    DiffSplatError: lambda error: _problem(422, one_line(error)),
-    QueueFullError: lambda error: _problem(429, str(error), {"retry-after": str(error.retry_after_s)}),
-    StoppedError: lambda error: _problem(503, str(error)),
+    RequestValidationError: lambda error: error_response(422, first_sentence(list(error.errors()))),
+    TooLargeError: lambda error: error_response(413, one_line(error)),
+    DiffSplatError: lambda error: error_response(422, one_line(error)),
+    QueueFullError: lambda error: error_response(429, str(error), {"retry-after": str(error.retry_after_s)}),
+    StoppedError: lambda error: error_response(503, str(error)),
 }
 """Responses to expected errors, by type; any other is answered by :class:`InternalErrors`."""

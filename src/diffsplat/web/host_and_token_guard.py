@@ -5,8 +5,10 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from diffsplat.web.error_responses import error_response
 
 API_PREFIX = "/api/"
 OPEN_PATHS = frozenset(("/api/health",))
@@ -50,12 +52,12 @@ class HostAndTokenGuard:
         headers, path = Headers(scope=scope), scope["path"]
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._loopback_only and not is_loopback(_without_port(host)):
-            return _problem(403, f"this server is reached as localhost, not as {host[:100]!r}")
+            return error_response(403, f"this server is reached as localhost, not as {host[:100]!r}")
         if origin is not None and scope["method"] not in _READING and not _same_host(origin, host):
-            return _problem(403, "pages of other sites may not use this server")
+            return error_response(403, "pages of other sites may not use this server")
         if path.startswith(API_PREFIX) and path not in OPEN_PATHS and not self._authorized(headers):
             sentence = "the token is missing or wrong, expected the header 'Authorization: Bearer TOKEN'"
-            return _problem(401, sentence, {"www-authenticate": "Bearer"})
+            return error_response(401, sentence, {"www-authenticate": "Bearer"})
         return None
 
     def _authorized(self, headers: Headers) -> bool:
@@ -65,10 +67,6 @@ class HostAndTokenGuard:
         return scheme.lower() == "bearer" and hmac.compare_digest(
             given.strip().encode("latin-1"), self._token
         )
-
-
-def _problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"detail": sentence}, status, headers)
 
 
 def _without_port(host: str) -> str:

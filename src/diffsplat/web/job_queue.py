@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
 from diffsplat.errors import DiffSplatError, one_line
-from diffsplat.web.internal_errors import internal_error_sentence
+from diffsplat.web.error_responses import internal_error_sentence
 from diffsplat.web.server_limits import Limits
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]

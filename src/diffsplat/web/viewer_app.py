@@ -14,8 +14,8 @@ from starlette.routing import Route
 from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
 from diffsplat.io.file_access import require_readable
 from diffsplat.io.splat_suffixes import READABLE_SUFFIXES, splat_suffix
+from diffsplat.web.error_responses import InternalErrors
 from diffsplat.web.host_and_token_guard import HostAndTokenGuard
-from diffsplat.web.internal_errors import InternalErrors
 from diffsplat.web.pages import page_routes
 from diffsplat.web.response_headers import ResponseHeaders
 

@@ -1,4 +1,4 @@
-"""Internal errors: clients get an id, and the log the traceback with the same id."""
+"""Errors as responses: one sentence in JSON; internal errors get an id that leads to the traceback in the log."""
 
 import logging
 import secrets
@@ -7,6 +7,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
+
+
+def error_response(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The response of every error."""
+    return JSONResponse({"detail": sentence}, status, headers)
 
 
 def internal_error_sentence(error: Exception) -> str:
@@ -37,4 +42,4 @@ class InternalErrors:
             sentence = internal_error_sentence(error)
             logger.exception("%s %s: %s", scope["method"], scope["path"], sentence)
             if not started:
-                await JSONResponse({"detail": sentence}, 500)(scope, receive, send)
+                await error_response(500, sentence)(scope, receive, send)
