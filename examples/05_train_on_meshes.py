@@ -12,7 +12,11 @@ from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.training.stage_chain import ChainConfig, train_chain
+from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.run_folders import RunFolders
+from diffsplat.training.stage_chain import train_recipe
+from diffsplat.training.stages.stage_recipe import GradientTraining
 
 
 def main(
@@ -27,16 +31,14 @@ def main(
     Args:
         meshes: folder of .glb, .gltf, .obj, .ply, .stl or .off files, named after what they show.
         out: folder for everything.
-        steps: of every stage, instead of the recipes' (a real training takes days on a CPU).
+        steps: of every stage, instead of the recipe's (a real training takes days on a CPU).
         size: pixels of the training views.
         prompt: what the trained model is asked for.
     """
     data = out / "data"
     print(ingest(folder_objects(meshes), data, RenderOptions(size=size)))
-    config = ChainConfig()
-    if steps is not None:
-        config = shortened(config, steps)
-    status = train_chain(config, (data,), out)
+    recipe = MINI if steps is None else shortened(MINI, steps)
+    status = train_recipe(recipe, RunFolders((data,), out))
     if status != "finished":
         print(f"{status}: the same command goes on from here")
         return
@@ -45,18 +47,15 @@ def main(
     print(out / "first.ply")
 
 
-def shortened(config: ChainConfig, steps: int) -> ChainConfig:
-    """The recipes with another number of steps."""
+def shortened(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with another number of steps."""
     stages = {
         name: replace(stage, trainer=replace(stage.trainer, steps=steps))
-        for name, stage in (
-            ("reconstruction", config.reconstruction),
-            ("autoencoder", config.autoencoder),
-            ("diffusion", config.diffusion),
-            ("refiner", config.refiner),
-        )
+        if isinstance(stage, GradientTraining)
+        else stage
+        for name, stage in recipe.stages.items()
     }
-    return replace(config, **stages)
+    return replace(recipe, stages=stages)
 
 
 if __name__ == "__main__":

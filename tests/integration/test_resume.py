@@ -59,11 +59,11 @@ class Source:
 out, DELAY = Path(sys.argv[1]), float(sys.argv[2])
 torch.set_num_threads(1)
 config = TrainerConfig(
-    out=out, steps=150, seed=3, precision="fp32", device="cpu", accumulation=2,
+    steps=150, seed=3, precision="fp32", device="cpu", accumulation=2,
     log_every=4, evaluate_every=30, checkpoint_minutes=0.003,
     optim=OptimConfig(name="muon", lr=1e-2, warmup_steps=10), ema=EmaConfig(decay=0.9),
 )
-print(Trainer(Noisy(), Source(), config).run().status)
+print(Trainer(Noisy(), Source(), config, out).run().status)
 '''
 
 

@@ -1,6 +1,7 @@
 """Meshes to a model folder: every stage for a few steps, through the command line."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,57 +13,53 @@ from diffsplat.cli.main import main
 from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.network_folders import save_half
-from diffsplat.training.grid_cache import GridSourceConfig
 from diffsplat.training.latent_cache import LatentSourceConfig
-from diffsplat.training.model_export import ExportConfig, export_model
-from diffsplat.training.recipes import (
-    RECIPES,
-    AutoencoderRun,
-    DiffusionRun,
-    ReconstructionRun,
-    RunConfig,
-    embedded_text_encoder,
-    train,
-)
-from diffsplat.training.stage_chain import ChainConfig, chain_parts, train_chain
-from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig
+from diffsplat.training.model_export import export_model
+from diffsplat.training.recipes import RECIPES
+from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.run_folders import RunFolders, StageFolders
+from diffsplat.training.run_outputs import Outcome, Status
+from diffsplat.training.stage_chain import train_recipe
+from diffsplat.training.stages.component_fit import ComponentFit
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
-from diffsplat.training.trainer import DivergedError, Outcome, Status, TrainerConfig, is_finished
-from diffsplat.training.trainer_config import REFINER_LEVEL, OptimConfig
+from diffsplat.training.stages.stage_recipe import GradientTraining, StageRecipe, train_stage
+from diffsplat.training.trainer import DivergedError
+from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 
 pytest.importorskip("trimesh")
 
+TRAINER = TrainerConfig(
+    steps=3,
+    log_every=1,
+    precision="fp32",
+    device="cpu",
+    tensorboard=False,
+    optim=OptimConfig(warmup_steps=1),
+)
+VIEWS = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
+LATENTS = LatentSourceConfig(batch_size=2, evaluation_objects=1)
+RECONSTRUCTION = GradientTraining(ReconstructionConfig(dim=48, blocks=1), VIEWS, TRAINER)
+AUTOENCODER = ComponentFit(latent_channels=8, evaluation_objects=1)
+REFINER = GradientTraining(
+    DiffusionConfig(width=64, layers=1, patch=1, channels=6, greatest_level=0.9, sampled_objects=1),
+    LATENTS,
+    TRAINER,
+)
 
-def small_chain() -> ChainConfig:
-    views = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
-    trainer = TrainerConfig(
-        steps=3,
-        log_every=1,
-        precision="fp32",
-        device="cpu",
-        tensorboard=False,
-        optim=OptimConfig(warmup_steps=1),
-    )
-    return ChainConfig(
-        reconstruction=ReconstructionRun(ReconstructionConfig(dim=48, blocks=1), views, trainer),
-        autoencoder=AutoencoderRun(
-            AutoencoderConfig(latent_channels=8),
-            GridSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1),
-            trainer,
-        ),
-        diffusion=DiffusionRun(
-            DiffusionConfig(width=64, layers=1, patch=1, channels=6, pictured_objects=1, pictured_steps=2),
-            LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
-            trainer,
-        ),
-        refiner=DiffusionRun(
-            DiffusionConfig(width=64, layers=1, patch=1, greatest_level=0.9, pictured_objects=1),
-            LatentSourceConfig(text_encoder=embedded_text_encoder(), batch_size=2, evaluation_objects=1),
-            trainer,
-        ),
-    )
+
+def small_recipe() -> Recipe:
+    """The recipe of the embedded model with small networks and few steps."""
+    denoiser = DiffusionConfig(width=64, layers=1, patch=1, channels=6, sampled_objects=1, sample_steps=2)
+    stages = {
+        "reconstruction": RECONSTRUCTION,
+        "autoencoder": AUTOENCODER,
+        "diffusion": GradientTraining(denoiser, LATENTS, TRAINER),
+        "refiner": REFINER,
+    }
+    return replace(MINI, stages=stages)
 
 
 def losses(out: Path) -> list[float]:
@@ -74,12 +71,12 @@ def losses(out: Path) -> list[float]:
 def chain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a chain that was stopped once in its first stage."""
     out = tmp_path_factory.mktemp("chain")
-    config = small_chain()
-    hurried = replace(config.reconstruction.trainer, max_minutes=1e-9)
-    first = replace(config, reconstruction=replace(config.reconstruction, trainer=hurried))
-    assert train_chain(first, (data,), out) == "out_of_time"
+    recipe, folders = small_recipe(), RunFolders((data,), out)
+    hurried = replace(RECONSTRUCTION, trainer=replace(TRAINER, max_minutes=1e-9))
+    first = replace(recipe, stages={**recipe.stages, "reconstruction": hurried})
+    assert train_recipe(first, folders) == "out_of_time"
     assert not (out / "autoencoder").exists()
-    assert train_chain(config, (data,), out) == "finished"
+    assert train_recipe(recipe, folders) == "finished"
     return out
 
 
@@ -92,25 +89,21 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
     networks = {"reconstructor", "autoencoder", "denoiser", "refiner", "text_encoder", "scheduler"}
     assert names == networks | {"model_index.json", "README.md", "CREDITS.md"}
     card = (chain / "model" / "README.md").read_text()
-    for stage, figure in (
-        ("reconstructor", "psnr_novel"),
-        ("denoiser", "velocity_error"),
-        ("refiner", "velocity_error"),
+    for start, figure in (
+        ("| reconstructor | 3 | 6 |", "psnr_novel"),
+        ("| autoencoder |  |  |", "autoencoder_novel_psnr"),
+        ("| denoiser | 3 | 6 |", "velocity_error"),
+        ("| refiner | 3 | 6 |", "velocity_error"),
     ):
-        (row,) = [line for line in card.splitlines() if line.startswith(f"| {stage} | 3 | 6 |")]
+        (row,) = [line for line in card.splitlines() if line.startswith(start)]
         assert figure in row
 
 
 def test_the_refiner_is_trained_below_its_level_and_sampled_there(
-    chain: Path, monkeypatch: pytest.MonkeyPatch
+    chain: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert DiffSplatPipeline.from_pretrained(chain / "model").defaults.refined_below == REFINER_LEVEL
-    run = small_chain().refiner
-    cache = chain / "diffusion" / "latents"
-    record = json.loads((chain / "refiner" / "config.json").read_text())
-    assert record["source"]["cache"] == str(cache)
-    data = tuple(Path(place) for place in record["source"]["data"])
-    stage, source = run.refining(data, chain / "refiner", chain_parts(chain, embedded_text_encoder())).build()
+    assert DiffSplatPipeline.from_pretrained(chain / "model").defaults.refined_below == 0.82
+    stage, source = REFINER.build(RunFolders((data,), chain).of_stage("refiner"))
     assert isinstance(stage, DiffusionStage)
     assert stage.channels == 6
     levels = []
@@ -127,6 +120,10 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(
     assert set(stage.evaluate(batch).scalars) == names | {"velocity_error"}
 
 
+def test_denoiser_and_refiner_read_the_same_latents(chain: Path) -> None:
+    assert sorted(path.name[:5] for path in chain.glob("*/latents/*")) == ["test-", "train"]
+
+
 def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     chain: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,29 +134,45 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     assert main([*command, "--refiner-guidance", "-1"]) == 2
     assert "refiner_guidance is -1.0, expected a finite number of at least 0" in capsys.readouterr().err
     wide = make_denoiser(latent_channels=8, latent_size=4, width=64, layers=1, text_channels=384, patch=1)
-    parts = chain_parts(chain, embedded_text_encoder())
-    save_half(wide, tmp_path / "wide" / "weights")
+    others = tmp_path / "others"
+    for stage in ("reconstruction", "autoencoder", "diffusion"):
+        shutil.copytree(chain / stage / "weights", others / stage / "weights")
+    save_half(wide, others / "refiner" / "weights")
     with pytest.raises(ValueError, match="the refiner denoises 8 channels, expected the denoiser's 6"):
-        export_model(target, replace(parts, refiner=tmp_path / "wide" / "weights"), ExportConfig(), (data,))
+        export_model(target, RunFolders((data,), others), MINI.sampling)
     assert not target.exists()
-    assert main([*command, "--no-refiner"]) == 0
+    assert main([*command, "--refined-below", "0"]) == 0
     assert not (target / "refiner").exists()
     assert DiffSplatPipeline.from_pretrained(target).refiner is None
 
 
-def test_linear_autoencoder_is_written_without_training(chain: Path, data: Path, tmp_path: Path) -> None:
-    run = small_chain().autoencoder
-    outcome = train(run.placed((data,), tmp_path, chain / "reconstruction" / "weights"))
+def test_autoencoder_is_fitted_without_training(chain: Path, data: Path, tmp_path: Path) -> None:
+    folders = StageFolders((data,), tmp_path / "run", reconstructor=chain / "reconstruction" / "weights")
+    assert not AUTOENCODER.is_finished(folders.out)
+    outcome = train_stage(AUTOENCODER, folders)
     assert outcome.status == "finished"
-    written = load_file(tmp_path / "weights" / "diffusion_pytorch_model.safetensors")
+    assert outcome.figures["autoencoder_input_psnr"] > 15
+    written = load_file(folders.out / "weights" / "diffusion_pytorch_model.safetensors")
     assert written.keys() == {"center", "components", "latent_scale"}
-    assert json.loads((tmp_path / "config.json").read_text())["stage"]["latent_channels"] == 8
-    assert is_finished(replace(run.trainer, out=tmp_path))
+    assert json.loads((folders.out / "config.json").read_text())["stage"]["latent_channels"] == 8
+    assert AUTOENCODER.is_finished(folders.out)
+
+
+def test_autoencoder_of_an_earlier_run_keeps_its_components(chain: Path, data: Path, tmp_path: Path) -> None:
+    """Later stages that start from that run go on with the latents that they know."""
+    earlier = chain / "autoencoder" / "weights"
+    folders = StageFolders(
+        (data,), tmp_path, start_from=earlier, reconstructor=chain / "reconstruction" / "weights"
+    )
+    fewer = replace(AUTOENCODER, component_objects=1)
+    train_stage(fewer, folders)
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = load_file(earlier / name), load_file(tmp_path / "weights" / name)
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path, tmp_path: Path) -> None:
-    run = small_chain().reconstruction.placed((data,), tmp_path)
-    assert train(run).status == "finished"
+    assert train_stage(RECONSTRUCTION, StageFolders((data,), tmp_path)).status == "finished"
     assert losses(chain / "reconstruction") == losses(tmp_path)
 
 
@@ -172,7 +185,7 @@ def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
         "grids",
         "latents",
     }
-    assert train_chain(small_chain(), (data,), chain) == "finished"
+    assert train_recipe(small_recipe(), RunFolders((data,), chain)) == "finished"
     after = {path: path.stat().st_mtime_ns for place in places for path in chain.glob(place)}
     assert after == before
 
@@ -188,7 +201,7 @@ def test_command_trains_with_overridden_fields(
     record = json.loads((tmp_path / "config.json").read_text())
     assert record["trainer"]["optim"]["lr"] == 1e-4
     assert record["stage"]["dim"] == 48
-    assert record["source"]["data"] == [str(data)]
+    assert record["folders"]["data"] == [str(data)]
     assert (tmp_path / "weights" / "diffusion_pytorch_model.safetensors").is_file()
 
 
@@ -210,17 +223,23 @@ def test_export_command_refuses_an_existing_folder_and_replaces_it_by_force(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("command", "words", "message"),
     [
-        (["--reconstructor", "nowhere"], "'nowhere' holds no trained network"),
-        (["--reconstructor", "nowhere", "--optim.lr", "-1"], "optim.lr is -1.0, expected a number above 0"),
+        ("autoencoder-mini", ["--reconstructor", "nowhere"], "'nowhere' holds no trained network"),
+        (
+            "autoencoder-mini",
+            [],
+            "--reconstructor is missing, expected the weights of a trained reconstructor",
+        ),
+        ("diffusion-mini", ["--reconstructor", "nowhere"], "'nowhere' holds no trained network"),
+        ("diffusion-mini", ["--optim.lr", "-1"], "optim.lr is -1.0, expected a number above 0"),
     ],
 )
 def test_bad_requests_are_refused_and_leave_nothing(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(["train", "autoencoder-mini", "--data", str(tmp_path), "--out", str(out), *words]) == 2
+    assert main(["train", command, "--data", str(tmp_path), "--out", str(out), *words]) == 2
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert message in error
     assert not out.exists()
@@ -238,7 +257,9 @@ def test_command_says_how_the_training_ended(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("diffsplat.cli.train.train", lambda run: Outcome(status, 1, {}, run.trainer.out))
+    monkeypatch.setattr(
+        "diffsplat.cli.train.train_stage", lambda _, folders: Outcome(status, 1, {}, folders.out)
+    )
     command = ["train", "reconstruction-mini", "--data", "x", "--out", str(tmp_path)]
     assert main(command) == code
     assert message in "".join(capsys.readouterr())
@@ -247,32 +268,30 @@ def test_command_says_how_the_training_ended(
 def test_diverged_training_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def diverge(_run: RunConfig) -> Outcome:
+    def diverge(_recipe: StageRecipe, _folders: StageFolders) -> Outcome:
         raise DivergedError("training diverged: lower optim.lr")
 
-    monkeypatch.setattr("diffsplat.cli.train.train", diverge)
+    monkeypatch.setattr("diffsplat.cli.train.train_stage", diverge)
     assert main(["train", "reconstruction-mini", "--data", "x", "--out", "y"]) == 1
     assert capsys.readouterr().err == "diffsplat: error: training diverged: lower optim.lr\n"
 
 
-def test_recipes_are_of_the_embedded_model() -> None:
-    assert set(RECIPES) == {
-        "reconstruction-mini",
-        "autoencoder-mini",
-        "diffusion-mini",
-        "refiner-mini",
-    }
-    for make in RECIPES.values():
-        assert make() == make()
+def test_list_names_every_command_and_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "list"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    stages = {f"{stage}-{recipe.name}" for recipe in RECIPES.values() for stage in recipe.stages}
+    assert rows.keys() == {*RECIPES, *stages}
+    assert rows["diffusion-mini"].endswith("--reconstructor --autoencoder")
+    assert "--" not in rows["reconstruction-mini"]
 
 
 def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) -> None:
-    run = small_chain().reconstruction.placed((data,), tmp_path)
+    folders = StageFolders((data,), tmp_path)
     torch.manual_seed(1)
-    first, _ = run.build()
+    first, _ = RECONSTRUCTION.build(folders)
     torch.manual_seed(2)
-    second, _ = run.build()
-    other, _ = replace(run, trainer=replace(run.trainer, seed=5)).build()
+    second, _ = RECONSTRUCTION.build(folders)
+    other, _ = replace(RECONSTRUCTION, trainer=replace(TRAINER, seed=5)).build(folders)
     same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
     differ = [not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)]
     assert all(same)
@@ -280,16 +299,15 @@ def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) 
 
 
 def test_new_run_starts_from_the_weights_of_an_earlier_one(chain: Path, data: Path, tmp_path: Path) -> None:
-    earlier = chain / "reconstruction" / "weights"
-    run = small_chain().reconstruction.placed((data,), tmp_path)
-    still = replace(run.trainer.optim, lr=1e-12)
-    trainer = replace(run.trainer, steps=1, seed=9, optim=still, start_from=earlier)
-    assert train(replace(run, trainer=trainer)).status == "finished"
+    folders = RunFolders((data,), tmp_path, start_from=chain).of_stage("reconstruction")
+    still = replace(TRAINER, steps=1, seed=9, optim=OptimConfig(lr=1e-12))
+    assert train_stage(replace(RECONSTRUCTION, trainer=still), folders).status == "finished"
     name = "diffusion_pytorch_model.safetensors"
-    before, after = load_file(earlier / name), load_file(tmp_path / "weights" / name)
+    before = load_file(chain / "reconstruction" / "weights" / name)
+    after = load_file(folders.out / "weights" / name)
     assert before.keys() == after.keys()
     for key, weights in before.items():
         torch.testing.assert_close(after[key], weights, rtol=1e-3, atol=1e-6)
-    wider = replace(run.stage, dim=96)
+    wider = replace(RECONSTRUCTION, stage=ReconstructionConfig(dim=96, blocks=1), trainer=still)
     with pytest.raises(ValueError, match="has the shape"):
-        train(replace(run, stage=wider, trainer=replace(trainer, out=tmp_path / "wider")))
+        train_stage(wider, replace(folders, out=tmp_path / "wider"))

@@ -60,18 +60,17 @@ class LinearStage(Stage):
         return self.network
 
     def evaluate(self, batch: Pair) -> Report:
-        picture = torch.full((3, 4, 6), 0.5)
+        image = torch.full((3, 4, 6), 0.5)
         return Report(
-            {"corner": float(self.network.weight[0, 0]), "first": float(batch[0][0, 0])}, {"p": picture}
+            {"corner": float(self.network.weight[0, 0]), "first": float(batch[0][0, 0])}, {"p": image}
         )
 
     def save_pretrained(self, directory: Path) -> None:
         (directory / "weights.json").write_text(json.dumps(self.network.weight.tolist()))
 
 
-def config(out: Path, **changes: Any) -> TrainerConfig:
+def config(**changes: Any) -> TrainerConfig:
     plain = TrainerConfig(
-        out=out,
         steps=40,
         optim=OptimConfig(lr=0.05, weight_decay=0.0, warmup_steps=5),
         precision="fp32",
@@ -98,7 +97,7 @@ def test_linear_regression_finds_its_solution(tmp_path: Path, name: str) -> None
     optim = OptimConfig(name=name, lr=0.1, weight_decay=0.0, warmup_steps=10)
     ema = EmaConfig(decay=0.9)
     outcome = Trainer(
-        stage, LinearSource(), config(tmp_path, steps=400, optim=optim, ema=ema, log_every=50)
+        stage, LinearSource(), config(steps=400, optim=optim, ema=ema, log_every=50), tmp_path
     ).run()
     assert (outcome.status, outcome.step) == ("finished", 400)
     torch.testing.assert_close(stage.network.weight.detach(), SOLUTION, rtol=0, atol=2e-3)
@@ -120,7 +119,7 @@ def test_gradients_are_clipped_to_the_norm_and_keep_their_direction(tmp_path: Pa
     handle = register_optimizer_step_pre_hook(record)
     try:
         optim = OptimConfig(clip_norm=0.25)
-        Trainer(LinearStage(pull), source, config(tmp_path, steps=1, optim=optim)).run()
+        Trainer(LinearStage(pull), source, config(steps=1, optim=optim), tmp_path).run()
     finally:
         handle.remove()
     full = 15.0 * source.batch(0)[0].mean(0).expand(2, 3)
@@ -137,8 +136,8 @@ def test_two_half_batches_accumulate_to_one_whole(tmp_path: Path) -> None:
             return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
     first, second = LinearStage(), LinearStage()
-    Trainer(first, LinearSource(8), config(tmp_path / "a", accumulation=2)).run()
-    Trainer(second, Whole(), config(tmp_path / "b")).run()
+    Trainer(first, LinearSource(8), config(accumulation=2), tmp_path / "a").run()
+    Trainer(second, Whole(), config(), tmp_path / "b").run()
     torch.testing.assert_close(first.network.weight, second.network.weight, rtol=1e-4, atol=1e-5)
     assert metrics(tmp_path / "a")[-1]["samples"] == metrics(tmp_path / "b")[-1]["samples"] == 40 * 16
 
@@ -151,7 +150,7 @@ def test_autocast_faster_in_bf16_and_keeps_fp32_weights(tmp_path: Path) -> None:
         return loss
 
     stage = LinearStage(note)
-    Trainer(stage, LinearSource(), config(tmp_path, steps=2, precision="bf16")).run()
+    Trainer(stage, LinearSource(), config(steps=2, precision="bf16"), tmp_path).run()
     assert types == {torch.bfloat16}
     assert stage.network.weight.dtype == torch.float32
 
@@ -165,7 +164,7 @@ def test_evaluation_sees_averaged_weights_and_averages_over_batches(tmp_path: Pa
 
     stage, source = LinearStage(note), LinearSource()
     ema = EmaConfig(decay=0.5, power=1000.0)
-    outcome = Trainer(stage, source, config(tmp_path, steps=4, evaluate_every=3, ema=ema)).run()
+    outcome = Trainer(stage, source, config(steps=4, evaluate_every=3, ema=ema), tmp_path).run()
     _, first, second, third = history
     entry = metrics(tmp_path, "evaluation")[0]
     assert entry["step"] == 3
@@ -173,7 +172,7 @@ def test_evaluation_sees_averaged_weights_and_averages_over_batches(tmp_path: Pa
     mean = sum(float(batch[0][0, 0]) for batch in source.evaluation()) / 2
     assert entry["first"] == pytest.approx(mean, rel=1e-6)
     assert outcome.figures["first"] == pytest.approx(mean, rel=1e-6)
-    with Image.open(tmp_path / "pictures" / "p.png") as picture:
+    with Image.open(tmp_path / "images" / "p.png") as picture:
         assert (picture.size, picture.getpixel((0, 0))) == ((6, 4), (128, 128, 128))
 
 
@@ -183,7 +182,7 @@ def test_steps_that_are_not_finite_leave_no_trace(tmp_path: Path, caplog: pytest
 
     with caplog.at_level(logging.WARNING):
         stage = LinearStage(poison)
-        Trainer(stage, LinearSource(), config(tmp_path, steps=6)).run()
+        Trainer(stage, LinearSource(), config(steps=6), tmp_path).run()
     assert caplog.text.count("is skipped") == 3
     assert metrics(tmp_path)[-1]["skipped"] == 2
     assert [entry["step"] for entry in metrics(tmp_path)] == [1, 3, 5]
@@ -196,25 +195,25 @@ def test_infinite_gradient_of_a_finite_loss_is_skipped(tmp_path: Path) -> None:
         return (prediction * 0).sum().abs().sqrt() + prediction.sum() * 0
 
     stage = LinearStage(spike)
-    Trainer(stage, LinearSource(), config(tmp_path, steps=3)).run()
+    Trainer(stage, LinearSource(), config(steps=3), tmp_path).run()
     assert bool((stage.network.weight == 0).all())
 
 
 def test_twenty_bad_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
     stage = LinearStage(lambda step, _p, loss: loss if step < 3 else loss * math.inf)
     with pytest.raises(DivergedError, match="20 steps in a row up to 23 were not finite"):
-        Trainer(stage, LinearSource(), config(tmp_path)).run()
+        Trainer(stage, LinearSource(), config(), tmp_path).run()
     assert bool(torch.isfinite(stage.network.weight).all())
 
 
 def test_budget_stops_and_the_next_runs_end_where_one_run_ends(tmp_path: Path) -> None:
     whole, parts = LinearStage(), LinearStage()
-    Trainer(whole, LinearSource(), config(tmp_path / "whole", steps=4)).run()
-    short = config(tmp_path / "parts", steps=4, max_minutes=1e-9)
+    Trainer(whole, LinearSource(), config(steps=4), tmp_path / "whole").run()
+    short = config(steps=4, max_minutes=1e-9)
     statuses = []
     for _ in range(5):
         parts = LinearStage()
-        outcome = Trainer(parts, LinearSource(), short).run()
+        outcome = Trainer(parts, LinearSource(), short, tmp_path / "parts").run()
         statuses.append((outcome.status, outcome.step))
     assert statuses == [*(("out_of_time", step) for step in (1, 2, 3)), ("finished", 4), ("finished", 4)]
     assert torch.equal(parts.network.weight, whole.network.weight)
@@ -229,45 +228,45 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: signal.Sig
         return loss
 
     before = signal.getsignal(number)
-    outcome = Trainer(LinearStage(stop), LinearSource(), config(tmp_path)).run()
+    outcome = Trainer(LinearStage(stop), LinearSource(), config(), tmp_path).run()
     assert (outcome.status, outcome.step) == ("interrupted", 7)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000007"]
     assert signal.getsignal(number) is before
 
 
 def test_metrics_after_the_checkpoint_and_torn_lines_are_cut_on_resume(tmp_path: Path) -> None:
-    short = config(tmp_path, steps=3, max_minutes=1e-9)
-    Trainer(LinearStage(), LinearSource(), short).run()
+    short = config(steps=3, max_minutes=1e-9)
+    Trainer(LinearStage(), LinearSource(), short, tmp_path).run()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "kind": "train", "loss": 7.0}\n{"step": 3, "ki')
-    Trainer(LinearStage(), LinearSource(), replace(short, max_minutes=None)).run()
+    Trainer(LinearStage(), LinearSource(), replace(short, max_minutes=None), tmp_path).run()
     assert [entry["step"] for entry in metrics(tmp_path)] == [1, 2, 3]
     assert 7.0 not in losses(tmp_path).values()
 
 
 def test_checkpoint_of_another_stage_is_refused(tmp_path: Path) -> None:
-    Trainer(LinearStage(), LinearSource(), config(tmp_path, steps=2)).run()
+    Trainer(LinearStage(), LinearSource(), config(steps=2), tmp_path).run()
     wide = LinearStage()
     wide.network = nn.Linear(3, 5, bias=False)
     with pytest.raises(ValueError, match=r"has \(2, 3\) for weight, expected \(5, 3\)"):
-        Trainer(wide, LinearSource(), config(tmp_path, steps=3)).run()
+        Trainer(wide, LinearSource(), config(steps=3), tmp_path).run()
 
 
 def test_source_is_asked_for_each_batch_once(tmp_path: Path) -> None:
     source = LinearSource()
-    Trainer(LinearStage(), source, config(tmp_path, steps=5)).run()
+    Trainer(LinearStage(), source, config(steps=5), tmp_path).run()
     assert sorted(step for step in source.asked if step < 10_000) == list(range(5))
 
 
 def test_missing_gpu_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device is cuda"):
-        Trainer(LinearStage(), LinearSource(), config(tmp_path, device="cuda"))
+        Trainer(LinearStage(), LinearSource(), config(device="cuda"), tmp_path)
 
 
-def test_tensorboard_receives_scalars_and_pictures(tmp_path: Path) -> None:
+def test_tensorboard_receives_scalars_and_images(tmp_path: Path) -> None:
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    Trainer(LinearStage(), LinearSource(), config(tmp_path, steps=3, tensorboard=True)).run()
+    Trainer(LinearStage(), LinearSource(), config(steps=3, tensorboard=True), tmp_path).run()
     events = loader.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]

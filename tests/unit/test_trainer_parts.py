@@ -12,7 +12,8 @@ from torch import nn
 from diffsplat.training.batch_prefetch import Prefetcher
 from diffsplat.training.batch_tensors import batch_size, to_device
 from diffsplat.training.ema import Ema
-from diffsplat.training.optimizers import Optimizers, learning_rate, split_parameters
+from diffsplat.training.learning_rate import learning_rate
+from diffsplat.training.optimizers import Optimizers, split_parameters
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 
 

@@ -1,4 +1,4 @@
-"""``diffsplat train``: one stage, or all stages of a model in order."""
+"""``diffsplat train``: one stage, or all stages of a recipe."""
 
 import logging
 import sys
@@ -8,119 +8,40 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
-from diffsplat.training.model_export import ExportConfig, ModelParts, export_model
-from diffsplat.training.recipes import (
-    AutoencoderRun,
-    DiffusionRun,
-    ReconstructionRun,
-    RunConfig,
-    autoencoder_mini,
-    diffusion_mini,
-    embedded_text_encoder,
-    reconstruction_mini,
-    refiner_mini,
-    train,
-)
-from diffsplat.training.stage_chain import ChainConfig, chain_parts, train_chain
-from diffsplat.training.trainer import DivergedError, Status
+from diffsplat.training.model_export import export_model
+from diffsplat.training.recipes import RECIPES
+from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.recipes.recipe import NETWORKS, Recipe, SamplingRecipe
+from diffsplat.training.run_folders import RunFolders, StageFolders
+from diffsplat.training.run_outputs import Status
+from diffsplat.training.stage_chain import WhenTimeIsUp, train_recipe
+from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
+from diffsplat.training.trainer import DivergedError
 
 EXIT_DIVERGED = 1
 EXIT_INTERRUPTED = 130
-Data = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
+Command = Callable[..., None]
 Flat = tyro.conf.arg(name="")
 
 
-def mini(data: Data, out: Path, config: Annotated[ChainConfig, Flat] = ChainConfig()) -> None:  # noqa: B008
-    """Train the stages of the embedded model in order and write its folder, OUT/model.
-
-    The same command goes on where it stopped.
-
-    Args:
-        data: Folders that diffsplat data wrote.
-        out: Folder of the runs and the model.
-        config: What the stages are trained with.
-    """
-    _finish(lambda: train_chain(config, data, out), out / "model")
-
-
-def reconstruction(
-    data: Data,
-    out: Path,
-    run: Annotated[ReconstructionRun, Flat] = reconstruction_mini(),  # noqa: B008
-) -> None:
-    """Train the reconstructor of the embedded model.
-
-    Args:
-        data: Folders that diffsplat data wrote.
-        out: Folder of the run; the same command goes on where it stopped.
-        run: What it is trained with.
-    """
-    _train(run.placed(data, out))
-
-
-def autoencoder(
-    data: Data,
-    out: Path,
-    reconstructor: Path,
-    run: Annotated[AutoencoderRun, Flat] = autoencoder_mini(),  # noqa: B008
-) -> None:
-    """Train the autoencoder of the embedded model.
-
-    Args:
-        data: Folders that diffsplat data wrote.
-        out: Folder of the run; the same command goes on where it stopped.
-        reconstructor: Folder of the trained reconstructor, the weights of its run.
-        run: What it is trained with.
-    """
-    _train(run.placed(data, out, reconstructor))
-
-
-def diffusion(
-    data: Data,
-    out: Path,
-    reconstructor: Path,
-    autoencoder: Path,
-    run: Annotated[DiffusionRun, Flat] = diffusion_mini(),  # noqa: B008
-) -> None:
-    """Train the denoiser of the embedded model.
-
-    Args:
-        data: Folders that diffsplat data wrote.
-        out: Folder of the run; the same command goes on where it stopped.
-        reconstructor: Folder of the trained reconstructor, the weights of its run.
-        autoencoder: Folder of the trained autoencoder, the weights of its run.
-        run: What it is trained with.
-    """
-    _train(run.placed(data, out, reconstructor, autoencoder))
-
-
-def refiner(
-    data: Data,
-    out: Path,
-    reconstructor: Path,
-    autoencoder: Path,
-    denoiser: Path,
-    run: Annotated[DiffusionRun, Flat] = refiner_mini(),  # noqa: B008
-) -> None:
-    """Train the refiner of the embedded model, a second denoiser for low noise levels.
-
-    Args:
-        data: Folders that diffsplat data wrote.
-        out: Folder of the run; the same command goes on where it stopped.
-        reconstructor: Folder of the trained reconstructor, the weights of its run.
-        autoencoder: Folder of the trained autoencoder, the weights of its run.
-        denoiser: Folder of the trained denoiser, the weights of its run, whose latents are read.
-        run: What it is trained with.
-    """
-    _train(run.refining(data, out, ModelParts(reconstructor, autoencoder, denoiser, run.source.text_encoder)))
+def list_recipes() -> None:
+    """List what can be trained, and what it needs besides --data and --out."""
+    rows = [("command", "makes", "needs")]
+    for recipe in RECIPES.values():
+        rows.append((recipe.name, recipe.summary, ""))
+        for name, stage in recipe.stages.items():
+            options = " ".join(f"--{need}" for need in stage.needs)
+            rows.append((f"{name}-{recipe.name}", f"{NETWORKS[name]} of {recipe.name}", options))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for command, makes, needs in rows:
+        print(f"{command:{widths[0]}}  {makes:{widths[1]}}  {needs}".rstrip())
 
 
 def export(
     runs: Annotated[Path, tyro.conf.Positional],
     out: Path,
-    data: Data,
-    config: Annotated[ExportConfig, Flat] = ExportConfig(),  # noqa: B008
+    data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")],
+    sampling: Annotated[SamplingRecipe, Flat] = MINI.sampling,
     force: bool = False,
 ) -> None:
     """Write a model folder from the weights that the stages have by now.
@@ -129,24 +50,64 @@ def export(
         runs: Folder of the runs, the OUT of diffsplat train mini.
         out: The model folder to write.
         data: Folders that diffsplat data wrote, for the credits.
-        config: How the model is sampled unless its user says otherwise.
+        sampling: How the model is sampled unless its user says otherwise.
         force: Replace an existing folder.
     """
-    size = export_model(out, chain_parts(runs, embedded_text_encoder()), config, data, force=force)
+    size = export_model(out, RunFolders(data, runs), sampling, force=force)
     print(f"{out} ({size / 1e6:.1f} MB)")
 
 
-def _train(run: RunConfig) -> None:
-    _finish(lambda: train(run).status, run.trainer.out / "weights")
+def _recipe_command(default: Recipe) -> Command:
+    def command(
+        folders: Annotated[RunFolders, Flat],
+        recipe: Annotated[Recipe, Flat] = default,
+        when_time_is_up: WhenTimeIsUp = "stop",
+    ) -> None:
+        """Train the stages of a model in order and write its folder, OUT/model.
+
+        The same command goes on where it stopped.
+
+        Args:
+            folders: What is read and where it is written.
+            recipe: What the stages are trained with.
+            when_time_is_up: What the max-minutes of a stage end: all stages, or that one, whose weights the next
+                stages then use as they are.
+        """
+        _report(lambda: train_recipe(recipe, folders, when_time_is_up), folders.out / "model")
+
+    return command
 
 
-def _finish(work: Callable[[], Status], result: Path) -> None:
-    """Run a training and say how it ended."""
+def _stage_command(default: StageRecipe) -> Command:
+    def command(
+        folders: Annotated[StageFolders, Flat], recipe: Annotated[StageRecipe, Flat] = default
+    ) -> None:
+        """Train one stage of a model.
+
+        Args:
+            folders: What is read and where it is written.
+            recipe: What it is trained with.
+        """
+        _report(lambda: train_stage(recipe, folders).status, folders.out / "weights")
+
+    return command
+
+
+def _commands() -> dict[str, Command]:
+    commands: dict[str, Command] = {"list": list_recipes}
+    for recipe in RECIPES.values():
+        commands[recipe.name] = _recipe_command(recipe)
+        for name, stage in recipe.stages.items():
+            commands[f"{name}-{recipe.name}"] = _stage_command(stage)
+    return commands | {"export": export}
+
+
+def _report(work: Callable[[], Status], result: Path) -> None:
+    """Run a training and print how it ended."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("diffsplat").setLevel(logging.INFO)
     try:
-        with explained_os_errors(f"cannot write into {str(result.parent)!r}", STORAGE_ERRORS):
-            status = work()
+        status = work()
     except DivergedError as error:
         print(f"diffsplat: error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_DIVERGED) from error
@@ -160,11 +121,4 @@ def _finish(work: Callable[[], Status], result: Path) -> None:
             raise SystemExit(EXIT_INTERRUPTED)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "mini": mini,
-    "reconstruction-mini": reconstruction,
-    "autoencoder-mini": autoencoder,
-    "diffusion-mini": diffusion,
-    "refiner-mini": refiner,
-    "export": export,
-}
+COMMANDS = _commands()

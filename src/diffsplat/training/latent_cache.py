@@ -22,14 +22,9 @@ from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays
 from diffsplat.models.text.sentence_encoder import TextEncoder
 from diffsplat.training.batch_tensors import to_device
-from diffsplat.training.grid_cache import (
-    GridTable,
-    canonical_picks,
-    folder_digest,
-    grid_table,
-    load_for_caching,
-)
-from diffsplat.training.trainer_config import Place, Places
+from diffsplat.training.grid_cache import folder_digest, grid_table, load_for_caching
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import SourceConfig
 from diffsplat.training.view_batches import epoch_indices, held_out
 
 logger = logging.getLogger(__name__)
@@ -65,30 +60,22 @@ class LatentBatch:
 
 
 @dataclass(frozen=True)
-class LatentSourceConfig:
-    """Where latents come from.
+class LatentSourceConfig(SourceConfig):
+    """What a batch of latents is made of.
 
     Args:
-        data: folders of shards.
-        reconstructor: folder of the trained reconstructor.
-        autoencoder: folder of the trained autoencoder.
-        text_encoder: folder of the text encoder.
-        grids: folder for the splat grids that the latents are made of.
-        cache: folder for the latents.
         batch_size: objects of a batch.
         evaluation_objects: held-out objects that the loss is measured on.
         seed: of the order and of the captions.
     """
 
-    data: Places = ()
-    reconstructor: Place = Path("reconstructor")
-    autoencoder: Place = Path("autoencoder")
-    text_encoder: Path = Path("text_encoder")
-    grids: Place = Path("grids")
-    cache: Place = Path("latents")
     batch_size: int = 16
     evaluation_objects: int = 64
     seed: int = 0
+
+    def build(self, folders: StageFolders) -> "LatentSource":
+        """The source of latents."""
+        return LatentSource(self, folders)
 
 
 @dataclass(frozen=True)
@@ -128,18 +115,18 @@ class LatentTable:
 class LatentSource:
     """Batches of latents; computed at the first use, read from the cache afterwards."""
 
-    def __init__(self, config: LatentSourceConfig) -> None:
+    def __init__(self, config: LatentSourceConfig, folders: StageFolders) -> None:
         self.config = config
-        self._train = latent_table(config, ObjectDataset(config.data, split="train"), "train")
-        self._test = latent_table(config, held_out(config.data), "test")
-        autoencoder = json.loads((config.autoencoder / "config.json").read_text())
+        self._train = latent_table(folders, ObjectDataset(folders.data, split="train"), "train")
+        self._test = latent_table(folders, held_out(folders.data), "test")
+        autoencoder = json.loads((folders.trained("autoencoder") / "config.json").read_text())
         self._cameras = ring_cameras(size=autoencoder["image_size"])
 
     def batch(self, step: int) -> LatentBatch:
         """Objects in shuffled epochs, each with a random one of its captions."""
         size = self.config.batch_size
-        places = range(step * size, (step + 1) * size)
-        indices = epoch_indices(len(self._train.captions), places, self.config.seed)
+        positions = range(step * size, (step + 1) * size)
+        indices = epoch_indices(len(self._train.captions), positions, self.config.seed)
         return self._gather(self._train, indices, np.random.default_rng([self.config.seed, step]))
 
     def evaluation(self) -> list[LatentBatch]:
@@ -163,33 +150,29 @@ class LatentSource:
         )
 
 
-def latent_table(config: LatentSourceConfig, dataset: ObjectDataset, name: str) -> LatentTable:
-    """The latents of a data set under the configured networks, from the cache where it has them."""
-    path = config.cache / f"{name}-{_fingerprint(config, dataset)}.safetensors"
+def latent_table(folders: StageFolders, dataset: ObjectDataset, name: str) -> LatentTable:
+    """The latents and captions of a data set, from the cache where it has them."""
+    path = folders.latents / f"{name}-{_fingerprint(folders, dataset)}.safetensors"
     if path.is_file():
         return LatentTable.load(path)
     logger.info("encoding %d objects into %s", len(dataset), path)
-    table = _encode(config, dataset)
+    table = _encode(folders, dataset)
     table.save(path)
     return table
 
 
-def _encode(config: LatentSourceConfig, dataset: ObjectDataset) -> LatentTable:
-    autoencoder, device = load_for_caching(ComponentAutoencoder, config.autoencoder)
-    grids = _grids(config, dataset)
+def _encode(folders: StageFolders, dataset: ObjectDataset) -> LatentTable:
+    autoencoder, device = load_for_caching(ComponentAutoencoder, folders.trained("autoencoder"))
+    grids = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
     latents: list[Tensor] = []
     with torch.no_grad():
-        for part in tqdm(grids.batches(_ENCODED_AT_ONCE), unit="batch", desc="latents"):
-            latents.append(autoencoder.encode(to_device(part, device)).half().cpu())
+        for batch in tqdm(grids.batches(_ENCODED_AT_ONCE), unit="batch", desc="latents"):
+            latents.append(autoencoder.encode(to_device(batch, device)).half().cpu())
     texts = ["", *sorted({caption for row in dataset.rows for caption in row.captions})]
-    place = {text: index for index, text in enumerate(texts)}
-    captions = tuple(tuple(place[caption] for caption in row.captions) for row in dataset.rows)
-    tokens, mask = _embed(config.text_encoder, texts)
+    numbers = {text: number for number, text in enumerate(texts)}
+    captions = tuple(tuple(numbers[caption] for caption in row.captions) for row in dataset.rows)
+    tokens, mask = _embed(folders.text_encoder, texts)
     return LatentTable(torch.cat(latents), captions, tokens, mask)
-
-
-def _grids(config: LatentSourceConfig, dataset: ObjectDataset) -> GridTable:
-    return grid_table(config.reconstructor, dataset, canonical_picks(dataset), config.grids)
 
 
 def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -210,9 +193,9 @@ def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
     return torch.cat(tokens)[back, :longest].contiguous(), mask[:, :longest].contiguous()
 
 
-def _fingerprint(config: LatentSourceConfig, dataset: ObjectDataset) -> str:
+def _fingerprint(folders: StageFolders, dataset: ObjectDataset) -> str:
     """Changes with the networks and with the objects and captions of the data set."""
-    networks = (config.reconstructor, config.autoencoder, config.text_encoder)
+    networks = (folders.trained("reconstructor"), folders.trained("autoencoder"), folders.text_encoder)
     digest = hashlib.sha256(b"".join(map(folder_digest, networks)))
     for index, row in enumerate(dataset.rows):
         digest.update(json.dumps([dataset.pixels_key(index), row.captions]).encode())

@@ -1,25 +1,11 @@
-"""Optimisers of one network, and the learning rate as a function of the step."""
-
-from math import cos, pi
+"""AdamW and Muon over the parameters of one network."""
 
 import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.training.muon import Muon
+from diffsplat.training.muon_optimizer import Muon
 from diffsplat.training.trainer_config import OptimConfig
-
-
-def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Learning rate of step ``step`` (from 0) of ``steps``: linear warm-up, then cosine or constant."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    match config.schedule:
-        case "constant":
-            return config.lr
-        case "cosine":
-            done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
-            return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + cos(pi * done)))
 
 
 def split_parameters(network: nn.Module, config: OptimConfig) -> dict[str, dict[str, nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""Where a run writes its figures: ``metrics.jsonl``, TensorBoard, pictures, one progress bar."""
+"""Where a run writes its figures: ``metrics.jsonl``, TensorBoard, images, one progress bar."""
 
 import json
 import logging
@@ -78,9 +78,9 @@ class Tracker:
             rate = f"{values['samples_per_second']:.1f}/s"
             self._bar.set_postfix(loss=f"{values['loss']:.4g}", samples=rate, refresh=False)
 
-    def pictures(self, step: int, images: Mapping[str, Tensor]) -> None:
-        """Log ``[3, H, W]`` pictures in 0..1; the newest are also PNG files under ``pictures/``."""
-        folder = self._out / "pictures"
+    def images(self, step: int, images: Mapping[str, Tensor]) -> None:
+        """Log ``[3, H, W]`` images in 0..1; the newest are also PNG files under ``images/``."""
+        folder = self._out / "images"
         for name, image in images.items():
             pixels = image.detach().float().cpu().clamp(0, 1)
             if self._board is not None:

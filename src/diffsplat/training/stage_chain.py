@@ -1,94 +1,40 @@
-"""The stages of a model in order, from data to a model folder."""
+"""The stages of a recipe in order, from data to a model folder."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
-from diffsplat.training.model_export import ExportConfig, ModelParts, export_model
-from diffsplat.training.recipes import (
-    AutoencoderRun,
-    DiffusionRun,
-    ReconstructionRun,
-    RunConfig,
-    autoencoder_mini,
-    diffusion_mini,
-    reconstruction_mini,
-    refiner_mini,
-    train,
-)
-from diffsplat.training.trainer import Status, is_finished
+from diffsplat.training.model_export import export_model
+from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.run_folders import RunFolders
+from diffsplat.training.run_outputs import Status
+from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
 
 logger = logging.getLogger(__name__)
 
 WhenTimeIsUp = Literal["stop", "next"]
+"""What a stage's ``max_minutes`` ends: all stages, which the next call continues, or that stage, whose weights the
+next stages then use as they are."""
 
 
-@dataclass(frozen=True)
-class ChainConfig:
-    """What the stages of a model are trained with.
-
-    Args:
-        reconstruction: first stage.
-        autoencoder: second stage.
-        diffusion: third stage.
-        refiner: fourth stage, a second denoiser for low noise levels.
-        export: the model folder; without a refiner there, none is trained.
-        when_time_is_up: what a stage's ``max_minutes`` ends: the whole chain, which the next call continues,
-            or that stage, whose weights the next stages then use as they are.
-    """
-
-    reconstruction: ReconstructionRun = field(default_factory=reconstruction_mini)
-    autoencoder: AutoencoderRun = field(default_factory=autoencoder_mini)
-    diffusion: DiffusionRun = field(default_factory=diffusion_mini)
-    refiner: DiffusionRun = field(default_factory=refiner_mini)
-    export: ExportConfig = field(default_factory=ExportConfig)
-    when_time_is_up: WhenTimeIsUp = "stop"
-
-
-def train_chain(config: ChainConfig, data: tuple[Path, ...], out: Path) -> Status:
+def train_recipe(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeIsUp = "stop") -> Status:
     """Train what is not yet trained in ``out / stage``, then write ``out / "model"``.
 
     Returns:
         ``finished`` when the model folder is written.
     """
-    text_encoder = config.diffusion.source.text_encoder
-    parts = replace(
-        chain_parts(out, text_encoder),
-        refiner=out / "refiner" / "weights" if config.export.refiner else None,
-    )
-    runs: dict[str, Callable[[], RunConfig]] = {
-        "reconstruction": lambda: config.reconstruction.placed(data, out / "reconstruction"),
-        "autoencoder": lambda: config.autoencoder.placed(data, out / "autoencoder", parts.reconstructor),
-        "diffusion": lambda: config.diffusion.placed(
-            data, out / "diffusion", parts.reconstructor, parts.autoencoder
-        ),
-        "refiner": lambda: config.refiner.refining(data, out / "refiner", parts),
-    }
-    if not config.export.refiner:
-        del runs["refiner"]
-    for name, place in runs.items():
-        run = place()
-        if is_finished(run.trainer):
+    for name, stage in _stages(recipe).items():
+        if stage.is_finished(folders.out / name):
             logger.info("%s is trained already", name)
             continue
-        outcome = train(run)
-        if outcome.status == "interrupted":
-            return "interrupted"
-        if outcome.status == "out_of_time" and config.when_time_is_up == "stop":
-            return "out_of_time"
-    export_model(out / "model", chain_parts(out, text_encoder), config.export, data, force=True)
+        outcome = train_stage(stage, folders.of_stage(name))
+        if outcome.status == "interrupted" or (outcome.status == "out_of_time" and when_time_is_up == "stop"):
+            return outcome.status
+    export_model(folders.out / "model", folders, recipe.sampling, force=True)
     return "finished"
 
 
-def chain_parts(out: Path, text_encoder: Path) -> ModelParts:
-    """Where :func:`train_chain` leaves the networks of a model."""
-    refiner = out / "refiner" / "weights"
-    return ModelParts(
-        reconstructor=out / "reconstruction" / "weights",
-        autoencoder=out / "autoencoder" / "weights",
-        denoiser=out / "diffusion" / "weights",
-        text_encoder=text_encoder,
-        refiner=refiner if refiner.is_dir() else None,
-    )
+def _stages(recipe: Recipe) -> Mapping[str, StageRecipe]:
+    """Those that the model needs: a refiner only where it is sampled with one."""
+    refined = recipe.sampling.defaults.refined_below > 0
+    return {name: stage for name, stage in recipe.stages.items() if refined or name != "refiner"}

@@ -1,15 +1,13 @@
 """The training loop: every stage goes through it, none changes it."""
 
-import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +15,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import autocast
+from diffsplat.training.accelerator import make_accelerator
 from diffsplat.training.batch_prefetch import Prefetcher
 from diffsplat.training.batch_tensors import batch_size, to_device
 from diffsplat.training.checkpoints import (
@@ -29,7 +28,9 @@ from diffsplat.training.checkpoints import (
     save_checkpoint,
 )
 from diffsplat.training.ema import Ema
-from diffsplat.training.optimizers import Optimizers, learning_rate
+from diffsplat.training.learning_rate import learning_rate
+from diffsplat.training.optimizers import Optimizers
+from diffsplat.training.run_outputs import Outcome, Status, write_record, write_weights
 from diffsplat.training.run_tracking import Tracker
 from diffsplat.training.stages.stage import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
@@ -37,29 +38,11 @@ from diffsplat.training.trainer_config import TrainerConfig
 
 logger = logging.getLogger(__name__)
 
-Status = Literal["finished", "out_of_time", "interrupted"]
 MAX_SKIPPED = 20
 
 
 class DivergedError(RuntimeError):
     """The loss or its gradients stayed infinite or NaN."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Args:
-        status: ``out_of_time`` and ``interrupted`` left a checkpoint that the next run continues from.
-        step: finished steps.
-        figures: scalars of the last evaluation in this process.
-        weights: folder with the averaged weights; of an earlier stop, or absent, after ``interrupted``.
-    """
-
-    status: Status
-    step: int
-    figures: dict[str, float]
-    weights: Path
 
 
 @dataclass
@@ -90,7 +73,7 @@ class _Progress:
 class Trainer:
     """Fits a stage to a source of batches.
 
-    Training continues from the newest checkpoint in ``config.out``. Every step seeds torch from the seed and
+    Training continues from the newest checkpoint in ``out``. Every step seeds torch from the seed and
     its own number and asks the source for the batch of that number, so a continued run repeats an
     uninterrupted one: on the CPU in fp32 bit for bit. ``source.batch`` runs in a thread ahead of its step, so
     it must draw from its own generators, never from torch's global one.
@@ -99,6 +82,7 @@ class Trainer:
         stage: networks and loss.
         source: batches by number.
         config: the run.
+        out: folder of the run: record, checkpoints, metrics, weights.
         record: what to save as ``config.json``; the trainer's configuration when absent.
 
     Raises:
@@ -106,11 +90,18 @@ class Trainer:
     """
 
     def __init__(
-        self, stage: Stage, source: BatchSource[Any], config: TrainerConfig, *, record: Any = None
+        self,
+        stage: Stage,
+        source: BatchSource[Any],
+        config: TrainerConfig,
+        out: Path,
+        *,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
-        self._record = config if record is None else record
-        self._accelerator = _accelerator(config)
+        self.out = out
+        self._record = asdict(config) if record is None else record
+        self._accelerator = make_accelerator(config.device)
         self._device = self._accelerator.device
         self._source = source
         self._stage = stage.to(self._device)
@@ -131,12 +122,12 @@ class Trainer:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.config.out / "checkpoints"
+        return self.out / "checkpoints"
 
     @property
     def weights(self) -> Path:
         """Folder that the averaged weights are written to."""
-        return self.config.out / "weights"
+        return self.out / "weights"
 
     def run(self) -> Outcome:
         """Train from the newest checkpoint to the last step, the time budget, or a signal.
@@ -145,14 +136,14 @@ class Trainer:
             DivergedError: after 20 steps in a row without a finite loss and gradient.
             ValueError: when the checkpoint belongs to another stage.
         """
-        make_folder(self.config.out)
+        make_folder(self.out)
         found = newest_checkpoint(self.checkpoints)
         if found is not None:
             self._restore(found)
         if self._progress.step >= self.config.steps and self.weights.is_dir():
             return Outcome("finished", self._progress.step, {}, self.weights)
         if self._accelerator.is_main_process:
-            _write_record(self.config.out / "config.json", self._record)
+            write_record(self.out, self._record)
         with StopSignals() as signals, self._tracker() as tracker:
             status = self._loop(signals, tracker)
             if status == "finished":
@@ -163,7 +154,7 @@ class Trainer:
         return Outcome(status, self._progress.step, self._figures, self.weights)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Figures of the averaged weights over the source's evaluation batches, and pictures of the first."""
+        """Figures of the averaged weights over the source's evaluation batches, and images of the first."""
         if self._evaluation is None:
             self._evaluation = list(self._source.evaluation())
         sums: dict[str, float] = {}
@@ -186,7 +177,7 @@ class Trainer:
         if not self._accelerator.is_main_process:
             return
         with self._ema.swapped():
-            _write_weights(self._stage, self.weights)
+            write_weights(self._stage.save_pretrained, self.out)
 
     def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
         config, progress, accelerator = self.config, self._progress, self._accelerator
@@ -294,7 +285,7 @@ class Trainer:
             self._figures, images = self.evaluate()
             if self._figures:
                 tracker.scalars("evaluation", step, self._figures)
-            tracker.pictures(step, images)
+            tracker.images(step, images)
         self._accelerator.wait_for_everyone()
 
     def _save(self, tracker: Tracker) -> None:
@@ -326,7 +317,7 @@ class Trainer:
         counters = dict(checkpoint.counters)
         self._ema.load_state(checkpoint.groups["ema"], counters.pop("ema_updates"))
         self._progress = _Progress(**counters)
-        logger.info("continuing %s from step %d", self.config.out, checkpoint.step)
+        logger.info("continuing %s from step %d", self.out, checkpoint.step)
 
     def _agree(self, interrupted: bool, late: bool) -> Status | None:
         """Why to stop before the next step; one process' reason is everybody's."""
@@ -345,51 +336,17 @@ class Trainer:
     @contextmanager
     def _tracker(self) -> Iterator[Tracker]:
         main = self._accelerator.is_main_process
-        out = self.config.out if main else self.config.out / f"process-{self._accelerator.process_index}"
+        out = self.out if main else self.out / f"process-{self._accelerator.process_index}"
         out.mkdir(exist_ok=True)
         board = self.config.tensorboard and main
         with Tracker(out, self._progress.step, self.config.steps, board) as tracker:
             yield tracker
 
 
-def write_untrained(stage: Stage, config: TrainerConfig, record: Any) -> Outcome:
-    """What a run leaves of a stage whose network is complete without training: its weights and the record."""
-    accelerator = _accelerator(config)
-    if accelerator.is_main_process:
-        make_folder(config.out)
-        _write_record(config.out / "config.json", record)
-        _write_weights(stage, config.out / "weights")
-    accelerator.wait_for_everyone()
-    return Outcome("finished", 0, {}, config.out / "weights")
-
-
-def _write_weights(stage: Stage, target: Path) -> None:
-    temporary = target.with_name(".unfinished-weights")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    stage.save_pretrained(temporary)
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
-
-
-def is_finished(config: TrainerConfig) -> bool:
-    """Whether a run is at its last step; its weights were written before that checkpoint was.
-
-    Weights without any checkpoint are of a network that needed no training.
-    """
-    steps = [checkpoint_step(folder) for folder in list_checkpoints(config.out / "checkpoints")]
-    return (config.out / "weights").is_dir() and max(steps, default=config.steps) >= config.steps
-
-
-def _accelerator(config: TrainerConfig) -> Any:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError("device is cuda, which torch does not find here; expected cpu or auto")
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise InvalidInputError("training needs accelerate; install diffsplat[train]") from error
-    return Accelerator(cpu=config.device == "cpu" or not torch.cuda.is_available())
+def is_finished(config: TrainerConfig, out: Path) -> bool:
+    """Whether a run is at its last step; its weights were written before that checkpoint was."""
+    steps = [checkpoint_step(folder) for folder in list_checkpoints(out / "checkpoints")]
+    return (out / "weights").is_dir() and max(steps, default=0) >= config.steps
 
 
 def _seed(seed: int, index: int) -> None:
@@ -401,9 +358,3 @@ def _seed(seed: int, index: int) -> None:
     torch.default_generator.manual_seed(mixed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(mixed)
-
-
-def _write_record(path: Path, record: Any) -> None:
-    values = asdict(record) if is_dataclass(record) and not isinstance(record, type) else record
-    with atomic_path(path, force=True) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, default=str) + "\n")

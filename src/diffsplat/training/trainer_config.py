@@ -1,27 +1,15 @@
-"""What a training run is told."""
+"""Configuration of the trainer."""
 
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.autocast import Precision
+from diffsplat.training.accelerator import Device
 
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["cosine", "constant"]
-Device = Literal["auto", "cpu", "cuda"]
-Place = Annotated[Path, tyro.conf.Suppress]
-"""A folder that a command derives from its own options, so that it is none of the configuration's."""
-OptionalPlace = Annotated[Path | None, tyro.conf.Suppress]
-"""One that there may not be."""
-Places = Annotated[tuple[Path, ...], tyro.conf.Suppress]
-"""Several of these."""
-
-REFINER_LEVEL = 0.82
-"""Noise level below which the embedded model's refiner takes over."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -89,9 +77,8 @@ class TrainerConfig:
     """One run of the trainer.
 
     Args:
-        out: folder of the run: config, checkpoints, metrics, weights.
         steps: optimiser steps of the whole run; the schedule ends there.
-        seed: the run is a function of it.
+        seed: of initial weights and noise; the same seed repeats the run.
         optim: optimiser and learning rate.
         ema: moving average of the weights.
         precision: ``bf16`` is autocast, ``auto`` means it where the device is faster in it; weights and optimiser
@@ -105,13 +92,9 @@ class TrainerConfig:
         evaluate_every: steps between evaluations; 0 for one at the end only.
         log_every: steps between lines in ``metrics.jsonl``, each the mean over its window.
         max_minutes: stop with a checkpoint after this time; the schedule is still that of ``steps``.
-        start_from: folder with weights of the same network that a new run starts from, such as those of an
-            earlier model; a run that has a checkpoint continues from that. Change both ``seed`` and the source's
-            ``seed``: with those of the earlier run its batches and its noise come again.
-        tensorboard: whether scalars and pictures also go to TensorBoard where it is installed.
+        tensorboard: whether scalars and images also go to TensorBoard where it is installed.
     """
 
-    out: Place = Path("runs/run")
     steps: int = 10_000
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -126,7 +109,6 @@ class TrainerConfig:
     evaluate_every: int = 500
     log_every: int = 10
     max_minutes: float | None = None
-    start_from: Path | None = None
     tensorboard: bool = True
 
     def __post_init__(self) -> None:

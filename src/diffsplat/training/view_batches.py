@@ -1,4 +1,4 @@
-"""Batches of posed views for the reconstruction stage, and what all sources share."""
+"""Batches of posed views, and the order of the objects in every kind of batch."""
 
 import logging
 from collections.abc import Sequence
@@ -9,42 +9,40 @@ import numpy as np
 
 from diffsplat.core import Views
 from diffsplat.data.object_dataset import ObjectDataset, read_rows
-from diffsplat.training.trainer_config import Places
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import SourceConfig
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ViewSourceConfig:
+class ViewSourceConfig(SourceConfig):
     """What a batch of views is made of.
 
     Args:
-        data: folders of shards.
         batch_size: objects of a batch.
-        novel_views: views of an object beside its four inputs.
+        novel_views: views of an object besides its four inputs.
         evaluation_objects: held-out objects that figures are measured on.
         seed: of the order and of the choice of views.
     """
 
-    data: Places = ()
     batch_size: int = 4
     novel_views: int = 4
     evaluation_objects: int = 32
     seed: int = 0
 
+    def build(self, folders: StageFolders) -> "ViewSource":
+        """The source of views."""
+        return ViewSource(self, folders.data)
+
 
 class ViewSource:
     """Objects in a new random order every epoch; a step's batch depends on the seed and its number alone."""
 
-    def __init__(self, config: ViewSourceConfig) -> None:
+    def __init__(self, config: ViewSourceConfig, data: Sequence[Path]) -> None:
         self.config = config
-        self._train = ObjectDataset(config.data, split="train")
-        self._test = held_out(config.data)
-
-    @property
-    def image_size(self) -> int:
-        """Edge of the views in pixels."""
-        return self._train.rows[0].cameras.width
+        self._train = ObjectDataset(data, split="train")
+        self._test = held_out(data)
 
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
@@ -75,12 +73,12 @@ def held_out(data: Sequence[Path]) -> ObjectDataset:
     return ObjectDataset(data, split="train", variants=False)
 
 
-def epoch_indices(length: int, places: Sequence[int], seed: int) -> list[int]:
-    """What stands at some places of an endless row of shuffled epochs over ``length`` items."""
+def epoch_indices(length: int, positions: Sequence[int], seed: int) -> list[int]:
+    """Items at some positions of an endless sequence of shuffled epochs over ``length`` items."""
     orders: dict[int, np.ndarray] = {}
     chosen: list[int] = []
-    for place in places:
-        epoch, offset = divmod(place, length)
+    for position in positions:
+        epoch, offset = divmod(position, length)
         if epoch not in orders:
             orders[epoch] = np.random.default_rng([seed, epoch]).permutation(length)
         chosen.append(int(orders[epoch][offset]))

@@ -10,7 +10,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import turntable_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.models import ComponentAutoencoder
-from diffsplat.models.mini_denoiser import make_denoiser, predict_latents
+from diffsplat.models.mini_denoiser import denoised_channels, make_denoiser, predict_latents
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import denoise
@@ -20,19 +20,18 @@ from diffsplat.pretrained.network_folders import load_network, save_half
 from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.render import render
 from diffsplat.training.latent_cache import LatentBatch
-from diffsplat.training.stages.stage import Losses, Report, Stage
-from diffsplat.training.trainer_config import Place
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 
 _EVALUATION_LEVELS = (0.6, 0.9, 0.97)
 """Noise levels that the error is measured at, as shares of the greatest."""
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(StageConfig):
     """The denoiser and its objective.
 
     Args:
-        autoencoder: folder of the trained autoencoder; it gives the shape of the latents and decodes pictures.
         width: width of the tokens, a multiple of 64.
         layers: transformer blocks.
         patch: edge of the square of latents that makes a token.
@@ -46,13 +45,12 @@ class DiffusionConfig:
         greatest_level: noise levels are drawn below this one; of a refiner, at least the level that it takes over at.
         least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
             there would otherwise outgrow that of the object's shape.
-        pictured_objects: how many samples an evaluation draws; 0 for none.
-        pictured_guidance: guidance of those samples.
-        pictured_steps: denoising steps of those samples.
-        pictured_shift: shift of their noise levels towards noise (Esser et al. 2024, section 5.3.2).
+        sampled_objects: how many samples an evaluation draws; 0 for none.
+        sample_guidance: guidance of those samples.
+        sample_steps: denoising steps of those samples.
+        sample_shift: shift of their noise levels towards noise (Esser et al. 2024, section 5.3.2).
     """
 
-    autoencoder: Place = Path("autoencoder")
     width: int = 256
     layers: int = 7
     patch: int = 4
@@ -63,10 +61,12 @@ class DiffusionConfig:
     level_deviation: float = 1.6
     greatest_level: float = 1.0
     least_level: float = 0.25
-    pictured_objects: int = 4
-    pictured_guidance: float = 3.0
-    pictured_steps: int = 20
-    pictured_shift: float = DEFAULT_SHIFT
+    sampled_objects: int = 4
+    sample_guidance: float = 3.0
+    sample_steps: int = 20
+    sample_shift: float = DEFAULT_SHIFT
+
+    needs = ("reconstructor", "autoencoder")
 
     def __post_init__(self) -> None:
         if not 0 < self.greatest_level <= 1:
@@ -78,6 +78,26 @@ class DiffusionConfig:
                 f"channels is {self.channels}, expected a number of channels, or 0 for all"
             )
 
+    def network(self, autoencoder: ComponentAutoencoder) -> MultiViewPixArt:
+        """The untrained denoiser of an autoencoder's latents."""
+        available = autoencoder.latent_channels
+        if self.channels > available:
+            raise InvalidInputError(
+                f"channels is {self.channels}, expected at most the {available} of the autoencoder"
+            )
+        return make_denoiser(
+            latent_channels=self.channels or available,
+            latent_size=autoencoder.latent_size,
+            width=self.width,
+            layers=self.layers,
+            text_channels=self.text_channels,
+            patch=self.patch,
+        )
+
+    def build(self, folders: StageFolders, /) -> "DiffusionStage":
+        """The stage."""
+        return DiffusionStage(self, load_network(ComponentAutoencoder, folders.trained("autoencoder")))
+
 
 class DiffusionStage(Stage):
     """Flow matching on splat latents (Lipman et al. 2023) with a network that predicts the clean latents.
@@ -86,24 +106,12 @@ class DiffusionStage(Stage):
     squared error of the clean latents divided by the squared level (Li and He 2025), down to a least level.
     """
 
-    def __init__(self, config: DiffusionConfig) -> None:
+    def __init__(self, config: DiffusionConfig, autoencoder: ComponentAutoencoder) -> None:
         super().__init__()
         self.config = config
-        self.autoencoder = load_network(ComponentAutoencoder, config.autoencoder).requires_grad_(False)
-        available = self.autoencoder.latent_channels
-        if config.channels > available:
-            raise InvalidInputError(
-                f"channels is {config.channels}, expected at most the {available} of the autoencoder"
-            )
-        self.channels = config.channels or available
-        self.denoiser = make_denoiser(
-            latent_channels=self.channels,
-            latent_size=self.autoencoder.latent_size,
-            width=config.width,
-            layers=config.layers,
-            text_channels=config.text_channels,
-            patch=config.patch,
-        )
+        self.autoencoder = autoencoder.requires_grad_(False)
+        self.denoiser = config.network(autoencoder)
+        self.channels = denoised_channels(self.denoiser.config)
 
     def trainable(self) -> MultiViewPixArt:
         """The denoiser."""
@@ -131,7 +139,7 @@ class DiffusionStage(Stage):
 
     @torch.no_grad()
     def evaluate(self, batch: LatentBatch) -> Report:
-        """Velocity error at fixed levels on held-out objects, and a picture of samples for their captions."""
+        """Velocity error at fixed levels on held-out objects, and an image of samples for their captions."""
         scalars: dict[str, float] = {}
         for share in _EVALUATION_LEVELS:
             value = share * self.config.greatest_level
@@ -139,12 +147,12 @@ class DiffusionStage(Stage):
             error = self._velocity_error(batch, level, TextCondition(batch.tokens, batch.mask))
             scalars[f"velocity_error_{value:.3g}"] = float(error)
         scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
-        pictures = {"samples": self._picture(batch)} if self.config.pictured_objects else {}
-        return Report(scalars, pictures)
+        images = {"samples": self._image(batch)} if self.config.sampled_objects else {}
+        return Report(scalars, images)
 
-    def _picture(self, batch: LatentBatch) -> Tensor:
+    def _image(self, batch: LatentBatch) -> Tensor:
         """Four sides of a sample for each of the first captions, or of what a refiner restores; a row an object."""
-        count = min(self.config.pictured_objects, batch.latents.shape[0])
+        count = min(self.config.sampled_objects, batch.latents.shape[0])
         latents = (
             self._restored(batch, count) if self.config.greatest_level < 1 else self._samples(batch, count)
         )
@@ -171,11 +179,11 @@ class DiffusionStage(Stage):
         field = GuidedDenoiser(
             self.denoiser,
             Conditions(batch.rays(self.autoencoder.latent_size, count), text, negative),
-            constant_guidance(self.config.pictured_guidance, noise.shape[1]).to(noise),
+            constant_guidance(self.config.sample_guidance, noise.shape[1]).to(noise),
             "latents",
         )
-        scheduler = FlowEulerScheduler(self.config.pictured_shift)
-        return denoise(field, noise, scheduler, self.config.pictured_steps)
+        scheduler = FlowEulerScheduler(self.config.sample_shift)
+        return denoise(field, noise, scheduler, self.config.sample_steps)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the denoiser."""

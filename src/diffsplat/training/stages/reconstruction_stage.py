@@ -1,22 +1,32 @@
 """Training of the reconstructor on rendered views."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from diffsplat.core import Views
+from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.network_folders import save_half
 from diffsplat.render import render
-from diffsplat.training.losses import rendering_loss
-from diffsplat.training.stages.stage import Losses, Report, Stage
-from diffsplat.training.stages.stage_reports import INPUT_VIEWS, report_rendering
+from diffsplat.training.rendering_loss import rendering_loss
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_reports import report_rendering
 
 
 @dataclass(frozen=True)
-class ReconstructionConfig:
-    """The reconstructor; see :class:`~diffsplat.models.splat_reconstructor.GSRecon`."""
+class ReconstructionConfig(StageConfig):
+    """The reconstructor, :class:`~diffsplat.models.splat_reconstructor.GSRecon`.
+
+    Args:
+        dim: width of the tokens.
+        blocks: transformer blocks.
+        heads: attention heads.
+        patch: edge of a token's patch in pixels.
+        parametrization: whether every channel is predicted or what is added to the known geometry.
+    """
 
     dim: int = 192
     blocks: int = 6
@@ -24,20 +34,23 @@ class ReconstructionConfig:
     patch: int = 16
     parametrization: Parametrization = "residual"
 
+    needs = ()
+
+    def network(self) -> GSRecon:
+        """The untrained reconstructor."""
+        return GSRecon(**asdict(self), pixel_grid="center")
+
+    def build(self, _folders: StageFolders, /) -> "ReconstructionStage":
+        """The stage."""
+        return ReconstructionStage(self.network())
+
 
 class ReconstructionStage(Stage):
     """Four views in, rendering loss on those and on novel views (DiffSplat, ICLR 2025, section 3.1)."""
 
-    def __init__(self, config: ReconstructionConfig) -> None:
+    def __init__(self, reconstructor: GSRecon) -> None:
         super().__init__()
-        self.reconstructor = GSRecon(
-            dim=config.dim,
-            blocks=config.blocks,
-            heads=config.heads,
-            patch=config.patch,
-            parametrization=config.parametrization,
-            pixel_grid="center",
-        )
+        self.reconstructor = reconstructor
 
     def trainable(self) -> GSRecon:
         """The reconstructor."""
@@ -52,7 +65,7 @@ class ReconstructionStage(Stage):
 
     @torch.no_grad()
     def evaluate(self, batch: Views) -> Report:
-        """PSNR of input and novel views, and a picture of truth over rendering."""
+        """PSNR of input and novel views, and an image of truth over rendering."""
         inputs = batch.take(slice(0, INPUT_VIEWS))
         splats = self.reconstructor(inputs).to_splats(inputs.cameras)
         return report_rendering(render(splats, batch.cameras, normals=False), batch)

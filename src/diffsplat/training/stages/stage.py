@@ -1,12 +1,14 @@
-"""What the trainer knows of a stage."""
+"""What the trainer knows of a stage and of its batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
+
+from diffsplat.training.run_folders import Need, StageFolders
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
@@ -30,7 +32,7 @@ class Report:
 
     Args:
         scalars: figures by name, averaged over batches by the trainer.
-        images: ``[3, H, W]`` pictures in 0..1 by name; those of the first batch are kept.
+        images: ``[3, H, W]`` images in 0..1 by name; those of the first batch are kept.
     """
 
     scalars: dict[str, float]
@@ -50,7 +52,7 @@ class BatchSource(Protocol[BatchT_co]):
 
 
 class Stage(nn.Module, ABC):
-    """One thing to train: networks and the loss that fits them. The loop belongs to the trainer."""
+    """Networks and the loss that one of them is trained with. The loop belongs to the trainer."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Losses:
@@ -62,8 +64,27 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Any) -> Report:
-        """Figures and pictures of one batch, without gradients."""
+        """Figures and images of one batch, without gradients."""
 
     @abstractmethod
     def save_pretrained(self, directory: Path) -> None:
         """Write the trained network as fp16 safetensors with its configuration."""
+
+
+class StageConfig(ABC):
+    """Configuration of the network and the loss of a stage."""
+
+    needs: ClassVar[tuple[Need, ...]]
+    """Trained networks that the stage or its batches are made from."""
+
+    @abstractmethod
+    def build(self, folders: StageFolders, /) -> Stage:
+        """The stage, its network with random weights."""
+
+
+class SourceConfig(ABC):
+    """Configuration of the batches of a stage."""
+
+    @abstractmethod
+    def build(self, folders: StageFolders) -> BatchSource[Any]:
+        """The source of batches."""

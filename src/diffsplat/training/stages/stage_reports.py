@@ -1,16 +1,15 @@
-"""Figures and pictures that the stages report."""
+"""Figures and images that the stages report."""
 
 import torch
 
 from diffsplat.core import Rendering, Views
 from diffsplat.evaluation.image_metrics import psnr
+from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.io.image_files import tile_images
 from diffsplat.training.stages.stage import Report
 
-INPUT_VIEWS = 4
-"""The first views of a training batch are what the reconstructor sees; the others are novel."""
-
-PICTURED_OBJECTS = 4
+TILED_OBJECTS = 4
+"""Objects in the image of a report."""
 
 
 def report_rendering(rendering: Rendering, views: Views) -> Report:
@@ -20,5 +19,5 @@ def report_rendering(rendering: Rendering, views: Views) -> Report:
     if views.count > INPUT_VIEWS:
         scalars["psnr_novel"] = float(quality[:, INPUT_VIEWS:].mean())
     rows = [row for pair in zip(views.image, rendering.rgb, strict=True) for row in pair]
-    picture = tile_images(torch.cat(rows[: 2 * PICTURED_OBJECTS]), columns=views.count)
-    return Report(scalars, {"truth_and_rendering": picture.clamp(0, 1)})
+    tiled = tile_images(torch.cat(rows[: 2 * TILED_OBJECTS]), columns=views.count)
+    return Report(scalars, {"truth_and_rendering": tiled.clamp(0, 1)})

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024) in the arithmetic that a device is good at."""
+"""The optimizer Muon (Jordan et al. 2024), in the number format that a device is fast in."""
 
 from collections.abc import Iterable
 

@@ -1,0 +1,71 @@
+"""Recipes: the stages of a model, their networks and optimisers, and how what comes out is sampled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Annotated
+
+import tyro
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.pretrained.catalogue import Sampler
+from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults
+from diffsplat.training.stages.stage_recipe import StageRecipe
+
+Flat = tyro.conf.arg(name="")
+
+NETWORKS = {
+    "reconstruction": "reconstructor",
+    "autoencoder": "autoencoder",
+    "diffusion": "denoiser",
+    "refiner": "refiner",
+}
+"""Network that a stage makes, by the name of the stage: also the network's folder in a model."""
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """How a model is sampled unless its user says otherwise.
+
+    Args:
+        defaults: what goes into the model's index.
+        shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
+        sampler: how it is stepped from noise level to noise level.
+    """
+
+    defaults: Annotated[SamplingDefaults, Flat] = field(default_factory=SamplingDefaults)
+    shift: float = DEFAULT_SHIFT
+    sampler: Sampler = "euler"
+
+    def __post_init__(self) -> None:
+        defaults = self.defaults
+        if defaults.steps < 1 or self.shift <= 0 or defaults.smoothing < 0:
+            raise InvalidInputError(
+                f"steps {defaults.steps}, shift {self.shift}, smoothing {defaults.smoothing}: expected at least 1, a "
+                "positive number and no negative one"
+            )
+        if not 0 <= defaults.refined_below < 1:
+            raise InvalidInputError(
+                f"refined_below is {defaults.refined_below}, expected a level from 0, for no refiner, to below 1"
+            )
+        if not 0 <= defaults.refiner_guidance < inf:
+            raise InvalidInputError(
+                f"refiner_guidance is {defaults.refiner_guidance}, expected a finite number of at least 0"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what kind of model comes out.
+
+    Args:
+        name: what ``diffsplat train`` knows it by.
+        summary: one line on the model.
+        stages: by name, in the order in which they run.
+        sampling: how the model is sampled.
+    """
+
+    name: tyro.conf.Suppress[str]
+    summary: tyro.conf.Suppress[str]
+    stages: Annotated[Mapping[str, StageRecipe], Flat]
+    sampling: SamplingRecipe

@@ -1,0 +1,91 @@
+"""The component autoencoder: fitted in one pass over splat grids, not trained by gradients."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from diffsplat.core import SplatGrid, Views
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
+from diffsplat.io.file_access import make_folder
+from diffsplat.models.component_autoencoder import ComponentAutoencoder
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.pretrained.network_folders import load_network, load_weights, save_half
+from diffsplat.training.accelerator import make_accelerator
+from diffsplat.training.grid_cache import grid_table
+from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.run_outputs import Outcome, write_record, write_weights
+from diffsplat.training.stages.stage_recipe import StageRecipe
+from diffsplat.training.view_batches import held_out
+
+
+@dataclass(frozen=True)
+class ComponentFit(StageRecipe):
+    """An autoencoder of the principal components of a trained reconstructor's splat grids.
+
+    Args:
+        patch: edge of a patch in pixels; a patch is one latent vector.
+        latent_channels: length of a latent vector, the number of principal components.
+        latent_deviation: root mean square of the latents.
+        component_objects: objects whose grids the components are computed from.
+        evaluation_objects: held-out objects that figures are measured on; 0 for no figures.
+    """
+
+    patch: int = 8
+    latent_channels: int = 192
+    latent_deviation: float = 1.0
+    component_objects: int = 480
+    evaluation_objects: int = 32
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return ("reconstructor",)
+
+    def network(self, image_size: int) -> ComponentAutoencoder:
+        """The autoencoder before it is fitted."""
+        return ComponentAutoencoder(
+            image_size=image_size,
+            patch=self.patch,
+            latent_channels=self.latent_channels,
+            latent_deviation=self.latent_deviation,
+        )
+
+    def run(self, folders: StageFolders) -> Outcome:
+        """Fit the components, or take those of an earlier run, and measure what they lose."""
+        dataset = ObjectDataset(folders.data, split="train")
+        autoencoder = self.network(dataset.rows[0].cameras.width)
+        if folders.start_from is not None:
+            load_weights(autoencoder, folders.start_from)
+        else:
+            table = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
+            autoencoder.fit_components(
+                tqdm(table.spread(self.component_objects), unit="batch", desc="components")
+            )
+        accelerator = make_accelerator("cpu")
+        figures: dict[str, float] = {}
+        if accelerator.is_main_process:
+            figures = self._measure(autoencoder, folders) if self.evaluation_objects else {}
+            make_folder(folders.out)
+            write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
+            line = {"step": 0, "kind": "evaluation", **figures}
+            (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+            write_weights(lambda directory: save_half(autoencoder, directory), folders.out)
+        accelerator.wait_for_everyone()
+        return Outcome("finished", 0, figures, folders.out / "weights")
+
+    def is_finished(self, out: Path) -> bool:
+        """Whether the fitted autoencoder is written."""
+        return (out / "weights").is_dir()
+
+    def _measure(self, autoencoder: ComponentAutoencoder, folders: StageFolders) -> dict[str, float]:
+        """PSNR (dB) and SSIM on held-out objects, through the reconstructor and the autoencoder."""
+        reconstructor = load_network(GSRecon, folders.trained("reconstructor"))
+
+        def predict(inputs: Views) -> SplatGrid:
+            return autoencoder.decode(autoencoder.encode(reconstructor(inputs)))
+
+        objects = held_out_views(held_out(folders.data), self.evaluation_objects)
+        return evaluate_grids({"autoencoder": predict}, objects).figures

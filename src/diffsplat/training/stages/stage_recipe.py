@@ -1,0 +1,96 @@
+"""How one network of a model is made."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+import tyro
+
+from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.pretrained.network_folders import load_weights
+from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.run_outputs import Outcome
+from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
+from diffsplat.training.trainer import Trainer, is_finished
+from diffsplat.training.trainer_config import TrainerConfig
+
+Flat = tyro.conf.arg(name="")
+
+
+class StageRecipe(ABC):
+    """How one network of a model is made."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+
+    @abstractmethod
+    def run(self, folders: StageFolders) -> Outcome:
+        """Make the network, or go on where an earlier call stopped."""
+
+    @abstractmethod
+    def is_finished(self, out: Path) -> bool:
+        """Whether the network is made already."""
+
+
+@dataclass(frozen=True)
+class GradientTraining(StageRecipe):
+    """A network that the trainer optimises.
+
+    Args:
+        stage: the network and its loss.
+        source: the batches.
+        trainer: the loop.
+    """
+
+    stage: StageConfig
+    source: SourceConfig
+    trainer: Annotated[TrainerConfig, Flat]
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return self.stage.needs
+
+    def build(self, folders: StageFolders) -> tuple[Stage, BatchSource[Any]]:
+        """Stage and source; the initial weights are a function of the seed."""
+        source = self.source.build(folders)
+        with _seeded(self.trainer.seed):
+            return self.stage.build(folders), source
+
+    def run(self, folders: StageFolders) -> Outcome:
+        """Train the network from scratch or from where it stopped."""
+        stage, source = self.build(folders)
+        if folders.start_from is not None:
+            load_weights(cast(ConfiguredNetwork, stage.trainable()), folders.start_from)
+        record = {"folders": asdict(folders), **asdict(self)}
+        return Trainer(stage, source, self.trainer, folders.out, record=record).run()
+
+    def is_finished(self, out: Path) -> bool:
+        """Whether the last step is done."""
+        return is_finished(self.trainer, out)
+
+
+def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
+    """Make one network of a model; the networks that it needs are looked for before anything is computed.
+
+    Raises:
+        ValueError: when one of them is not given.
+        FileNotFoundError: when one of them is not there.
+    """
+    for need in recipe.needs:
+        folders.trained(need)
+    return recipe.run(folders)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch draws from ``seed`` inside the block and goes on as before after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,81 @@
+"""The recipe ``mini`` makes the model that ships."""
+
+import json
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import torch
+
+from diffsplat.data.mesh_ingestion import RenderOptions
+from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.pretrained.schedulers import make_scheduler
+from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.stages.component_fit import ComponentFit
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
+from diffsplat.training.stages.stage_recipe import GradientTraining
+
+
+def shipped(file: str) -> dict[str, Any]:
+    return json.loads((files("diffsplat") / "weights" / "mini" / file).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, ConfiguredNetwork]:
+    """The untrained networks of the recipe, without memory for weights."""
+    reconstruction, autoencoder, diffusion, refiner = (
+        MINI.stages[name] for name in ("reconstruction", "autoencoder", "diffusion", "refiner")
+    )
+    assert isinstance(reconstruction, GradientTraining)
+    assert isinstance(reconstruction.stage, ReconstructionConfig)
+    assert isinstance(autoencoder, ComponentFit)
+    with torch.device("meta"):
+        fitted = autoencoder.network(RenderOptions().size)
+        made: dict[str, Any] = {"reconstructor": reconstruction.stage.network(), "autoencoder": fitted}
+        for name, recipe in (("denoiser", diffusion), ("refiner", refiner)):
+            assert isinstance(recipe, GradientTraining)
+            assert isinstance(recipe.stage, DiffusionConfig)
+            made[name] = recipe.stage.network(fitted)
+    return made
+
+
+@pytest.mark.parametrize("name", ["reconstructor", "autoencoder", "denoiser", "refiner"])
+def test_networks_are_those_that_ship(networks: dict[str, ConfiguredNetwork], name: str) -> None:
+    """The files may hold more: what diffusers' class of the network could vary and this one cannot."""
+    stored = shipped(f"{name}/config.json")
+    assert {key: stored.get(key) for key in networks[name].config} == networks[name].config
+
+
+def test_stages_run_in_the_order_of_their_needs() -> None:
+    assert list(MINI.stages) == ["reconstruction", "autoencoder", "diffusion", "refiner"]
+
+
+def test_sampling_is_that_of_the_model_that_ships() -> None:
+    index = shipped("model_index.json")
+    stored = {key: value for key, value in index.items() if key[0] != "_" and not isinstance(value, list)}
+    assert asdict(MINI.sampling.defaults) == stored
+
+
+def test_scheduler_is_that_of_the_model_that_ships() -> None:
+    stored = shipped("scheduler/scheduler_config.json")
+    sampling = MINI.sampling
+    scheduler = make_scheduler(sampling.sampler, {"shift": sampling.shift}, sampling.defaults.prediction)
+    assert {key: stored.get(key) for key in scheduler.config} == dict(scheduler.config)
+
+
+def test_text_is_embedded_as_wide_as_the_denoisers_read_it() -> None:
+    width = shipped("text_encoder/config.json")["bert"]["hidden_size"]
+    for name in ("diffusion", "refiner"):
+        recipe = MINI.stages[name]
+        assert isinstance(recipe, GradientTraining)
+        assert isinstance(recipe.stage, DiffusionConfig)
+        assert recipe.stage.text_channels == width
+
+
+def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
+    recipe = MINI.stages["refiner"]
+    assert isinstance(recipe, GradientTraining)
+    assert isinstance(recipe.stage, DiffusionConfig)
+    assert MINI.sampling.defaults.refined_below <= recipe.stage.greatest_level < 1
