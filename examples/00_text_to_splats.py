@@ -1,4 +1,4 @@
-"""A sentence to splats, a picture and a turntable, with the model that comes with the package.
+"""Prompts to splats, images and turntables, with the model that comes with the package.
 
 python examples/00_text_to_splats.py "a red armchair" "a blue sofa" --out outputs
 """
@@ -7,11 +7,10 @@ from pathlib import Path
 
 import tyro
 
-from diffsplat.geometry import turntable_cameras
-from diffsplat.io.image_files import tile_images, write_image
-from diffsplat.io.splat_formats import write_splats
-from diffsplat.io.video_files import write_video
+from diffsplat.io.file_access import make_folder
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.object_files import write_object
+from diffsplat.pipelines.object_names import slug
 
 
 def main(
@@ -21,17 +20,12 @@ def main(
     frames: int = 60,
 ) -> None:
     """Write the files of every prompt into ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pipe = DiffSplatPipeline.from_pretrained("mini")
-    generated = pipe(list(prompts), seed=seed)
-    views = generated.render(size=256).rgb
-    around = generated.render(turntable_cameras(frames, size=256)).rgb
-    for index, prompt in enumerate(generated.prompts):
-        name = prompt.replace(" ", "-")
-        write_splats(generated.splats[index].visible(), out / f"{name}.ply", force=True)
-        write_image(tile_images(views[index]), out / f"{name}.png", force=True)
-        write_video(around[index], out / f"{name}.mp4", fps=20, force=True)
-        print(out / f"{name}.ply")
+    for item in pipe(list(prompts), seed=seed).objects():
+        for suffix in (".ply", ".png", ".mp4"):
+            write_object(item, out / f"{slug(item.prompt)}{suffix}", frames=frames, force=True)
+        print(out / f"{slug(item.prompt)}.ply")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from pathlib import Path
 import tyro
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
+from diffsplat.io.file_access import make_folder
 from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.object_names import slug
 
 
 def main(prompt: str = "a red car", out: Path = Path("outputs"), steps: int = 10) -> None:
-    """Write one picture for each way of sampling, rows of four views."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write one image for each way of sampling, rows of four views."""
+    make_folder(out)
     pipe = DiffSplatPipeline.from_pretrained("mini")
 
     def watch(done: int, total: int) -> None:
@@ -30,7 +32,7 @@ def main(prompt: str = "a red car", out: Path = Path("outputs"), steps: int = 10
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     ways["more steps near the end"] = pipe(prompt, steps=steps)
     for way, generated in ways.items():
-        path = out / f"{way.replace(' ', '-')}.png"
+        path = out / f"{slug(way)}.png"
         write_image(tile_images(generated.render(size=128).rgb[0]), path, force=True)
         print(path)
 

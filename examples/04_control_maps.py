@@ -6,13 +6,13 @@ python examples/04_control_maps.py "a golden throne" chair.ply --kind depth
 
 from pathlib import Path
 
-import torch
 import tyro
 
-from diffsplat.io.image_files import tile_images, write_image
-from diffsplat.io.splat_formats import write_splats
-from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.image_files import write_image
 from diffsplat.pipelines.control_maps import control_maps_from
+from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
+from diffsplat.pipelines.object_files import write_object
 from diffsplat.pretrained.catalogue import ControlKind
 
 
@@ -24,15 +24,14 @@ def main(
     out: Path = Path("outputs"),
     steps: int | None = None,
 ) -> None:
-    """Write the control map, and splats and four views of what follows it."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write the control map, and splats and four views of the object that follows it."""
+    make_folder(out)
     control = control_maps_from(shape, kind)
     write_image(control, out / f"{kind}.png", force=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights, control=kind).to(device)
-    generated = pipe(prompt, control=control, steps=steps)
-    write_splats(generated.splats[0].visible().to("cpu"), out / "controlled.ply", force=True)
-    write_image(tile_images(generated.render(size=256).rgb[0].cpu()), out / "controlled.png", force=True)
+    pipe = ModelChoice("sd15", control=kind, options=OpeningOptions(weights=weights)).open()
+    (item,) = pipe(prompt, control=control, steps=steps).objects()
+    for suffix in (".ply", ".png"):
+        write_object(item, out / f"controlled{suffix}", force=True)
     print(out / "controlled.ply")
 
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffsplat.geometry import turntable_cameras
-from diffsplat.io.splat_formats import write_splats
-from diffsplat.io.video_files import write_video
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.object_files import write_object
+from diffsplat.pipelines.object_names import slug
 
 EXAMPLES = ["a red armchair", "a wooden barrel", "a blue car"]
 Progress = Callable[[float, str], None]
@@ -48,9 +47,10 @@ def make_generate(
             callback=lambda done, total: progress(done / total, f"Step {done} of {total}"),
         )
         target = Path(tempfile.mkdtemp(dir=folder))
-        splats, video = target / "object.ply", target / "turntable.mp4"
-        write_splats(output.splats[0].visible(), splats)
-        write_video(output.render(turntable_cameras(frames, size=256)).rgb[0], video, fps=20)
+        splats, video = (target / f"{slug(prompt)}{suffix}" for suffix in (".ply", ".mp4"))
+        (item,) = output.objects()
+        for path in (splats, video):
+            write_object(item, path, frames=frames)
         return str(splats), str(video), chosen
 
     return generate

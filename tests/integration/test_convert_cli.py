@@ -12,7 +12,7 @@ from diffsplat.cli.output_paths import plan_objects
 from diffsplat.core import Splats
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines.generation import GenerationRequest
+from diffsplat.pipelines.generation import Generation
 
 
 @pytest.fixture
@@ -110,11 +110,11 @@ def test_render_reads_other_formats(here: Path):
 
 
 def test_planned_names_of_several_dots():
-    pair = GenerationRequest(prompts=("a chair",), count=2)
+    pair = Generation(prompts=("a chair",), count=2)
     planned = plan_objects(pair, Path("out/red.compressed.ply"), "png")
     assert [str(item.splats) for item in planned] == ["out/red-1.compressed.ply", "out/red-2.compressed.ply"]
     assert [str(item.preview) for item in planned] == ["out/red-1.png", "out/red-2.png"]
-    (single,) = plan_objects(GenerationRequest(prompts=("a chair",)), Path("v1.2.spz"), "mp4")
+    (single,) = plan_objects(Generation(prompts=("a chair",)), Path("v1.2.spz"), "mp4")
     assert (str(single.splats), str(single.preview)) == ("v1.2.spz", "v1.2.mp4")
 
 

@@ -57,11 +57,11 @@ def test_fit_splats(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert size_of(tmp_path / "fitted.png") == (8 * 64, 2 * 64)
 
 
-def test_picture_to_splats(tmp_path: Path, sd15: Path, capsys: pytest.CaptureFixture[str]):
+def test_image_to_splats(tmp_path: Path, sd15: Path, capsys: pytest.CaptureFixture[str]):
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse((8, 8, 50, 50), fill=(200, 30, 30, 255))
     image.save(tmp_path / "disk.png")
-    example("03_picture_to_splats").main(tmp_path / "disk.png", weights=sd15, out=tmp_path / "out", steps=2)
+    example("03_image_to_splats").main(tmp_path / "disk.png", weights=sd15, out=tmp_path / "out", steps=2)
     assert "degrees above the horizon" in capsys.readouterr().out
     assert size_of(tmp_path / "out" / "disk.png") == (4 * 256, 256)
 

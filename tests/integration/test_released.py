@@ -89,7 +89,7 @@ def test_the_first_camera_is_at_the_elevation_and_the_shift_of_sd3_matters(weigh
     out = pipe(image=picture, steps=2, elevation=25.0)
     center = out.cameras.centers[0, 0]
     assert math.degrees(math.asin(float(center[1]) / 1.4)) == pytest.approx(25.0, abs=1e-3)
-    unshifted = pipe(image=picture, steps=2, elevation=25.0, shifted=False)
+    unshifted = pipe(image=picture, steps=2, elevation=25.0, unshifted=True)
     assert differ(out.splats.colors, unshifted.splats.colors)
 
 
@@ -205,10 +205,10 @@ def test_lora_of_a_picture_model_changes_every_layer_as_its_formula_says(weights
 
 
 REFUSED = [
-    (("a chair", "--model", "sd15", "--control", "depth"), "was given with 0 pictures"),
+    (("a chair", "--model", "sd15", "--control", "depth"), "was given with 0 images"),
     (("a chair", "--model", "sd35m", "--control", "depth", "--control-image", "{picture}"), "no ControlNet"),
     (("--model", "sd15"), "no prompt was given"),
-    (("--model", "mini", "--image", "{picture}"), "is shown no pictures"),
+    (("--model", "mini", "--image", "{picture}"), "takes text only"),
     (
         ("--model", "sd15", "--image", "{picture}", "--control", "canny", "--control-photo", "{picture}"),
         "both",

@@ -105,6 +105,16 @@ def test_splats_may_be_empty_and_cast():
     assert not Splats(**fields).detach().means.requires_grad
 
 
+def test_sets_are_joined_along_the_objects():
+    parts = [Splats(**splat_fields(count)) for count in (1, 2)]
+    joined = Splats.concatenate(parts)
+    assert joined.batch_shape == (3,)
+    for name in splat_fields():
+        tensor = getattr(joined, name)
+        assert torch.equal(tensor[:1], getattr(parts[0], name))
+        assert torch.equal(tensor[1:], getattr(parts[1], name))
+
+
 def camera_fields(*batch: int) -> dict:
     pose = torch.eye(4).repeat(*batch, 1, 1)
     pose[..., :3, 3] = torch.tensor([0.0, 0.0, 2.0])

@@ -294,9 +294,9 @@ def test_the_catalogue_says_what_a_model_takes(client):
 def test_a_failing_model_fails_its_job_alone(serve, small_pipeline):
     class Failing(Gate):
         def __call__(self, order, advance):
-            if order.request.seed == 1:
+            if order.generation.seed == 1:
                 raise InvalidInputError("the seed is 1, expected another")
-            if order.request.seed == 2:
+            if order.generation.seed == 2:
                 raise MemoryError("of /secret/path")
             return self._generator(order, advance)
 

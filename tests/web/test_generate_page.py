@@ -18,7 +18,9 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.model_worker import GeneratedObject, Generator, ServedModel, load_models
+from diffsplat.pipelines.model_opening import OpeningOptions
+from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.web.model_worker import Generator, ServedModel, load_models
 from release_folders import build_elevation, build_release
 
 Live = Callable[..., str]
@@ -36,7 +38,8 @@ class Figures:
             advance(step + 1, order.steps)
         cameras = ring_cameras(10.0, size=256)
         return [
-            GeneratedObject(blocks(), cameras, 10.0, prompt, seed) for prompt, seed in order.request.objects
+            GeneratedObject(blocks(), cameras, 10.0, prompt, seed)
+            for prompt, seed in order.generation.objects
         ]
 
 
@@ -149,7 +152,7 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     folder = tmp_path_factory.mktemp("weights")
     build_release(folder, "sd15")
     build_elevation(folder)
-    return load_models(("sd15:image", "sd15:canny"), device=torch.device("cpu"), weights=folder)
+    return load_models(("sd15:image", "sd15:canny"), OpeningOptions(weights=folder, device="cpu"))
 
 
 def test_a_dropped_picture_becomes_an_object(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 from test_api import events, sentence
 
+from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.web.model_worker import Generator, load_models
 from diffsplat.web.server_limits import Limits
 from diffsplat.web.uploaded_images import decode_picture
@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     build_release(folder, "sd15")
     build_elevation(folder)
     names = ("sd15", "sd15:image", "sd15:canny")
-    return load_models(names, device=torch.device("cpu"), weights=folder)
+    return load_models(names, OpeningOptions(weights=folder, device="cpu"))
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_model_for_pictures_wants_one(client):
 def test_a_cut_out_without_a_model_for_it_is_refused(serve):
     answer = serve().post("/api/cutouts", files={"image": ("disk.png", b"x" * 60_000)})
     assert answer.status_code == 422
-    assert "no model of this server is shown pictures" in sentence(answer)
+    assert "no model of this server takes an image" in sentence(answer)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from splat_figures import blocks
 
 from diffsplat.geometry import ring_cameras
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.model_worker import GeneratedObject, ServedModel
+from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.web.model_worker import ServedModel
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.model_options import option
+from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import UP_AXES, Up, probe_folder
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable, require_writable
@@ -36,7 +36,7 @@ class ConvertArguments:
     crop: Annotated[tuple[float, ...] | None, option("X")] = None
     """Keep the Gaussians whose centres lie in this box, XMIN YMIN ZMIN XMAX YMAX ZMAX, or within this radius
     of the origin; in this program's axes, +Y up."""
-    force: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    force: Flag = False
     """Replace an existing file."""
 
 

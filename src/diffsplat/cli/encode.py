@@ -8,10 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.cli.model_options import Flag, ModelArguments, encode_prompts, option
+from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_writable
-from diffsplat.pipelines.generation import GenerationRequest
+from diffsplat.pipelines.generation import Generation
+from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class EncodeArguments:
     prompt: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PROMPT ...", help_behavior_hint="")
     ]
-    """Prompts; the empty one is always encoded too, for guidance and for pictures without a prompt."""
+    """Prompts; the empty one is always encoded too, for guidance and for images without a prompt."""
     output: Annotated[Path, option("FILE", alias="-o")]
     """File to write (.safetensors)."""
     negative_prompt: Annotated[str, option("TEXT")] = ""
@@ -32,7 +33,7 @@ class EncodeArguments:
     """Folder of the released weights."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    force: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    force: Flag = False
     """Replace an existing file."""
 
 
@@ -46,10 +47,11 @@ def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> No
             f"{str(arguments.output)!r} has the suffix {arguments.output.suffix!r}, expected .safetensors"
         )
     require_writable(arguments.output, force=arguments.force)
-    request = GenerationRequest(prompts=arguments.prompt, negative_prompt=arguments.negative_prompt)
-    source = ModelArguments(model=arguments.model, weights=arguments.weights, device=arguments.device)
-    source.check()
-    source.defaults(image=False)
-    stored = encode_prompts(source, [*request.prompts, request.negative_prompt, ""])
+    options = OpeningOptions(weights=arguments.weights, device=arguments.device)
+    model = ModelChoice(arguments.model, options=options)
+    model.check()
+    generation = Generation(prompts=arguments.prompt, negative_prompt=arguments.negative_prompt)
+    prompts = generation.resolved(model.defaults()).prompts
+    stored = model.encode([*prompts, generation.negative_prompt, ""])
     stored.save(arguments.output, force=arguments.force)
     print(arguments.output)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.cli.model_options import Flag, option
+from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.catalogue import BACKBONES, ControlKind, find_backbone
 from diffsplat.pretrained.components import SINGLES, Component, every_component, model_components
@@ -22,7 +22,7 @@ Row = tuple[str, str, str, str, str]
 
 def list_models(
     weights: Annotated[Path | None, option("DIR")] = None,
-    online: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False,
+    online: Flag = False,
 ) -> None:
     """List the models: what there is, how large, and what is here.
 
@@ -48,7 +48,7 @@ def list_models(
 
 def download(
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
-    image: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False,
+    image: Flag = False,
     control: Annotated[tuple[ControlKind, ...], tyro.conf.arg(help_behavior_hint="")] = (),
     weights: Annotated[Path | None, option("DIR")] = None,
     revision: Annotated[str | None, option("COMMIT")] = None,

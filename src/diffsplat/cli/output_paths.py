@@ -1,20 +1,18 @@
 """Names of the files that a generation writes, decided and checked before the model runs. Needs no torch."""
 
-import re
 import tempfile
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import explained_os_errors
-from diffsplat.io.splat_suffixes import splat_stem, splat_suffix
-from diffsplat.pipelines.generation import GenerationRequest
+from diffsplat.io.file_access import explained_os_errors, require_writable
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_stem, splat_suffix
+from diffsplat.pipelines.generation import Generation
+from diffsplat.pipelines.object_names import slug
 
 DEFAULT_SUFFIX = ".ply"
-_LONGEST_NAME = 60
 
 Preview = Literal["none", "png", "gif", "mp4"]
 Up = Literal["y", "-y", "z"]
@@ -38,9 +36,14 @@ class PlannedObject:
     splats: Path
     preview: Path | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of the object."""
+        return (self.splats,) if self.preview is None else (self.splats, self.preview)
+
 
 def plan_objects(
-    request: GenerationRequest, output: Path | None, preview: Preview, unnamed: str = "object"
+    generation: Generation, output: Path | None, preview: Preview, unnamed: str = "object"
 ) -> list[PlannedObject]:
     """Decide on the files of every object.
 
@@ -48,7 +51,7 @@ def plan_objects(
     ``output``, named after their prompts, or, when ``output`` has the suffix of a splat file, into numbered
     files. An empty prompt is called ``unnamed``.
     """
-    objects = request.objects
+    objects = generation.objects
     if output is not None and splat_suffix(output) is not None:
         stem = splat_stem(output)
         suffix = output.name[len(stem) :]
@@ -59,7 +62,7 @@ def plan_objects(
         paths = [output]
     else:
         folder = output or Path()
-        paths = [folder / (name + DEFAULT_SUFFIX) for name in _prompt_names(request, unnamed)]
+        paths = [folder / (name + DEFAULT_SUFFIX) for name in _prompt_names(generation, unnamed)]
     return [
         PlannedObject(
             prompt, seed, path, None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
@@ -68,10 +71,26 @@ def plan_objects(
     ]
 
 
-def slug(prompt: str) -> str:
-    """A file name made of a prompt: lower-case ASCII letters and digits joined by hyphens."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return "-".join(re.findall("[a-z0-9]+", plain))[:_LONGEST_NAME].strip("-") or "object"
+def check_outputs(planned: list[PlannedObject], *, force: bool) -> None:
+    """Refuse files that could not be written, before minutes are spent on them.
+
+    Raises:
+        ValueError: names the file and the reason.
+    """
+    for item in planned:
+        if item.splats.is_dir():
+            raise InvalidInputError(f"cannot write {str(item.splats)!r}: it is a directory, expected a file")
+        if splat_suffix(item.splats) not in WRITABLE_SUFFIXES:
+            raise InvalidInputError(
+                f"{str(item.splats)!r} has the suffix {item.splats.suffix!r}, expected "
+                f"{', '.join(WRITABLE_SUFFIXES)}"
+            )
+        for path in item.paths:
+            if len(planned) > 1:
+                check_folder(path.parent)
+            if len(planned) == 1 or path.parent.is_dir():
+                require_writable(path, force=force)
+                probe_folder(path.parent)
 
 
 def check_folder(folder: Path) -> None:
@@ -104,15 +123,15 @@ def _numbered(stem: str, count: int, width: int) -> list[str]:
     return [f"{stem}-{number:0{width}}" for number in range(1, count + 1)]
 
 
-def _prompt_names(request: GenerationRequest, unnamed: str) -> list[str]:
+def _prompt_names(generation: Generation, unnamed: str) -> list[str]:
     """A distinct name for every object: the prompt's, its number where names repeat, the seed where asked."""
-    slugs = [slug(prompt or unnamed) for prompt in request.prompts]
+    slugs = [slug(prompt or unnamed) for prompt in generation.prompts]
     repeats = Counter(slugs)
     seen: Counter[str] = Counter()
     names: list[str] = []
     for name in slugs:
         seen[name] += 1
         label = name if repeats[name] == 1 else f"{name}-{seen[name]}"
-        seeds = range(request.seed, request.seed + request.count)
-        names += [label] if request.count == 1 else [f"{label}-seed{seed}" for seed in seeds]
+        seeds = range(generation.seed, generation.seed + generation.count)
+        names += [label] if generation.count == 1 else [f"{label}-seed{seed}" for seed in seeds]
     return names

@@ -1,4 +1,4 @@
-"""``diffsplat render``: pictures of a splat file."""
+"""``diffsplat render``: images of a splat file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from diffsplat.cli.option_help import Flag
 from diffsplat.cli.output_paths import probe_folder
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable, require_writable
@@ -34,7 +35,7 @@ class RenderArguments:
         tuple[str, Path] | None,
         tyro.conf.arg(metavar="ELEVATION,AZIMUTH IMAGE", help_behavior_hint=""),
     ] = None
-    """One picture (.png, .jpg, .webp) from these angles: degrees above the horizon, degrees around with 0 for
+    """One image (.png, .jpg, .webp) from these angles: degrees above the horizon, degrees around with 0 for
     the front and 90 for the object's left, so "20,45 out.png"."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 512
     """Width and height."""
@@ -46,12 +47,12 @@ class RenderArguments:
     """Angle above the horizon of the turntable."""
     radius: Annotated[float, tyro.conf.arg(metavar="UNITS")] = 1.4
     """Distance of the camera from the origin."""
-    force: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    force: Flag = False
     """Replace existing files."""
 
 
 def command(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> None:
-    """Render a splat file as a turntable video, as a picture, or both."""
+    """Render a splat file as a turntable video, as an image, or both."""
     _check(arguments)
     from diffsplat.io.splat_formats import read_splats
 

@@ -6,13 +6,13 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.model_options import Flag, option
+from diffsplat.cli.option_help import option
 from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.web.host_and_token_guard import is_loopback
 from diffsplat.web.server_limits import Limits
 
@@ -37,12 +37,7 @@ class ServeArguments:
     token: Annotated[str | None, option("TEXT", f"(default: the variable {TOKEN_VARIABLE})")] = None
     """What clients have to send as 'Authorization: Bearer TEXT'. Other users of this machine see the command
     line, but not the variable."""
-    weights: Annotated[Path | None, option("DIR")] = None
-    """Folder of the released weights (default: where 'diffsplat models download' puts them)."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    low_memory: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    """Compute in bfloat16, and keep on the GPU only the layer that computes at the moment."""
+    opening: Annotated[OpeningOptions, tyro.conf.arg(name="")] = field(default_factory=OpeningOptions)
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
 
@@ -57,18 +52,12 @@ def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> Non
 
 
 def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None) -> None:
-    from diffsplat.cli.device_choice import choose_device
     from diffsplat.web.generation_app import create_app
     from diffsplat.web.generation_service import Service
     from diffsplat.web.model_worker import load_models
     from diffsplat.web.server_process import serve, url_of
 
-    generator = load_models(
-        arguments.model,
-        device=choose_device(arguments.device),
-        weights=arguments.weights,
-        low_memory=arguments.low_memory,
-    )
+    generator = load_models(arguments.model, arguments.opening)
     _warn(arguments.host, token)
     print(url_of(listener, arguments.host), flush=True)
     print("The API is documented at /api/docs; press Ctrl-C to end.", file=sys.stderr, flush=True)

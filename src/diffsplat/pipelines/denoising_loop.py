@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsplat.pipelines.component_protocols import Scheduler
+
 Field = Callable[[Tensor, Tensor], Tensor]
 """``(latents [B, V, C, h, w], timestep [B]) -> [B, V, C, h, w]``: the prediction that a scheduler expects."""
 
@@ -13,7 +15,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 def denoise(
     field: Field,
     noise: Tensor,
-    scheduler: Any,
+    scheduler: Scheduler,
     steps: int,
     *,
     generators: list[torch.Generator] | None = None,
@@ -36,9 +38,8 @@ def denoise(
     extra: dict[str, Any] = {"generator": generators} if _takes_noise(scheduler) else {}
     latents = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
     for timestep in scheduler.timesteps:
-        inputs = latents
-        if hasattr(scheduler, "scale_model_input"):
-            inputs = scheduler.scale_model_input(latents, timestep)
+        scale = getattr(scheduler, "scale_model_input", None)
+        inputs = latents if scale is None else scale(latents, timestep)
         prediction = field(inputs, timestep.expand(noise.shape[0]))
         latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
         if on_step is not None:
@@ -46,7 +47,7 @@ def denoise(
     return latents
 
 
-def _takes_noise(scheduler: Any) -> bool:
+def _takes_noise(scheduler: Scheduler) -> bool:
     return str(getattr(scheduler.config, "algorithm_type", "")).startswith("sde")
 
 

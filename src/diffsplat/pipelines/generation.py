@@ -1,88 +1,109 @@
-"""What may be asked of a pipeline. Needs no torch, so that a command line can refuse bad input at once."""
+"""The options of a generation, described once for Python, the command line and the API. Needs no torch."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import asdict, dataclass
+from functools import cache
+from math import inf
+from typing import Annotated, Any, get_args, get_type_hints
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.catalogue import Sampler
-from diffsplat.pretrained.model_folders import (
-    DEFAULT_ELEVATION_DEG,
-    DEFAULT_GUIDANCE,
-    DEFAULT_STEPS,
-    is_number,
-)
+from diffsplat.pretrained.model_folders import SamplingDefaults, is_number
 
 MAX_PROMPT_LENGTH = 1000
 """Characters of a prompt."""
 
 _MAX_SEED = 2**63 - 1
+_OF_MODEL = "(default: the model's)"
 
 
 @dataclass(frozen=True)
-class GenerationRequest:
-    """Prompts and how to sample them.
+class Bounds:
+    """Finite numbers that an option accepts, both ends included.
 
     Args:
-        prompts: texts of 1 to 1,000 characters.
-        negative_prompt: text to steer away from; empty for none.
-        seed: seed of a prompt's first object; its next objects take the seeds that follow.
-        steps: denoising steps, at least 1.
-        guidance: classifier-free guidance scale (Ho and Salimans 2022); up to 1 there is no guidance. Below a
-            refiner's level the model's own scale holds.
-        count: objects of each prompt, at least 1.
-        elevation_deg: degrees above the horizon of the generated views.
-        from_image: a picture says what to generate too, and prompts may be empty.
-        least_guidance: with a picture, the scale in its own view; from there it rises to ``guidance``.
-        sampler: by name; None for the model's own.
-        control_scale: factor of what a ControlNet adds.
-        guess_mode: a ControlNet acts without guidance's unconditional half.
-        shifted: shift the latents of a picture for an SD3 network, as in training.
-
-    Raises:
-        ValueError: for anything outside these ranges.
+        least: the smallest.
+        most: the largest.
+        whole: whether only integers are accepted.
     """
 
-    prompts: tuple[str, ...]
-    negative_prompt: str = ""
-    seed: int = 0
-    steps: int = DEFAULT_STEPS
-    guidance: float = DEFAULT_GUIDANCE
-    count: int = 1
-    elevation_deg: float = DEFAULT_ELEVATION_DEG
-    from_image: bool = False
-    least_guidance: float = 1.0
-    sampler: Sampler | None = None
-    control_scale: float = 1.0
-    guess_mode: bool = False
-    shifted: bool = True
+    least: float
+    most: float = inf
+    whole: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a number out of bounds.
+
+        Raises:
+            ValueError: names the option, the value and what was expected.
+        """
+        right_kind = isinstance(value, int) or not self.whole
+        if is_number(value) and right_kind and self.least <= value <= self.most and value != inf:
+            return
+        kind = "a whole number" if self.whole else "a finite number"
+        bounds = f"of at least {self.least}" if self.most == inf else f"from {self.least} to {self.most}"
+        raise InvalidInputError(f"the {name.replace('_', ' ')} is {value!r}, expected {kind} {bounds}")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What to generate and how. None stands for the model's default.
+
+    A field added here, with its docstring, is an option of :class:`~diffsplat.pipelines.DiffSplatPipeline`, of
+    ``diffsplat generate`` and of the API.
+
+    Raises:
+        ValueError: for a value that is out of bounds.
+    """
+
+    prompts: Annotated[
+        Positional[tuple[str, ...]], arg(name="prompt", metavar="PROMPT ...", help_behavior_hint="")
+    ] = ()
+    """What to generate, for instance "a red armchair"; put each of several in quotes."""
+    negative_prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint="")] = ""
+    """What to steer away from."""
+    seed: Annotated[int, Bounds(0, _MAX_SEED, whole=True), arg(metavar="N")] = 0
+    """Random seed of a prompt's first object; the same seed gives the same object."""
+    count: Annotated[int, Bounds(1, whole=True), arg(metavar="N")] = 1
+    """Objects of each prompt, with consecutive seeds."""
+    steps: Annotated[int | None, Bounds(1, whole=True), arg(metavar="N", help_behavior_hint=_OF_MODEL)] = None
+    """Denoising steps."""
+    sampler: Annotated[Sampler | None, arg(help_behavior_hint=_OF_MODEL)] = None
+    """Sampling method."""
+    guidance: Annotated[float | None, Bounds(0, 1000), arg(metavar="SCALE", help_behavior_hint=_OF_MODEL)] = (
+        None
+    )
+    """Scale of classifier-free guidance, how closely to follow the prompt; 1 or less for none. The last steps, of
+    a model's refiner, have a scale of their own."""
+    least_guidance: Annotated[float, Bounds(0, 1000), arg(metavar="SCALE")] = 1.0
+    """With an image, guidance scale of the side that it shows; on the opposite side it reaches the full scale."""
+    elevation: Annotated[
+        float | None,
+        Bounds(-90, 90),
+        arg(metavar="DEGREES", help_behavior_hint="(default: the model's; of an image: estimated)"),
+    ] = None
+    """Angle above the horizon of the generated views, in degrees."""
+    control_scale: Annotated[float, Bounds(0, 1000), arg(metavar="SCALE")] = 1.0
+    """How strongly to follow the control map."""
+    guess_mode: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """Let the control map act without the unconditional half of the guidance."""
+    unshifted: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """With an image and SD3, leave the image's latents unshifted, as the original's inference did; its training
+    shifted them."""
 
     def __post_init__(self) -> None:
-        if not self.prompts:
-            raise InvalidInputError("no prompt was given, expected at least one")
         for prompt in self.prompts:
             _check_text("prompt", prompt)
-            if not prompt.strip() and not self.from_image:
-                raise InvalidInputError(
-                    "the prompt is empty, expected a description such as 'a red armchair'"
-                )
         _check_text("negative prompt", self.negative_prompt)
-        _check_whole("seed", self.seed, least=0)
-        _check_whole("steps", self.steps, least=1)
-        _check_whole("count", self.count, least=1)
-        if self.seed + self.count - 1 > _MAX_SEED:
-            raise InvalidInputError(f"the seed is {self.seed}, expected less than 2 to the power of 63")
-        for name in ("guidance", "least_guidance", "control_scale"):
+        for name, bounds in option_bounds().items():
             value = getattr(self, name)
-            if not is_number(value) or not 0 <= value < math.inf:
-                plain = name.replace("_", " ")
-                raise InvalidInputError(f"the {plain} is {value}, expected a finite number of at least 0")
+            if value is not None:
+                bounds.check(name, value)
+        Bounds(0, _MAX_SEED, whole=True).check("last seed", self.seed + self.count - 1)
         if self.sampler is not None and self.sampler not in get_args(Sampler):
             known = ", ".join(get_args(Sampler))
             raise InvalidInputError(f"the sampler is {self.sampler!r}, expected one of: {known}")
-        if not is_number(self.elevation_deg) or not -90 <= self.elevation_deg <= 90:
-            raise InvalidInputError(f"the elevation is {self.elevation_deg}, expected -90 to 90 degrees")
 
     @property
     def objects(self) -> tuple[tuple[str, int], ...]:
@@ -91,10 +112,73 @@ class GenerationRequest:
             (prompt, seed) for prompt in self.prompts for seed in range(self.seed, self.seed + self.count)
         )
 
+    def resolved(self, defaults: SamplingDefaults, *, from_image: bool = False) -> "ResolvedGeneration":
+        """Put the model's defaults in place of None.
 
-def prompts_of(prompt: str | Sequence[str]) -> tuple[str, ...]:
-    """One prompt or several, as a tuple."""
-    return (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        Args:
+            defaults: the model's.
+            from_image: there is a condition image. Then prompts may be empty, and an elevation that was not given
+                remains None: the pipeline estimates it.
+
+        Raises:
+            ValueError: without a prompt and an image.
+        """
+        if not self.prompts and not from_image:
+            raise InvalidInputError("no prompt was given, expected a description such as 'a red armchair'")
+        if not from_image and not all(prompt.strip() for prompt in self.prompts):
+            raise InvalidInputError("the prompt is empty, expected a description such as 'a red armchair'")
+        values = asdict(self)
+        of_model = {
+            "prompts": ("",),
+            "steps": defaults.steps,
+            "guidance": defaults.guidance,
+            "elevation": None if from_image else defaults.elevation_deg,
+        }
+        missing = {name: value for name, value in of_model.items() if values[name] in (None, ())}
+        return ResolvedGeneration(**values | missing)
+
+
+@dataclass(frozen=True)
+class ResolvedGeneration(Generation):
+    """A generation with every default filled in; the elevation is None until it is estimated from an image."""
+
+    steps: int = SamplingDefaults.steps
+    guidance: float = SamplingDefaults.guidance
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is classifier-free guidance."""
+        return self.guidance > 1
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that has to be encoded."""
+        return [*self.prompts, *([self.negative_prompt] if self.guided else [])]
+
+    @property
+    def elevation_deg(self) -> float:
+        """The elevation.
+
+        Raises:
+            ValueError: while it is unknown.
+        """
+        if self.elevation is None:
+            raise InvalidInputError(
+                "the elevation of the image is unknown, expected an elevation or its estimator"
+            )
+        return self.elevation
+
+
+@cache
+def option_bounds() -> dict[str, Bounds]:
+    """Bounds of the options that are numbers."""
+    hints = get_type_hints(Generation, include_extras=True)
+    return {
+        name: part
+        for name, hint in hints.items()
+        for part in getattr(hint, "__metadata__", ())
+        if isinstance(part, Bounds)
+    }
 
 
 def _check_text(name: str, text: object) -> None:
@@ -104,8 +188,3 @@ def _check_text(name: str, text: object) -> None:
         raise InvalidInputError(
             f"the {name} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}"
         )
-
-
-def _check_whole(name: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInputError(f"{name} is {value!r}, expected a whole number of at least {least}")

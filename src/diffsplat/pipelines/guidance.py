@@ -1,7 +1,7 @@
-"""What generation is conditioned on, and the guided prediction that a sampler follows."""
+"""Conditions of a generation, classifier-free guidance, and the hand-over from denoiser to refiner."""
 
 from dataclasses import dataclass
-from typing import Any
+from math import inf
 
 import torch
 from torch import Tensor
@@ -10,8 +10,10 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
 from diffsplat.models.stock_denoisers import Residuals, control_residuals, network_output
 from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.pipelines.component_protocols import Denoiser
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pretrained.catalogue import Prediction
+from diffsplat.pretrained.model_folders import SamplingDefaults
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Conditions:
         rays: ``[B, V, 6, h, w]`` Pluecker rays at latent size.
         text: of ``B`` prompts.
         negative: what guidance steers away from; None for no guidance.
-        image_latent: ``[B, C, h, w]`` scaled latents of a picture of view 0, for an image-conditioned network.
+        image_latent: ``[B, C, h, w]`` scaled latents of an image of view 0, for an image-conditioned network.
         control: ``[B, V, 3, H, W]`` control images 0..1, for a ControlNet.
     """
 
@@ -51,7 +53,7 @@ class ControlOptions:
 
     Args:
         scale: factor of its residuals.
-        guess_mode: it sees only the conditional half, and its shallow layers count less (Zhang et al. 2023).
+        guess_mode: it gets only the conditional half, and its shallow layers count less (Zhang et al. 2023).
     """
 
     scale: float = 1.0
@@ -72,12 +74,12 @@ class GuidedDenoiser:
 
     def __init__(
         self,
-        network: Any,
+        network: Denoiser,
         conditions: Conditions,
         guidance: Tensor,
         prediction: Prediction,
         *,
-        controlnet: Any = None,
+        controlnet: Denoiser | None = None,
         control: ControlOptions | None = None,
     ) -> None:
         self.network = network
@@ -93,7 +95,7 @@ class GuidedDenoiser:
         batch = torch.cat([latents, latents]) if self.guided else latents
         steps = torch.cat([timestep, timestep]) if self.guided else timestep
         inputs = denoiser_inputs(batch, self.conditions)
-        residuals = None if self.controlnet is None else self._residuals(inputs, steps)
+        residuals = None if self.controlnet is None else self._residuals(self.controlnet, inputs, steps)
         output = network_output(self.network, inputs, steps, self.conditions.text, residuals)
         # PixArt also predicts variances; the slot of a condition image comes first. Neither is of use here.
         prediction = output[:, -latents.shape[1] :, : latents.shape[2]]
@@ -105,13 +107,13 @@ class GuidedDenoiser:
             return (latents - prediction) / level
         return prediction
 
-    def _residuals(self, inputs: Tensor, timestep: Tensor) -> Residuals:
+    def _residuals(self, controlnet: Denoiser, inputs: Tensor, timestep: Tensor) -> Residuals:
         control = self.conditions.control
         if control is None:
             raise InvalidInputError("a ControlNet was given without a control image, expected both or none")
         half = inputs.shape[0] // 2 if self.guided and self.control.guess_mode else 0
         residuals = control_residuals(
-            self.controlnet,
+            controlnet,
             inputs[half:],
             timestep[half:],
             self.conditions.text.take(slice(half, None)),
@@ -146,8 +148,35 @@ class Handover:
         return (self.refiner if low else self.denoiser)(latents, timestep)
 
 
+def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefaults) -> None:
+    """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with.
+
+    Raises:
+        ValueError: says which.
+    """
+    for name in ("in_channels", "caption_channels"):
+        expected, found = (network.config[name] for network in (denoiser, refiner))
+        if found != expected:
+            raise InvalidInputError(
+                f"the refiner has {found} {name}, expected the {expected} of the denoiser"
+            )
+    if not 0 < defaults.refined_below <= 1:
+        raise InvalidInputError(
+            f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
+        )
+    if not 0 <= defaults.refiner_guidance < inf:
+        raise InvalidInputError(
+            f"refiner_guidance is {defaults.refiner_guidance}, expected a finite number of at least 0"
+        )
+    if defaults.prediction not in ("latents", "flow"):
+        raise InvalidInputError(
+            f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
+            "level for a refiner"
+        )
+
+
 def denoiser_inputs(latents: Tensor, conditions: Conditions) -> Tensor:
-    """What a denoiser sees of every view: noisy latents, rays, and with an image a mask and one more view.
+    """A denoiser's input for every view: noisy latents, rays, and with an image a mask and one more view.
 
     The image's latents take the place of noisy ones in a view before the others, which has the rays of view 0
     and the mask 0 where the others have 1.
@@ -180,7 +209,7 @@ def constant_guidance(scale: float, views: int) -> Tensor:
 
 
 def triangle_guidance(least: float, most: float, views: int) -> Tensor:
-    """``[V]`` scales that rise from the first view, which an image shows, to the opposite one and fall again."""
+    """``[V]`` scales that rise from the first view, that of the image, to the opposite one and fall again."""
     around = torch.arange(views) / views
     return least + (most - least) * (1 - (1 - 2 * around).abs())
 

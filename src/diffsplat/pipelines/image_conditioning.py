@@ -1,6 +1,7 @@
-"""Pictures as conditions of generation."""
+"""Images and control maps as conditions of a generation."""
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -12,19 +13,36 @@ from diffsplat.images.background_removal import (
     square_on_white,
 )
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from torch import FloatTensor
 
-def read_picture(picture: Picture, size: int, *, cut_out: bool) -> Tensor:
-    """``[3, size, size]`` sRGB 0..1 of a picture.
+
+@dataclass(frozen=True)
+class ConditionImages:
+    """Condition images of a generation, each ``[3, S, S]`` sRGB 0..1 or absent.
+
+    Args:
+        image: the object from the first view, on white.
+        control: control map of the first view.
+    """
+
+    image: Tensor | None = None
+    control: Tensor | None = None
+
+
+def condition_image(picture: Picture, size: int, *, cut_out: bool) -> Tensor:
+    """``[3, size, size]`` sRGB 0..1 of an image.
 
     Args:
         picture: a file, a PIL image, or a tensor ``[4, H, W]`` with alpha or ``[3, H, W]`` that is already
             prepared and only resized; sRGB 0..1.
         size: edge in pixels.
         cut_out: remove the background of a file or PIL image unless it has transparency, and centre the object on
-            white with a border; otherwise the picture is only made square with white and resized.
+            white with a border; otherwise the image is only made square with white and resized.
 
     Raises:
-        ValueError: when it is no picture, or holds no object.
+        ValueError: when it is no image, or holds no object.
         ImportError: when a background has to be removed and rembg is not installed.
     """
     prepared = isinstance(picture, Tensor) and picture.ndim == 3 and picture.shape[0] == 3
@@ -33,8 +51,8 @@ def read_picture(picture: Picture, size: int, *, cut_out: bool) -> Tensor:
     return square_on_white(load_picture(picture), size=size).image
 
 
-def image_latents(vae: Any, images: Tensor, *, shifted: bool = True) -> Tensor:
-    """Latents of pictures as image-conditioned denoisers get them.
+def image_latents(vae: "AutoencoderKL", images: Tensor, *, shifted: bool = True) -> Tensor:
+    """Latents of images as image-conditioned denoisers get them.
 
     Args:
         vae: the image-diffusion model's own ``AutoencoderKL``.
@@ -44,10 +62,10 @@ def image_latents(vae: Any, images: Tensor, *, shifted: bool = True) -> Tensor:
     Returns:
         ``[B, C, H / 8, W / 8]`` float32 modes of the posteriors, scaled.
     """
-    kind = cast(torch.dtype, vae.dtype)
-    latents = vae.encode(images.to(kind) * 2 - 1).latent_dist.mode().float()
-    shift = (vae.config.shift_factor or 0.0) if shifted else 0.0
-    return (latents - shift) * vae.config.scaling_factor
+    pixels = cast("FloatTensor", images.to(vae.dtype) * 2 - 1)
+    latents = vae.encode(pixels, return_dict=False)[0].mode().float()
+    shift = (vae.config["shift_factor"] or 0.0) if shifted else 0.0
+    return (latents - shift) * vae.config["scaling_factor"]
 
 
 def control_views(control: Tensor, views: int) -> Tensor:

@@ -1,10 +1,37 @@
-"""What a pipeline returns."""
+"""Generated objects, as a pipeline returns them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffsplat.core import Cameras, Rendering, Splats
+from diffsplat.core.splats import SPLAT_FIELDS
+from diffsplat.pipelines.generation import ResolvedGeneration
 from diffsplat.render import Backend, render
+
+
+@dataclass(frozen=True)
+class GeneratedObject:
+    """One object, on the CPU.
+
+    Args:
+        splats: ``[N]``, those that are visible.
+        cameras: ``[V]``, the views that it was generated in.
+        elevation_deg: degrees above the horizon of these views.
+        prompt: its description.
+        seed: its random seed.
+    """
+
+    splats: Splats
+    cameras: Cameras
+    elevation_deg: float
+    prompt: str
+    seed: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the splats."""
+        tensors = [getattr(self.splats, name) for name in SPLAT_FIELDS]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 @dataclass(frozen=True)
@@ -14,17 +41,35 @@ class SplatOutput:
     Args:
         splats: ``[B, N]``, one set an object.
         cameras: ``[B, V]`` the views that the splats were generated in.
-        prompts: prompt of each object.
-        seeds: seed of each object.
+        generation: the options, defaults and elevation filled in.
     """
 
     splats: Splats
     cameras: Cameras
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
+    generation: ResolvedGeneration
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Prompt of each object."""
+        return tuple(prompt for prompt, _ in self.generation.objects)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Random seed of each object."""
+        return tuple(seed for _, seed in self.generation.objects)
 
     def __len__(self) -> int:
-        return len(self.prompts)
+        return len(self.generation.objects)
+
+    def objects(self) -> tuple[GeneratedObject, ...]:
+        """Every object by itself, ready to be written to files."""
+        splats, cameras = self.splats.to("cpu"), self.cameras.to("cpu")
+        return tuple(
+            GeneratedObject(
+                splats[index].visible(), cameras[index], self.generation.elevation_deg, prompt, seed
+            )
+            for index, (prompt, seed) in enumerate(self.generation.objects)
+        )
 
     def render(
         self,

@@ -1,7 +1,6 @@
 """The routes of the REST API and their schema."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from diffsplat import __version__
+from diffsplat.pipelines.object_names import slug
 from diffsplat.web.api_schemas import (
     Catalogue,
     FileKindView,
@@ -21,7 +21,6 @@ from diffsplat.web.api_schemas import (
     Problem,
 )
 from diffsplat.web.generation_service import PICTURE_FIELDS, ServedJob, Service
-from diffsplat.web.model_worker import GeneratedObject
 from diffsplat.web.result_files import FILE_KINDS, FileKind
 
 _HEARTBEAT_S = 15.0
@@ -237,16 +236,10 @@ def _named_file(job: ServedJob, name: str) -> tuple[int, FileKind]:
 
 async def _file_response(service: Service, job: ServedJob, index: int, kind: FileKind) -> Response:
     item = job.results[index]
-    headers = {"content-disposition": f'attachment; filename="{_file_name(item, kind)}"'}
+    headers = {"content-disposition": f'attachment; filename="{slug(item.prompt)}-{item.seed}{kind.suffix}"'}
     if kind.rendered:
         data = await service.files.rendered(job.id, index, item, kind)
         return Response(data, media_type=kind.media_type, headers=headers)
     pieces, size = await service.files.splats(item, kind)
     headers["content-length"] = str(size)
     return StreamingResponse(pieces, media_type=kind.media_type, headers=headers)
-
-
-def _file_name(item: GeneratedObject, kind: FileKind) -> str:
-    """Like the prompt, in characters that are harmless in a header and on every file system."""
-    words = re.sub("[^a-z0-9]+", "-", item.prompt.lower()).strip("-")[:60].strip("-")
-    return f"{words or 'object'}-{item.seed}{kind.suffix}"

@@ -3,12 +3,19 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from dataclasses import asdict, fields
+from math import inf
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pipelines.generation import MAX_PROMPT_LENGTH
+from diffsplat.pipelines.generation import (
+    MAX_PROMPT_LENGTH,
+    Generation,
+    ResolvedGeneration,
+    option_bounds,
+)
 from diffsplat.pretrained.catalogue import ControlKind
 from diffsplat.web.job_queue import Job, State
 from diffsplat.web.model_worker import GenerationOrder, ServedModel
@@ -18,7 +25,40 @@ from diffsplat.web.server_limits import Limits
 _LONGEST_VALUE = 60
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
-Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+
+
+class _Documented(BaseModel):
+    """Reads the docstrings of the options."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    generation: Generation
+
+
+_DOCUMENTED: dict[str, Any] = _Documented.model_json_schema()["$defs"]["Generation"]["properties"]
+
+
+def _option_fields(kind: type[Generation], *, required: bool = False) -> dict[str, Any]:
+    """Fields of every option of a generation but its prompts, of which a request has one."""
+    hints = get_type_hints(kind)
+    return {
+        entry.name: (
+            hints[entry.name],
+            Field(... if required else entry.default, **_described(entry.name, hints[entry.name])),
+        )
+        for entry in fields(kind)
+        if entry.name != "prompts"
+    }
+
+
+def _described(name: str, hint: Any) -> dict[str, Any]:
+    """Description and bounds of an option."""
+    described: dict[str, Any] = {"description": " ".join(_DOCUMENTED[name]["description"].split())}
+    if hint is str:
+        described["max_length"] = MAX_PROMPT_LENGTH
+    if (bounds := option_bounds().get(name)) is not None:
+        described |= {"ge": bounds.least, "le": None if bounds.most == inf else bounds.most}
+    return described
 
 
 class Problem(BaseModel):
@@ -27,26 +67,23 @@ class Problem(BaseModel):
     detail: str = Field(description="one sentence")
 
 
-class JobOptions(BaseModel):
-    """What to generate; what is left out takes the model's value."""
+_GenerationOptions = create_model("GenerationOptions", **_option_fields(Generation))
 
-    model_config = ConfigDict(extra="forbid")
+
+class JobOptions(_GenerationOptions):
+    """What to generate; an option that is absent or null takes the model's value."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     prompt: Prompt = Field("", description="a description of the object; may be empty with an image")
-    negative_prompt: Prompt = Field("", description="what to steer away from")
     model: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="one of GET /api/models; the first by default"
     )
-    seed: int = Field(0, ge=0, lt=2**63 - 1000, description="the same seed gives the same object")
-    steps: int | None = Field(None, ge=1, le=10_000, description="denoising steps")
-    guidance: Scale | None = Field(None, description="how closely to follow the prompt")
-    least_guidance: Scale = Field(1.0, description="with an image, guidance of the side that is seen")
-    count: int = Field(1, ge=1, le=100, description="objects, with the seeds that follow")
-    elevation: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)] | None = Field(
-        None, description="degrees above the horizon of the generated views; of an image it is estimated"
-    )
-    control_scale: Scale = Field(1.0, description="how strongly to follow the control map")
-    guess_mode: bool = Field(False, description="the control map acts without guidance's unconditional half")
+
+    def generation(self) -> Generation:
+        """The options of the library."""
+        options = {name: getattr(self, name) for name in _GenerationOptions.model_fields}
+        return Generation(prompts=(self.prompt,), **options)
 
 
 class JobRequest(JobOptions):
@@ -77,22 +114,18 @@ class ResultView(BaseModel):
 
     number: int
     seed: int
+    elevation: float = Field(description="degrees above the horizon of the generated views")
     splats: int = Field(description="how many Gaussians it has")
     files: list[ResultFile]
 
 
-class JobView(BaseModel):
-    """A job at one moment."""
+class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneration, required=True))):
+    """A job at one moment, with the values that its options have."""
 
     id: str
     state: State
     model: str
     prompt: str
-    negative_prompt: str
-    seed: int
-    steps: int
-    guidance: float
-    count: int
     position: int | None = Field(description="jobs before this one, while it waits")
     steps_done: int = Field(description="denoising steps done, of all objects")
     steps_in_all: int
@@ -103,24 +136,25 @@ class JobView(BaseModel):
     def of(cls, job: Job[Any, Any], position: int | None) -> Self:
         """What a client is told about a job."""
         order: GenerationOrder = job.order
-        request = order.request
+        options = asdict(order.generation)
+        (prompt,) = options.pop("prompts")
         return cls(
+            **options,
             id=job.id,
             state=job.state,
             model=order.model,
-            prompt=request.prompts[0],
-            negative_prompt=request.negative_prompt,
-            seed=request.seed,
-            steps=request.steps,
-            guidance=request.guidance,
-            count=request.count,
+            prompt=prompt,
             position=position,
             steps_done=job.steps_done,
             steps_in_all=order.steps,
             error=job.error,
             results=[
                 ResultView(
-                    number=number, seed=item.seed, splats=item.splats.count, files=_files(job.id, number)
+                    number=number,
+                    seed=item.seed,
+                    elevation=item.elevation_deg,
+                    splats=item.splats.count,
+                    files=_files(job.id, number),
                 )
                 for number, item in enumerate(job.results)
             ],

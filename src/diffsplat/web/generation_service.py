@@ -1,4 +1,4 @@
-"""What the API does, apart from HTTP: orders from options, pictures made ready, jobs, files."""
+"""The service behind the API, apart from HTTP: orders from options, condition images, jobs, files."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from PIL import Image
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.image_files import to_pixels
-from diffsplat.pipelines.generation import GenerationRequest
-from diffsplat.pipelines.image_conditioning import read_picture
-from diffsplat.pipelines.splat_pipeline import Pictures
+from diffsplat.pipelines.generation import ResolvedGeneration
+from diffsplat.pipelines.image_conditioning import ConditionImages, condition_image
+from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.api_schemas import JobOptions
 from diffsplat.web.job_queue import Job, JobQueue
-from diffsplat.web.model_worker import GeneratedObject, GenerationOrder, Generator, ServedModel
+from diffsplat.web.model_worker import GenerationOrder, Generator, ServedModel
 from diffsplat.web.request_bodies import BodyReader
 from diffsplat.web.result_files import FileMaker
 from diffsplat.web.server_limits import Limits
@@ -67,15 +67,14 @@ class Service:
             QueueFullError: when there is no place.
         """
         model = self._model(options.model)
-        request = self._request(options, model, from_image="image" in files)
+        generation = self._resolved(options, model, from_image="image" in files)
         for name in files:
             if name in model.reasons:
                 raise InvalidInputError(f"{model.reasons[name]}, expected no {name}")
         self.jobs.require_place()
         loop = asyncio.get_running_loop()
-        pictures = await loop.run_in_executor(self._preparing, self._prepare, model, dict(files))
-        estimate = pictures.image is not None and options.elevation is None
-        return self.jobs.submit(GenerationOrder(model.name, request, pictures, estimate))
+        images = await loop.run_in_executor(self._preparing, self._prepare, model, dict(files))
+        return self.jobs.submit(GenerationOrder(model.name, generation, images))
 
     async def cut_out(self, data: bytes) -> bytes:
         """PNG of a picture's object as a model would see it.
@@ -85,7 +84,7 @@ class Service:
             ImportError: when a background has to be removed and rembg is not installed.
         """
         if not any(model.pipe.takes_image for model in self.models.values()):
-            raise InvalidInputError("no model of this server is shown pictures")
+            raise InvalidInputError("no model of this server takes an image")
         return await asyncio.get_running_loop().run_in_executor(self._preparing, self._cut_out, data)
 
     def _pictures_taken(self) -> int:
@@ -99,38 +98,25 @@ class Service:
             raise InvalidInputError(f"the model is {name!r}, expected one of: {', '.join(self.models)}")
         return self.models[name]
 
-    def _request(self, options: JobOptions, model: ServedModel, *, from_image: bool) -> GenerationRequest:
-        defaults = model.pipe.defaults
-        steps = defaults.steps if options.steps is None else options.steps
+    def _resolved(self, options: JobOptions, model: ServedModel, *, from_image: bool) -> ResolvedGeneration:
+        resolved = options.generation().resolved(model.pipe.defaults, from_image=from_image)
         for name, value, most in (
-            ("steps", steps, self.limits.max_steps),
-            ("count", options.count, self.limits.max_count),
+            ("steps", resolved.steps, self.limits.max_steps),
+            ("count", resolved.count, self.limits.max_count),
         ):
             if value > most:
                 raise InvalidInputError(f"{name} is {value}, expected at most {most}")
-        return GenerationRequest(
-            prompts=(options.prompt,),
-            negative_prompt=options.negative_prompt,
-            seed=options.seed,
-            steps=steps,
-            guidance=defaults.guidance if options.guidance is None else options.guidance,
-            count=options.count,
-            elevation_deg=defaults.elevation_deg if options.elevation is None else options.elevation,
-            from_image=from_image,
-            least_guidance=options.least_guidance,
-            control_scale=options.control_scale,
-            guess_mode=options.guess_mode,
-        )
+        return resolved
 
-    def _prepare(self, model: ServedModel, files: dict[str, bytes]) -> Pictures:
+    def _prepare(self, model: ServedModel, files: dict[str, bytes]) -> ConditionImages:
         decoded: dict[str, Image.Image] = {
             name: decode_picture(data, name, self.limits) for name, data in files.items()
         }
         return model.pipe.prepare(decoded.get("image"), decoded.get("control"))
 
     def _cut_out(self, data: bytes) -> bytes:
-        picture = decode_picture(data, "image", self.limits)
-        prepared = read_picture(picture, CUT_OUT_SIZE, cut_out=True)
+        decoded = decode_picture(data, "image", self.limits)
+        prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True)
         file = BytesIO()
         Image.fromarray(to_pixels(prepared)).save(file, format="PNG")
         return file.getvalue()

@@ -43,7 +43,7 @@ class Order(Protocol):
         """Denoising steps in all."""
         ...
 
-    def without_pictures(self) -> Self:
+    def without_images(self) -> Self:
         """The same without what only the work needs."""
         ...
 
@@ -284,7 +284,7 @@ class JobQueue(Generic[OrderT, ResultT]):
             self._to_cancel.discard(job.id)
             ended = replace(
                 job,
-                order=job.order.without_pictures(),
+                order=job.order.without_images(),
                 state=state,
                 results=results,
                 error=error,

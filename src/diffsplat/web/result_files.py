@@ -1,4 +1,4 @@
-"""Files of generated objects: splats in every format that is written, a picture, turntable videos."""
+"""Files of generated objects for download: splats in every format, an image, turntable videos."""
 
 import asyncio
 import tempfile
@@ -9,18 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from diffsplat.core import DEFAULT_RADIUS
-from diffsplat.io.image_files import write_image
-from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
+from diffsplat.io.splat_formats import SPLAT_FORMATS
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.io.video_files import write_video
-from diffsplat.pipelines.previews import contact_sheet, turntable_frames
-from diffsplat.web.model_worker import GeneratedObject
+from diffsplat.pipelines.object_files import write_object
+from diffsplat.pipelines.splat_output import GeneratedObject
 
-_PICTURE_SIZE = 256
-_VIDEO_SIZE = 256
-_VIDEO_FRAMES = 60
-_VIDEO_FPS = 20.0
 _CHUNK_BYTES = 1 << 18
 
 
@@ -32,48 +25,30 @@ class FileKind:
         suffix: of its name.
         description: what it is.
         media_type: as HTTP names it.
-        write: writes an object to a path with this suffix.
-        rendered: whether pictures of the object are computed for it, which takes a moment.
+        rendered: whether images of the object are rendered for it, which takes a moment.
     """
 
     suffix: str
     description: str
     media_type: str
-    write: Callable[[GeneratedObject, Path], None]
     rendered: bool = False
-
-
-def _splat_kind(suffix: str, description: str) -> FileKind:
-    def write(item: GeneratedObject, path: Path) -> None:
-        write_splats(item.splats, path)
-
-    media_type = "model/gltf-binary" if suffix == ".glb" else "application/octet-stream"
-    return FileKind(suffix, description, media_type, write)
-
-
-def _write_picture(item: GeneratedObject, path: Path) -> None:
-    write_image(contact_sheet(item.splats, item.cameras[:1], _PICTURE_SIZE), path)
-
-
-def _write_video(item: GeneratedObject, path: Path) -> None:
-    frames = turntable_frames(
-        item.splats,
-        frames=_VIDEO_FRAMES,
-        elevation_deg=item.elevation_deg,
-        size=_VIDEO_SIZE,
-        radius=DEFAULT_RADIUS,
-    )
-    write_video(frames, path, fps=_VIDEO_FPS)
 
 
 FILE_KINDS: dict[str, FileKind] = {
     kind.suffix: kind
     for kind in (
-        *(_splat_kind(suffix, SPLAT_FORMATS[suffix].description) for suffix in WRITABLE_SUFFIXES),
-        FileKind(".png", "picture of the first view", "image/png", _write_picture, rendered=True),
-        FileKind(".mp4", "turntable video", "video/mp4", _write_video, rendered=True),
-        FileKind(".gif", "turntable animation", "image/gif", _write_video, rendered=True),
-        FileKind(".webp", "turntable animation", "image/webp", _write_video, rendered=True),
+        *(
+            FileKind(
+                suffix,
+                SPLAT_FORMATS[suffix].description,
+                "model/gltf-binary" if suffix == ".glb" else "application/octet-stream",
+            )
+            for suffix in WRITABLE_SUFFIXES
+        ),
+        FileKind(".png", "image of the first view", "image/png", rendered=True),
+        FileKind(".mp4", "turntable video", "video/mp4", rendered=True),
+        FileKind(".gif", "turntable animation", "image/gif", rendered=True),
+        FileKind(".webp", "turntable animation", "image/webp", rendered=True),
     )
 }
 """Every kind of file, by suffix."""
@@ -137,7 +112,7 @@ def _made(item: GeneratedObject, kind: FileKind) -> tuple[IO[bytes], int]:
     """An open file that has no name any more, and its size."""
     with tempfile.TemporaryDirectory(prefix="diffsplat-") as folder:
         path = Path(folder) / f"object{kind.suffix}"
-        kind.write(item, path)
+        write_object(item, path, views=1)
         return path.open("rb"), path.stat().st_size
 
 

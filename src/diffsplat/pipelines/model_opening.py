@@ -1,0 +1,188 @@
+"""Choosing a model and opening it on its device. Needs no torch until a model is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+
+from tyro.conf import FlagCreatePairsOff, arg
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import require_readable
+from diffsplat.pretrained.catalogue import BACKBONES, ControlKind
+from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, SamplingDefaults, find_model, read_index
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+    from diffsplat.pipelines import DiffSplatPipeline
+    from diffsplat.pretrained.released_models import ReleasedModel
+
+
+@dataclass(frozen=True)
+class OpeningOptions:
+    """How a model is opened."""
+
+    weights: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Folder of the released weights (default: where 'diffsplat models download' puts them)."""
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    low_memory: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """Compute in bfloat16, and keep on the GPU only the layer that computes at the moment."""
+    embeddings: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Prompts encoded before by 'diffsplat encode'; no text encoder is loaded."""
+    lora: Annotated[tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="")] = ()
+    """LoRA files for the UNet of Stable Diffusion 1.5."""
+    lora_scale: Annotated[float, arg(metavar="SCALE")] = 1.0
+    """Strength of the LoRA files."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model and how it is opened.
+
+    Args:
+        model: name of an embedded model or a released backbone, or path of a model folder.
+        image: of a released backbone, the denoiser that is conditioned on an image.
+        control: of a released backbone, with the ControlNet of this kind.
+        options: how it is opened.
+    """
+
+    model: str
+    image: bool = False
+    control: ControlKind | None = None
+    options: OpeningOptions = field(default_factory=OpeningOptions)
+
+    @classmethod
+    def parse(cls, name: str, options: OpeningOptions) -> Self:
+        """A model by name, with the variant of a released backbone after a colon: ``sd15:image``, ``sd15:depth``.
+
+        Raises:
+            ValueError: for an unknown variant.
+        """
+        backbone, _, variant = name.partition(":")
+        if backbone not in BACKBONES:
+            return cls(name, options=options)
+        control = next((kind for kind in get_args(ControlKind) if kind == variant), None)
+        if variant not in ("", "image") and control is None:
+            known = ", ".join(("image", *get_args(ControlKind)))
+            raise InvalidInputError(f"the model {name!r} has an unknown variant, expected one of: {known}")
+        return cls(backbone, variant == "image", control, options)
+
+    @property
+    def label(self) -> str:
+        """A short name: without the path of a folder, with the variant of a released backbone."""
+        if self.model not in (*BACKBONES, *EMBEDDED_MODELS):
+            return Path(self.model).resolve().name
+        variant = "image" if self.image else self.control
+        return f"{self.model}:{variant}" if variant else self.model
+
+    @property
+    def released(self) -> bool:
+        """Whether it is one of the released backbones."""
+        return self.model in BACKBONES
+
+    def defaults(self) -> SamplingDefaults:
+        """Sampling defaults; of a folder they are read, which checks that it is a model.
+
+        Raises:
+            ValueError, FileNotFoundError: when there is no such model or variant.
+        """
+        if self.released:
+            return self._released_model().defaults
+        if self.image or self.control:
+            raise InvalidInputError(f"the model {self.model!r} takes text only, expected {_backbones()}")
+        return SamplingDefaults.from_index(read_index(find_model(self.model)))
+
+    def check(self) -> None:
+        """Refuse files that are not there, and options that belong to other models.
+
+        Raises:
+            ValueError, FileNotFoundError: says which.
+        """
+        options = self.options
+        for path in (*options.lora, *([options.embeddings] if options.embeddings else [])):
+            require_readable(path)
+        if options.lora and self.model != "sd15":
+            raise InvalidInputError(f"the model {self.model!r} takes no LoRA files, expected sd15")
+        if options.weights is not None and not self.released:
+            raise InvalidInputError(
+                f"the model {self.model!r} has no released weights, expected {_backbones()} with a folder of them"
+            )
+        if options.weights is not None and not options.weights.is_dir():
+            raise InvalidInputError(f"the weights {str(options.weights)!r} are no folder")
+
+    def open(self, texts: Sequence[str] | None = None) -> DiffSplatPipeline:
+        """The pipeline, on its device.
+
+        Args:
+            texts: every text that will be needed, if that is known: they are encoded first, and the text encoder
+                makes room for the denoiser.
+
+        Raises:
+            ValueError, FileNotFoundError: when the model cannot be opened.
+        """
+        from diffsplat.pipelines.device_placement import choose_device, released_dtype
+        from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
+
+        self.check()
+        options, components = self.options, dict[str, Any]()
+        device = choose_device(options.device)
+        if options.embeddings is not None:
+            components["text_encoder"] = self._stored_prompts(options.embeddings, texts or ())
+        elif texts is not None:
+            components["text_encoder"] = self.encode(texts)
+        pipe = DiffSplatPipeline.from_pretrained(
+            self.model,
+            weights=options.weights,
+            image=self.image,
+            control=self.control,
+            dtype=released_dtype(device, low_memory=options.low_memory),
+            **components,
+        )
+        for path in options.lora:
+            pipe.load_lora(path, options.lora_scale)
+        return pipe.place(device, low_memory=options.low_memory)
+
+    def encode(self, texts: Sequence[str]) -> StoredPrompts:
+        """Encode texts with the model's text encoder alone, which is dropped afterwards."""
+        from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+        from diffsplat.pipelines.device_placement import choose_device
+
+        device = choose_device(self.options.device)
+        if self.released:
+            import torch
+
+            from diffsplat.pretrained.released_models import load_text_encoder
+
+            dtype = torch.bfloat16 if device.type == "cuda" else None
+            encoder = load_text_encoder(self._released_model(dtype)).to(device)
+        else:
+            from diffsplat.models.text.sentence_encoder import TextEncoder
+
+            encoder = TextEncoder.from_pretrained(find_model(self.model) / "text_encoder").to(device)
+        return StoredPrompts.encode(encoder, texts, self.model).to("cpu")
+
+    def _stored_prompts(self, file: Path, texts: Sequence[str]) -> StoredPrompts:
+        from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+
+        stored = StoredPrompts.load(file)
+        if stored.model != self.model:
+            raise InvalidInputError(
+                f"{str(file)!r} was encoded for the model {stored.model!r}, expected {self.model!r}"
+            )
+        if texts:
+            stored(list(texts))
+        return stored
+
+    def _released_model(self, dtype: torch.dtype | None = None) -> ReleasedModel:
+        from diffsplat.pretrained.released_models import ReleasedModel
+
+        return ReleasedModel(BACKBONES[self.model], self.image, self.control, self.options.weights, dtype)
+
+
+def _backbones() -> str:
+    return " or ".join(BACKBONES)

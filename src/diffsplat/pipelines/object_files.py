@@ -1,0 +1,51 @@
+"""Writing generated objects: splats, contact sheets and turntables, by the suffix of a file."""
+
+from pathlib import Path
+
+from diffsplat.core import DEFAULT_RADIUS
+from diffsplat.io.image_files import write_image
+from diffsplat.io.splat_formats import UpAxis, write_splats
+from diffsplat.io.splat_suffixes import splat_suffix
+from diffsplat.io.video_files import VIDEO_WRITERS, write_video
+from diffsplat.pipelines.previews import contact_sheet, turntable_frames
+from diffsplat.pipelines.splat_output import GeneratedObject
+
+_IMAGE_SIZE = 256
+_TURNTABLE_FPS = 20.0
+
+
+def write_object(
+    item: GeneratedObject,
+    path: Path,
+    *,
+    views: int | None = None,
+    frames: int = 60,
+    up: UpAxis | None = None,
+    force: bool = False,
+) -> None:
+    """Write an object: its splats, a turntable (``.mp4``, ``.gif``, ``.webp``), or a contact sheet.
+
+    Args:
+        item: from :meth:`~diffsplat.pipelines.splat_output.SplatOutput.objects`.
+        path: its suffix decides.
+        views: how many of the generated views are on the contact sheet; all by default.
+        frames: of a turntable, 20 a second.
+        up: axis that points up in a file of splats; what is usual in the format by default.
+        force: replace an existing file.
+
+    Raises:
+        ValueError: when the file cannot be written.
+    """
+    if splat_suffix(path) is not None:
+        write_splats(item.splats, path, force=force, up=up)
+    elif path.suffix.lower() in VIDEO_WRITERS:
+        turntable = turntable_frames(
+            item.splats,
+            frames=frames,
+            elevation_deg=item.elevation_deg,
+            size=_IMAGE_SIZE,
+            radius=DEFAULT_RADIUS,
+        )
+        write_video(turntable, path, fps=_TURNTABLE_FPS, force=force)
+    else:
+        write_image(contact_sheet(item.splats, item.cameras[:views], _IMAGE_SIZE), path, force=force)

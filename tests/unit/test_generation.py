@@ -1,0 +1,138 @@
+"""The one description of a generation, and its faces: Python, the command line and the API."""
+
+from dataclasses import fields, replace
+
+import pytest
+import tyro
+
+from diffsplat.cli.generate import GenerateArguments
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.generation import Generation, ResolvedGeneration
+from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
+from diffsplat.pipelines.object_names import slug
+from diffsplat.pretrained.model_folders import SamplingDefaults
+
+DEFAULTS = SamplingDefaults(steps=7, guidance=3.5, elevation_deg=12.0)
+OTHER = {
+    "prompts": ("a chair", "a taxi"),
+    "negative_prompt": "blue",
+    "seed": 5,
+    "count": 2,
+    "steps": 9,
+    "sampler": "ddim",
+    "guidance": 2.0,
+    "least_guidance": 1.5,
+    "elevation": -20.0,
+    "control_scale": 0.5,
+    "guess_mode": True,
+    "unshifted": True,
+}
+
+
+def test_every_option_has_another_value_here():
+    assert list(OTHER) == [entry.name for entry in fields(Generation)]
+    assert all(getattr(Generation(), name) != value for name, value in OTHER.items())
+
+
+def test_the_command_line_parses_every_option():
+    words = ["a chair", "a taxi"]
+    for name, value in OTHER.items():
+        if name != "prompts":
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag] if value is True else [flag, str(value)]
+    assert tyro.cli(GenerateArguments, args=words).generation == Generation(**OTHER)
+
+
+def test_the_api_takes_every_option_and_echoes_it():
+    api_schemas = pytest.importorskip("diffsplat.web.api_schemas")
+    sent = {"prompt": "a chair", **{name: value for name, value in OTHER.items() if name != "prompts"}}
+    generation = api_schemas.JobOptions(**sent).generation()
+    assert generation == Generation(**{**OTHER, "prompts": ("a chair",)})
+    assert api_schemas.JobOptions(prompt="a chair").generation() == Generation(prompts=("a chair",))
+    echoed = set(api_schemas.JobView.model_json_schema()["required"])
+    assert echoed >= set(sent)
+    for schema in (api_schemas.JobOptions, api_schemas.JobView):
+        described = schema.model_json_schema()["properties"]
+        assert "guidance" in described["guidance"]["description"]
+
+
+def test_defaults_of_the_model_take_the_place_of_none():
+    resolved = Generation(prompts=("a chair",)).resolved(DEFAULTS)
+    assert (resolved.steps, resolved.guidance, resolved.elevation_deg) == (7, 3.5, 12.0)
+    assert Generation(**OTHER).resolved(DEFAULTS) == ResolvedGeneration(**OTHER)
+    zero = Generation(prompts=("a chair",), guidance=0.0, elevation=0.0).resolved(DEFAULTS)
+    assert (zero.guidance, zero.elevation_deg) == (0.0, 0.0)
+    assert resolved.resolved(SamplingDefaults()) == resolved
+
+
+def test_with_an_image_prompts_may_be_empty_and_the_elevation_is_left_to_the_estimator():
+    resolved = Generation().resolved(DEFAULTS, from_image=True)
+    assert resolved.prompts == ("",)
+    assert resolved.elevation is None
+    with pytest.raises(ValueError, match="the elevation of the image is unknown"):
+        _ = resolved.elevation_deg
+    assert replace(resolved, elevation=20.0).elevation_deg == 20.0
+    for prompts, message in (((), "no prompt was given"), (("a chair", " "), "the prompt is empty")):
+        with pytest.raises(ValueError, match=message):
+            Generation(prompts=prompts).resolved(DEFAULTS)
+
+
+@pytest.mark.parametrize(("guidance", "texts"), [(1.0, ["a chair"]), (1.1, ["a chair", "blue"])])
+def test_the_negative_prompt_is_encoded_where_there_is_guidance(guidance, texts):
+    generation = Generation(prompts=("a chair",), negative_prompt="blue", guidance=guidance)
+    assert generation.resolved(DEFAULTS).texts == texts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 10**400 * -1}, "the steps is -1"),
+        ({"guidance": 10**400}, "the guidance is 1000"),
+        ({"least_guidance": -0.1}, "the least guidance is -0.1, expected a finite number from 0 to 1000"),
+        ({"control_scale": float("inf")}, "the control scale is inf, expected a finite number"),
+        ({"elevation": "10"}, "the elevation is '10', expected a finite number from -90 to 90"),
+        ({"seed": 2**63 - 1, "count": 2}, "the last seed is 9223372036854775808"),
+        ({"seed": True}, "the seed is True, expected a whole number"),
+        ({"sampler": "heun"}, r"the sampler is 'heun', expected one of: dpm\+\+"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Generation(**options)
+
+
+def test_an_option_that_is_none_is_a_programming_error(small_pipeline: DiffSplatPipeline):
+    with pytest.raises(TypeError, match="colour"):
+        small_pipeline("a chair", colour="red")
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "label"),
+    [
+        ("mini", ModelChoice("mini"), "mini"),
+        ("sd15", ModelChoice("sd15"), "sd15"),
+        ("sd15:image", ModelChoice("sd15", image=True), "sd15:image"),
+        ("sd15:depth", ModelChoice("sd15", control="depth"), "sd15:depth"),
+        ("models/red", ModelChoice("models/red"), "red"),
+    ],
+)
+def test_a_model_is_chosen_by_its_name(name: str, choice: ModelChoice, label: str):
+    assert ModelChoice.parse(name, OpeningOptions()) == choice
+    assert choice.label == label
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(
+        ValueError, match="'sd15:height' has an unknown variant, expected one of: image, depth"
+    ):
+        ModelChoice.parse("sd15:height", OpeningOptions())
+    with pytest.raises(ValueError, match="'mini' takes text only, expected sd15 or"):
+        ModelChoice("mini", image=True).defaults()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [("A red  Chair!", "a-red-chair"), ("a Löwe", "a-lowe"), ("椅子", "object"), ("x" * 70, "x" * 60)],
+)
+def test_a_prompt_becomes_a_file_name(prompt: str, name: str):
+    assert slug(prompt) == name
