@@ -16,9 +16,10 @@ from diffsplat.pretrained.catalogue import (
     ELEVATION_RELEASE,
     RECONSTRUCTOR_RELEASE,
     RELEASE_REPOSITORY,
+    model_components,
 )
-from diffsplat.pretrained.components import model_components
-from diffsplat.pretrained.hub import default_weights, needed_files
+from diffsplat.pretrained.hub import needed_files
+from diffsplat.pretrained.release_layout import default_weights
 
 SD15, SD35 = BACKBONES["sd15"], BACKBONES["sd35m"]
 OTHER = "beef" * 10

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.stock_denoisers import Residuals, control_residuals, network_output
 from diffsplat.models.text.text_condition import TextCondition
-from diffsplat.pretrained.readers import load_controlnet, load_denoiser
+from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser
 
 TOLERANCE = 1e-4
 CONTROL_SCALE = 0.8

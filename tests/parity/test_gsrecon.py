@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Views
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE
-from diffsplat.pretrained.readers import load_reconstructor
+from diffsplat.pretrained.released_networks import load_reconstructor
 
 TOLERANCE = 1e-4
 CHANNELS = {"rgb": RGB, "scale": SCALE, "rotation": ROTATION, "opacity": OPACITY, "depth": DEPTH}

@@ -24,7 +24,7 @@ from diffsplat.pipelines.guidance import (
 )
 from diffsplat.pipelines.image_conditioning import control_views, image_latents
 from diffsplat.pretrained.catalogue import Prediction, Sampler
-from diffsplat.pretrained.readers import load_controlnet, load_denoiser
+from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser
 from diffsplat.pretrained.schedulers import make_scheduler
 
 TOLERANCE = 1e-3

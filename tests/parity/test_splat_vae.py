@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsplat.core import SplatGrid
 from diffsplat.models.splat_vae import SplatVAE
-from diffsplat.pretrained.readers import load_splat_vae
+from diffsplat.pretrained.released_networks import load_splat_vae
 
 TOLERANCE = 1e-4
 

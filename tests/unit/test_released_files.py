@@ -16,7 +16,8 @@ from torch import nn
 from diffsplat.core import SplatGrid
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import VARIANTS, SplatVAE
-from diffsplat.pretrained.readers import (
+from diffsplat.pretrained.release_layout import find_release, latest_iteration, repository_folder
+from diffsplat.pretrained.released_networks import (
     STOCK_NAMES,
     load_controlnet,
     load_denoiser,
@@ -27,7 +28,6 @@ from diffsplat.pretrained.readers import (
     read_config,
     widen_input,
 )
-from diffsplat.pretrained.release_layout import base_folder, find_release, latest_iteration
 
 STEM = "diffusion_pytorch_model"
 SMALL = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
@@ -265,7 +265,7 @@ def test_layout(tmp_path: Path):
         (checkpoints / name / "unet_ema").mkdir(parents=True)
     assert latest_iteration(checkpoints).name == "013020"
     assert find_release(tmp_path, "gsdiff", "unet_ema") == checkpoints / "013020" / "unet_ema"
-    assert base_folder(tmp_path, "owner/name-v1-5") == tmp_path / "name-v1-5"
+    assert repository_folder(tmp_path, "owner/name-v1-5") == tmp_path / "name-v1-5"
     with pytest.raises(FileNotFoundError, match=r"controlnet.*diffsplat models download"):
         find_release(tmp_path, "gsdiff", "controlnet")
     with pytest.raises(FileNotFoundError, match=r"other.*diffsplat models download"):

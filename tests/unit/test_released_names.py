@@ -22,7 +22,7 @@ from torch import nn
 
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import FULL_SIZE, VARIANTS, SplatVAE, Variant
-from diffsplat.pretrained.readers import (
+from diffsplat.pretrained.released_networks import (
     DENOISERS,
     STOCK_NAMES,
     load_reconstructor,

@@ -10,10 +10,18 @@ import tyro
 
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
-from diffsplat.pretrained.catalogue import BACKBONES, ControlKind, find_backbone
-from diffsplat.pretrained.components import SINGLES, Component, every_component, model_components
-from diffsplat.pretrained.hub import default_weights, download_sizes, fetch, look_up
+from diffsplat.pretrained.catalogue import (
+    BACKBONES,
+    SINGLES,
+    Component,
+    ControlKind,
+    every_component,
+    find_backbone,
+    model_components,
+)
+from diffsplat.pretrained.hub import download_sizes, fetch, look_up
 from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, find_model
+from diffsplat.pretrained.release_layout import default_weights, size_on_disk
 
 _HERE, _PARTLY, _ABSENT = "here", "partly here", "-"
 
@@ -108,7 +116,7 @@ def _groups(components: Sequence[Component]) -> dict[str, list[Component]]:
 
 def _state(group: Sequence[Component], folder: Path, online: Mapping[Component, int]) -> tuple[str, str]:
     """Size of a group, and whether it is here."""
-    found = [size for component in group if (size := component.size_here(folder)) is not None]
+    found = [size for component in group if (size := size_on_disk(folder, component)) is not None]
     state = _HERE if len(found) == len(group) else _PARTLY if found else _ABSENT
     size = sum(found) if state == _HERE else sum(online.get(component, 0) for component in group)
     return _bytes(size) if size else "", state

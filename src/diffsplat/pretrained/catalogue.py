@@ -1,6 +1,6 @@
-"""What differs between the image-diffusion networks that splat latents are denoised with. Needs no torch."""
+"""Which released models there are, and which folders of which repository each consists of. Needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,15 @@ Sampler = Literal["dpm++", "dpm++-sde", "ddim", "euler"]
 
 ControlKind = Literal["depth", "normal", "canny"]
 
+Part = Literal["unet_ema", "transformer_ema", "controlnet"]
+"""Subfolder of a release's iteration; reconstructor, autoencoder and elevation network lie in the iteration itself."""
+
+DENOISER_PARTS: dict[Family, Part] = {
+    "unet": "unet_ema",
+    "pixart": "transformer_ema",
+    "sd3": "transformer_ema",
+}
+
 RELEASE_REPOSITORY = "chenguolin/DiffSplat"
 """Hugging Face repository of every release folder."""
 RECONSTRUCTOR_RELEASE = "gsrecon_gobj265k_cnp_even4"
@@ -27,11 +36,11 @@ RELEASED_IMAGE_SIZE = 256
 
 @dataclass(frozen=True)
 class Backbone:
-    """A row of :data:`BACKBONES`.
+    """A released model: an image-diffusion network that was trained on splat latents, and what belongs to it.
 
     Args:
         name: what users call it.
-        family: which stock network denoises.
+        family: which network of diffusers denoises.
         base_repository: Hugging Face repository of the image-diffusion model that it was trained from.
         base_folders: subfolders of that repository that generation needs.
         latent_channels: channels of a latent.
@@ -126,7 +135,20 @@ BACKBONES: dict[str, Backbone] = {
         ),
     )
 }
-"""The released backbones by name. The embedded model carries its own facts in its folder."""
+"""The released backbones by name. The embedded model's folder describes itself."""
+
+SINGLES = ("reconstructor", "elevation")
+"""Networks that belong to no backbone."""
+
+_DENOISER_PARAMETERS: dict[Family, float] = {"unet": 0.86e9, "pixart": 0.61e9, "sd3": 2.24e9}
+_CONTROLNET_PARAMETERS = 361e6
+_AUTOENCODER_PARAMETERS = 84e6
+_CLIP_L, _CLIP_G, _T5_XXL, _IMAGE_VAE = 123e6, 695e6, 4.76e9, 84e6
+_BASE_PARAMETERS: dict[Family, dict[str, float]] = {
+    "unet": {"text_encoder": _CLIP_L, "vae": _IMAGE_VAE},
+    "pixart": {"text_encoder": _T5_XXL, "vae": _IMAGE_VAE},
+    "sd3": {"text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G, "text_encoder_3": _T5_XXL, "vae": _IMAGE_VAE},
+}
 
 
 def find_backbone(name: str) -> Backbone:
@@ -138,3 +160,117 @@ def find_backbone(name: str) -> Backbone:
     if name not in BACKBONES:
         raise InvalidInputError(f"unknown backbone {name!r}, expected one of: {', '.join(BACKBONES)}")
     return BACKBONES[name]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A folder of a repository that is downloaded as a whole.
+
+    Args:
+        label: what it is.
+        repository: Hugging Face repository.
+        folder: name of the release, or subfolder of an image-diffusion model.
+        part: subfolder of the release's iteration.
+        parameters: about how many weights it has; 0 for none.
+        gated: whether the repository asks for consent to a licence.
+    """
+
+    label: str
+    repository: str
+    folder: str
+    part: Part | None = None
+    parameters: float = 0.0
+    gated: bool = False
+
+    @property
+    def released(self) -> bool:
+        """Whether it is a release rather than a part of an image-diffusion model."""
+        return self.repository == RELEASE_REPOSITORY
+
+
+_RECONSTRUCTOR = Component("reconstructor", RELEASE_REPOSITORY, RECONSTRUCTOR_RELEASE, parameters=42e6)
+_ELEVATION = Component("elevation network", RELEASE_REPOSITORY, ELEVATION_RELEASE, parameters=86e6)
+
+
+def model_components(
+    backbone: Backbone, *, image: bool = False, controls: Sequence[ControlKind] = ()
+) -> tuple[Component, ...]:
+    """What generation needs.
+
+    Args:
+        backbone: row of the table.
+        image: the image model and the elevation network rather than the text model.
+        controls: ControlNets; they belong to the text model.
+
+    Raises:
+        ValueError: for a variant that was not released.
+    """
+    networks = _networks(backbone)
+    for kind in controls:
+        if kind not in backbone.control_releases:
+            known = ", ".join(backbone.control_releases) or "none"
+            raise InvalidInputError(
+                f"no ControlNet {kind!r} was released for {backbone.name!r}, expected one of: {known}"
+            )
+    labels = ["image model"] if image else []
+    if controls or not image:
+        labels = ["text model", *labels, *(f"{kind} control" for kind in controls)]
+    for label in labels:
+        if label not in networks:
+            raise InvalidInputError(f"no {label} was released for {backbone.name!r}")
+    elevation = (_ELEVATION,) if image else ()
+    return (*(networks[label] for label in labels), *elevation, *_shared(backbone))
+
+
+def every_component(name: str) -> tuple[Component, ...]:
+    """All there is of a backbone, or one of :data:`SINGLES`.
+
+    Raises:
+        ValueError: for a name that is neither.
+    """
+    if name in SINGLES:
+        return (_ELEVATION if name == "elevation" else _RECONSTRUCTOR,)
+    if name not in BACKBONES:
+        raise InvalidInputError(
+            f"unknown model {name!r}, expected one of: {', '.join((*BACKBONES, *SINGLES))}"
+        )
+    row = BACKBONES[name]
+    return (*_networks(row).values(), *_shared(row))
+
+
+def _networks(row: Backbone) -> dict[str, Component]:
+    """Denoisers and ControlNets of a backbone by their labels."""
+    part, parameters = DENOISER_PARTS[row.family], _DENOISER_PARAMETERS[row.family]
+    denoisers = {"text model": row.text_release, "image model": row.image_release}
+    components = [
+        Component(label, RELEASE_REPOSITORY, release, part, parameters)
+        for label, release in denoisers.items()
+        if release
+    ]
+    components += [
+        Component(f"{kind} control", RELEASE_REPOSITORY, release, "controlnet", _CONTROLNET_PARAMETERS)
+        for kind, release in row.control_releases.items()
+    ]
+    return {component.label: component for component in components}
+
+
+def _shared(row: Backbone) -> tuple[Component, ...]:
+    """What all variants of a backbone need: the splat autoencoder and parts of the image-diffusion model."""
+    parameters = _BASE_PARAMETERS[row.family]
+    autoencoder = Component(
+        "splat autoencoder",
+        RELEASE_REPOSITORY,
+        row.autoencoder_release,
+        parameters=_AUTOENCODER_PARAMETERS,
+    )
+    base = (
+        Component(
+            folder.replace("_", " "),
+            row.base_repository,
+            folder,
+            parameters=parameters.get(folder, 0.0),
+            gated=row.gated,
+        )
+        for folder in row.base_folders
+    )
+    return (autoencoder, *base)

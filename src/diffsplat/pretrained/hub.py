@@ -1,11 +1,10 @@
-"""Fetching released weights from the Hugging Face Hub into a local folder. Needs no torch.
+"""Downloading released weights from the Hugging Face Hub. Needs no torch.
 
-The files keep their paths of the repository, so a folder that was filled by hand works the same.
+The files keep their paths in the repository, so that a folder filled by hand works the same.
 """
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,25 +14,26 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from diffsplat.errors import AccessDeniedError, InvalidInputError, UnreachableError
-from diffsplat.io.file_access import atomic_path, make_folder, read_bytes
-from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY
-from diffsplat.pretrained.components import Component
-
-WEIGHTS_VARIABLE = "DIFFSPLAT_WEIGHTS"
-"""Environment variable that names the folder of the release folders."""
+from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY, Component
+from diffsplat.pretrained.json_files import read_json
+from diffsplat.pretrained.release_layout import (
+    PICKLES,
+    choose_weights,
+    is_index,
+    newest_iteration,
+    repository_folder,
+)
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 """Environment variable that names a mirror of the hub."""
 
 REVISIONS_FILE = "revisions.json"
-"""Beside the weights: the commit of every repository that they were fetched from."""
+"""In the folder of the weights: the commit of every repository that they were downloaded from."""
 
 _HUB = "https://huggingface.co"
 _UNPINNED = "main"
-_WEIGHTS = re.compile(r"(?P<stem>.+?)(?P<variant>\.[^.]+?)?(-[0-9]+-of-[0-9]+)?\.safetensors")
-_INDEX = re.compile(r"(?P<stem>.+?)\.safetensors\.index(?P<variant>\.[^.]+)?\.json")
 _SETTINGS = (".json", ".txt", ".model")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Selection:
     Args:
         repository: Hugging Face repository.
         revision: full hash of the commit.
-        place: local folder that the files are put into.
+        folder: local folder that the files are put into.
         sizes: bytes of every file by its path in the repository.
         gated: whether the repository asks for consent to a licence.
     """
 
     repository: str
     revision: str
-    place: Path
+    folder: Path
     sizes: Mapping[str, int]
     gated: bool = False
 
@@ -60,17 +60,8 @@ class Selection:
         return {
             name: size
             for name, size in self.sizes.items()
-            if not (path := self.place / name).is_file() or path.stat().st_size != size
+            if not (path := self.folder / name).is_file() or path.stat().st_size != size
         }
-
-
-def default_weights() -> Path:
-    """The folder of release folders and base models: ``DIFFSPLAT_WEIGHTS`` or ``~/.cache/diffsplat/weights``.
-
-    It need not exist.
-    """
-    named = os.environ.get(WEIGHTS_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "diffsplat" / "weights"
 
 
 def look_up(
@@ -96,8 +87,8 @@ def look_up(
         commit, files = _list_files(chosen[0], wanted or recorded.get(repository, _UNPINNED))
         names = [name for component in chosen for name in needed_files(files, component)]
         sizes = {name: files[name] for name in names}
-        place, gated = chosen[0].place(weights), chosen[0].gated
-        selections.append(Selection(repository, commit, place, sizes, gated))
+        folder = repository_folder(weights, repository)
+        selections.append(Selection(repository, commit, folder, sizes, chosen[0].gated))
     return tuple(selections)
 
 
@@ -126,18 +117,18 @@ def fetch(selection: Selection, weights: Path) -> None:
     """
     from huggingface_hub import snapshot_download
 
-    make_folder(selection.place)
+    make_folder(selection.folder)
     # Recorded before the first file, so that an interrupted download goes on with the same commit.
     _record_revision(weights, selection)
     _require_space(selection)
     # The client takes a file that it once fetched for whole, whatever became of it.
     for name in selection.absent:
-        (selection.place / name).unlink(missing_ok=True)
+        (selection.folder / name).unlink(missing_ok=True)
     with _explained(selection.repository, gated=selection.gated):
         snapshot_download(
             selection.repository,
             revision=selection.revision,
-            local_dir=selection.place,
+            local_dir=selection.folder,
             allow_patterns=[escape(name) for name in selection.sizes],
             endpoint=_endpoint(),
         )
@@ -165,14 +156,13 @@ def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
     if component.released:
         checkpoints = folder / "checkpoints"
         iterations = {path.parts[2] for path in map(PurePosixPath, files) if checkpoints in path.parents}
-        numbered = [name for name in iterations if re.fullmatch(r"[0-9]{6}", name)]
-        folder = checkpoints / max(numbered, default="")
+        folder = checkpoints / (newest_iteration(iterations) or "")
         folder = folder / component.part if component.part else folder
     names = [path.name for path in map(PurePosixPath, files) if path.parent == folder]
-    chosen = _chosen_weights(names)
-    settings = [name for name in names if name.endswith(_SETTINGS) and not _INDEX.fullmatch(name)]
+    chosen = choose_weights(names)
+    settings = [name for name in names if name.endswith(_SETTINGS) and not is_index(name)]
     if component.parameters and not chosen:
-        pickled = next((name for name in names if name.endswith(_PICKLES)), None)
+        pickled = next((name for name in names if name.endswith(PICKLES)), None)
         reason = f"only pickled weights ({pickled})" if pickled else "no weights"
         raise InvalidInputError(
             f"the repository {component.repository!r} holds {reason} in {str(folder)!r}, expected safetensors"
@@ -180,23 +170,6 @@ def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
     if not chosen and not settings:
         raise InvalidInputError(f"the repository {component.repository!r} has no folder {str(folder)!r}")
     return [str(folder / name) for name in sorted({*chosen, *settings})]
-
-
-def _chosen_weights(names: Sequence[str]) -> list[str]:
-    """One variant out of the safetensors files of a folder: whole or its shards with their index."""
-    found = [match for name in names if (match := _WEIGHTS.fullmatch(name))]
-    if not found:
-        return []
-    variants = {match["variant"] or "" for match in found}
-    variant = "" if "" in variants else ".fp16" if ".fp16" in variants else min(variants)
-    same = [match for match in found if (match["variant"] or "") == variant]
-    whole = [match[0] for match in same if "-of-" not in match[0]]
-    if whole:
-        return whole
-    indices = (match for name in names if (match := _INDEX.fullmatch(name)))
-    return [match[0] for match in same] + [
-        match[0] for match in indices if (match["variant"] or "") == variant
-    ]
 
 
 def _by_repository(components: Sequence[Component]) -> dict[str, list[Component]]:
@@ -215,7 +188,7 @@ def _list_files(component: Component, revision: str) -> tuple[str, dict[str, int
             component.repository, revision=revision, files_metadata=True
         )
     if info.sha is None:
-        raise UnreachableError(f"{_endpoint() or _HUB} does not tell the commit of {component.repository}")
+        raise UnreachableError(f"{_endpoint() or _HUB} does not give the commit of {component.repository}")
     return info.sha, {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
 
 
@@ -225,10 +198,10 @@ def _endpoint() -> str | None:
 
 
 def _require_space(selection: Selection) -> None:
-    needed, free = sum(selection.absent.values()), shutil.disk_usage(selection.place).free
+    needed, free = sum(selection.absent.values()), shutil.disk_usage(selection.folder).free
     if needed > free:
         raise InvalidInputError(
-            f"{selection.repository} needs {needed / 1e9:.1f} GB, but {str(selection.place)!r} has {free / 1e9:.1f} "
+            f"{selection.repository} needs {needed / 1e9:.1f} GB, but {str(selection.folder)!r} has {free / 1e9:.1f} "
             "GB left: free some, or choose another folder with --weights"
         )
 
@@ -237,14 +210,7 @@ def _read_revisions(weights: Path) -> dict[str, str]:
     path = weights / REVISIONS_FILE
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(read_bytes(path))
-    except ValueError as error:
-        raise InvalidInputError(
-            f"{str(path)!r} is not valid JSON, delete it to fetch the newest: {error}"
-        ) from error
-    if not isinstance(content, dict):
-        raise InvalidInputError(f"{str(path)!r} is not a JSON object, delete it to fetch the newest")
+    content = read_json(path, "delete it to fetch the newest")
     return {str(repository): str(revision) for repository, revision in content.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where models lie and what a model folder holds. Needs no torch."""
+"""The folder of the embedded model and of trained ones: its files and its ``model_index.json``. Needs no torch."""
 
 import json
 from collections.abc import Collection
@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.io.file_access import read_bytes
 from diffsplat.pretrained.catalogue import Prediction
+from diffsplat.pretrained.json_files import read_json
 
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 4.0
@@ -112,11 +112,8 @@ def read_index(folder: Path, replaced: Collection[str] = ()) -> dict[str, Any]:
         FileNotFoundError: when a component's file is missing.
     """
     path = folder / INDEX_FILE
-    try:
-        index = json.loads(read_bytes(path))
-    except ValueError as error:
-        raise InvalidInputError(f"{str(path)!r} is not valid JSON: {error}") from error
-    found = index.get("_class_name") if isinstance(index, dict) else None
+    index = read_json(path, "expected the index of a model")
+    found = index.get("_class_name")
     if found != PIPELINE_NAME:
         raise InvalidInputError(f"{str(path)!r} describes {found!r}, expected the index of a {PIPELINE_NAME}")
     for name in sorted(stored_components(index) - set(replaced)):
@@ -139,7 +136,7 @@ def write_index(folder: Path, defaults: SamplingDefaults, *, refiner: bool = Fal
         defaults: what it is sampled with.
         refiner: whether it has one.
     """
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     classes = {name: kind for name, kind in _COMPONENT_CLASSES.items() if refiner or name != "refiner"}
     index = {
         "_class_name": PIPELINE_NAME,

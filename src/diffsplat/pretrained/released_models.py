@@ -9,17 +9,16 @@ import torch
 
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.text.stock_prompt_encoders import load_prompt_encoder
-from diffsplat.pretrained.catalogue import ELEVATION_RELEASE, Backbone, ControlKind
-from diffsplat.pretrained.hub import default_weights
+from diffsplat.pretrained.catalogue import DENOISER_PARTS, ELEVATION_RELEASE, Backbone, ControlKind
+from diffsplat.pretrained.json_files import read_json
 from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
-from diffsplat.pretrained.readers import (
+from diffsplat.pretrained.release_layout import default_weights, find_release, repository_folder
+from diffsplat.pretrained.released_networks import (
     load_controlnet,
     load_denoiser,
     load_elevation_state,
     load_splat_vae,
 )
-from diffsplat.pretrained.release_layout import DENOISER_PARTS, base_folder, find_release
-from diffsplat.pretrained.safetensors_files import read_json
 from diffsplat.pretrained.schedulers import make_scheduler
 
 
@@ -59,7 +58,7 @@ class ReleasedModel:
     @property
     def base(self) -> Path:
         """Folder of the image-diffusion model's parts."""
-        return base_folder(self.folder, self.backbone.base_repository)
+        return repository_folder(self.folder, self.backbone.base_repository)
 
     @property
     def defaults(self) -> SamplingDefaults:

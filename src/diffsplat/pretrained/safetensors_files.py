@@ -1,7 +1,5 @@
 """Weights in safetensors files, whole or in shards, put into a network without a second copy of them."""
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError, MissingFileError
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-"""Endings of files that run code when they are read; they never are."""
+from diffsplat.pretrained.release_layout import PICKLES, choose_weights, is_index, shard_names
 
 ModuleT = TypeVar("ModuleT")
-
-_SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.safetensors$")
 
 
 @dataclass(frozen=True)
@@ -78,16 +72,13 @@ def find_weights(folder: str | Path, stem: str) -> WeightFiles:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"there is no folder {str(folder)!r}, expected one with {stem}.safetensors")
-    variants = sorted(path for path in folder.glob(f"{stem}.*.safetensors") if not _SHARD.search(path.name))
-    whole = [folder / f"{stem}.safetensors", *variants]
-    index = [
-        folder / f"{stem}.safetensors.index.json",
-        *sorted(folder.glob(f"{stem}.safetensors.index.*.json")),
-    ]
-    for path in (whole[0], index[0], *whole[1:], *index[1:]):
-        if path.is_file():
-            return WeightFiles(folder, _sharded(path) if path.suffix == ".json" else _entries(path))
-    raise _absent(folder, stem)
+    chosen = choose_weights([path.name for path in folder.iterdir()], stem)
+    index = [name for name in chosen if is_index(name)]
+    if index:
+        return WeightFiles(folder, _sharded(folder / index[0]))
+    if len(chosen) == 1:
+        return WeightFiles(folder, _entries(folder / chosen[0]))
+    raise _absent(folder, stem, sharded=bool(chosen))
 
 
 def build(make: Callable[[], ModuleT], weights: WeightFiles, dtype: torch.dtype | None = None) -> ModuleT:
@@ -143,31 +134,11 @@ def hollow_buffers(network: nn.Module) -> list[str]:
     return [name for name, buffer in network.named_buffers() if buffer.is_meta]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no JSON object.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"the file {str(path)!r} is missing, download the folder again")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidInputError(f"{str(path)!r} is not valid JSON, download it again: {error}") from error
-    if not isinstance(content, dict):
-        raise InvalidInputError(f"{str(path)!r} is not a JSON object, download it again")
-    return content
-
-
 def _sharded(index: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    holders = read_json(index).get("weight_map")
-    if not isinstance(holders, dict) or not all(isinstance(name, str) for name in holders.values()):
-        raise InvalidInputError(f"{str(index)!r} has no weight_map that names files, download it again")
+    holders = shard_names(index)
     entries: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for name in sorted(set(holders.values())):
-        shard = index.parent / Path(name).name
+        shard = index.parent / name
         if not shard.is_file():
             raise MissingFileError(
                 f"the shard {str(shard)!r} that {index.name!r} names is missing, download it again"
@@ -203,8 +174,8 @@ def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
 
 
-def _absent(folder: Path, stem: str) -> OSError | ValueError:
-    if any(_SHARD.search(path.name) for path in folder.glob(f"{stem}*.safetensors")):
+def _absent(folder: Path, stem: str, *, sharded: bool) -> OSError | ValueError:
+    if sharded:
         return MissingFileError(
             f"the index of the shards in {str(folder)!r} is missing, expected {stem}.safetensors.index.json: "
             "download it again"

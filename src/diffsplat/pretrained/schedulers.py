@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.catalogue import Prediction, Sampler
-from diffsplat.pretrained.safetensors_files import read_json
+from diffsplat.pretrained.json_files import read_json
 
 CONFIG_FILE = "scheduler_config.json"
 
