@@ -20,14 +20,14 @@ from PIL import Image
 from diffsplat.cli.data import RenderArguments, kaykit, nouns, render, sweethome3d, write_credits
 from diffsplat.core import Views
 from diffsplat.data import ObjectDataset, shard_schema
-from diffsplat.data.mesh_ingestion import RenderOptions, ingest
-from diffsplat.data.mesh_sources import (
-    folder_objects,
-    kaykit_objects,
+from diffsplat.data.collections.kaykit_objects import kaykit_objects
+from diffsplat.data.collections.sweethome3d_objects import (
     read_catalogue,
     sweethome3d_objects,
     unpack_sweethome3d,
 )
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import folder_objects
 
 OPTIONS = RenderOptions(size=32, processes=1)
 

@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 
 from diffsplat.data import shard_schema
-from diffsplat.data.caption_phrases import Label, as_seen, captions, painted, with_article
-from diffsplat.data.color_palettes import (
-    COLOR_WORDS,
-    color_shares,
-    color_words,
-    oklab_to_srgb,
-    palette,
-    repaint_lut,
-    srgb_to_oklab,
-)
-from diffsplat.data.mesh_ingestion import apply_lut
-from diffsplat.data.object_nouns import kaykit_label, sweethome3d_label
+from diffsplat.data.caption_phrases import as_seen, captions, painted, with_article
+from diffsplat.data.collections.kaykit_objects import kaykit_label
+from diffsplat.data.collections.sweethome3d_objects import sweethome3d_label
+from diffsplat.data.color_naming import color_shares, color_words
+from diffsplat.data.object_labels import Label
+from diffsplat.data.object_repainting import apply_lut, palette, repaint_lut
+from diffsplat.images.color_words import COLOR_WORDS
+from diffsplat.images.oklab import oklab_to_srgb, srgb_to_oklab
 
 # CSS Color Module Level 4 names whose first meaning is one of our words.
 CSS = {

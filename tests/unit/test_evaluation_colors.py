@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffsplat.data.color_palettes import COLOR_WORDS
 from diffsplat.evaluation.dominant_color import dominant_color, srgb_to_lab
+from diffsplat.images.color_words import COLOR_WORDS
 
 # CIE Lab of the sRGB primaries (D65), as tabulated by Bruce Lindbloom's colour calculator.
 LAB = {

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from diffsplat.data.color_palettes import COLOR_WORDS
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt, build_prompts, mini_prompts, spoken_pairs
+from diffsplat.images.color_words import COLOR_WORDS
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,12 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsplat.data.caption_files import read_captions
+from diffsplat.data.collections.kaykit_objects import kaykit_objects, unpack_kaykit
+from diffsplat.data.collections.sweethome3d_objects import sweethome3d_objects, unpack_sweethome3d
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
-from diffsplat.data.mesh_sources import (
-    SourceListing,
-    folder_objects,
-    kaykit_objects,
-    sweethome3d_objects,
-    unpack_kaykit,
-    unpack_sweethome3d,
-)
+from diffsplat.data.mesh_sources import SourceListing, folder_objects
 from diffsplat.data.object_dataset import ObjectDataset, read_rows
 from diffsplat.data.shard_writing import ShardReport
 from diffsplat.errors import InvalidInputError

@@ -3,81 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from diffsplat.data.color_palettes import ColorWord
+from diffsplat.data.object_labels import Label, read_table
+from diffsplat.images.color_words import ColorWord
 
 _VOWELS = "aeiou"
 _SOUNDS_LIKE_YOU = ("uni", "uri", "ute", "use")
-_STUFF = (
-    "bread",
-    "butter",
-    "rubble",
-    "soap",
-    "sugar",
-    "lumber",
-    "food",
-    "lettuce",
-    "ham",
-    "cheese",
-    "stew",
-    "scaffolding",
-    "trash",
-    "sword and shield",
-    "track lights",
-    "children",
-)
 _WOOD = "wooden"
-_WOODEN_WHEN_BROWN = frozenset(
-    [
-        "barrel",
-        "bed",
-        "bench",
-        "bookcase",
-        "box",
-        "bucket",
-        "cabinet",
-        "chair",
-        "chest",
-        "coffin",
-        "crate",
-        "desk",
-        "dresser",
-        "fence",
-        "ladder",
-        "shelf",
-        "stool",
-        "table",
-        "wardrobe",
-    ]
-)
-_SINGULAR_S = ("glass", "bus", "cactus", "dress", "mattress", "canvas", "tennis", "barracks", "cutlery")
-
-
-@dataclass(frozen=True)
-class Label:
-    """What an object is.
-
-    Args:
-        noun: the plain noun, such as ``chair``.
-        phrase: the fuller name, such as ``desk chair``; often equal to the noun.
-        synonyms: other nouns that are true of it.
-        material: a word such as ``wooden`` when the source says so.
-        colored: whether colour words may be said of it; not of people.
-    """
-
-    noun: str
-    phrase: str
-    synonyms: tuple[str, ...] = ()
-    material: str = ""
-    colored: bool = True
 
 
 def with_article(words: str) -> str:
-    """``a red chair``, ``an orange`` or, for plurals and stuff, the words alone."""
+    """``a red chair``, ``an orange`` or, for plurals and uncountable nouns, the words alone."""
     head = re.split(r" (?:with|of|on) ", words)[0].split()[-1]
-    plural = head.endswith("s") and head not in _SINGULAR_S
-    if plural or head in _STUFF:
+    nouns = read_table("object_nouns")
+    plural = head.endswith("s") and head not in nouns["singular_in_s"]
+    if plural or head in nouns["uncountable"]:
         return words
     vowel = words[0] in _VOWELS and not words.startswith(_SOUNDS_LIKE_YOU)
     return f"{'an' if vowel else 'a'} {words}"
@@ -94,7 +35,11 @@ def as_seen(label: Label, colors: tuple[ColorWord, ...]) -> Label:
     A phrase that says more than the noun may name another material (``leather chair``) and stays as it is.
     """
     plain = not label.material and label.phrase == label.noun
-    if not plain or colors[:1] != ("brown",) or label.noun not in _WOODEN_WHEN_BROWN:
+    if (
+        not plain
+        or colors[:1] != ("brown",)
+        or label.noun not in read_table("object_nouns")["wooden_when_brown"]
+    ):
         return label
     return replace(label, material=_WOOD)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,26 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
 from diffsplat.data.caption_phrases import as_seen, captions, painted
-from diffsplat.data.color_palettes import (
-    COLOR_WORDS,
-    ColorWord,
-    Palette,
-    color_shares,
-    color_words,
-    palette,
-    repaint_lut,
-)
+from diffsplat.data.color_naming import color_shares, color_words
 from diffsplat.data.mesh_sources import SourceListing, SourceObject
-from diffsplat.data.shard_writing import Finished, ShardReport, fill_shards, seed_of
+from diffsplat.data.object_repainting import repaints
+from diffsplat.data.shard_writing import Finished, ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError
-from diffsplat.render.meshes.mesh_renderer import NO_LUT, MeshRenderer, Samples
+from diffsplat.images.color_words import ColorWord
+from diffsplat.render.meshes.mesh_renderer import MeshRenderer, Samples
 from diffsplat.render.meshes.view_sets import ViewSet, ViewSetName, view_set
 
 _VARIANT_RINGS = (0, 1)
 _VARIANT_FREE = 2
-_FLAT_SPREAD = 0.13
 _PALETTE_PIXELS = 3000
 
 
@@ -117,7 +110,7 @@ def render_object(item: SourceObject, options: RenderOptions) -> list[dict[str, 
         ValueError: the mesh cannot be read, is empty or is invisible.
     """
     renderer = MeshRenderer(item.load(), size=options.size, supersampling=options.supersampling)
-    seed = seed_of(item.object_id)
+    seed = stable_seed(item.object_id)
     views = view_set(options.views, seed)
     cameras = views.cameras()
     shared = _variant_views(views)
@@ -138,7 +131,7 @@ def render_object(item: SourceObject, options: RenderOptions) -> list[dict[str, 
     words = color_words(color_shares(pixels))
     images = {"rgba": pictures, "normal": normals, "depth": depths}
     rows = [_row(item, options, views, words, "", images)]
-    for word, lut in _repaints(item, options, pixels, words, seed):
+    for word, lut in repaints(pixels, words, item.variants if options.recolor else 0, seed):
         images = {
             "rgba": [shard_schema.encode_picture(samples.picture(lut)) for samples in kept],
             "normal": [normals[i] for i in shared],
@@ -166,49 +159,6 @@ def _visible_colors(pictures: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
 def _variant_views(views: ViewSet) -> list[int]:
     rings = [i for i, ring in enumerate(views.ring) if ring in _VARIANT_RINGS]
     return rings + [i for i, ring in enumerate(views.ring) if ring < 0][:_VARIANT_FREE]
-
-
-def _repaints(
-    item: SourceObject,
-    options: RenderOptions,
-    pixels: NDArray[np.float64],
-    words: tuple[ColorWord, ...],
-    seed: int,
-) -> Iterator[tuple[ColorWord, NDArray[np.floating]]]:
-    """Colour cubes for the words in which the object can truly be repainted."""
-    if not item.variants or not options.recolor:
-        return
-    colors = palette(pixels)
-    if not _is_flat(colors):
-        return
-    made = 0
-    for word in np.random.default_rng([seed, 1]).permutation(np.array(COLOR_WORDS)).tolist():
-        if word in words or made == item.variants:
-            continue
-        lut = repaint_lut(colors, word, seed)
-        if color_words(color_shares(apply_lut(lut, pixels))) == (word,):
-            made += 1
-            yield word, lut
-
-
-def _is_flat(colors: Palette) -> bool:
-    """Whether the colours that would be repainted vary little in lightness."""
-    return float((colors.shares * colors.spread).sum()) < _FLAT_SPREAD
-
-
-def apply_lut(lut: NDArray[np.floating], rgb: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Colours ``[N, 3]`` through a cube ``[S, S, S, 3]`` by trilinear interpolation."""
-    if lut is NO_LUT:
-        return rgb
-    place = np.clip(rgb, 0.0, 1.0) * (len(lut) - 1)
-    low = np.minimum(place.astype(np.int64), len(lut) - 2)
-    part = place - low
-    total = np.zeros((len(rgb), 3))
-    for corner in np.ndindex(2, 2, 2):
-        offset = np.array(corner)
-        share = np.where(offset, part, 1 - part).prod(axis=1, keepdims=True)
-        total += share * lut[tuple((low + offset).T)]
-    return total
 
 
 def _row(

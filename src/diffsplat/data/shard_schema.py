@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffsplat.core.stable_hash import stable_hash
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path
 
@@ -103,8 +104,7 @@ def write_shard(table: pyarrow.Table, path: Path, *, force: bool = False) -> Non
 
 def split_of(name: str) -> Split:
     """``test`` for the tenth of the names whose SHA-256 says so, ``train`` for the others."""
-    number = int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8], "big")
-    return "test" if number % 100 < HELD_OUT_PERCENT else "train"
+    return "test" if stable_hash(name) % 100 < HELD_OUT_PERCENT else "train"
 
 
 def encode_picture(pixels: NDArray[np.uint8]) -> bytes:

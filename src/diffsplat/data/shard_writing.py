@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
@@ -86,7 +86,7 @@ def fill_shards(
         raise InvalidInputError(f"{out} is a file, expected a folder to write to")
     make_folder(out)
     done = finished_objects(out)
-    todo = sorted((key for key in items if key not in done), key=seed_of)
+    todo = sorted((key for key in items if key not in done), key=stable_seed)
     report = ShardReport(resumed=len(items) - len(todo))
     writer = _ShardWriter(out)
     jobs = [_Job(key, items[key], work) for key in todo]
@@ -113,11 +113,6 @@ def finished_objects(out: Path) -> set[str]:
     for path in sorted(out.glob("objects-*.parquet")):
         done.update(parquet.read_table(path, columns=["object_id"]).column(0).to_pylist())
     return done
-
-
-def seed_of(text: str) -> int:
-    """A repeatable 32 bit number from a text."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:4], "big")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffsplat.core import tensor_checks
 from diffsplat.core.srgb import srgb_to_linear
-from diffsplat.data.color_palettes import ColorWord
 from diffsplat.errors import InvalidInputError
+from diffsplat.images.color_words import ColorWord
 
 # First CIELAB hue angle (degrees) of each family; magenta starts at the last one and wraps around to red.
 _FAMILIES = ("red", "orange", "yellow", "green", "blue", "purple", "magenta")

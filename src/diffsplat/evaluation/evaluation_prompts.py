@@ -4,7 +4,6 @@ They are chosen from what the captions of the training objects say, without look
 the pairs of noun and colour occur there, half never do.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -13,9 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
+from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.caption_phrases import with_article
-from diffsplat.data.color_palettes import COLOR_WORDS, ColorWord
 from diffsplat.errors import InvalidInputError
+from diffsplat.images.color_words import COLOR_WORDS, ColorWord
 from diffsplat.io.file_access import atomic_path
 
 NOUNS = 50
@@ -142,7 +142,7 @@ def spoken_pairs(objects: Iterable[Captioned], nouns: Iterable[str]) -> set[tupl
 
 def _drawn(noun: str, colors: list[ColorWord], count: int) -> list[ColorWord]:
     """``count`` of the colours in an order that a hash gives."""
-    return sorted(colors, key=lambda color: hashlib.sha256(f"{noun}/{color}".encode()).hexdigest())[:count]
+    return sorted(colors, key=lambda color: stable_hash(f"{noun}/{color}"))[:count]
 
 
 def write_prompts(prompts: list[JudgedPrompt], path: Path, *, force: bool = False) -> None:

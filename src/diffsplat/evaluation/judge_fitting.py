@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.object_dataset import ObjectDataset, ObjectRow
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.judge_augmentation import DISTORTIONS
@@ -244,8 +245,3 @@ def _view_by_view(judge: NounJudge, seen: Sequence[Seen]) -> list[bool]:
 
 def _share(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
-
-
-def stable_hash(text: str) -> int:
-    """A number that a text has on every machine, to choose by."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -11,12 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, SplatGrid, Splats, Views
+from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.dominant_color import dominant_color
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
 from diffsplat.evaluation.image_metrics import psnr, ssim
-from diffsplat.evaluation.judge_fitting import stable_hash
 from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.image_files import tile_images
