@@ -177,8 +177,8 @@ def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path,
 
 
 def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
-    places = ("*/checkpoints/*/*", "*/weights/*", "*/grids/*/*", "*/latents/*")
-    before = {path: path.stat().st_mtime_ns for place in places for path in chain.glob(place)}
+    patterns = ("*/checkpoints/*/*", "*/weights/*", "*/grids/*/*", "*/latents/*")
+    before = {path: path.stat().st_mtime_ns for pattern in patterns for path in chain.glob(pattern)}
     assert {path.relative_to(chain).parts[1] for path in before} == {
         "checkpoints",
         "weights",
@@ -186,16 +186,16 @@ def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
         "latents",
     }
     assert train_recipe(small_recipe(), RunFolders((data,), chain)) == "finished"
-    after = {path: path.stat().st_mtime_ns for place in places for path in chain.glob(place)}
+    after = {path: path.stat().st_mtime_ns for pattern in patterns for path in chain.glob(pattern)}
     assert after == before
 
 
 def test_command_trains_with_overridden_fields(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "--optim.lr 1e-4 --steps 2 --stage.dim 48 --stage.blocks 1 --source.batch-size 1"
-    words += " --source.novel-views 1 --device cpu --no-tensorboard"
-    command = ["train", "reconstruction-mini", "--data", str(data), "--out", str(tmp_path), *words.split()]
+    options = "--optim.lr 1e-4 --steps 2 --stage.dim 48 --stage.blocks 1 --source.batch-size 1"
+    options += " --source.novel-views 1 --device cpu --no-tensorboard"
+    command = ["train", "reconstruction-mini", "--data", str(data), "--out", str(tmp_path), *options.split()]
     assert main(command) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "weights")
     record = json.loads((tmp_path / "config.json").read_text())
@@ -223,7 +223,7 @@ def test_export_command_refuses_an_existing_folder_and_replaces_it_by_force(
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "message"),
+    ("command", "options", "message"),
     [
         ("autoencoder-mini", ["--reconstructor", "nowhere"], "'nowhere' holds no trained network"),
         (
@@ -236,10 +236,10 @@ def test_export_command_refuses_an_existing_folder_and_replaces_it_by_force(
     ],
 )
 def test_bad_requests_are_refused_and_leave_nothing(
-    command: str, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(["train", command, "--data", str(tmp_path), "--out", str(out), *words]) == 2
+    assert main(["train", command, "--data", str(tmp_path), "--out", str(out), *options]) == 2
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert message in error
     assert not out.exists()

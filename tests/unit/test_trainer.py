@@ -172,8 +172,8 @@ def test_evaluation_sees_averaged_weights_and_averages_over_batches(tmp_path: Pa
     mean = sum(float(batch[0][0, 0]) for batch in source.evaluation()) / 2
     assert entry["first"] == pytest.approx(mean, rel=1e-6)
     assert outcome.figures["first"] == pytest.approx(mean, rel=1e-6)
-    with Image.open(tmp_path / "images" / "p.png") as picture:
-        assert (picture.size, picture.getpixel((0, 0))) == ((6, 4), (128, 128, 128))
+    with Image.open(tmp_path / "images" / "p.png") as image:
+        assert (image.size, image.getpixel((0, 0))) == ((6, 4), (128, 128, 128))
 
 
 def test_steps_that_are_not_finite_leave_no_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The denoiser of the embedded model: what it is made of, given and asked for."""
+"""Making the denoiser of the embedded model, its ray inputs and its prediction of clean latents."""
 
 from collections.abc import Mapping
 from typing import Any

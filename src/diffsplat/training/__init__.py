@@ -1,1 +1,1 @@
-"""One trainer and its stages."""
+"""Training: recipes, stages and the trainer."""

@@ -1,4 +1,4 @@
-"""Batches ahead of the step that needs them."""
+"""Preparing batches in a thread, ahead of the step that needs them."""
 
 from collections import deque
 from collections.abc import Callable

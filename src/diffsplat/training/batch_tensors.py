@@ -1,4 +1,4 @@
-"""Batches of any type: tensors, containers and dataclasses of them."""
+"""Moving batches of any type to a device, and counting their samples."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace

@@ -1,4 +1,4 @@
-"""Stopping a long loop at a good moment."""
+"""Stopping a training run after the current step on SIGINT or SIGTERM."""
 
 import logging
 import signal

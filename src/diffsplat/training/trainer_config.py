@@ -4,17 +4,12 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal
 
-from diffsplat.errors import InvalidInputError
 from diffsplat.models.autocast import Precision
 from diffsplat.training.accelerator import Device
+from diffsplat.training.config_checks import require
 
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["cosine", "constant"]
-
-
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise InvalidInputError(f"{name} is {value}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,13 @@ class OptimConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0 and isfinite(self.lr), "optim.lr", self.lr, "a number above 0")
-        _require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "numbers from 0 to below 1")
-        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "a number from 0 to below 1")
-        _require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "at least 0")
-        _require(0 <= self.final_lr <= 1, "optim.final_lr", self.final_lr, "a number from 0 to 1")
-        _require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "a number above 0")
+        require(self.lr > 0 and isfinite(self.lr), "optim.lr", self.lr, "a number above 0")
+        require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "numbers from 0 to below 1")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "a number from 0 to below 1")
+        require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "at least 0")
+        require(0 <= self.final_lr <= 1, "optim.final_lr", self.final_lr, "a number from 0 to 1")
+        require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,8 @@ class EmaConfig:
     power: float = 0.75
 
     def __post_init__(self) -> None:
-        _require(0 <= self.decay < 1, "ema.decay", self.decay, "a number from 0 to below 1")
-        _require(self.power > 0, "ema.power", self.power, "a number above 0")
+        require(0 <= self.decay < 1, "ema.decay", self.decay, "a number from 0 to below 1")
+        require(self.power > 0, "ema.power", self.power, "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "keep_checkpoints", "log_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("seed", "prefetch", "checkpoint_minutes", "evaluate_every"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0")

@@ -1,6 +1,7 @@
 """The recipe ``mini`` makes the model that ships."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 from diffsplat.data.mesh_ingestion import RenderOptions
+from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.recipes.recipe import SamplingRecipe
 from diffsplat.training.stages.component_fit import ComponentFit
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
@@ -79,3 +83,23 @@ def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
     assert isinstance(recipe, GradientTraining)
     assert isinstance(recipe.stage, DiffusionConfig)
     assert MINI.sampling.defaults.refined_below <= recipe.stage.greatest_level < 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SamplingRecipe(SamplingDefaults(steps=0)), "steps is 0, expected at least 1"),
+        (lambda: SamplingRecipe(SamplingDefaults(smoothing=-1)), "smoothing is -1, expected at least 0"),
+        (
+            lambda: SamplingRecipe(SamplingDefaults(refined_below=1.0)),
+            r"refined_below is 1\.0, expected a level",
+        ),
+        (lambda: SamplingRecipe(SamplingDefaults(prediction="flow")), "prediction is flow, expected latents"),
+        (lambda: SamplingRecipe(shift=0.0), r"shift is 0\.0, expected a number above 0"),
+        (lambda: DiffusionConfig(greatest_level=0.0), r"greatest_level is 0\.0, expected a level above 0"),
+        (lambda: DiffusionConfig(channels=-1), "channels is -1, expected a number of channels"),
+    ],
+)
+def test_impossible_recipes_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        make()

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.catalogue import Sampler
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults
+from diffsplat.training.config_checks import require
 from diffsplat.training.stages.stage_recipe import StageRecipe
 
 Flat = tyro.conf.arg(name="")
@@ -38,20 +38,15 @@ class SamplingRecipe:
     sampler: Sampler = "euler"
 
     def __post_init__(self) -> None:
-        defaults = self.defaults
-        if defaults.steps < 1 or self.shift <= 0 or defaults.smoothing < 0:
-            raise InvalidInputError(
-                f"steps {defaults.steps}, shift {self.shift}, smoothing {defaults.smoothing}: expected at least 1, a "
-                "positive number and no negative one"
-            )
-        if not 0 <= defaults.refined_below < 1:
-            raise InvalidInputError(
-                f"refined_below is {defaults.refined_below}, expected a level from 0, for no refiner, to below 1"
-            )
-        if not 0 <= defaults.refiner_guidance < inf:
-            raise InvalidInputError(
-                f"refiner_guidance is {defaults.refiner_guidance}, expected a finite number of at least 0"
-            )
+        steps, smoothing = self.defaults.steps, self.defaults.smoothing
+        below, guidance = self.defaults.refined_below, self.defaults.refiner_guidance
+        prediction = self.defaults.prediction
+        require(steps >= 1, "steps", steps, "at least 1")
+        require(self.shift > 0, "shift", self.shift, "a number above 0")
+        require(smoothing >= 0, "smoothing", smoothing, "at least 0")
+        require(0 <= below < 1, "refined_below", below, "a level from 0, for no refiner, to below 1")
+        require(0 <= guidance < inf, "refiner_guidance", guidance, "a finite number of at least 0")
+        require(prediction == "latents", "prediction", prediction, "latents, which the stages train")
 
 
 @dataclass(frozen=True)

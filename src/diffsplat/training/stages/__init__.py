@@ -1,1 +1,1 @@
-"""What the trainer trains."""
+"""Stages of a training: networks with their losses, and the fit of the autoencoder."""

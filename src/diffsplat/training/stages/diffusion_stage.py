@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import turntable_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.models import ComponentAutoencoder
@@ -19,6 +18,7 @@ from diffsplat.pretrained.model_folders import DEFAULT_SHIFT
 from diffsplat.pretrained.network_folders import load_network, save_half
 from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.render import render
+from diffsplat.training.config_checks import require
 from diffsplat.training.latent_cache import LatentBatch
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
@@ -69,22 +69,15 @@ class DiffusionConfig(StageConfig):
     needs = ("reconstructor", "autoencoder")
 
     def __post_init__(self) -> None:
-        if not 0 < self.greatest_level <= 1:
-            raise InvalidInputError(
-                f"greatest_level is {self.greatest_level}, expected above 0 and at most 1"
-            )
-        if self.channels < 0:
-            raise InvalidInputError(
-                f"channels is {self.channels}, expected a number of channels, or 0 for all"
-            )
+        level = self.greatest_level
+        require(0 < level <= 1, "greatest_level", level, "a level above 0 and at most 1")
+        require(self.channels >= 0, "channels", self.channels, "a number of channels, or 0 for all")
 
     def network(self, autoencoder: ComponentAutoencoder) -> MultiViewPixArt:
         """The untrained denoiser of an autoencoder's latents."""
         available = autoencoder.latent_channels
-        if self.channels > available:
-            raise InvalidInputError(
-                f"channels is {self.channels}, expected at most the {available} of the autoencoder"
-            )
+        expected = f"at most the {available} of the autoencoder"
+        require(self.channels <= available, "channels", self.channels, expected)
         return make_denoiser(
             latent_channels=self.channels or available,
             latent_size=autoencoder.latent_size,
