@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from diffsplat.cli.main import main
 from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pretrained.network_folders import save_half
 from diffsplat.training.latent_cache import LatentSourceConfig
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes import RECIPES
@@ -137,7 +136,7 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     others = tmp_path / "others"
     for stage in ("reconstruction", "autoencoder", "diffusion"):
         shutil.copytree(chain / stage / "weights", others / stage / "weights")
-    save_half(wide, others / "refiner" / "weights")
+    wide.save_pretrained(others / "refiner" / "weights", half=True)
     with pytest.raises(ValueError, match="the refiner denoises 8 channels, expected the denoiser's 6"):
         export_model(target, RunFolders((data,), others), MINI.sampling)
     assert not target.exists()

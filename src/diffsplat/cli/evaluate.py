@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import tyro
 
@@ -39,7 +39,6 @@ from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model, read_index
-from diffsplat.pretrained.network_folders import load_network
 
 _FEATURES = "features.safetensors"
 
@@ -237,13 +236,13 @@ def _default_cache() -> Path:
 
 
 def _reconstructor(model: str) -> Predict:
-    return cast(GSRecon, _load(GSRecon, model, "reconstructor"))
+    return GSRecon.from_pretrained(_config(model, "reconstructor").parent)
 
 
 def _through_latents(
     model: str, reconstruct: Predict, part: Literal["autoencoder", "denoised"] = "autoencoder"
 ) -> Predict:
-    network = cast(ComponentAutoencoder, _load(ComponentAutoencoder, model, "autoencoder"))
+    network = ComponentAutoencoder.from_pretrained(_config(model, "autoencoder").parent)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(json.loads(_config(model, "denoiser").read_text(encoding="utf-8")))
@@ -256,12 +255,6 @@ def _through_latents(
         return clean_surfaces(grid, views.cameras, smoothing)
 
     return predict
-
-
-def _load(
-    network: type[GSRecon] | type[ComponentAutoencoder], model: str, part: str
-) -> GSRecon | ComponentAutoencoder:
-    return load_network(network, _config(model, part).parent)
 
 
 def _config(model: str, part: str) -> Path:

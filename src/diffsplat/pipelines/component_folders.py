@@ -18,7 +18,6 @@ from diffsplat.pretrained.model_folders import (
     stored_components,
     write_index,
 )
-from diffsplat.pretrained.network_folders import load_network, save_half
 from diffsplat.pretrained.schedulers import load_scheduler
 
 _LONGEST_REASON = 240
@@ -59,7 +58,7 @@ def save_components(folder: Path, components: Mapping[str, Any], defaults: Sampl
     make_folder(folder)
     for name in ("denoiser", "refiner", "autoencoder"):
         if components[name] is not None:
-            save_half(components[name], folder / name)
+            components[name].save_pretrained(folder / name, half=True)
     text_encoder.save_pretrained(folder / "text_encoder")
     scheduler.save_pretrained(folder / "scheduler")
     refiner = components["refiner"] is not None
@@ -81,8 +80,8 @@ def _read_component(name: str, folder: Path) -> Any:
         case "scheduler":
             return load_scheduler(folder)
         case "denoiser" | "refiner":
-            return load_network(MultiViewPixArt, folder)
+            return MultiViewPixArt.from_pretrained(folder)
         case _:
             from diffsplat.models.component_autoencoder import ComponentAutoencoder
 
-            return load_network(ComponentAutoencoder, folder)
+            return ComponentAutoencoder.from_pretrained(folder)

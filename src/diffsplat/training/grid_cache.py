@@ -5,18 +5,16 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.io.file_access import atomic_path
 from diffsplat.models import GSRecon
-from diffsplat.pretrained.network_folders import NetworkT, load_network
 from diffsplat.training.batch_prefetch import Prefetcher
 
 logger = logging.getLogger(__name__)
@@ -85,7 +83,8 @@ def grid_table(reconstructor: Path, dataset: ObjectDataset, cache: Path) -> Grid
 
 
 def _reconstruct(reconstructor: Path, dataset: ObjectDataset, folder: Path, missing: Sequence[int]) -> None:
-    network, device = load_for_caching(GSRecon, reconstructor)
+    device = caching_device()
+    network = GSRecon.from_pretrained(reconstructor).to(device)
     ends = {start: min(start + _SHARD_GRIDS, len(dataset)) for start in missing}
     batches = [
         range(first, min(first + _BATCH, end))
@@ -126,13 +125,9 @@ def _fingerprint(reconstructor: Path, dataset: ObjectDataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_for_caching(kind: type[NetworkT], folder: Path) -> tuple[NetworkT, torch.device]:
-    """A network that fills a cache, on the GPU where there is one, and the device that it is on."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(kind, folder)
-    # The annotation that diffusers gives to its own .to names no device.
-    cast(nn.Module, network).to(device)
-    return network, device
+def caching_device() -> torch.device:
+    """Where caches are computed: on the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def folder_digest(folder: Path) -> bytes:

@@ -22,7 +22,7 @@ from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays
 from diffsplat.models.text.sentence_encoder import TextEncoder
 from diffsplat.training.batch_tensors import to_device
-from diffsplat.training.grid_cache import folder_digest, grid_table, load_for_caching
+from diffsplat.training.grid_cache import caching_device, folder_digest, grid_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig
 from diffsplat.training.view_batches import epoch_indices, held_out
@@ -162,7 +162,8 @@ def latent_table(folders: StageFolders, dataset: ObjectDataset, name: str) -> La
 
 
 def _encode(folders: StageFolders, dataset: ObjectDataset) -> LatentTable:
-    autoencoder, device = load_for_caching(ComponentAutoencoder, folders.trained("autoencoder"))
+    device = caching_device()
+    autoencoder = ComponentAutoencoder.from_pretrained(folders.trained("autoencoder")).to(device)
     grids = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
     latents: list[Tensor] = []
     with torch.no_grad():

@@ -12,7 +12,6 @@ from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.pretrained.network_folders import load_network, load_weights, save_half
 from diffsplat.training.accelerator import make_accelerator
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
@@ -58,7 +57,7 @@ class ComponentFit(StageRecipe):
         dataset = ObjectDataset(folders.data, split="train")
         autoencoder = self.network(dataset.rows[0].cameras.width)
         if folders.start_from is not None:
-            load_weights(autoencoder, folders.start_from)
+            autoencoder.load_weights(folders.start_from)
         else:
             table = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
             autoencoder.fit_components(
@@ -72,7 +71,7 @@ class ComponentFit(StageRecipe):
             write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
             line = {"step": 0, "kind": "evaluation", **figures}
             (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-            write_weights(lambda directory: save_half(autoencoder, directory), folders.out)
+            write_weights(lambda directory: autoencoder.save_pretrained(directory, half=True), folders.out)
         accelerator.wait_for_everyone()
         return Outcome("finished", 0, figures, folders.out / "weights")
 
@@ -82,7 +81,7 @@ class ComponentFit(StageRecipe):
 
     def _measure(self, autoencoder: ComponentAutoencoder, folders: StageFolders) -> dict[str, float]:
         """PSNR (dB) and SSIM on held-out objects, through the reconstructor and the autoencoder."""
-        reconstructor = load_network(GSRecon, folders.trained("reconstructor"))
+        reconstructor = GSRecon.from_pretrained(folders.trained("reconstructor"))
 
         def predict(inputs: Views) -> SplatGrid:
             return autoencoder.decode(autoencoder.encode(reconstructor(inputs)))

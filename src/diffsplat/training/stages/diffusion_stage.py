@@ -15,7 +15,6 @@ from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.guidance import Conditions, GuidedDenoiser, constant_guidance
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT
-from diffsplat.pretrained.network_folders import load_network, save_half
 from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.render import render
 from diffsplat.training.config_checks import require
@@ -89,7 +88,7 @@ class DiffusionConfig(StageConfig):
 
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
         """The stage."""
-        return DiffusionStage(self, load_network(ComponentAutoencoder, folders.trained("autoencoder")))
+        return DiffusionStage(self, ComponentAutoencoder.from_pretrained(folders.trained("autoencoder")))
 
 
 class DiffusionStage(Stage):
@@ -180,7 +179,7 @@ class DiffusionStage(Stage):
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the denoiser."""
-        save_half(self.denoiser, directory)
+        self.denoiser.save_pretrained(directory, half=True)
 
 
 def _noisy(latents: Tensor, level: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from diffsplat.core import Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
-from diffsplat.pretrained.network_folders import save_half
 from diffsplat.render import render
 from diffsplat.training.rendering_loss import rendering_loss
 from diffsplat.training.run_folders import StageFolders
@@ -72,4 +71,4 @@ class ReconstructionStage(Stage):
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the reconstructor."""
-        save_half(self.reconstructor, directory)
+        self.reconstructor.save_pretrained(directory, half=True)

@@ -11,7 +11,6 @@ import torch
 import tyro
 
 from diffsplat.models.configured_network import ConfiguredNetwork
-from diffsplat.pretrained.network_folders import load_weights
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outputs import Outcome
 from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
@@ -67,7 +66,7 @@ class GradientTraining(StageRecipe):
         """Train the network from scratch or from where it stopped."""
         stage, source = self.build(folders)
         if folders.start_from is not None:
-            load_weights(cast(ConfiguredNetwork, stage.trainable()), folders.start_from)
+            cast(ConfiguredNetwork, stage.trainable()).load_weights(folders.start_from)
         record = {"folders": asdict(folders), **asdict(self)}
         return Trainer(stage, source, self.trainer, folders.out, record=record).run()
 
