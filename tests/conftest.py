@@ -1,4 +1,4 @@
-"""A text-to-splats model of small untrained networks, and the command line in a process of its own."""
+"""A small untrained model, the command line in a process of its own, and recordings of the original."""
 
 import signal
 import subprocess
@@ -22,8 +22,29 @@ from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.sentence_encoder import TextEncoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.model_folders import SamplingDefaults
+from support.recordings import OFFICIAL, Recordings
+
+pytest_plugins = ["support.training_data", "support.web_fixtures"]
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "chair", "taxi", "barrel")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--recordings",
+        type=Path,
+        default=OFFICIAL,
+        metavar="DIR",
+        help="folder of inputs and outputs recorded from the original implementation; what it lacks is skipped",
+    )
+
+
+@pytest.fixture(scope="session")
+def recordings(request: pytest.FixtureRequest) -> Recordings:
+    folder = request.config.getoption("recordings")
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--recordings {folder}: there is no such folder")
+    return Recordings(folder)
 
 
 def small_text_encoder() -> TextEncoder:

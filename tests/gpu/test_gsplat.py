@@ -1,16 +1,11 @@
 """The gsplat backend against the float64 reference, on a CUDA device."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from diffsplat.core import Splats
 from diffsplat.render import render
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from render_scenes import gradients, leaves, ring, shell
+from support.render_scenes import gradients, leaves, ring, shell
 
 pytestmark = pytest.mark.gpu
 

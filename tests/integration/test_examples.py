@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from diffsplat.io.splat_formats import read_splats
-from release_folders import build_elevation, build_release
+from support.release_folders import build_elevation, build_release
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -11,7 +11,6 @@ import OpenEXR
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from gobjaverse_objects import BALL, LEVEL_DISTANCE, RADIUS, SIZE, UPPER_DISTANCE, view_file, write_object
 from PIL import Image
 
 from diffsplat.cli.main import main
@@ -20,8 +19,17 @@ from diffsplat.data.caption_files import read_captions
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.gobjaverse.gobjaverse_files import BrokenViewError, StoredObject
 from diffsplat.data.gobjaverse.gobjaverse_views import choose_views, even_views, training_views
+from support.gobjaverse_objects import (
+    BALL,
+    LEVEL_DISTANCE,
+    RADIUS,
+    SIZE,
+    UPPER_DISTANCE,
+    view_file,
+    write_object,
+)
+from support.recordings import OFFICIAL
 
-OFFICIAL = Path(__file__).parents[1] / "parity" / "official" / "gobjaverse_raw"
 CAPTIONS = {f"0/{number}": f"ball {number}" for number in range(6)}
 
 
@@ -113,9 +121,10 @@ def test_samples_for_training(shards: Path):
 
 def test_smaller_shards_hold_the_pictures_that_training_sees(tmp_path: Path):
     """Against the reader that the recordings of the original prove, with views 0, 6, 12, 18 of a real object."""
-    official = StoredObject(OFFICIAL)
+    official = StoredObject(OFFICIAL / "gobjaverse_raw")
     seen = training_views([official.read(number) for number in (0, 6, 12, 18)], size=32)
-    assert main(["data", "gobjaverse", str(OFFICIAL), "--out", str(tmp_path / "out"), "--size", "32"]) == 0
+    source = str(OFFICIAL / "gobjaverse_raw")
+    assert main(["data", "gobjaverse", source, "--out", str(tmp_path / "out"), "--size", "32"]) == 0
     views = dataset(tmp_path / "out").canonical(0)
     torch.testing.assert_close(views.image, seen.image, rtol=0, atol=1.01 / 255)
     torch.testing.assert_close(views.mask, seen.mask, rtol=0, atol=0.51 / 255)

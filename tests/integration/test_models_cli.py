@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, FakeHub, running_hub
 
 from diffsplat.cli.main import main
 from diffsplat.pretrained.catalogue import (
@@ -20,6 +19,7 @@ from diffsplat.pretrained.catalogue import (
 )
 from diffsplat.pretrained.hub import needed_files
 from diffsplat.pretrained.release_layout import default_weights
+from support.hub_server import COMMIT, FakeHub, running_hub
 
 SD15, SD35 = BACKBONES["sd15"], BACKBONES["sd35m"]
 OTHER = "beef" * 10

@@ -14,7 +14,7 @@ from diffsplat.models.elevation_network import ElevationEstimator
 from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.catalogue import BACKBONES
-from release_folders import build_elevation, build_release
+from support.release_folders import build_elevation, build_release
 
 NAMES = list(BACKBONES)
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.stock_denoisers import Residuals, control_residuals, network_output
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser
+from support.recordings import Recordings, relative_error
 
 TOLERANCE = 1e-4
 CONTROL_SCALE = 0.8

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
+from support.recordings import Recordings, relative_error
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from recordings import Recordings
 from torch import Tensor
 
 from diffsplat.core import Cameras, SplatGrid
 from diffsplat.geometry import normals_to_first_camera, orbit_cameras, plucker_rays
 from diffsplat.io.splat_formats import read_splats, write_splats
+from support.recordings import Recordings
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import Views
@@ -21,6 +20,7 @@ from diffsplat.data.gobjaverse.gobjaverse_views import (
     training_depth_maps,
     training_views,
 )
+from support.recordings import Recordings, relative_error
 
 TOLERANCE = 1e-5
 

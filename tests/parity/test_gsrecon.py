@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import Cameras, Views
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE
 from diffsplat.pretrained.released_networks import load_reconstructor
+from support.recordings import Recordings, relative_error
 
 TOLERANCE = 1e-4
 CHANNELS = {"rgb": RGB, "scale": SCALE, "rotation": ROTATION, "opacity": OPACITY, "depth": DEPTH}

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import Cameras
@@ -26,6 +25,7 @@ from diffsplat.pipelines.image_conditioning import control_views, image_latents
 from diffsplat.pretrained.catalogue import Prediction, Sampler
 from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser
 from diffsplat.pretrained.schedulers import make_scheduler
+from support.recordings import Recordings, relative_error
 
 TOLERANCE = 1e-3
 SD_SCHEDULER = {

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from recordings import Recordings, relative_error
 from torch import Tensor
 
 from diffsplat.core import SplatGrid
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.released_networks import load_splat_vae
+from support.recordings import Recordings, relative_error
 
 TOLERANCE = 1e-4
 

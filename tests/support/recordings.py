@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-OFFICIAL = Path(__file__).parent / "official"
+OFFICIAL = Path(__file__).parents[1] / "parity" / "official"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
     read_config,
 )
+from support.recordings import OFFICIAL
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 PIXART_SIGMA_512 = {
@@ -89,8 +90,7 @@ def write_hollow(network: nn.Module, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reconstructor_shapes() -> dict[str, tuple[int, ...]]:
-    path = Path(__file__).parents[1] / "parity" / "official" / "manifest.json"
-    recorded = json.loads(path.read_text())["gsrecon"]
+    recorded = json.loads((OFFICIAL / "manifest.json").read_text())["gsrecon"]
     return {name: tuple(shape) for name, shape in recorded.items()}
 
 

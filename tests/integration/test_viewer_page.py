@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from background_server import background_server
-from browsing import WatchedPages, picture, pixels, settle
 from numpy.typing import NDArray
-from splat_figures import blocks
 
 from diffsplat.core import Splats
 from diffsplat.geometry import orbit_cameras
@@ -19,6 +16,9 @@ from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
 from diffsplat.io.up_axis import UpAxis
 from diffsplat.render import render
 from diffsplat.web.viewer_app import BROWSER_SUFFIXES, create_viewer_app, local_files
+from support.background_server import background_server
+from support.browsing import WatchedPages, picture, pixels, settle
+from support.splat_figures import blocks
 
 SIZE = 256
 CAMERA = "radius=1.4&focal=1.3888889&target=0,0,0&background=ffffff"

@@ -7,11 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from render_scenes import FIELDS, FOCAL, footprint_alpha, gradients, in_front, leaves, ring, shell, single
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.render import render
 from diffsplat.render.cpu_kernels import compilation_cache
+from support.render_scenes import (
+    FIELDS,
+    FOCAL,
+    footprint_alpha,
+    gradients,
+    in_front,
+    leaves,
+    ring,
+    shell,
+    single,
+)
 
 BACKGROUND = (0.2, 0.5, 0.9)
 IMAGES = ("rgb", "alpha", "depth", "normal")

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browsing import WatchedPages, pixels, settle
 from PIL import Image, ImageDraw
-from splat_figures import blocks
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
@@ -21,7 +19,9 @@ from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.model_worker import Generator, ServedModel, load_models
-from release_folders import build_elevation, build_release
+from support.browsing import WatchedPages, pixels, settle
+from support.release_folders import build_elevation, build_release
+from support.splat_figures import blocks
 
 Live = Callable[..., str]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import stored_files
-from splat_sets import C0, rotations
 
 from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import holds_splats, read_splats, write_splats
+from support import stored_files
+from support.splat_sets import C0, rotations
 
 
 def read(tmp_path: Path, suffix: str, data: bytes) -> Splats:

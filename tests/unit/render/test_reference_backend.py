@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from render_scenes import FIELDS, FOCAL, footprint_alpha, in_front, paint, ring, shell, single
 
 from diffsplat.core import Cameras, Splats
 from diffsplat.render import reference_backend, render
+from support.render_scenes import FIELDS, FOCAL, footprint_alpha, in_front, paint, ring, shell, single
 
 
 def test_one_gaussian_has_the_closed_form() -> None:

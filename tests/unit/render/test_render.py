@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from render_scenes import ring, shell
 
 from diffsplat.core import Splats
 from diffsplat.render import render
+from support.render_scenes import ring, shell
 
 
 def _refused(message: str, splats: Splats | None = None, views: int = 1, **options: Any) -> None:

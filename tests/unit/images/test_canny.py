@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from diffsplat.images.canny import canny_edges, grey_of
 
-RECORDED = Path(__file__).parent / "canny_opencv.npz"
+RECORDED = Path(__file__).parent / "recorded" / "canny_opencv.npz"
 """Pictures of :func:`pictures`, with OpenCV 5.0's ``cvtColor(..., COLOR_RGB2GRAY)`` and ``Canny(grey, 100, 200)``."""
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from splat_figures import blocks
 
 from diffsplat.geometry import ring_cameras
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.model_worker import ServedModel
+from support.splat_figures import blocks
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 

@@ -12,14 +12,14 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from background_server import background_server
-from splat_figures import blocks
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.web.host_and_token_guard import is_loopback
 from diffsplat.web.pages import STATIC
 from diffsplat.web.viewer_app import MAX_FILES, create_viewer_app, local_files
+from support.background_server import background_server
+from support.splat_figures import blocks
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from background_server import background_server
-from browsing import WatchedPages, chromium
 from starlette.testclient import TestClient
 
 from diffsplat.pipelines import DiffSplatPipeline
@@ -14,6 +12,8 @@ from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
 from diffsplat.web.model_worker import Generator, ServedModel
 from diffsplat.web.server_limits import Limits
+from support.background_server import background_server
+from support.browsing import WatchedPages, chromium
 
 Serve = Callable[..., TestClient]
 

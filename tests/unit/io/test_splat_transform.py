@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
 from diffsplat.geometry.rotations import multiply_quaternions
 from diffsplat.io.splat_formats import read_splats, write_splats
+from support.splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 CLI = Path("@playcanvas/splat-transform/bin/cli.mjs")
 

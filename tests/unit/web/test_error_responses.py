@@ -5,9 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from splat_figures import blocks
 from starlette.testclient import TestClient
-from test_api import CHAIR, finished, sentence
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import write_splats
@@ -15,6 +13,8 @@ from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.web.generation_service import Service
 from diffsplat.web.result_files import FileMaker
 from diffsplat.web.viewer_app import create_viewer_app, local_files
+from support.api_client import CHAIR, finished, sentence
+from support.splat_figures import blocks
 
 BUGS = [
     KeyError("secret"),

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import torch
-from server_process import ServerProcess, server_process
 from starlette.testclient import TestClient
 
 from diffsplat.cli.main import main
@@ -22,6 +21,7 @@ from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
 from diffsplat.web.model_worker import Generator, ServedModel
+from support.serve_process import ServerProcess, server_process
 
 CLIENTS = 50
 

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import stored_files
 import zstandard
 from PIL import Image
-from splat_sets import lattice_splats
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.gaussian_arrays import to_splats
 from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from support import stored_files
+from support.splat_sets import lattice_splats
 
 MEGA = 1 << 20
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from splat_sets import C0, PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
 from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
+from support.splat_sets import C0, PRECISIONS, Precision, assert_same, lattice_splats
 
 gsply = pytest.importorskip("gsply")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from test_api import events, sentence
 
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.web.model_worker import Generator, load_models
 from diffsplat.web.server_limits import Limits
 from diffsplat.web.uploaded_images import decode_picture
-from release_folders import build_elevation, build_release
+from support.api_client import events, sentence
+from support.release_folders import build_elevation, build_release
 
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=1_000_000)
 

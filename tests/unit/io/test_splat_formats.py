@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import SPLAT_FORMATS, holds_splats, read_splats, write_splats
 from diffsplat.io.splat_suffixes import READABLE_SUFFIXES, WRITABLE_SUFFIXES, splat_stem, splat_suffix
+from support.splat_sets import PRECISIONS, Precision, assert_same, lattice_splats
 
 UPRIGHT_IN_VIEWERS = {
     ".ply": "y",

@@ -3,11 +3,10 @@
 import random
 from pathlib import Path
 
-from splat_sets import lattice_splats
-from stored_files import gltf_with_nodes, ksplat, sog_version_1, spz_version_2, spz_version_4
-
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from support.splat_sets import lattice_splats
+from support.stored_files import gltf_with_nodes, ksplat, sog_version_1, spz_version_2, spz_version_4
 
 _TELLING = (0, 1, 2, 127, 128, 254, 255)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mutations import damaged, good_files
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.gaussian_arrays import to_splats
 from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats
 from diffsplat.io.splat_suffixes import READABLE_SUFFIXES
+from support.damaged_files import damaged, good_files
 
 SECONDS = 3.0
 OVERHEAD = 3 << 20

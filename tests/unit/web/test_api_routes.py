@@ -1,7 +1,6 @@
 """The API as its clients see it: jobs, events, files, refusals, and what nobody may do."""
 
 import base64
-import json
 import threading
 import time
 from io import BytesIO
@@ -9,41 +8,12 @@ from io import BytesIO
 import pytest
 import torch
 from PIL import Image
-from starlette.testclient import TestClient
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.web.model_worker import Generator, ServedModel
-
-CHAIR = {"prompt": "a red chair", "steps": 2}
-
-
-def submit(client: TestClient, **options) -> dict:
-    answer = client.post("/api/jobs", json=CHAIR | options)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def events(client: TestClient, identity: str) -> list[dict]:
-    """All events of a job, until the stream ends."""
-    with client.stream("GET", f"/api/jobs/{identity}/events") as stream:
-        assert stream.headers["content-type"].startswith("text/event-stream")
-        lines = list(stream.iter_lines())
-    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-
-
-def finished(client: TestClient, **options) -> dict:
-    return events(client, submit(client, **options)["id"])[-1]
-
-
-def sentence(answer) -> str:
-    """The one sentence of a refusal."""
-    body = answer.json()
-    assert set(body) == {"detail"}
-    assert body["detail"]
-    assert "\n" not in body["detail"]
-    return body["detail"]
+from support.api_client import CHAIR, events, finished, sentence, submit
 
 
 def png(width: int = 32, height: int = 32, mode: str = "RGB") -> bytes:
