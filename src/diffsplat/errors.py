@@ -1,5 +1,8 @@
 """Errors that the user can put right; everything else that is raised is a bug."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DiffSplatError(Exception):
     """One sentence that names what was given and what was expected."""
@@ -23,6 +26,26 @@ class AccessDeniedError(DiffSplatError, PermissionError):
 
 class UnreachableError(DiffSplatError, ConnectionError):
     """The hub cannot be reached, or a download broke off."""
+
+
+@contextmanager
+def optional_package(purpose: str, package: str, extra: str) -> Iterator[None]:
+    """Explain imports in a block that fail.
+
+    Args:
+        purpose: what the package is needed for.
+        package: its name.
+        extra: of diffsplat, which installs it.
+
+    Raises:
+        MissingPackageError: in place of an ``ImportError``.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{purpose} needs {package}, which is not installed: pip install 'diffsplat[{extra}]'"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:

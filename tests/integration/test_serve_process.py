@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -231,6 +232,6 @@ def test_a_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_missing_extra_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
     assert main(["serve"]) == 2
     assert "needs fastapi, which is not installed: pip install 'diffsplat[serve]'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.option_help import Flag, option
-from diffsplat.cli.output_paths import UP_AXES, Up, probe_folder
+from diffsplat.cli.output_paths import UP_AXES, Up
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable, require_writable
 
@@ -62,7 +62,6 @@ def _check(arguments: ConvertArguments) -> None:
         _check_crop(arguments.crop)
     require_readable(arguments.source)
     require_writable(arguments.target, force=arguments.force)
-    probe_folder(arguments.target.parent)
 
 
 def _check_crop(crop: tuple[float, ...]) -> None:

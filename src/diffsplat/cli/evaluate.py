@@ -34,6 +34,7 @@ from diffsplat.evaluation.model_evaluation import (
 from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.io.file_access import atomic_path, require_writable
 from diffsplat.io.image_files import write_image
+from diffsplat.io.json_files import read_json
 from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
@@ -245,7 +246,7 @@ def _through_latents(
     network = ComponentAutoencoder.from_pretrained(_config(model, "autoencoder").parent)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
-        channels = denoised_channels(json.loads(_config(model, "denoiser").read_text(encoding="utf-8")))
+        channels = denoised_channels(read_json(_config(model, "denoiser")))
         smoothing = SamplingDefaults.from_index(read_index(find_model(model))).smoothing
 
     def predict(views: Views) -> SplatGrid:

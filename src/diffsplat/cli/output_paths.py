@@ -90,7 +90,6 @@ def check_outputs(planned: list[PlannedObject], *, force: bool) -> None:
                 check_folder(path.parent)
             if len(planned) == 1 or path.parent.is_dir():
                 require_writable(path, force=force)
-                probe_folder(path.parent)
 
 
 def check_folder(folder: Path) -> None:
@@ -106,16 +105,7 @@ def check_folder(folder: Path) -> None:
     parent = folder.resolve().parent
     if not parent.is_dir():
         raise InvalidInputError(f"cannot make the folder {str(folder)!r}: {str(parent)!r} does not exist")
-    probe_folder(parent)
-
-
-def probe_folder(folder: Path) -> None:
-    """Refuse a folder in which no file can be made, whatever its permissions say. Leaves nothing behind.
-
-    Raises:
-        ValueError: with the system's reason, such as a read-only file system.
-    """
-    with explained_os_errors(f"cannot write into {str(folder)!r}"), tempfile.TemporaryFile(dir=folder):
+    with explained_os_errors(f"cannot write into {str(parent)!r}"), tempfile.TemporaryFile(dir=parent):
         pass
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.option_help import Flag
-from diffsplat.cli.output_paths import probe_folder
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable, require_writable
 
@@ -112,7 +111,6 @@ def _check(arguments: RenderArguments) -> None:
         raise InvalidInputError(f"the radius is {arguments.radius:g}, expected a positive distance")
     for target in targets:
         require_writable(target, force=arguments.force)
-        probe_folder(target.parent)
 
 
 def _write_view(

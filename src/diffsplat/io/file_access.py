@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,8 @@ def require_writable(target: str | Path, *, force: bool = False) -> Path:
         raise InvalidInputError(f"{failure}: the directory {str(final.parent)!r} does not exist")
     if not os.access(final.parent, os.W_OK | os.X_OK):
         raise InvalidInputError(f"{failure}: the directory {str(final.parent)!r} is not writable")
+    with explained_os_errors(failure), tempfile.TemporaryFile(dir=final.parent):
+        pass  # Some folders take no file whatever their permissions say.
     return final
 
 

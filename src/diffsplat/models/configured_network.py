@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 import diffsplat
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.json_files import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -69,7 +70,7 @@ class ConfiguredNetwork(nn.Module):
             OSError: when a file of the folder is missing.
             ValueError: when the file lacks weights of the network or has others.
         """
-        stored = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+        stored = read_json(Path(folder) / CONFIG_FILE)
         known = list(inspect.signature(cls.__init__).parameters)[1:]
         with UninitialisedLayers():
             network = cls(**{name: stored[name] for name in known if name in stored})

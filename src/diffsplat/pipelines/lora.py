@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.io.file_access import require_readable
 from diffsplat.models.network_families import network_family
 
@@ -37,12 +37,8 @@ def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
             f"LoRA files apply to the UNet of Stable Diffusion, not to a {type(network).__name__}"
         )
     file = require_readable(path)
-    try:
+    with optional_package("a LoRA file", "peft", "lora"):
         import peft  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "LoRA files need the package peft: pip install 'diffsplat[lora]'"
-        ) from error
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     try:

@@ -15,8 +15,8 @@ from typing import cast
 
 from diffsplat.errors import AccessDeniedError, InvalidInputError, UnreachableError
 from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.io.json_files import read_json
 from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY, Component
-from diffsplat.pretrained.json_files import read_json
 from diffsplat.pretrained.release_layout import (
     PICKLES,
     choose_weights,

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.json_files import read_json
 from diffsplat.pretrained.catalogue import Prediction
-from diffsplat.pretrained.json_files import read_json
 
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 4.0

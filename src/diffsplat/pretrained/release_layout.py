@@ -9,8 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.json_files import read_json
 from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY, Component, Part
-from diffsplat.pretrained.json_files import read_json
 
 WEIGHTS_VARIABLE = "DIFFSPLAT_WEIGHTS"
 """Environment variable that names the folder of the release folders."""

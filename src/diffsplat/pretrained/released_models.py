@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.json_files import read_json
 from diffsplat.models.text.stock_prompt_encoders import load_prompt_encoder
 from diffsplat.pretrained.catalogue import DENOISER_PARTS, ELEVATION_RELEASE, Backbone, ControlKind
-from diffsplat.pretrained.json_files import read_json
 from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
 from diffsplat.pretrained.release_layout import default_weights, find_release, repository_folder
 from diffsplat.pretrained.released_networks import (

@@ -16,9 +16,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.json_files import read_json
 from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
 from diffsplat.models.splat_vae import VARIANTS, SplatVAE, Variant
-from diffsplat.pretrained.json_files import read_json
 from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers
 
 Denoiser = UNet2DConditionModel | PixArtTransformer2DModel | SD3Transformer2DModel

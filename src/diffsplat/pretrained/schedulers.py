@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.json_files import read_json
 from diffsplat.pretrained.catalogue import Prediction, Sampler
-from diffsplat.pretrained.json_files import read_json
 
 CONFIG_FILE = "scheduler_config.json"
 

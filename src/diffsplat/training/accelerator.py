@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import torch
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, optional_package
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -17,8 +17,6 @@ def make_accelerator(device: Device) -> Any:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("device is cuda, which torch does not find here; expected cpu or auto")
-    try:
+    with optional_package("training", "accelerate", "train"):
         from accelerate import Accelerator
-    except ImportError as error:
-        raise InvalidInputError("training needs accelerate; install diffsplat[train]") from error
     return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())

@@ -18,6 +18,7 @@ from diffsplat.core import Cameras
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.io.json_files import read_json
 from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays
 from diffsplat.models.text.sentence_encoder import TextEncoder
@@ -119,7 +120,7 @@ class LatentSource:
         self.config = config
         self._train = latent_table(folders, ObjectDataset(folders.data, split="train"), "train")
         self._test = latent_table(folders, held_out(folders.data), "test")
-        autoencoder = json.loads((folders.trained("autoencoder") / "config.json").read_text())
+        autoencoder = read_json(folders.trained("autoencoder") / "config.json")
         self._cameras = ring_cameras(size=autoencoder["image_size"])
 
     def batch(self, step: int) -> LatentBatch:

@@ -11,6 +11,7 @@ from typing import Any
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.object_dataset import read_rows
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.json_files import read_json
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.pretrained.model_folders import write_index
 from diffsplat.pretrained.schedulers import make_scheduler
@@ -82,8 +83,7 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
 def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
     """Refuse a refiner of other latents than the denoiser's, or one that is to be used above its training levels."""
     channels = [
-        denoised_channels(json.loads((folder / name / "config.json").read_text()))
-        for name in ("refiner", "denoiser")
+        denoised_channels(read_json(folder / name / "config.json")) for name in ("refiner", "denoiser")
     ]
     if channels[0] != channels[1]:
         raise InvalidInputError(

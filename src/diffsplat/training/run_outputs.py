@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffsplat.io.file_access import atomic_path
+from diffsplat.io.json_files import read_json
 
 Status = Literal["finished", "out_of_time", "interrupted"]
 
@@ -38,7 +39,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
 def read_record(out: Path) -> dict[str, Any]:
     """Read what :func:`write_record` wrote; nothing where there is no run."""
     path = out / "config.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def write_weights(save: Callable[[Path], None], out: Path) -> Path:

@@ -393,7 +393,7 @@ def test_importing_needs_no_optional_package():
         "import diffsplat.data.mesh_ingestion, diffsplat.data.mesh_sources, diffsplat.cli.data\n"
         "from diffsplat.render.meshes.mesh_files import load_mesh\n"
         "try: load_mesh('x.glb')\n"
-        "except ValueError as error: print(error)\n"
+        "except ImportError as error: print(error)\n"
     )
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, Cameras
-from diffsplat.errors import InvalidInputError, MissingFileError, MissingPackageError
+from diffsplat.errors import InvalidInputError, MissingFileError, optional_package
 
 CAMERA_FOLDER = "campos_512_v4"
 _DEPTH_RANGE = 5.0
@@ -194,10 +194,8 @@ def _exr_channels(data: bytes) -> list[NDArray[np.float32]]:
 
 
 def _import_openexr() -> Any:
-    try:
+    with optional_package("G-Objaverse", "OpenEXR", "data"):
         import OpenEXR
-    except ImportError as error:
-        raise MissingPackageError("G-Objaverse needs OpenEXR: pip install 'diffsplat[data]'") from error
     return OpenEXR
 
 

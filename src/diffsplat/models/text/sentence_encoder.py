@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.json_files import read_json
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.text_condition import TextCondition
 
@@ -105,7 +106,7 @@ class TextEncoder(nn.Module):
         The pooling layer and the positions beyond ``max_tokens`` are left out.
         """
         paths = _require_files(Path(folder))
-        stored = json.loads(paths[0].read_text(encoding="utf-8"))
+        stored = read_json(paths[0])
         weights = load_file(paths[1])
         state = {
             name.removeprefix("bert."): tensor.float()
@@ -125,7 +126,7 @@ class TextEncoder(nn.Module):
             FileNotFoundError: when the folder or one of its files is missing.
         """
         paths = _require_files(Path(folder))
-        stored = json.loads(paths[0].read_text(encoding="utf-8"))
+        stored = read_json(paths[0])
         config = BertConfig.from_json(stored["bert"])
         bert = BertEncoder.from_bert_state(config, dequantize(load_file(paths[1])))
         return cls(bert, Tokenizer.from_file(str(paths[2])), stored["max_tokens"])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.core.srgb import linear_to_srgb
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, optional_package
 
 if TYPE_CHECKING:
     import trimesh
@@ -115,10 +115,8 @@ def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
 
 
 def _import_trimesh() -> Any:
-    try:
+    with optional_package("reading meshes", "trimesh", "data"):
         import trimesh
-    except ImportError as error:
-        raise InvalidInputError("reading meshes needs trimesh: pip install 'diffsplat[data]'") from error
     return trimesh
 
 

@@ -1,4 +1,4 @@
-"""Reading JSON files that belong to a model."""
+"""JSON objects in files."""
 
 import json
 from pathlib import Path
