@@ -30,8 +30,8 @@ class Instant:
         self.models = {"instant": ServedModel("instant", pipe)}
         self._made = GeneratedObject(blocks(), ring_cameras(10.0, size=16), 10.0, "a figure", 0)
 
-    def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
-        advance(order.steps, order.steps)
+    def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+        advance(job.steps, job.steps)
         return [self._made]
 
 

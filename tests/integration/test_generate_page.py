@@ -18,7 +18,7 @@ from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
-from diffsplat.web.model_worker import Generator, ServedModel, load_models
+from diffsplat.web.model_worker import ModelWorker, ServedModel, load_models
 from support.browsing import WatchedPages, pixels, settle
 from support.release_folders import build_elevation, build_release
 from support.splat_figures import blocks
@@ -32,14 +32,13 @@ class Figures:
     def __init__(self, pipe: DiffSplatPipeline) -> None:
         self.models = {"figures": ServedModel("figures", pipe)}
 
-    def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
-        for step in range(order.steps):
+    def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+        for step in range(job.steps):
             torch.randn(100, 100).svd()
-            advance(step + 1, order.steps)
+            advance(step + 1, job.steps)
         cameras = ring_cameras(10.0, size=256)
         return [
-            GeneratedObject(blocks(), cameras, 10.0, prompt, seed)
-            for prompt, seed in order.generation.objects
+            GeneratedObject(blocks(), cameras, 10.0, prompt, seed) for prompt, seed in job.generation.objects
         ]
 
 
@@ -107,12 +106,12 @@ def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, fig
     class Slow(Figures):
         """Takes 0.1 s a step: still at work when a busy browser has found the button."""
 
-        def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+        def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
             def linger(step: int, steps: int) -> None:
                 time.sleep(0.1 if steps > 1 else 0.0)
                 advance(step, steps)
 
-            return super().__call__(order, linger)
+            return super().__call__(job, linger)
 
     page = pages.open(live(Slow(figures.models["figures"].pipe)), width=900, height=700)
     generate(page, "a chair", steps=100, count=4)
@@ -126,7 +125,7 @@ def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, fig
 
 def test_a_failure_is_shown_as_a_sentence(live: Live, pages: WatchedPages, figures: Figures):
     class Failing(Figures):
-        def __call__(self, order: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+        def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
             raise InvalidInputError("the moon is full, expected another")
 
     page = pages.open(live(Failing(figures.models["figures"].pipe)), width=900, height=700)
@@ -148,7 +147,7 @@ def test_the_token_is_asked_for(live: Live, pages: WatchedPages, figures: Figure
 
 
 @pytest.fixture(scope="module")
-def picture_model(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+def picture_model(tmp_path_factory: pytest.TempPathFactory) -> ModelWorker:
     folder = tmp_path_factory.mktemp("weights")
     build_release(folder, "sd15")
     build_elevation(folder)
@@ -156,7 +155,7 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 
 
 def test_a_dropped_picture_becomes_an_object(
-    live: Live, pages: WatchedPages, picture_model: Generator, tmp_path: Path
+    live: Live, pages: WatchedPages, picture_model: ModelWorker, tmp_path: Path
 ):
     image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse((20, 10, 70, 55), fill=(200, 30, 30, 255))

@@ -21,7 +21,7 @@ from diffsplat.io.splat_formats import read_splats
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
-from diffsplat.web.model_worker import Generator, ServedModel
+from diffsplat.web.model_worker import ModelWorker, ServedModel
 from support.serve_process import ServerProcess, server_process
 
 CLIENTS = 50
@@ -200,7 +200,7 @@ def test_beyond_this_machine_there_is_a_warning(
 
 
 def test_a_server_beyond_this_machine_goes_by_any_name(small_pipeline: DiffSplatPipeline):
-    service = Service(Generator.of([ServedModel("small", small_pipeline)]))
+    service = Service(ModelWorker.of([ServedModel("small", small_pipeline)]))
     with TestClient(create_app(service, loopback_only=False), base_url="http://nas.example") as client:
         assert client.get("/api/health").status_code == 200
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
-from diffsplat.web.model_worker import Generator, ServedModel
+from diffsplat.web.model_worker import ModelWorker, ServedModel
 from diffsplat.web.server_limits import Limits
 from support.background_server import background_server
 from support.browsing import WatchedPages, chromium
@@ -23,8 +23,8 @@ def serve(small_pipeline: DiffSplatPipeline) -> Iterator[Serve]:
     """Starts a server with the given limits and token; ends it after the test."""
     with ExitStack() as stack:
 
-        def start(generator=None, *, token: str | None = None, **limits) -> TestClient:
-            models = generator or Generator.of([ServedModel("small", small_pipeline)])
+        def start(worker=None, *, token: str | None = None, **limits) -> TestClient:
+            models = worker or ModelWorker.of([ServedModel("small", small_pipeline)])
             app = create_app(Service(models, Limits(**limits)), token=token)
             return stack.enter_context(TestClient(app, base_url="http://localhost:7860"))
 
@@ -58,8 +58,8 @@ def live(small_pipeline: DiffSplatPipeline) -> Iterator[Callable[..., str]]:
     """Starts a server that browsers reach; gives its address."""
     with ExitStack() as stack:
 
-        def start(generator=None, *, token: str | None = None, **limits) -> str:
-            models = generator or Generator.of([ServedModel("small", small_pipeline)])
+        def start(worker=None, *, token: str | None = None, **limits) -> str:
+            models = worker or ModelWorker.of([ServedModel("small", small_pipeline)])
             app = create_app(Service(models, Limits(**limits)), token=token)
             return stack.enter_context(background_server(app))
 

@@ -11,16 +11,17 @@ from diffsplat import __version__
 from diffsplat.pipelines.object_names import slug
 from diffsplat.web.api_schemas import (
     Catalogue,
+    CutOutRequest,
     FileKindView,
     Health,
     JobRequest,
     JobView,
     LimitsView,
     ModelView,
-    PictureRequest,
     Problem,
 )
-from diffsplat.web.generation_service import PICTURE_FIELDS, ServedJob, Service
+from diffsplat.web.generation_service import IMAGE_FIELDS, Service
+from diffsplat.web.job_queue import Job
 from diffsplat.web.result_files import FILE_KINDS, FileKind
 
 _HEARTBEAT_S = 15.0
@@ -76,7 +77,7 @@ async def health(request: Request, service: ServiceOf) -> Health:
 
 @router.get("/models", summary="Models, limits and kinds of files", responses=_responses())
 async def models(service: ServiceOf) -> Catalogue:
-    """What may be asked for: which model takes a picture or a control map, and why another does not."""
+    """What may be asked for: which model takes an image or a control map, and why another does not."""
     return Catalogue(
         models=[ModelView.of(model) for model in service.models.values()],
         limits=LimitsView.of(service.limits),
@@ -92,12 +93,12 @@ async def models(service: ServiceOf) -> Catalogue:
     status_code=201,
     summary="Generate objects",
     responses=_responses(400, 408, 413, 415, 422, 429, 503),
-    openapi_extra=_body_of(JobRequest, PICTURE_FIELDS),
+    openapi_extra=_body_of(JobRequest, IMAGE_FIELDS),
 )
 async def create_job(request: Request, service: ServiceOf, response: Response) -> JobView:
-    """Put a job into the queue. Pictures come in base64 (JSON) or as files (multipart/form-data)."""
+    """Put a job into the queue. Images come in base64 (JSON) or as files (multipart/form-data)."""
     body = await service.bodies.read(request, JobRequest)
-    job = await service.submit(body.options, body.pictures)
+    job = await service.submit(body.options, body.images)
     response.headers["location"] = f"/api/jobs/{job.id}"
     return _view(service, job)
 
@@ -154,7 +155,7 @@ async def result_file(
     format: Annotated[str, Path(max_length=100, description="one of the files of GET /api/models")],  # noqa: A002
     service: ServiceOf,
 ) -> Response:
-    """Splats in any format that is written, a picture (``png``), a turntable (``mp4``, ``gif``, ``webp``)."""
+    """Splats in any format that is written, an image (``png``), a turntable (``mp4``, ``gif``, ``webp``)."""
     job = _found(service, job_id)
     index, kind = _named_file(job, f"{number}.{format}")
     return await _file_response(service, job, index, kind)
@@ -162,26 +163,26 @@ async def result_file(
 
 @router.post(
     "/cutouts",
-    summary="Preview of a picture's object",
+    summary="Preview of the object in an image",
     response_class=Response,
     responses={
         200: {
             "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-            "description": "what a model would be shown",
+            "description": "input of a model",
         },
         **_responses(400, 408, 413, 415, 422, 503),
     },
-    openapi_extra=_body_of(PictureRequest, ("image",)),
+    openapi_extra=_body_of(CutOutRequest, ("image",)),
 )
 async def cut_out(request: Request, service: ServiceOf) -> Response:
     """The object cut out, centred, on white."""
-    body = await service.bodies.read(request, PictureRequest)
-    if "image" not in body.pictures:
+    body = await service.bodies.read(request, CutOutRequest)
+    if "image" not in body.images:
         raise HTTPException(422, "image is missing")
-    return Response(await service.cut_out(body.pictures["image"]), media_type="image/png")
+    return Response(await service.cut_out(body.images["image"]), media_type="image/png")
 
 
-def _found(service: Service, job_id: str) -> ServedJob:
+def _found(service: Service, job_id: str) -> Job:
     job = service.jobs.find(job_id)
     if job is None:
         raise _unknown(job_id)
@@ -192,7 +193,7 @@ def _unknown(job_id: str) -> HTTPException:
     return HTTPException(404, f"there is no job {job_id[:40]!r}, or its results have expired")
 
 
-def _view(service: Service, job: ServedJob) -> JobView:
+def _view(service: Service, job: Job) -> JobView:
     return JobView.of(job, service.jobs.position(job.id))
 
 
@@ -218,7 +219,7 @@ async def _events(service: Service, job_id: str) -> AsyncIterator[str]:
                     yield ": still here\n\n"
 
 
-def _named_file(job: ServedJob, name: str) -> tuple[int, FileKind]:
+def _named_file(job: Job, name: str) -> tuple[int, FileKind]:
     """The object and kind of file that a name such as ``0.compressed.ply`` means."""
     digits, dot, rest = name.partition(".")
     kind = FILE_KINDS.get(dot + rest)
@@ -234,7 +235,7 @@ def _named_file(job: ServedJob, name: str) -> tuple[int, FileKind]:
     return known[digits], kind
 
 
-async def _file_response(service: Service, job: ServedJob, index: int, kind: FileKind) -> Response:
+async def _file_response(service: Service, job: Job, index: int, kind: FileKind) -> Response:
     item = job.results[index]
     headers = {"content-disposition": f'attachment; filename="{slug(item.prompt)}-{item.seed}{kind.suffix}"'}
     if kind.rendered:

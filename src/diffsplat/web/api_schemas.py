@@ -1,4 +1,4 @@
-"""What goes over the wire, as pydantic models: the API's schema is made of these."""
+"""Schemas of the API's requests and answers, as pydantic models."""
 
 import base64
 import binascii
@@ -18,13 +18,11 @@ from diffsplat.pipelines.generation import (
 )
 from diffsplat.pretrained.catalogue import ControlKind
 from diffsplat.web.job_queue import Job, State
-from diffsplat.web.model_worker import GenerationOrder, ServedModel
+from diffsplat.web.model_worker import ServedModel
 from diffsplat.web.result_files import FILE_KINDS
 from diffsplat.web.server_limits import Limits
 
 _LONGEST_VALUE = 60
-
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
 
 
 class _Documented(BaseModel):
@@ -75,7 +73,11 @@ class JobOptions(_GenerationOptions):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    prompt: Prompt = Field("", description="a description of the object; may be empty with an image")
+    prompt: str = Field(
+        "",
+        max_length=MAX_PROMPT_LENGTH,
+        description="a description of the object; may be empty with an image",
+    )
     model: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="one of GET /api/models; the first by default"
     )
@@ -87,14 +89,14 @@ class JobOptions(_GenerationOptions):
 
 
 class JobRequest(JobOptions):
-    """Options, and pictures in base64."""
+    """Options, and images in base64."""
 
-    image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: a picture of the object")
+    image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: the object")
     control: str | None = Field(None, description="likewise: the control map of the first view")
 
 
-class PictureRequest(BaseModel):
-    """A picture in base64."""
+class CutOutRequest(BaseModel):
+    """An image in base64."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"required": ["image"]})
 
@@ -133,20 +135,19 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
     results: list[ResultView]
 
     @classmethod
-    def of(cls, job: Job[Any, Any], position: int | None) -> Self:
-        """What a client is told about a job."""
-        order: GenerationOrder = job.order
-        options = asdict(order.generation)
+    def of(cls, job: Job, position: int | None) -> Self:
+        """The view of a job."""
+        options = asdict(job.generation)
         (prompt,) = options.pop("prompts")
         return cls(
             **options,
             id=job.id,
             state=job.state,
-            model=order.model,
+            model=job.model,
             prompt=prompt,
             position=position,
             steps_done=job.steps_done,
-            steps_in_all=order.steps,
+            steps_in_all=job.steps,
             error=job.error,
             results=[
                 ResultView(
@@ -162,11 +163,11 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
 
 
 class Takes(BaseModel):
-    """What a model is shown besides a prompt."""
+    """Inputs of a model besides the prompt."""
 
     image: bool
     control: ControlKind | None
-    reasons: dict[str, str] = Field(description="why an input is not taken, by its name")
+    reasons: dict[str, str] = Field(description="why an input is not accepted, by its name")
 
 
 class ModelView(BaseModel):
@@ -180,7 +181,7 @@ class ModelView(BaseModel):
 
     @classmethod
     def of(cls, model: ServedModel) -> Self:
-        """What a client is told about a model."""
+        """The view of a model."""
         pipe, defaults = model.pipe, model.pipe.defaults
         return cls(
             name=model.name,
@@ -203,7 +204,7 @@ class LimitsView(BaseModel):
 
     @classmethod
     def of(cls, limits: Limits) -> Self:
-        """What a client is told about the limits."""
+        """The view of the limits."""
         return cls(
             steps=limits.max_steps,
             count=limits.max_count,
@@ -218,7 +219,7 @@ class FileKindView(BaseModel):
 
     suffix: str
     description: str
-    splats: bool = Field(description="whether it holds splats, or pictures of them")
+    splats: bool = Field(description="whether it holds splats, or images of them")
 
 
 class Catalogue(BaseModel):
@@ -261,8 +262,9 @@ def first_sentence(problems: list[Any]) -> str:
         return f"{field} is missing"
     if kind == "extra_forbidden":
         return f"{field[:_LONGEST_VALUE]!r} is unknown here"
-    shown = repr(value) if len(repr(value)) <= _LONGEST_VALUE else f"{repr(value)[:_LONGEST_VALUE]}..."
-    subject = f"{field} is {shown}" if field else f"the request is {shown}"
+    text = repr(value)
+    text = text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    subject = f"{field or 'the request'} is {text}"
     return f"{subject}, expected {_expected(kind, bounds)}"
 
 

@@ -1,4 +1,4 @@
-"""The service behind the API, apart from HTTP: orders from options, condition images, jobs, files."""
+"""The service behind the API, apart from HTTP: options, condition images, jobs, files."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,18 +11,15 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.image_files import to_pixels
 from diffsplat.pipelines.generation import ResolvedGeneration
 from diffsplat.pipelines.image_conditioning import ConditionImages, condition_image
-from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.api_schemas import JobOptions
 from diffsplat.web.job_queue import Job, JobQueue
-from diffsplat.web.model_worker import GenerationOrder, Generator, ServedModel
+from diffsplat.web.model_worker import ModelWorker, ServedModel
 from diffsplat.web.request_bodies import BodyReader
 from diffsplat.web.result_files import FileMaker
 from diffsplat.web.server_limits import Limits
-from diffsplat.web.uploaded_images import decode_picture
+from diffsplat.web.uploaded_images import decode_image
 
-ServedJob = Job[GenerationOrder, GeneratedObject]
-
-PICTURE_FIELDS = ("image", "control")
+IMAGE_FIELDS = ("image", "control")
 CUT_OUT_SIZE = 256
 _STOP_S = 60.0
 
@@ -31,17 +28,17 @@ class Service:
     """Jobs and files of one server.
 
     Args:
-        generator: the models.
+        worker: has the models.
         limits: what is allowed.
     """
 
-    def __init__(self, generator: Generator, limits: Limits | None = None) -> None:
+    def __init__(self, worker: ModelWorker, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.models: Mapping[str, ServedModel] = generator.models
-        self.jobs: JobQueue[GenerationOrder, GeneratedObject] = JobQueue(generator, self.limits)
-        self.bodies = BodyReader(self.limits, PICTURE_FIELDS, self._pictures_taken())
+        self.models: Mapping[str, ServedModel] = worker.models
+        self.jobs = JobQueue(worker, self.limits)
+        self.bodies = BodyReader(self.limits, IMAGE_FIELDS, self._most_images())
         self.files = FileMaker(lambda job: self.jobs.find(job) is not None)
-        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="images")
 
     def stop(self) -> None:
         """Take nothing more and cancel what is not finished; to be called in the server's own thread."""
@@ -55,15 +52,15 @@ class Service:
         self.files.close()
         return self.jobs.join(_STOP_S)
 
-    async def submit(self, options: JobOptions, files: Mapping[str, bytes]) -> ServedJob:
-        """Put an order into the queue.
+    async def submit(self, options: JobOptions, files: Mapping[str, bytes]) -> Job:
+        """Put a job into the queue.
 
         Args:
             options: what to generate.
-            files: encoded pictures, by ``image`` and ``control``.
+            files: encoded images, by ``image`` and ``control``.
 
         Raises:
-            ValueError: for options outside the limits, or pictures that cannot be used.
+            ValueError: for options outside the limits, or images that cannot be used.
             QueueFullError: when there is no place.
         """
         model = self._model(options.model)
@@ -74,22 +71,22 @@ class Service:
         self.jobs.require_place()
         loop = asyncio.get_running_loop()
         images = await loop.run_in_executor(self._preparing, self._prepare, model, dict(files))
-        return self.jobs.submit(GenerationOrder(model.name, generation, images))
+        return self.jobs.submit(model.name, generation, images)
 
     async def cut_out(self, data: bytes) -> bytes:
-        """PNG of a picture's object as a model would see it.
+        """PNG of an image's object as a model would get it.
 
         Raises:
-            ValueError: when the picture cannot be used, or no model takes one.
+            ValueError: when the image cannot be used, or no model takes one.
             ImportError: when a background has to be removed and rembg is not installed.
         """
         if not any(model.pipe.takes_image for model in self.models.values()):
             raise InvalidInputError("no model of this server takes an image")
         return await asyncio.get_running_loop().run_in_executor(self._preparing, self._cut_out, data)
 
-    def _pictures_taken(self) -> int:
-        """Most pictures that any model has use for in one request."""
-        return max(len(PICTURE_FIELDS) - len(model.reasons) for model in self.models.values())
+    def _most_images(self) -> int:
+        """Most images that any model has use for in one request."""
+        return max(len(IMAGE_FIELDS) - len(model.reasons) for model in self.models.values())
 
     def _model(self, name: str | None) -> ServedModel:
         if name is None:
@@ -110,12 +107,12 @@ class Service:
 
     def _prepare(self, model: ServedModel, files: dict[str, bytes]) -> ConditionImages:
         decoded: dict[str, Image.Image] = {
-            name: decode_picture(data, name, self.limits) for name, data in files.items()
+            name: decode_image(data, name, self.limits) for name, data in files.items()
         }
         return model.pipe.prepare(decoded.get("image"), decoded.get("control"))
 
     def _cut_out(self, data: bytes) -> bytes:
-        decoded = decode_picture(data, "image", self.limits)
+        decoded = decode_image(data, "image", self.limits)
         prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True)
         file = BytesIO()
         Image.fromarray(to_pixels(prepared)).save(file, format="PNG")

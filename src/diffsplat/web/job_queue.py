@@ -1,5 +1,7 @@
 """Jobs: a bounded queue, the one thread that works on it, and results that expire. Needs no torch."""
 
+from __future__ import annotations
+
 import logging
 import secrets
 import threading
@@ -8,11 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from diffsplat.errors import DiffSplatError, one_line
 from diffsplat.web.error_responses import internal_error_sentence
 from diffsplat.web.server_limits import Limits
+
+if TYPE_CHECKING:
+    from diffsplat.pipelines.generation import ResolvedGeneration
+    from diffsplat.pipelines.image_conditioning import ConditionImages
+    from diffsplat.pipelines.splat_output import GeneratedObject
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[State] = frozenset(("done", "failed", "cancelled"))
@@ -26,30 +33,6 @@ _SMOOTHING = 0.3
 """Weight of the latest job in the mean duration that waiting clients are told."""
 
 
-class Result(Protocol):
-    """What a job makes."""
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it holds."""
-        ...
-
-
-class Order(Protocol):
-    """What a job is asked for."""
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps in all."""
-        ...
-
-    def without_images(self) -> Self:
-        """The same without what only the work needs."""
-        ...
-
-
-OrderT = TypeVar("OrderT", bound=Order)
-ResultT = TypeVar("ResultT", bound=Result)
 Advance = Callable[[int, int], None]
 """``(steps done, steps in all)``; raises :class:`CancelledError` when the job is to end."""
 
@@ -75,26 +58,35 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Job(Generic[OrderT, ResultT]):
+class Job:
     """A job at one moment.
 
     Args:
         id: unguessable name; who knows it may see the job.
-        order: what was asked for.
+        model: by name.
+        generation: the options; without an elevation it is estimated from the image.
+        images: at the model's size, until the job is finished.
         state: where it stands.
         steps_done: denoising steps that are done.
-        results: what it made, when done.
+        results: the generated objects, when done.
         error: why it failed, one sentence.
         finished_s: clock at its end.
     """
 
     id: str
-    order: OrderT
+    model: str
+    generation: ResolvedGeneration
+    images: ConditionImages | None = None
     state: State = "queued"
     steps_done: int = 0
-    results: tuple[ResultT, ...] = ()
+    results: tuple[GeneratedObject, ...] = ()
     error: str | None = None
     finished_s: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of all objects, computed one at a time."""
+        return self.generation.steps * len(self.generation.objects)
 
     @property
     def finished(self) -> bool:
@@ -107,18 +99,18 @@ class Job(Generic[OrderT, ResultT]):
         return sum(result.nbytes for result in self.results)
 
 
-class JobQueue(Generic[OrderT, ResultT]):
-    """Takes orders and works on them one after the other, in a thread of its own.
+class JobQueue:
+    """Takes jobs and works on them one after the other, in a thread of its own.
 
     Args:
-        perform: does what an order asks for; a ``DiffSplatError`` tells the client what was wrong.
+        perform: generates the objects of a job; a ``DiffSplatError`` tells the client what was wrong.
         limits: bounds of the queue and of what is kept.
         clock: seconds that never go backwards.
     """
 
     def __init__(
         self,
-        perform: Callable[[OrderT, Advance], Sequence[ResultT]],
+        perform: Callable[[Job, Advance], Sequence[GeneratedObject]],
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -126,7 +118,7 @@ class JobQueue(Generic[OrderT, ResultT]):
         self._limits = limits
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
-        self._jobs: dict[str, Job[OrderT, ResultT]] = {}
+        self._jobs: dict[str, Job] = {}
         self._waiting: deque[str] = deque()
         self._to_cancel: set[str] = set()
         self._listeners: dict[str, list[Callable[[], None]]] = {}
@@ -139,7 +131,7 @@ class JobQueue(Generic[OrderT, ResultT]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more orders, cancel what waits and what runs; does not wait, see :meth:`join`."""
+        """Take no more jobs, cancel what waits and what runs; does not wait, see :meth:`join`."""
         with self._changed:
             self._stopping = True
             for job in [job for job in self._jobs.values() if not job.finished]:
@@ -158,11 +150,11 @@ class JobQueue(Generic[OrderT, ResultT]):
 
     @property
     def alive(self) -> bool:
-        """Whether orders are worked on."""
+        """Whether jobs are worked on."""
         return self._thread.is_alive() and not self._stopping
 
     def require_place(self) -> None:
-        """Refuse what :meth:`submit` would refuse now, before work is spent on an order.
+        """Refuse what :meth:`submit` would refuse now, before work is spent on its images.
 
         Raises:
             QueueFullError: when there is no place.
@@ -174,8 +166,10 @@ class JobQueue(Generic[OrderT, ResultT]):
             if len(self._waiting) >= self._limits.max_queued:
                 raise QueueFullError(max(1, round(self._mean_s)))
 
-    def submit(self, order: OrderT) -> Job[OrderT, ResultT]:
-        """Put an order at the end of the queue.
+    def submit(
+        self, model: str, generation: ResolvedGeneration, images: ConditionImages | None = None
+    ) -> Job:
+        """Put a job at the end of the queue.
 
         Raises:
             QueueFullError: when there is no place.
@@ -184,13 +178,13 @@ class JobQueue(Generic[OrderT, ResultT]):
         with self._changed:
             self.require_place()
             self._expire()
-            job: Job[OrderT, ResultT] = Job(secrets.token_urlsafe(_ID_BYTES), order)
+            job = Job(secrets.token_urlsafe(_ID_BYTES), model, generation, images)
             self._jobs[job.id] = job
             self._waiting.append(job.id)
             self._changed.notify_all()
             return job
 
-    def find(self, identity: str) -> Job[OrderT, ResultT] | None:
+    def find(self, identity: str) -> Job | None:
         """The job as it is now; None when there is none, or no longer."""
         with self._changed:
             self._expire()
@@ -201,7 +195,7 @@ class JobQueue(Generic[OrderT, ResultT]):
         with self._changed:
             return self._waiting.index(identity) if identity in self._waiting else None
 
-    def cancel(self, identity: str) -> Job[OrderT, ResultT] | None:
+    def cancel(self, identity: str) -> Job | None:
         """End a job that waits or runs; forget one that is finished. Returns it as it is afterwards.
 
         A running job ends with the denoising step that is being computed.
@@ -239,7 +233,7 @@ class JobQueue(Generic[OrderT, ResultT]):
             self._run(job)
             self._mean_s += _SMOOTHING * (self._clock() - began - self._mean_s)
 
-    def _next(self) -> Job[OrderT, ResultT] | None:
+    def _next(self) -> Job | None:
         """Wait for a job and mark it as running; None to end."""
         with self._changed:
             while not self._waiting and not self._stopping:
@@ -251,7 +245,7 @@ class JobQueue(Generic[OrderT, ResultT]):
             self._tell_waiting()
             return job
 
-    def _run(self, job: Job[OrderT, ResultT]) -> None:
+    def _run(self, job: Job) -> None:
         def advance(done: int, _total: int) -> None:
             with self._changed:
                 if job.id in self._to_cancel:
@@ -259,7 +253,7 @@ class JobQueue(Generic[OrderT, ResultT]):
                 self._update(replace(self._jobs[job.id], steps_done=done))
 
         try:
-            results = tuple(self._perform(job.order, advance))
+            results = tuple(self._perform(job, advance))
         except CancelledError:
             self._finish(self._jobs[job.id], "cancelled")
         except DiffSplatError as error:
@@ -274,17 +268,17 @@ class JobQueue(Generic[OrderT, ResultT]):
 
     def _finish(
         self,
-        job: Job[OrderT, ResultT],
+        job: Job,
         state: State,
         *,
-        results: tuple[ResultT, ...] = (),
+        results: tuple[GeneratedObject, ...] = (),
         error: str | None = None,
-    ) -> Job[OrderT, ResultT]:
+    ) -> Job:
         with self._changed:
             self._to_cancel.discard(job.id)
             ended = replace(
                 job,
-                order=job.order.without_images(),
+                images=None,
                 state=state,
                 results=results,
                 error=error,
@@ -296,7 +290,7 @@ class JobQueue(Generic[OrderT, ResultT]):
             self._expire()
             return ended
 
-    def _update(self, job: Job[OrderT, ResultT]) -> Job[OrderT, ResultT]:
+    def _update(self, job: Job) -> Job:
         self._jobs[job.id] = job
         self._tell(job.id)
         return job

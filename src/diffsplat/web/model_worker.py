@@ -1,17 +1,15 @@
-"""Models that are served, the orders of clients, and the one that works on them."""
+"""The models of a server, and generating the objects of its jobs with them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pipelines.generation import ResolvedGeneration
-from diffsplat.pipelines.image_conditioning import ConditionImages
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pretrained.catalogue import ControlKind
-from diffsplat.web.job_queue import Advance
+from diffsplat.web.job_queue import Advance, Job
 
 
 @dataclass(frozen=True)
@@ -33,39 +31,15 @@ class ServedModel:
         """Why an input is not accepted, by its name; those that are accepted are absent."""
         refused: dict[str, str] = {}
         if not self.pipe.takes_image:
-            refused["image"] = f"the model {self.name} generates from text alone"
+            refused["image"] = f"the model {self.name} takes text only"
         if self.pipe.controlnet is None:
             refused["control"] = f"the model {self.name} has no ControlNet"
         return refused
 
 
 @dataclass(frozen=True)
-class GenerationOrder:
-    """One job.
-
-    Args:
-        model: by name.
-        generation: the options; without an elevation it is estimated from the image.
-        images: at the model's size.
-    """
-
-    model: str
-    generation: ResolvedGeneration
-    images: ConditionImages | None = None
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps of all objects, computed one at a time."""
-        return self.generation.steps * len(self.generation.objects)
-
-    def without_images(self) -> Self:
-        """The same, small enough to be kept."""
-        return replace(self, images=None)
-
-
-@dataclass(frozen=True)
-class Generator:
-    """Works on orders with the models in memory; only one thread may use it.
+class ModelWorker:
+    """Generates the objects of jobs with the models in memory; only one thread may use it.
 
     Args:
         models: by name, at least one; the first is the default.
@@ -85,14 +59,13 @@ class Generator:
             raise InvalidInputError("expected at least one model, and each name once")
         return cls(named)
 
-    def __call__(self, order: GenerationOrder, advance: Advance) -> Sequence[GeneratedObject]:
-        """Work on an order; an exception from ``advance`` ends it."""
-        advance(0, order.steps)
-        pipe = self.models[order.model].pipe
-        return pipe.generate(order.generation, order.images, advance).objects()
+    def __call__(self, job: Job, advance: Advance) -> Sequence[GeneratedObject]:
+        """Generate the objects of a job; an exception from ``advance`` ends it."""
+        advance(0, job.steps)
+        return self.models[job.model].pipe.generate(job.generation, job.images, advance).objects()
 
 
-def load_models(names: Sequence[str], options: OpeningOptions) -> Generator:
+def load_models(names: Sequence[str], options: OpeningOptions) -> ModelWorker:
     """Load models onto a device.
 
     Args:
@@ -104,4 +77,4 @@ def load_models(names: Sequence[str], options: OpeningOptions) -> Generator:
         ValueError, FileNotFoundError: when there is no such model.
     """
     choices = [ModelChoice.parse(name, options) for name in names]
-    return Generator.of([ServedModel(choice.label, choice.open(), choice.control) for choice in choices])
+    return ModelWorker.of([ServedModel(choice.label, choice.open(), choice.control) for choice in choices])

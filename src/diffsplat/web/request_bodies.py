@@ -15,9 +15,9 @@ from diffsplat.web.api_schemas import decoded, first_sentence
 from diffsplat.web.server_limits import Limits
 
 _OPTION_BYTES = 64_000
-"""Room for everything but pictures."""
+"""Room for everything but images."""
 _LARGE_AT_ONCE = 4
-"""Bodies with pictures that are in memory at the same time."""
+"""Bodies with images that are in memory at the same time."""
 _MOST_FIELDS = 32
 _HANG_UP = {"connection": "close"}
 """The rest of a body is not waited for."""
@@ -31,27 +31,27 @@ class Body(Generic[ModelT]):
 
     Args:
         options: its named values.
-        pictures: files by field.
+        images: files by field.
     """
 
     options: ModelT
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
 
 
 class BodyReader:
     """Reads bodies.
 
     Args:
-        limits: bounds of pictures and time.
-        pictures: fields that may hold a picture.
-        taken: how many pictures a request can have use for.
+        limits: bounds of images and time.
+        image_fields: those that may hold an image.
+        most_images: how many a request can have use for.
     """
 
-    def __init__(self, limits: Limits, pictures: tuple[str, ...], taken: int) -> None:
+    def __init__(self, limits: Limits, image_fields: tuple[str, ...], most_images: int) -> None:
         self._limits = limits
-        self._pictures = pictures
+        self._image_fields = image_fields
         base64_bytes = -(-limits.max_upload_bytes * 4 // 3) + 4
-        self._most_bytes = _OPTION_BYTES + taken * base64_bytes
+        self._most_bytes = _OPTION_BYTES + most_images * base64_bytes
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._arriving: set[asyncio.Timeout] = set()
         self._stopping = False
@@ -63,7 +63,7 @@ class BodyReader:
             patience.reschedule(asyncio.get_running_loop().time())
 
     async def read(self, request: Request, model: type[ModelT]) -> Body[ModelT]:
-        """The options and pictures of a request.
+        """The options and images of a request.
 
         Raises:
             HTTPException: 408, 413, 415 or 422.
@@ -117,9 +117,9 @@ class BodyReader:
 
     def _from_json(self, data: bytes, model: type[ModelT]) -> Body[ModelT]:
         options = model.model_validate_json(data, strict=True)
-        texts = {name: getattr(options, name, None) for name in self._pictures}
-        pictures = {name: decoded(text, name) for name, text in texts.items() if text is not None}
-        return Body(options, pictures)
+        texts = {name: getattr(options, name, None) for name in self._image_fields}
+        images = {name: decoded(text, name) for name, text in texts.items() if text is not None}
+        return Body(options, images)
 
     async def _from_form(self, data: bytes, request: Request, model: type[ModelT]) -> Body[ModelT]:
         async def stream() -> AsyncIterator[bytes]:
@@ -128,7 +128,7 @@ class BodyReader:
         parser = MultiPartParser(
             request.headers,
             stream(),  # pyright: ignore[reportArgumentType]  any asynchronous iterator will do
-            max_files=len(self._pictures),
+            max_files=len(self._image_fields),
             max_fields=_MOST_FIELDS,
             max_part_size=_OPTION_BYTES,
         )
@@ -137,27 +137,27 @@ class BodyReader:
         except (MultiPartException, ValueError, LookupError) as error:
             raise HTTPException(422, "the form is broken, expected multipart/form-data") from error
         try:
-            values, pictures = await self._sorted(form)
+            values, images = await self._sorted(form)
         finally:
             await form.close()
-        return Body(model.model_validate(values), pictures)
+        return Body(model.model_validate(values), images)
 
     async def _sorted(self, form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
         """The texts and the files of a form."""
         values: dict[str, str] = {}
-        pictures: dict[str, bytes] = {}
+        images: dict[str, bytes] = {}
         for name, value in form.multi_items():
-            if name in values or name in pictures:
+            if name in values or name in images:
                 raise HTTPException(422, f"{name[:100]!r} was given twice")
             if isinstance(value, UploadFile):
-                if name not in self._pictures:
+                if name not in self._image_fields:
                     raise HTTPException(422, f"the file {name[:100]!r} is unknown here")
-                pictures[name] = await value.read()
-            elif name in self._pictures:
+                images[name] = await value.read()
+            elif name in self._image_fields:
                 raise HTTPException(422, f"{name} is a text, expected a file")
             else:
                 values[name] = value
-        return values, pictures
+        return values, images
 
 
 def _length(request: Request) -> int:

@@ -16,9 +16,9 @@ class Limits:
     max_count: int = 4
     """Objects of a job."""
     max_upload_bytes: int = 10_000_000
-    """Bytes of a picture's file."""
+    """Bytes of an image file."""
     max_pixels: int = 20_000_000
-    """Width times height of a picture."""
+    """Width times height of an image."""
     upload_seconds: float = 30.0
     """Time for a request's body to arrive."""
     max_connections: int = 256

@@ -1,4 +1,4 @@
-"""Pictures that strangers send: bytes to a Pillow image of modest size, or one sentence."""
+"""Uploaded images: bytes to a Pillow image of modest size."""
 
 import struct
 import zlib
@@ -12,20 +12,11 @@ from diffsplat.web.server_limits import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _LONGEST_SIDE = 2048
-"""Pixels to which a larger picture is reduced; models see a few hundred."""
+"""Pixels to which a larger image is reduced; models use a few hundred."""
 
 _DAMAGE = (
-    *(
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        NotImplementedError,
-    ),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 """What Pillow raises for files that are broken."""
 
@@ -34,7 +25,7 @@ class TooLargeError(InvalidInputError):
     """More bytes or pixels than are allowed."""
 
 
-def decode_picture(data: bytes, name: str, limits: Limits) -> Image.Image:
+def decode_image(data: bytes, name: str, limits: Limits) -> Image.Image:
     """The first frame of a PNG, JPEG or WebP file.
 
     Args:
@@ -53,7 +44,7 @@ def decode_picture(data: bytes, name: str, limits: Limits) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(name, limits) from error
     except _DAMAGE as error:
-        raise InvalidInputError(f"the {name} is no picture, expected a PNG, JPEG or WebP file") from error
+        raise InvalidInputError(f"the {name} is no image, expected a PNG, JPEG or WebP file") from error
     if opened.width * opened.height > limits.max_pixels:
         raise _too_many_pixels(name, limits)
     try:

@@ -12,7 +12,7 @@ from PIL import Image
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.web.model_worker import Generator, ServedModel
+from diffsplat.web.model_worker import ModelWorker, ServedModel
 from support.api_client import CHAIR, events, finished, sentence, submit
 
 
@@ -25,22 +25,22 @@ def png(width: int = 32, height: int = 32, mode: str = "RGB") -> bytes:
 class Gate:
     """A model that works only as far as it is let."""
 
-    def __init__(self, generator: Generator) -> None:
-        self.models = generator.models
-        self._generator = generator
+    def __init__(self, worker: ModelWorker) -> None:
+        self.models = worker.models
+        self._worker = worker
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def __call__(self, order, advance):
+    def __call__(self, job, advance):
         self.entered.release()
         while not self.open.wait(0.005):
-            advance(0, order.steps)
-        return self._generator(order, advance)
+            advance(0, job.steps)
+        return self._worker(job, advance)
 
 
 @pytest.fixture
 def gate(small_pipeline):
-    return Gate(Generator.of([ServedModel("small", small_pipeline)]))
+    return Gate(ModelWorker.of([ServedModel("small", small_pipeline)]))
 
 
 def test_a_job_makes_what_the_pipeline_makes(client, small_pipeline, tmp_path):
@@ -167,7 +167,7 @@ def test_a_full_queue_says_when_to_come_back(serve, gate):
         ({"model": "large"}, "the model is 'large', expected one of: small"),
         ({"colour": "red"}, "'colour' is unknown here"),
         ({"image": "not base64!"}, "the image is not in base64"),
-        ({"image": base64.b64encode(png()).decode()}, "the model small generates from text alone"),
+        ({"image": base64.b64encode(png()).decode()}, "the model small takes text only"),
         ({"control": base64.b64encode(png()).decode()}, "the model small has no ControlNet"),
     ],
 )
@@ -257,20 +257,20 @@ def test_the_catalogue_says_what_a_model_takes(client):
     assert (model["name"], model["steps"], model["guidance"], model["elevation"]) == ("small", 3, 2.5, 12.0)
     assert model["takes"]["image"] is False
     assert model["takes"]["control"] is None
-    assert "text alone" in model["takes"]["reasons"]["image"]
+    assert "text only" in model["takes"]["reasons"]["image"]
     assert {file["suffix"] for file in catalogue["files"]} >= {*WRITABLE_SUFFIXES, ".mp4", ".png"}
 
 
 def test_a_failing_model_fails_its_job_alone(serve, small_pipeline):
     class Failing(Gate):
-        def __call__(self, order, advance):
-            if order.generation.seed == 1:
+        def __call__(self, job, advance):
+            if job.generation.seed == 1:
                 raise InvalidInputError("the seed is 1, expected another")
-            if order.generation.seed == 2:
+            if job.generation.seed == 2:
                 raise MemoryError("of /secret/path")
-            return self._generator(order, advance)
+            return self._worker(job, advance)
 
-    client = serve(Failing(Generator.of([ServedModel("small", small_pipeline)])))
+    client = serve(Failing(ModelWorker.of([ServedModel("small", small_pipeline)])))
     assert finished(client, seed=1)["error"] == "the seed is 1, expected another"
     odd = finished(client, seed=2)
     assert odd["state"] == "failed"

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from diffsplat.pipelines.model_opening import OpeningOptions
-from diffsplat.web.model_worker import Generator, load_models
+from diffsplat.web.model_worker import ModelWorker, load_models
 from diffsplat.web.server_limits import Limits
-from diffsplat.web.uploaded_images import decode_picture
+from diffsplat.web.uploaded_images import decode_image
 from support.api_client import events, sentence
 from support.release_folders import build_elevation, build_release
 
@@ -36,7 +36,7 @@ def disk() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+def models(tmp_path_factory: pytest.TempPathFactory) -> ModelWorker:
     """The released Stable Diffusion 1.5 models, tiny and untrained: from text, a picture, a control map."""
     folder = tmp_path_factory.mktemp("weights")
     build_release(folder, "sd15")
@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 
 
 @pytest.fixture
-def client(serve, models: Generator):
+def client(serve, models: ModelWorker):
     return serve(models, max_upload_bytes=LIMITS.max_upload_bytes, max_pixels=LIMITS.max_pixels)
 
 
@@ -106,7 +106,7 @@ def test_a_cut_out_without_a_model_for_it_is_refused(serve):
     [
         ({"image": (None, "text")}, "image is a text, expected a file"),
         ({"picture": ("a.png", b"x")}, "the file 'picture' is unknown"),
-        ({"image": ("a.png", b"")}, "is no picture"),
+        ({"image": ("a.png", b"")}, "is no image"),
         ({}, "form is broken"),
     ],
 )
@@ -159,7 +159,7 @@ def test_every_kind_of_pixel_is_read(mode):
         if mode == "I;16"
         else Image.new("RGB", (20, 10), "white").convert(mode)
     )
-    decoded = decode_picture(encoded(image), "image", LIMITS)
+    decoded = decode_image(encoded(image), "image", LIMITS)
     assert decoded.size == (20, 10)
     assert decoded.convert("RGB").getpixel((3, 3)) == (255, 255, 255)
 
@@ -169,7 +169,7 @@ def test_large_pictures_are_made_smaller_and_cameras_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     limits = Limits(max_pixels=3_000_000)
-    decoded = decode_picture(encoded(image, "JPEG", exif=exif.tobytes()), "image", limits)
+    decoded = decode_image(encoded(image, "JPEG", exif=exif.tobytes()), "image", limits)
     assert decoded.size == (683, 2048)
     assert not decoded.info
 
@@ -190,7 +190,7 @@ def test_damaged_files_are_refused_or_read_and_nothing_else(kind):
         if generator.random() < 0.2:
             del damaged[generator.randrange(len(damaged)) :]
         with contextlib.suppress(ValueError):
-            picture = decode_picture(bytes(damaged), "image", LIMITS)
+            picture = decode_image(bytes(damaged), "image", LIMITS)
             assert picture.mode in ("RGB", "RGBA")
             read += 1
     assert 0 < read < 1500
