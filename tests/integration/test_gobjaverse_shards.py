@@ -18,7 +18,7 @@ from diffsplat.data import ObjectDataset
 from diffsplat.data.caption_files import read_captions
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.gobjaverse.gobjaverse_files import BrokenViewError, StoredObject
-from diffsplat.data.gobjaverse.gobjaverse_views import choose_views, even_views, training_views
+from diffsplat.data.gobjaverse.gobjaverse_views import RINGS
 from support.gobjaverse_objects import (
     BALL,
     LEVEL_DISTANCE,
@@ -28,6 +28,7 @@ from support.gobjaverse_objects import (
     view_file,
     write_object,
 )
+from support.gobjaverse_samples import training_views
 from support.recordings import OFFICIAL
 
 CAPTIONS = {f"0/{number}": f"ball {number}" for number in range(6)}
@@ -73,12 +74,19 @@ def dataset(out: Path) -> ObjectDataset:
 
 
 @pytest.mark.parametrize(
-    ("start", "distance"), [(0, UPPER_DISTANCE), (7, UPPER_DISTANCE), (27, LEVEL_DISTANCE)]
+    ("numbers", "distance"),
+    [
+        ((0, 6, 12, 18), UPPER_DISTANCE),
+        ((7, 13, 19, 1), UPPER_DISTANCE),
+        ((27, 30, 33, 36), LEVEL_DISTANCE),
+    ],
 )
-def test_the_ball_is_where_it_was_in_the_world_of_any_first_view(shards: Path, start: int, distance: float):
-    data = dataset(shards)
+def test_the_ball_is_where_it_was_in_the_world_of_any_first_view(
+    shards: Path, numbers: tuple[int, ...], distance: float
+):
+    data, start = dataset(shards), numbers[0]
     order = [*range(24), 25, 26, *range(27, 39)]
-    views = data.load_views(0, [order.index(number) for number in even_views(start)])
+    views = data.load_views(0, [order.index(number) for number in numbers])
     turn = np.radians(start * 15.0 if start < 24 else 5.0 + (start - 27) * 30.0)
     scale = 1.4 / distance
     x, y, z = BALL * scale
@@ -193,7 +201,7 @@ def test_broken_views_are_dropped_and_counted(ball: Path, tmp_path: Path, capfd:
     assert len(damaged.rings) == 2  # of the starts 0..5 only 0 is whole, of 27..29 only 29
     kept = [number for number in (*range(24), 25, 26, *range(27, 39)) if number not in reasons]
     ringed = {kept[index] for index, ring in enumerate(damaged.ring) if ring >= 0}
-    assert ringed == {*even_views(0), *even_views(29)}
+    assert ringed == {0, 6, 12, 18, 29, 32, 35, 38}
 
 
 def _move_object_away(path: Path) -> None:
@@ -315,28 +323,7 @@ def test_a_missing_library_is_named(ball: Path, tmp_path: Path, monkeypatch, cap
     assert "pip install 'diffsplat[data]'" in capsys.readouterr().err
 
 
-def test_even_views():
-    assert even_views(0) == (0, 6, 12, 18)
-    assert even_views(20) == (20, 2, 8, 14)
-    assert even_views(27) == (27, 30, 33, 36)
-    assert even_views(38) == (38, 29, 32, 35)
-    assert even_views(28, 6) == (28, 30, 32, 34, 36, 38)
-    for start in (-1, 24, 25, 26, 39):
-        with pytest.raises(ValueError, match=f"view {start} lies on no ring"):
-            even_views(start)
-    with pytest.raises(ValueError, match="5 views do not lie evenly"):
-        even_views(0, 5)
-
-
-def test_novel_views_are_others_and_follow_the_seed():
-    chosen = choose_views(3, 4, seed=1)
-    assert chosen[:4] == (3, 9, 15, 21)
-    assert len(set(chosen)) == 8
-    assert not {24, 39} & set(choose_views(3, 34, seed=2))
-    assert chosen == choose_views(3, 4, seed=1)
-    assert len({choose_views(3, 4, seed=seed) for seed in range(5)}) > 1
-    assert choose_views(3, 1, seed=0, present=[3, 9, 15, 21, 30]) == (3, 9, 15, 21, 30)
-    with pytest.raises(ValueError, match=r"\[9\] are missing"):
-        choose_views(3, 0, seed=0, present=[3, 15, 21])
-    with pytest.raises(ValueError, match="cannot choose 2 views"):
-        choose_views(3, 2, seed=0, present=[3, 9, 15, 21, 30])
+def test_rings_lie_evenly_around_the_object():
+    """Views 0..23 stand every 15 degrees, 27..38 every 30."""
+    upper = [(first, first + 6, first + 12, first + 18) for first in range(6)]
+    assert list(RINGS) == [*upper, (27, 30, 33, 36), (28, 31, 34, 37), (29, 32, 35, 38)]

@@ -21,7 +21,7 @@ from diffsplat.evaluation.evaluation_prompts import (
     mini_prompts,
     write_prompts,
 )
-from diffsplat.evaluation.judge_fitting import FittedOn, load_or_fit
+from diffsplat.evaluation.judge_fitting import load_or_fit
 from diffsplat.evaluation.judge_images import FeatureStore, open_objects
 from diffsplat.evaluation.model_evaluation import (
     Evaluation,
@@ -76,8 +76,6 @@ class JudgedArguments(ReportArguments):
 
     cache: Path | None = None
     """Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given."""
-    fitted_on: FittedOn = "distorted"
-    """Renders that the judge is fitted on: clean ones alone, or also bent, blurred and recoloured ones."""
 
 
 def reconstruction(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
@@ -138,7 +136,7 @@ def text(
 
     evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
     sampling = {"seed": seed, "steps": steps, "guidance": guidance}
-    settings = {"model": model, **sampling, "fitted_on": arguments.fitted_on, "judge": figures}
+    settings = {"model": model, **sampling, "judge": figures}
     _finish("text", evaluation, arguments, settings)
     print(_table("judge on real renders", figures))
 
@@ -171,7 +169,7 @@ def ceiling(
         return predict(views).to_splats(views.cameras)[0]
 
     evaluation = evaluate_text(show, asked, fitted, store.features)
-    settings = {"model": model, "part": part, "fitted_on": arguments.fitted_on, "judge": figures}
+    settings = {"model": model, "part": part, "judge": figures}
     _finish("ceiling", evaluation, arguments, settings)
 
 
@@ -186,7 +184,7 @@ def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
     print(_table("judge on real renders", figures))
     if arguments.out is not None:
         _write_json(
-            {"verb": "judge", "fitted_on": arguments.fitted_on, "figures": figures},
+            {"verb": "judge", "figures": figures},
             arguments.out,
             force=arguments.force,
         )
@@ -227,7 +225,7 @@ def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], Fea
     folder = arguments.cache or _default_cache()
     store = FeatureStore(load_efficientnet(), folder / _FEATURES)
     nouns = sorted({prompt.noun for prompt in mini_prompts()})
-    fitted, figures = load_or_fit(arguments.data, nouns, store, folder, arguments.fitted_on)
+    fitted, figures = load_or_fit(arguments.data, nouns, store, folder)
     return fitted, asdict(figures), store
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,9 +18,6 @@ from diffsplat.evaluation.judge_augmentation import DISTORTIONS
 from diffsplat.evaluation.judge_images import FeatureStore, find_shards, open_objects
 from diffsplat.evaluation.noun_judge import NounJudge, fit_noun_judge
 from diffsplat.io.file_access import atomic_path, make_folder
-
-FittedOn = Literal["clean", "distorted"]
-"""Pictures that a judge is fitted on: renders as they are, or also every distortion of them."""
 
 MOST_THINGS = 10
 """Things of one noun that the judge is fitted on."""
@@ -80,17 +76,17 @@ class JudgeFigures:
 
 
 def load_or_fit(
-    data: Path, nouns: Sequence[str], store: FeatureStore, folder: Path, fitted_on: FittedOn = "distorted"
+    data: Path, nouns: Sequence[str], store: FeatureStore, folder: Path
 ) -> tuple[NounJudge, JudgeFigures]:
     """:func:`fit_on_renders`, kept in ``folder`` for the next call with the same arguments."""
     shards = [f"{shard.relative_to(data)} {shard.stat().st_size}" for shard in find_shards(data)]
-    parts = [str(_RECIPE), fitted_on, *shards, *sorted(set(nouns))]
+    parts = [str(_RECIPE), *shards, *sorted(set(nouns))]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     judge_file, figures_file = folder / f"judge-{key}.safetensors", folder / f"judge-{key}.json"
     if judge_file.is_file() and figures_file.is_file():
         figures = json.loads(figures_file.read_text(encoding="utf-8"))
         return NounJudge.load(judge_file), JudgeFigures(**figures)
-    judge, measured = fit_on_renders(data, nouns, store, fitted_on)
+    judge, measured = fit_on_renders(data, nouns, store)
     make_folder(folder)
     judge.save(judge_file)
     with atomic_path(figures_file, force=True) as temporary:
@@ -98,16 +94,13 @@ def load_or_fit(
     return judge, measured
 
 
-def fit_on_renders(
-    data: Path, nouns: Sequence[str], store: FeatureStore, fitted_on: FittedOn = "distorted"
-) -> tuple[NounJudge, JudgeFigures]:
+def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tuple[NounJudge, JudgeFigures]:
     """Fit the judge of ``nouns`` on training objects and measure it on what it was not fitted on.
 
     Args:
         data: folder of rendered objects.
         nouns: the classes.
         store: of features; saved when done.
-        fitted_on: which pictures of them.
 
     Raises:
         ValueError: a noun has no training object.
@@ -120,8 +113,8 @@ def fit_on_renders(
     views = look_at_things(train, nouns, store, other_view)
     test = open_objects(data, split="test", variants=False)
     held_out = look_at_things(test, nouns, store, fitted_views)
-    judge = _fit(fitted, fitted_on)
-    by_noun, distorted = cross_validation(fitted, fitted_on)
+    judge = _fit(fitted)
+    by_noun, distorted = cross_validation(fitted)
     return judge, JudgeFigures(
         held_out_objects=_share([judge.rank(seen.features, seen.noun) == 1 for seen in held_out]),
         held_out_objects_per_view=_share(_view_by_view(judge, held_out)),
@@ -206,9 +199,7 @@ def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], *, repainted: bool)
     return chosen
 
 
-def cross_validation(
-    seen: Sequence[Seen], fitted_on: FittedOn = "distorted"
-) -> tuple[dict[str, float], dict[str, float]]:
+def cross_validation(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, float]]:
     """Share of a noun's objects named right by fits without their thing, for the nouns that have several.
 
     Returns:
@@ -221,7 +212,7 @@ def cross_validation(
     clean: dict[str, list[bool]] = defaultdict(list)
     distorted: dict[str, list[bool]] = defaultdict(list)
     for fold in range(_FOLDS):
-        judge = _fit([item for item in seen if folds[item.name] != fold], fitted_on)
+        judge = _fit([item for item in seen if folds[item.name] != fold])
         for item in seen:
             if folds[item.name] == fold and len(names[item.noun]) > 1 and item.noun in judge.nouns:
                 clean[item.noun].append(judge.rank(item.features, item.noun) == 1)
@@ -229,10 +220,9 @@ def cross_validation(
     return _shares(clean), _shares(distorted)
 
 
-def _fit(seen: Sequence[Seen], fitted_on: FittedOn) -> NounJudge:
-    pictures = [item.features if fitted_on == "clean" else item.all_features for item in seen]
-    labels = [item.noun for item, features in zip(seen, pictures, strict=True) for _ in features]
-    return fit_noun_judge(torch.cat(pictures), labels)
+def _fit(seen: Sequence[Seen]) -> NounJudge:
+    labels = [item.noun for item in seen for _ in item.all_features]
+    return fit_noun_judge(torch.cat([item.all_features for item in seen]), labels)
 
 
 def _shares(results: dict[str, list[bool]]) -> dict[str, float]:

@@ -22,10 +22,8 @@ from diffsplat.data.gobjaverse.gobjaverse_files import (
     StoredView,
 )
 from diffsplat.data.gobjaverse.gobjaverse_views import (
-    LEVEL_RING,
-    UPPER_RING,
+    RINGS,
     VIEWS,
-    even_views,
     mean_depth,
     resize,
     stored_cameras,
@@ -39,8 +37,6 @@ from diffsplat.render.meshes.view_sets import FREE
 
 SOURCE = "G-Objaverse"
 LICENSE = "ODC-By 1.0 (Objaverse; every object has a licence of its own)"
-RINGS = tuple(even_views(start) for ring in (UPPER_RING, LEVEL_RING) for start in ring[: len(ring) // 4])
-"""All groups of four even views: six on the upper ring, three on the level one."""
 
 
 @dataclass(frozen=True)
