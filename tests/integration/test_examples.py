@@ -6,9 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+from diffsplat.core import SPLAT_FIELDS
 from diffsplat.io.splat_formats import read_splats
+from diffsplat.pipelines import DiffSplatPipeline
 from support.release_folders import build_elevation, build_release
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -85,6 +88,17 @@ def test_train_on_meshes(tmp_path: Path):
         box.export(tmp_path / f"box-{number}.ply")
     example("05_train_on_meshes").main(tmp_path, tmp_path / "run", steps=1, size=64, prompt="a box")
     assert read_splats(tmp_path / "run" / "first.ply").count > 0
+
+
+def test_without_the_pipeline(tmp_path: Path):
+    """Every step written out gives bitwise what the pipeline gives."""
+    module = example("06_without_the_pipeline")
+    made = module.generate("a red armchair", seed=0)
+    expected = DiffSplatPipeline.from_pretrained("mini")("a red armchair", seed=0).splats[0]
+    for name in SPLAT_FIELDS:
+        assert torch.equal(getattr(made, name), getattr(expected, name)), name
+    module.main("a blue sofa", tmp_path / "sofa.ply")
+    assert read_splats(tmp_path / "sofa.ply").count > 1000
 
 
 def test_pages_show_every_example():
