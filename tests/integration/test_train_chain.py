@@ -157,6 +157,16 @@ def test_autoencoder_is_fitted_without_training(chain: Path, data: Path, tmp_pat
     assert AUTOENCODER.is_finished(folders.out)
 
 
+def test_autoencoder_is_fitted_on_the_device_that_was_asked_for(
+    chain: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folders = StageFolders((data,), tmp_path / "run", reconstructor=chain / "reconstruction" / "weights")
+    with pytest.raises(ValueError, match="device is cuda, which torch does not find here"):
+        train_stage(replace(AUTOENCODER, device="cuda"), folders)
+    assert not folders.out.exists()
+
+
 def test_autoencoder_of_an_earlier_run_keeps_its_components(chain: Path, data: Path, tmp_path: Path) -> None:
     """Later stages that start from that run go on with the latents that they know."""
     earlier = chain / "autoencoder" / "weights"

@@ -1,7 +1,6 @@
 """Trained networks to a model folder that the pipeline loads."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from diffsplat.pretrained.model_folders import write_index
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
-from diffsplat.training.run_outputs import read_record
+from diffsplat.training.run_outputs import atomic_folder, read_record
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -47,16 +46,9 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
         raise InvalidInputError(
             f"{str(target)!r} exists already, expected a new folder or force to replace it"
         )
-    temporary = target.with_name(f".unfinished-{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        _write(temporary, folders, sampling)
-        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
-        _replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return size
+    with atomic_folder(target) as folder:
+        _write(folder, folders, sampling)
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
 def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
@@ -102,17 +94,6 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
         if not (source / name).is_file():
             raise MissingFileError(f"{str(source)!r} lacks its file {name}, expected a trained network")
         shutil.copyfile(source / name, target / name)
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    if target.exists():
-        old = target.with_name(f".replaced-{target.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(target, old)
-        os.rename(temporary, target)
-        shutil.rmtree(old)
-    else:
-        os.rename(temporary, target)
 
 
 def _model_card(runs: Mapping[str, Path]) -> str:

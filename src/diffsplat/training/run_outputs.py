@@ -1,13 +1,14 @@
-"""What a run leaves in its folder: the record of its configuration, and weights."""
+"""What a run leaves: its outcome, the record of its configuration, and folders that are complete or absent."""
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.io.json_files import read_json
 
 Status = Literal["finished", "out_of_time", "interrupted"]
@@ -42,14 +43,20 @@ def read_record(out: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def write_weights(save: Callable[[Path], None], out: Path) -> Path:
-    """Let ``save`` write a network into ``out / "weights"``, complete or not at all."""
-    target = out / "weights"
-    temporary = target.with_name(".unfinished-weights")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save(temporary)
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
-    return target
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A new folder that is put in the place of ``target`` when the block succeeds, and removed when it fails."""
+    temporary, replaced = (
+        target.with_name(f".{state}-{target.name}") for state in ("unfinished", "replaced")
+    )
+    for leftover in (temporary, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    make_folder(temporary)
+    try:
+        yield temporary
+        if target.exists():
+            target.rename(replaced)
+        temporary.rename(target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -30,7 +30,7 @@ from diffsplat.training.checkpoints import (
 from diffsplat.training.ema import Ema
 from diffsplat.training.learning_rate import learning_rate
 from diffsplat.training.optimizers import Optimizers
-from diffsplat.training.run_outputs import Outcome, Status, write_record, write_weights
+from diffsplat.training.run_outputs import Outcome, Status, atomic_folder, write_record
 from diffsplat.training.run_tracking import Tracker
 from diffsplat.training.stages.stage import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
@@ -176,8 +176,8 @@ class Trainer:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
         if not self._accelerator.is_main_process:
             return
-        with self._ema.swapped():
-            write_weights(self._stage.save_pretrained, self.out)
+        with self._ema.swapped(), atomic_folder(self.weights) as folder:
+            self._stage.save_pretrained(folder)
 
     def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
         config, progress, accelerator = self.config, self._progress, self._accelerator

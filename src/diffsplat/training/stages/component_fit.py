@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
@@ -12,10 +13,11 @@ from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.training.accelerator import make_accelerator
+from diffsplat.training.accelerator import Device, make_accelerator
+from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.run_outputs import Outcome, write_record, write_weights
+from diffsplat.training.run_outputs import Outcome, atomic_folder, write_record
 from diffsplat.training.stages.stage_recipe import StageRecipe
 from diffsplat.training.view_batches import held_out
 
@@ -30,6 +32,7 @@ class ComponentFit(StageRecipe):
         latent_deviation: root mean square of the latents.
         component_objects: objects whose grids the components are computed from.
         evaluation_objects: held-out objects that figures are measured on; 0 for no figures.
+        device: ``auto`` takes the GPU when there is one.
     """
 
     patch: int = 8
@@ -37,6 +40,7 @@ class ComponentFit(StageRecipe):
     latent_deviation: float = 1.0
     component_objects: int = 480
     evaluation_objects: int = 32
+    device: Device = "auto"
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -54,30 +58,36 @@ class ComponentFit(StageRecipe):
 
     def run(self, folders: StageFolders) -> Outcome:
         """Fit the components, or take those of an earlier run, and measure what they lose."""
-        dataset = ObjectDataset(folders.data, split="train")
-        autoencoder = self.network(dataset.rows[0].cameras.width)
-        if folders.start_from is not None:
-            autoencoder.load_weights(folders.start_from)
-        else:
-            table = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
-            autoencoder.fit_components(
-                tqdm(table.spread(self.component_objects), unit="batch", desc="components")
-            )
-        accelerator = make_accelerator("cpu")
+        accelerator = make_accelerator(self.device)
+        autoencoder = self._fitted(folders, accelerator.device)
         figures: dict[str, float] = {}
         if accelerator.is_main_process:
-            figures = self._measure(autoencoder, folders) if self.evaluation_objects else {}
+            if self.evaluation_objects:
+                figures = self._measure(autoencoder, folders)
             make_folder(folders.out)
             write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
             line = {"step": 0, "kind": "evaluation", **figures}
             (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-            write_weights(lambda directory: autoencoder.save_pretrained(directory, half=True), folders.out)
+            with atomic_folder(folders.out / "weights") as weights:
+                autoencoder.save_pretrained(weights, half=True)
         accelerator.wait_for_everyone()
         return Outcome("finished", 0, figures, folders.out / "weights")
 
     def is_finished(self, out: Path) -> bool:
         """Whether the fitted autoencoder is written."""
         return (out / "weights").is_dir()
+
+    def _fitted(self, folders: StageFolders, device: torch.device) -> ComponentAutoencoder:
+        """The autoencoder, on the CPU."""
+        dataset = ObjectDataset(folders.data, split="train")
+        autoencoder = self.network(dataset.rows[0].cameras.width)
+        if folders.start_from is not None:
+            autoencoder.load_weights(folders.start_from)
+            return autoencoder
+        table = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
+        batches = tqdm(table.spread(self.component_objects), unit="batch", desc="components")
+        autoencoder.to(device).fit_components(to_device(grids, device) for grids in batches)
+        return autoencoder.cpu()
 
     def _measure(self, autoencoder: ComponentAutoencoder, folders: StageFolders) -> dict[str, float]:
         """PSNR (dB) and SSIM on held-out objects, through the reconstructor and the autoencoder."""
