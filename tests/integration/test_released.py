@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.models.elevation_network import ElevationEstimator
-from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.catalogue import BACKBONES
 from support.release_folders import build_elevation, build_release

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffsplat.models.denoiser_calls import Residuals, control_residuals, network_output
 from diffsplat.models.multiview_attention import set_multiview_attention
-from diffsplat.models.stock_denoisers import Residuals, control_residuals, network_output
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser
 from support.recordings import Recordings, relative_error

@@ -1,4 +1,4 @@
-"""``diffsplat models``: which models there are, and fetching the released ones."""
+"""``diffsplat models``: listing the models and downloading the released ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def list_models(
 
     Args:
         weights: Folder of the released weights.
-        online: Ask the hub how much there is to download.
+        online: Ask the hub for the sizes of what is not here.
     """
     folder = weights or default_weights()
     names = (*BACKBONES, *SINGLES)
@@ -61,11 +61,11 @@ def download(
     weights: Annotated[Path | None, option("DIR")] = None,
     revision: Annotated[str | None, option("COMMIT")] = None,
 ) -> None:
-    """Fetch a released model; run the same command again to go on after an interruption.
+    """Download a released model; run the same command again to go on after an interruption.
 
     Args:
         name: A model of 'diffsplat models'.
-        image: The model that is shown a picture, and the elevation network, instead of the text model.
+        image: The image-conditioned model and the elevation network, instead of the text model.
         control: Also the ControlNets of these kinds.
         weights: Folder for the released weights.
         revision: Branch, tag or commit of the release; by default that of the first download.

@@ -1,4 +1,4 @@
-"""Which arithmetic a device is good at."""
+"""Automatic mixed precision, and which devices gain from it."""
 
 from typing import Literal
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 from diffsplat.core import Cameras, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import plucker_rays
+from diffsplat.models.denoiser_calls import network_output
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.stock_denoisers import network_output
 from diffsplat.models.text.text_condition import TextCondition
 
 PLUCKER_CHANNELS = 6

@@ -1,4 +1,4 @@
-"""Attention across views for stock diffusers networks (DiffSplat, ICLR 2025, section 3.3)."""
+"""Attention across views for the networks of diffusers (DiffSplat, ICLR 2025, section 3.3)."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ _FAMILIES: dict[str, NetworkFamily] = {
 
 
 def network_family(network: object) -> NetworkFamily:
-    """Family of a network, told by the name of its class so that no other has to be imported.
+    """Family of a network, by the name of its class, so that no other has to be imported.
 
     Raises:
         ValueError: when it is none of them.

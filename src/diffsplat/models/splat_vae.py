@@ -1,4 +1,4 @@
-"""The released splat autoencoder: a stock image VAE with 12 channels, and a tiny decoder for fast rendering losses."""
+"""The released splat autoencoder: an image VAE of 12 channels, and a tiny decoder for fast rendering losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import PixelGrid, SplatGrid
-from diffsplat.models.text.stock_prompt_encoders import PromptEncoder
+from diffsplat.models.text.text_condition import PromptEncoder
 
 
 class Movable(Protocol):
@@ -31,7 +31,7 @@ class Network(Movable, Protocol):
 
 
 class Denoiser(Network, Protocol):
-    """A network over the latents of all views, called by :func:`~diffsplat.models.stock_denoisers.network_output`."""
+    """A network over the latents of all views, called by :func:`~diffsplat.models.denoiser_calls.network_output`."""
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.models.denoiser_calls import Residuals, control_residuals, network_output
 from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
-from diffsplat.models.stock_denoisers import Residuals, control_residuals, network_output
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.component_protocols import Denoiser
 from diffsplat.pipelines.denoising_loop import Field

@@ -17,7 +17,7 @@ from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, SamplingDefaults
 if TYPE_CHECKING:
     import torch
 
-    from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+    from diffsplat.models.text.stored_prompts import StoredPrompts
     from diffsplat.pipelines import DiffSplatPipeline
     from diffsplat.pretrained.released_models import ReleasedModel
 
@@ -149,7 +149,7 @@ class ModelChoice:
 
     def encode(self, texts: Sequence[str]) -> StoredPrompts:
         """Encode texts with the model's text encoder alone, which is dropped afterwards."""
-        from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+        from diffsplat.models.text.stored_prompts import StoredPrompts
         from diffsplat.pipelines.device_placement import choose_device
 
         device = choose_device(self.options.device)
@@ -167,7 +167,7 @@ class ModelChoice:
         return StoredPrompts.encode(encoder, texts, self.model).to("cpu")
 
     def _stored_prompts(self, file: Path, texts: Sequence[str]) -> StoredPrompts:
-        from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+        from diffsplat.models.text.stored_prompts import StoredPrompts
 
         stored = StoredPrompts.load(file)
         if stored.model != self.model:

@@ -15,7 +15,7 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.models.autocast import Precision, autocast
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
-from diffsplat.models.text.stock_prompt_encoders import StoredPrompts
+from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines.component_folders import load_components, save_components
 from diffsplat.pipelines.component_protocols import (
     Autoencoder,

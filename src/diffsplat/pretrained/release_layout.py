@@ -66,7 +66,7 @@ def find_release(weights: str | Path, release: str, part: Part | None = None) ->
         part: subfolder of the iteration.
 
     Raises:
-        FileNotFoundError: when it is not there; the message says how to get it.
+        FileNotFoundError: when it is not there, with the command that downloads it.
     """
     iteration = latest_iteration(Path(weights) / release / "checkpoints")
     folder = iteration / part if part else iteration

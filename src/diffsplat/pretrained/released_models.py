@@ -1,4 +1,4 @@
-"""The released models: their networks and the parts of the image-diffusion models that they were trained from."""
+"""All components of a released model: its networks and the parts of the image-diffusion model that it needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
-from diffsplat.models.text.stock_prompt_encoders import load_prompt_encoder
+from diffsplat.models.text.clip_t5_encoders import load_prompt_encoder
 from diffsplat.pretrained.catalogue import DENOISER_PARTS, ELEVATION_RELEASE, Backbone, ControlKind
 from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
 from diffsplat.pretrained.release_layout import default_weights, find_release, repository_folder
@@ -28,7 +28,7 @@ class ReleasedModel:
 
     Args:
         backbone: its row of the table.
-        image: the denoiser that is shown a picture.
+        image: the image-conditioned denoiser.
         control: the ControlNet of this kind.
         weights: folder of the release folders; the default one when None.
         dtype: of the networks; as stored when None.
@@ -80,7 +80,7 @@ def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, A
         given: components that the caller brings; they are not read.
 
     Raises:
-        FileNotFoundError: when something was not downloaded; the message says how to.
+        FileNotFoundError: when something was not downloaded, with the command for it.
         ValueError: when a file is damaged.
     """
     _require_folder(model)

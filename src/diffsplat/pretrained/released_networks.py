@@ -38,7 +38,7 @@ STOCK_NAMES = {
     "SD3TransformerMV2DModel": "SD3Transformer2DModel",
     "MVControlNetModel": "ControlNetModel",
 }
-"""Classes of the original by the stock diffusers class whose weights they have."""
+"""Class of diffusers that has the same weights, by class of the original code."""
 
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
 _STATE_STEM = "model"
@@ -51,7 +51,7 @@ class DenoiserConfig(NamedTuple):
     """A ``config.json`` in the words of diffusers.
 
     Args:
-        kind: name of the stock class.
+        kind: name of the class.
         arguments: arguments of that class.
         extras: keys that it does not know, such as ``view_concat_condition`` or those of the moving average.
     """
@@ -62,7 +62,7 @@ class DenoiserConfig(NamedTuple):
 
 
 def read_config(folder: str | Path) -> DenoiserConfig:
-    """Read the ``config.json`` of a denoiser, with classes that no longer exist replaced by the stock ones.
+    """Read the ``config.json`` of a denoiser, with classes of the original code replaced by those of diffusers.
 
     Raises:
         FileNotFoundError: when there is none.
@@ -82,7 +82,7 @@ def read_config(folder: str | Path) -> DenoiserConfig:
 
 
 def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> Denoiser:
-    """A released denoiser as a stock network, in evaluation mode on the CPU.
+    """A released denoiser as a network of diffusers, in evaluation mode on the CPU.
 
     Args:
         folder: ``unet_ema`` or ``transformer_ema`` of an iteration.
@@ -110,7 +110,7 @@ def load_image_model(folder: str | Path, in_channels: int, *, dtype: torch.dtype
     network = load_denoiser(folder, dtype=dtype)
     layer = network.conv_in if isinstance(network, UNet2DConditionModel) else network.pos_embed.proj
     convolution, settings = cast(nn.Conv2d, layer), cast(Any, network.config)
-    # Without a number of its own, the output of a stock network would follow the widened input.
+    # Without a number of its own, the output of these networks would follow the widened input.
     outputs = settings.out_channels or settings.in_channels
     convolution.weight = nn.Parameter(widen_input(convolution.weight.detach(), in_channels))
     convolution.in_channels = in_channels
@@ -250,7 +250,7 @@ def _denoiser(config: DenoiserConfig, weights: WeightFiles, dtype: torch.dtype |
     left = hollow_buffers(network)
     if left:
         raise RuntimeError(
-            f"the buffers {left} of a {config.kind} were not made, expected none besides positions"
+            f"the buffers {left} of a {config.kind} were not made, expected none but positions"
         )
     return network
 

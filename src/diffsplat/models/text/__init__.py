@@ -1,1 +1,1 @@
-"""Prompts to embeddings."""
+"""Text encoders: prompts to conditioning tensors."""

@@ -13,7 +13,7 @@ from diffsplat.models.configured_network import UninitialisedLayers
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Sizes of the encoder, by the names of a stock ``config.json``.
+    """Sizes of the encoder, under the names of a ``config.json`` of transformers.
 
     Raises:
         ValueError: for another activation than the exact GELU.
@@ -81,7 +81,7 @@ class BertEncoder(nn.Module):
 
     @classmethod
     def from_bert_state(cls, config: BertConfig, state: Mapping[str, Tensor]) -> Self:
-        """An encoder in evaluation mode with the weights of a stock BERT, which are not copied.
+        """An encoder in evaluation mode with weights under the names of transformers.
 
         Raises:
             ValueError: for a weight that is missing or unknown.
@@ -103,7 +103,7 @@ class BertEncoder(nn.Module):
         return encoder.eval()
 
     def bert_state(self) -> dict[str, Tensor]:
-        """The weights on the CPU under the names of a stock BERT."""
+        """The weights on the CPU under the names of transformers."""
         own = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
         return {
             name: part
@@ -112,7 +112,7 @@ class BertEncoder(nn.Module):
         }
 
     def _bert_names(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Names of the weights here, each with its name in a stock BERT; three are stacked to one ``in_proj``."""
+        """Names of the weights here, each with its name in transformers; three are stacked to one ``in_proj``."""
         yield "words.weight", ("embeddings.word_embeddings.weight",)
         yield "positions.weight", ("embeddings.position_embeddings.weight",)
         yield "types.weight", ("embeddings.token_type_embeddings.weight",)

@@ -101,7 +101,7 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def from_bert(cls, folder: str | Path, max_tokens: int = MAX_TOKENS) -> Self:
-        """Read a stock BERT folder (``config.json``, ``model.safetensors``, ``tokenizer.json``) in float32.
+        """Read a BERT folder of transformers (``config.json``, ``model.safetensors``, ``tokenizer.json``) in float32.
 
         The pooling layer and the positions beyond ``max_tokens`` are left out.
         """

@@ -1,8 +1,8 @@
-"""What a text encoder tells a denoiser."""
+"""Text conditioning tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TextCondition:
-    """What a network is told about ``B`` prompts.
+    """``B`` encoded prompts.
 
     Args:
         tokens: ``[B, T, D]``, one vector a text token.
@@ -45,3 +45,11 @@ class TextCondition:
         names = ("tokens", "mask", "pooled")
         given = [name for name in names if getattr(parts[0], name) is not None]
         return cls(**{name: function([getattr(part, name) for part in parts]) for name in given})
+
+
+class PromptEncoder(Protocol):
+    """Anything that encodes prompts."""
+
+    def __call__(self, texts: list[str], /) -> TextCondition:
+        """Encode ``B`` prompts."""
+        ...

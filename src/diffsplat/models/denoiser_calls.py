@@ -1,4 +1,4 @@
-"""One way to call the stock networks that denoise the latents of several views."""
+"""One way to call every denoiser, and ControlNet, with the latents of several views."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -89,7 +89,7 @@ def control_residuals(
     """Run a ControlNet (Zhang et al. 2023) over several views.
 
     Args:
-        controlnet: stock ``ControlNetModel`` with its views set.
+        controlnet: ``ControlNetModel`` of diffusers with its views set.
         inputs: ``[B, V, C + E, h, w]`` what the UNet gets.
         timestep: ``[B]``.
         text: of ``B`` prompts.

@@ -1,0 +1,130 @@
+"""Text encoders of the released backbones, CLIP and T5, through the pipelines of diffusers."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffsplat.errors import MissingFileError
+from diffsplat.models.network_families import Family
+from diffsplat.models.text.text_condition import TextCondition
+
+
+class ClipT5Encoder(nn.Module):
+    """Tokenizers and text encoders of an image-diffusion model.
+
+    Args:
+        family: whose pipeline in diffusers encodes: Stable Diffusion (CLIP), PixArt-Sigma (T5, 300 tokens) or
+            Stable Diffusion 3 (two CLIPs and T5, 256 tokens).
+        tokenizers: in the order of the model's folders ``tokenizer``, ``tokenizer_2``, ...
+        encoders: in the same order.
+    """
+
+    def __init__(self, family: Family, tokenizers: Sequence[Any], encoders: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.family: Family = family
+        self.encoders = nn.ModuleList(encoders).eval().requires_grad_(False)
+        self._tokenizers = tuple(tokenizers)
+
+    @torch.no_grad()
+    def forward(self, texts: list[str]) -> TextCondition:
+        """Encode prompts.
+
+        Returns:
+            Tokens ``[B, T, D]``; with PixArt a mask ``[B, T]``, with SD3 pooled vectors ``[B, P]``; all float32.
+        """
+        encoder: Any = self.encoders[0]
+        pipeline = self._pipeline()
+        match self.family:
+            case "unet":
+                tokens, _ = pipeline.encode_prompt(texts, encoder.device, 1, False)
+                return TextCondition(tokens.float())
+            case "pixart":
+                tokens, mask, _, _ = pipeline.encode_prompt(texts, False, device=encoder.device)
+                return TextCondition(tokens.float(), mask.bool())
+            case "sd3":
+                tokens, _, pooled, _ = pipeline.encode_prompt(
+                    texts, None, None, device=encoder.device, do_classifier_free_guidance=False
+                )
+                return TextCondition(tokens.float(), pooled=pooled.float())
+
+    def _pipeline(self) -> Any:
+        """The pipeline of diffusers with the encoders and none of its other components."""
+        match self.family:
+            case "unet":
+                from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+                    StableDiffusionPipeline as Pipeline,
+                )
+
+                absent = ("vae", "unet", "scheduler", "safety_checker", "feature_extractor")
+                extra: dict[str, Any] = {"requires_safety_checker": False}
+            case "pixart":
+                from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import (
+                    PixArtSigmaPipeline as Pipeline,
+                )
+
+                absent, extra = ("vae", "transformer", "scheduler"), {}
+            case "sd3":
+                from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
+                    StableDiffusion3Pipeline as Pipeline,
+                )
+
+                absent, extra = ("vae", "transformer", "scheduler"), {}
+        present: dict[str, Any] = {}
+        for number, (tokenizer, encoder) in enumerate(zip(self._tokenizers, self.encoders, strict=True)):
+            suffix = f"_{number + 1}" if number else ""
+            present[f"tokenizer{suffix}"] = tokenizer
+            present[f"text_encoder{suffix}"] = encoder
+        kind: Any = Pipeline
+        return kind(**dict.fromkeys(absent), **present, **extra)
+
+
+def load_prompt_encoder(family: Family, folder: Path, *, dtype: torch.dtype | None = None) -> ClipT5Encoder:
+    """Tokenizers and text encoders of a folder in the layout of diffusers; safetensors only.
+
+    Args:
+        family: of the denoiser.
+        folder: holds ``tokenizer``, ``text_encoder`` and, for SD3, ``tokenizer_2``, ...
+        dtype: of the weights; as stored by default.
+
+    Raises:
+        FileNotFoundError: when a subfolder is missing.
+        OSError, ValueError: when a file is missing or damaged.
+    """
+    from transformers import (
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
+
+    kinds: Iterable[tuple[Any, Any]]
+    match family:
+        case "unet":
+            kinds = [(CLIPTokenizer, CLIPTextModel)]
+        case "pixart":
+            kinds = [(T5Tokenizer, T5EncoderModel)]
+        case "sd3":
+            clip = (CLIPTokenizer, CLIPTextModelWithProjection)
+            kinds = [clip, clip, (T5Tokenizer, T5EncoderModel)]
+    tokenizers, encoders = [], []
+    for number, (tokenizer, encoder) in enumerate(kinds):
+        suffix = f"_{number + 1}" if number else ""
+        for name in (f"tokenizer{suffix}", f"text_encoder{suffix}"):
+            if not (folder / name).is_dir():
+                raise MissingFileError(
+                    f"{str(folder)!r} lacks its folder {name}, download it with 'diffsplat models download'"
+                )
+        tokenizers.append(tokenizer.from_pretrained(folder / f"tokenizer{suffix}", local_files_only=True))
+        encoders.append(
+            encoder.from_pretrained(
+                folder / f"text_encoder{suffix}",
+                local_files_only=True,
+                use_safetensors=True,
+                dtype="auto" if dtype is None else dtype,
+            )
+        )
+    return ClipT5Encoder(family, tokenizers, encoders)
