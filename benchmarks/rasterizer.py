@@ -1,4 +1,4 @@
-"""Times of the ``cpu`` rasterizer, whole operator, medians, beside plain PyTorch in the same run.
+"""Times of the ``cpu`` rasterizer, whole operator, medians, next to plain PyTorch in the same run.
 
     python benchmarks/rasterizer.py [--quick] [--threads N] [--no-reference]
 

@@ -33,7 +33,7 @@ def main(
         out: folder for everything.
         steps: of every stage, instead of the recipe's (a real training takes days on a CPU).
         size: pixels of the training views.
-        prompt: what the trained model is asked for.
+        prompt: for the first object of the trained model.
     """
     data = out / "data"
     print(ingest(folder_objects(meshes), data, RenderOptions(size=size)))

@@ -158,7 +158,7 @@ class Cameras:
     def canonical(self, radius: float | None = None) -> Self:
         """Move the world until the first view's whole pose is the canonical one.
 
-        The first camera then stands on the +Z axis without any rotation: its right, up and backward axes are
+        The first camera then lies on the +Z axis without any rotation: its right, up and backward axes are
         +X, +Y and +Z. All cameras move together, so what they see of each other stays. Unlike
         :meth:`relative_to_first` this also takes the first view's elevation and roll away.
 

@@ -30,7 +30,7 @@ def look_at(positions: Tensor, target: Tensor | None = None) -> Tensor:
         points to -Z, straight below to +Z.
 
     Raises:
-        ValueError: when a camera stands on its target.
+        ValueError: when a camera is at its target.
     """
     tensor_checks.require_shape("look_at", "positions", positions, (3,))
     aim = torch.zeros(3, dtype=positions.dtype, device=positions.device) if target is None else target

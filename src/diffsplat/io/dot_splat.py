@@ -2,7 +2,7 @@
 
 Position and sigmas as float32, colour and opacity as bytes, then the quaternion ``w x y z`` as bytes
 ``128 + 128 q``. The layout is that of the viewer https://github.com/antimatter15/splat; what was captured
-with cameras whose y axis points down stands upright there, so -Y is up.
+with cameras whose y axis points down appears upright there, so -Y is up.
 """
 
 import numpy as np

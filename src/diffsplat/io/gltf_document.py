@@ -61,7 +61,7 @@ class Document:
         meshes = [_primitives(mesh, wanted) for mesh in sequence(self.root, "meshes")]
         nodes, scenes = sequence(self.root, "nodes"), sequence(self.root, "scenes")
         if not scenes:
-            # Without a scene every mesh stands once, as if a node of its own held it.
+            # Without a scene every mesh appears once, as if in a node of its own.
             nodes = [{"mesh": index} for index in range(len(meshes))]
             scenes = [{"nodes": list(range(len(nodes)))}]
         scene = _at(scenes, integer(self.root, "scene", 0), "scene")

@@ -2,7 +2,7 @@
 
 A header of 4096 bytes, one of 1024 for every section, then the sections: Gaussians in float32 (level 0), or
 with 16-bit positions around the centres of buckets and half floats (levels 1 and 2). What was captured with
-cameras whose y axis points down stands upright in the viewers of this format, so -Y is up.
+cameras whose y axis points down appears upright in the viewers of this format, so -Y is up.
 """
 
 import logging

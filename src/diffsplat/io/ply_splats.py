@@ -40,7 +40,7 @@ _UP_COMMENTS: dict[UpAxis, str] = {
 def encode_ply(gaussians: GaussianArrays) -> bytes:
     """The bytes of a ``.ply`` file, binary little endian; a comment in its header says which axis points up.
 
-    :func:`decode_ply` gives back means exactly; rotations, colours and opacities to 1e-6 and sigmas to 1e-6 of
+    :func:`decode_ply` returns means exactly; rotations, colours and opacities to 1e-6 and sigmas to 1e-6 of
     their value (float32 logits and logarithms). What was read once is read and written bitwise the same ever
     after, unless ``up`` is ``"z"``, which turns rotations by an angle that float32 rounds.
 

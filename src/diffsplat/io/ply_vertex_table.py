@@ -259,7 +259,7 @@ def _ascii_columns(
 
 
 def _parse_numbers(text: bytes) -> NDArray[np.float64] | None:
-    """All numbers of a text; None when something else stands in it."""
+    """All numbers of a text; None when it contains anything else."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

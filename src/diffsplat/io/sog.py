@@ -123,7 +123,7 @@ class _Archive:
                         )
                     return np.asarray(image.convert("RGBA")).reshape(-1, 4)[:count]
         except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise InvalidInputError(f"its {names[index]!r} is a broken picture") from error
+            raise InvalidInputError(f"its {names[index]!r} is a broken image") from error
 
 
 def _decode(meta: dict[str, Any], archive: _Archive) -> GaussianArrays:

@@ -26,7 +26,7 @@ class SplatFormat:
     """How one kind of file is read and written.
 
     Args:
-        description: what it is, a few words.
+        description: a few words for users.
         up: what points up in such a file, unless it says so itself.
         decode: its bytes to Gaussians.
         encode: Gaussians to its bytes; None for a format that is only read.

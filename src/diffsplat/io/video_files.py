@@ -27,7 +27,7 @@ def write_video(frames: Iterable[Tensor], path: str | Path, *, fps: float = 30, 
     """Write a video that loops where its format can; the file is complete or absent.
 
     Args:
-        frames: ``[3, H, W]`` sRGB in 0..1, all of one size; asked for once, one after the other.
+        frames: ``[3, H, W]`` sRGB in 0..1, all of one size; iterated over once.
         path: ``.mp4`` (odd sizes are extended by one pixel), ``.gif`` (256 colours a frame) or ``.webp``.
         fps: frames a second.
         force: allow an existing file to be replaced.

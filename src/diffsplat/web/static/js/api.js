@@ -28,7 +28,7 @@ export class Api {
     return (await this.#ask("api/jobs", { method: "POST", body: formOf(values) })).json();
   }
 
-  /** The object of a picture, as a model would see it. @returns {Promise<Blob>} */
+  /** The object of an image, as the model will see it. @returns {Promise<Blob>} */
   async cutOut(image) {
     return (await this.#ask("api/cutouts", { method: "POST", body: formOf({ image }) })).blob();
   }

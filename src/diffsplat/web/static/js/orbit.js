@@ -1,11 +1,11 @@
 // Poses of cameras around an object, in the convention of diffsplat: azimuth 0 is +Z, 90 is +X; elevation in
-// degrees above the horizon; focal length divided by the shorter side of the picture.
+// degrees above the horizon; focal length divided by the shorter side of the image.
 import { MathUtils, Vector3 } from "./vendor.js";
 
 export const DEFAULT_FOCAL = 1422.222 / 1024;
 export const DEFAULT_ELEVATION = 10;
 
-/** Where a camera stands: `{azimuth, elevation, radius, target: [x, y, z]}`. */
+/** Position of a camera: `{azimuth, elevation, radius, target: [x, y, z]}`. */
 export function positionOf({ azimuth, elevation, radius, target }) {
   const around = MathUtils.degToRad(azimuth);
   const above = MathUtils.degToRad(elevation);
@@ -27,7 +27,7 @@ export function poseOf(position, target) {
   };
 }
 
-/** Vertical angle of view in degrees of a picture of this shape. */
+/** Vertical angle of view in degrees of an image of this shape. */
 export function verticalFov(focal, width, height) {
   return MathUtils.radToDeg(2 * Math.atan((0.5 / focal) * Math.max(1, height / width)));
 }

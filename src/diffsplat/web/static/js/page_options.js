@@ -1,10 +1,10 @@
-// What the address of a page asks for: ?azimuth=30&elevation=10&radius=1.4&focal=1.38889&target=0,0,0
+// Options in the address of a page: ?azimuth=30&elevation=10&radius=1.4&focal=1.38889&target=0,0,0
 // &background=ffffff&up=-y&opacity=0.1&theme=dark&bare=1
 import { UP_AXES } from "./files.js";
 
 const CAMERA_NUMBERS = ["azimuth", "elevation", "radius", "focal"];
 
-/** `{camera, background, up, opacity, theme, bare}`; what is not asked for, or makes no sense, is left out. */
+/** `{camera, background, up, opacity, theme, bare}`; options that are absent or invalid are left out. */
 export function pageOptions(search) {
   const asked = new URLSearchParams(search);
   const options = { camera: {}, bare: asked.get("bare") === "1" };

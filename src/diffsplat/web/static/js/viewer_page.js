@@ -159,7 +159,7 @@ function numbers(count) {
   return Array.from({ length: count }, (_, place) => String(place + 1));
 }
 
-/** Keep `data-state` of the page: "ready" when all that was asked for is on the screen. */
+/** Keep `data-state` of the page: "ready" when everything requested is on the screen. */
 function watch(stage) {
   const look = () => {
     const ready = "listed" in root.dataset && stage.settled;
