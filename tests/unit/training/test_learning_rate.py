@@ -1,0 +1,23 @@
+"""Learning-rate schedules at steps whose value is known."""
+
+import pytest
+
+from diffsplat.training.learning_rate import learning_rate
+from diffsplat.training.trainer_config import OptimConfig
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (40, 0.75), (55, 0.5), (70, 0.25), (100, 0.0), (130, 0.0)],
+)
+def test_cosine_schedule_has_its_known_values(step: int, expected: float) -> None:
+    config = OptimConfig(lr=2e-3, warmup_steps=10, schedule="cosine")
+    assert learning_rate(config, step, 100) == pytest.approx(2e-3 * expected, abs=1e-12)
+
+
+def test_cosine_schedule_ends_at_its_floor_and_the_constant_one_stays() -> None:
+    floor = OptimConfig(lr=1.0, warmup_steps=0, final_lr=0.1)
+    assert learning_rate(floor, 50, 100) == pytest.approx(0.55)
+    assert learning_rate(floor, 100, 100) == pytest.approx(0.1)
+    constant = OptimConfig(lr=1.0, warmup_steps=4, schedule="constant")
+    assert [learning_rate(constant, step, 100) for step in (0, 3, 4, 99)] == [0.25, 1.0, 1.0, 1.0]
