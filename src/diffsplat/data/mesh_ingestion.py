@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from diffsplat.data.caption_phrases import as_seen, captions, painted
 from diffsplat.data.color_naming import color_shares, color_words
 from diffsplat.data.mesh_sources import SourceListing, SourceObject
 from diffsplat.data.object_repainting import repaints
-from diffsplat.data.shard_writing import Finished, ShardReport, fill_shards
+from diffsplat.data.shard_schema import ObjectInfo
+from diffsplat.data.shard_writing import Finished, Row, ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.color_words import ColorWord
 from diffsplat.render.meshes.mesh_renderer import MeshRenderer, Samples
@@ -56,24 +56,14 @@ def ingest(
     Raises:
         ValueError: an option is out of range, or ``out`` is a file.
     """
-    if options.size < 8 or options.supersampling < 1 or options.processes < 0:
-        raise InvalidInputError(
-            f"size {options.size}, supersampling {options.supersampling}, processes {options.processes}: "
-            "expected at least 8, 1 and 0"
-        )
-    report = fill_shards(
-        {item.object_id: item for item in listing.objects},
-        partial(_render_finished, options=options),
-        out,
-        processes=options.processes,
-        progress=progress,
-    )
-    report.left_out = listing.left_out
-    return report
+    if options.supersampling < 1:
+        raise InvalidInputError(f"supersampling is {options.supersampling}, expected at least 1")
+    work = partial(render_object, options=options)
+    return fill_shards(listing, work, out, size=options.size, processes=options.processes, progress=progress)
 
 
 def relabel(listing: SourceListing, out: Path) -> int:
-    """Bring the nouns, captions, tags and credits of the shards in ``out`` up to date; pictures stay.
+    """Bring the nouns, captions, tags and credits of the shards in ``out`` up to date; images stay.
 
     Returns:
         The number of rows.
@@ -86,10 +76,13 @@ def relabel(listing: SourceListing, out: Path) -> int:
     for path in sorted(out.glob("objects-*.parquet")):
         table = parquet.read_table(path)
         old = table.select(["object_id", "colors", "variant"]).to_pylist()
-        missing = [values["object_id"] for values in old if values["object_id"].split("#")[0] not in objects]
+        missing = [row["object_id"] for row in old if row["object_id"].split("#")[0] not in objects]
         if missing:
             raise InvalidInputError(f"{path} holds {missing[0]}, which the source does not")
-        new = [_words(objects[v["object_id"].split("#")[0]], tuple(v["colors"]), v["variant"]) for v in old]
+        new = [
+            _info(objects[row["object_id"].split("#")[0]], tuple(row["colors"]), row["variant"]).columns()
+            for row in old
+        ]
         for name in new[0]:
             index = table.schema.get_field_index(name)
             values = pa.array([row[name] for row in new], type=table.schema.field(name).type)
@@ -99,11 +92,7 @@ def relabel(listing: SourceListing, out: Path) -> int:
     return rows
 
 
-def _render_finished(item: SourceObject, options: RenderOptions) -> Finished:
-    return Finished(render_object(item, options))
-
-
-def render_object(item: SourceObject, options: RenderOptions) -> list[dict[str, Any]]:
+def render_object(item: SourceObject, options: RenderOptions) -> Finished:
     """The rows of one object: the original first, then its repainted versions.
 
     Raises:
@@ -112,42 +101,36 @@ def render_object(item: SourceObject, options: RenderOptions) -> list[dict[str, 
     renderer = MeshRenderer(item.load(), size=options.size, supersampling=options.supersampling)
     seed = stable_seed(item.object_id)
     views = view_set(options.views, seed)
-    cameras = views.cameras()
-    shared = _variant_views(views)
-    pictures: list[bytes] = []
-    normals: list[bytes] = []
-    depths: list[bytes] = []
+    variants = item.variants if options.recolor else 0
+    shared = _variant_views(views) if variants else []
+    images: dict[str, list[bytes]] = {name: [] for name in shard_schema.BLOB_COLUMNS}
     kept: list[Samples] = []
     unlit: list[NDArray[np.uint8]] = []
-    for index, samples in enumerate(renderer.render(cameras)):
-        if index in shared and item.variants and options.recolor:
+    for index, samples in enumerate(renderer.render(views.cameras())):
+        if index in shared:
             kept.append(samples)
         if views.ring[index] == 0:
-            unlit.append(samples.unlit_picture())
-        pictures.append(shard_schema.encode_picture(samples.picture()))
-        normals.append(shard_schema.encode_normal(samples.normal))
-        depths.append(shard_schema.encode_depth(samples.depth))
+            unlit.append(samples.unlit_image())
+        images["rgba"].append(shard_schema.encode_image(samples.image()))
+        images["normal"].append(shard_schema.encode_normal(samples.normal))
+        images["depth"].append(shard_schema.encode_depth(samples.depth))
     pixels = _visible_colors(unlit)
     words = color_words(color_shares(pixels))
-    images = {"rgba": pictures, "normal": normals, "depth": depths}
-    rows = [_row(item, options, views, words, "", images)]
-    for word, lut in repaints(pixels, words, item.variants if options.recolor else 0, seed):
-        images = {
-            "rgba": [shard_schema.encode_picture(samples.picture(lut)) for samples in kept],
-            "normal": [normals[i] for i in shared],
-            "depth": [depths[i] for i in shared],
-        }
-        rows.append(_row(item, options, views.subset(shared), (word,), word, images))
-    return rows
+    rows = [_row(_info(item, words), views, images, options.size)]
+    for word, lut in repaints(pixels, words, variants, seed):
+        repainted = {name: [blobs[index] for index in shared] for name, blobs in images.items()}
+        repainted["rgba"] = [shard_schema.encode_image(samples.image(lut)) for samples in kept]
+        rows.append(_row(_info(item, (word,), word), views.subset(shared), repainted, options.size))
+    return Finished(rows)
 
 
-def _visible_colors(pictures: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
+def _visible_colors(images: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
     """``[N, 3]`` sRGB 0..1 of some thousand pixels that are more opaque than not.
 
     Raises:
         ValueError: nothing is visible.
     """
-    pixels = np.concatenate([picture.reshape(-1, 4) for picture in pictures])
+    pixels = np.concatenate([image.reshape(-1, 4) for image in images])
     solid = pixels[pixels[:, 3] > 127]
     if len(solid) < 16:
         solid = pixels[pixels[:, 3] > 12]
@@ -161,40 +144,29 @@ def _variant_views(views: ViewSet) -> list[int]:
     return rings + [i for i, ring in enumerate(views.ring) if ring < 0][:_VARIANT_FREE]
 
 
-def _row(
-    item: SourceObject,
-    options: RenderOptions,
-    views: ViewSet,
-    colors: tuple[ColorWord, ...],
-    variant: str,
-    images: dict[str, list[bytes]],
-) -> dict[str, Any]:
+def _row(info: ObjectInfo, views: ViewSet, images: dict[str, list[bytes]], size: int) -> Row:
     cameras = views.cameras()
     return {
-        "object_id": item.object_id + (f"#{variant}" if variant else ""),
-        **_words(item, colors, variant),
-        "variant": variant,
-        "size": options.size,
-        "azimuths": list(views.azimuths),
-        "elevations": list(views.elevations),
-        "ring": list(views.ring),
-        "camera_to_world": cameras.camera_to_world.ravel().tolist(),
-        "intrinsics": cameras.intrinsics.ravel().tolist(),
+        **info.columns(),
+        "size": size,
+        **vars(views),
+        "camera_to_world": cameras.camera_to_world.flatten().tolist(),
+        "intrinsics": cameras.intrinsics.flatten().tolist(),
         **images,
     }
 
 
-def _words(item: SourceObject, colors: tuple[ColorWord, ...], variant: str) -> dict[str, Any]:
-    """The columns that need no picture."""
+def _info(item: SourceObject, colors: tuple[ColorWord, ...], variant: str = "") -> ObjectInfo:
     label = painted(item.label) if variant else as_seen(item.label, colors)
-    return {
-        "name": item.name,
-        "noun": item.label.noun,
-        "captions": list(captions(label, colors)),
-        "colors": list(colors),
-        "tags": list(item.tags),
-        "split": shard_schema.split_of(item.name),
-        "source": item.source,
-        "license": item.license,
-        "creator": item.creator,
-    }
+    return ObjectInfo(
+        object_id=item.object_id + (f"#{variant}" if variant else ""),
+        name=item.name,
+        noun=item.label.noun,
+        captions=captions(label, colors),
+        colors=colors,
+        tags=item.tags,
+        variant=variant,
+        source=item.source,
+        license=item.license,
+        creator=item.creator,
+    )

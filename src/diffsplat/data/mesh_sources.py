@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data.object_labels import Label
+from diffsplat.data.shard_writing import ObjectListing
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.render.meshes.mesh_files import TriangleMesh, find_meshes, load_mesh
 
@@ -57,12 +58,8 @@ class SourceObject:
         return mesh.normalized()
 
 
-@dataclass(frozen=True)
-class SourceListing:
-    """All objects of a source, and the names that were left out because they are no objects."""
-
-    objects: tuple[SourceObject, ...]
-    left_out: tuple[str, ...] = ()
+SourceListing = ObjectListing[SourceObject]
+"""The objects of a source; what is no object is left out."""
 
 
 def _matrix(linear: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -20,51 +20,21 @@ from diffsplat.data.pixel_cache import DecodedShard, EncodedShard, Pixels, Pixel
 from diffsplat.errors import InvalidInputError, MissingFileError
 
 Storage = Literal["decoded", "encoded"]
-_INFO_COLUMNS = [
-    "object_id",
-    "name",
-    "noun",
-    "captions",
-    "colors",
-    "tags",
-    "variant",
-    "split",
-    "source",
-    "license",
-    "creator",
-    "size",
-    "azimuths",
-    "elevations",
-    "ring",
-    "camera_to_world",
-    "intrinsics",
-]
 
 
-@dataclass(frozen=True)
-class ObjectRow:
+@dataclass(frozen=True, kw_only=True)
+class ObjectRow(shard_schema.ObjectInfo):
     """One object in one colour, without its pixels.
 
     Args:
-        object_id, name, noun, captions, colors, tags, variant: as in the shards.
-        split, source, license, creator: as in the shards.
+        split: as in the shards.
         azimuths, elevations: ``[V]`` degrees.
         ring: ``[V]`` number of the ring of four that a view belongs to, -1 for none.
         cameras: ``[V]``, in the world of the mesh.
         shard, place: where the pixels are.
     """
 
-    object_id: str
-    name: str
-    noun: str
-    captions: tuple[str, ...]
-    colors: tuple[str, ...]
-    tags: tuple[str, ...]
-    variant: str
     split: shard_schema.Split
-    source: str
-    license: str
-    creator: str
     azimuths: tuple[float, ...]
     elevations: tuple[float, ...]
     ring: tuple[int, ...]
@@ -226,8 +196,9 @@ def read_rows(folder: Path) -> Iterable[ObjectRow]:
     shard_schema.import_pyarrow()
     from pyarrow import parquet
 
+    columns = [name for name in shard_schema.table_schema().names if name not in shard_schema.BLOB_COLUMNS]
     for shard in shards:
-        table = parquet.read_table(shard, columns=_INFO_COLUMNS)
+        table = parquet.read_table(shard, columns=columns)
         for place, values in enumerate(table.to_pylist()):
             yield _object_row(values, shard, place)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from diffsplat.data import shard_schema
 
 CACHE_FOLDER = "decoded"
-_BLOB_COLUMNS = ["rgba", "normal", "depth"]
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,14 @@ class EncodedShard:
         shard_schema.import_pyarrow()
         from pyarrow import parquet
 
-        self._table = parquet.read_table(path, columns=_BLOB_COLUMNS)
+        self._table = parquet.read_table(path, columns=list(shard_schema.BLOB_COLUMNS))
 
     def read(self, row: int, views: list[int]) -> Pixels:
         """The pixels of some views of a row of the shard."""
-        blobs = {name: self._table.column(name)[row] for name in _BLOB_COLUMNS}
+        blobs = {name: self._table.column(name)[row] for name in shard_schema.BLOB_COLUMNS}
         return Pixels(
-            np.stack([shard_schema.decode_picture(blobs["rgba"][v].as_py()) for v in views]),
-            np.stack([shard_schema.decode_picture(blobs["normal"][v].as_py()) for v in views]),
+            np.stack([shard_schema.decode_image(blobs["rgba"][v].as_py()) for v in views]),
+            np.stack([shard_schema.decode_image(blobs["normal"][v].as_py()) for v in views]),
             np.stack([shard_schema.decode_depth_steps(blobs["depth"][v].as_py()) for v in views]),
         )
 
@@ -89,7 +88,7 @@ def _decode_shard(path: Path, folder: Path) -> None:
     shard_schema.import_pyarrow()
     from pyarrow import parquet
 
-    table = parquet.read_table(path, columns=_BLOB_COLUMNS)
+    table = parquet.read_table(path, columns=list(shard_schema.BLOB_COLUMNS))
     counts = [len(cell) for cell in table.column("rgba")]
     colors = [blob.as_py() for cell in table.column("rgba") for blob in cell]
     normals = [blob.as_py() for cell in table.column("normal") for blob in cell]
@@ -103,8 +102,8 @@ def _decode_shard(path: Path, folder: Path) -> None:
     try:
         np.save(scratch / "first.npy", np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
         np.save(scratch / "slots.npy", slots)
-        _save_decoded(scratch / "rgba.npy", colors, shard_schema.decode_picture)
-        _save_decoded(scratch / "normal.npy", [n for n, _ in known], shard_schema.decode_picture)
+        _save_decoded(scratch / "rgba.npy", colors, shard_schema.decode_image)
+        _save_decoded(scratch / "normal.npy", [n for n, _ in known], shard_schema.decode_image)
         _save_decoded(scratch / "depth.npy", [d for _, d in known], shard_schema.decode_depth_steps)
         _put_in_place(scratch, folder)
     finally:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,11 +36,32 @@ from diffsplat.io.file_access import atomic_path
 if TYPE_CHECKING:
     import pyarrow
 
+BLOB_COLUMNS = ("rgba", "normal", "depth")
 DEPTH_NEAR = 0.5
 DEPTH_FAR = 2.5
 HELD_OUT_PERCENT = 10
 Split = Literal["train", "test"]
 VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectInfo:
+    """What is known of an object besides its views; see the columns of the same names."""
+
+    object_id: str
+    name: str
+    noun: str
+    captions: tuple[str, ...]
+    colors: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    variant: str = ""
+    source: str
+    license: str
+    creator: str
+
+    def columns(self) -> dict[str, Any]:
+        """Columns of a row, with the split."""
+        return {**vars(self), "split": split_of(self.name)}
 
 
 def import_pyarrow() -> Any:
@@ -105,14 +127,14 @@ def split_of(name: str) -> Split:
     return "test" if stable_hash(name) % 100 < HELD_OUT_PERCENT else "train"
 
 
-def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
+def encode_image(pixels: NDArray[np.uint8]) -> bytes:
     """``[H, W, C]`` bytes as a PNG made for speed."""
     return _png(Image.fromarray(pixels))
 
 
 def encode_normal(normal: NDArray[np.floating]) -> bytes:
     """World normals ``[H, W, 3]`` as an 8 bit PNG; zero vectors become middle grey."""
-    return encode_picture(np.clip(np.rint(normal * 127.5 + 127.5), 0, 255).astype(np.uint8))
+    return encode_image(np.clip(np.rint(normal * 127.5 + 127.5), 0, 255).astype(np.uint8))
 
 
 def encode_depth(depth: NDArray[np.floating]) -> bytes:
@@ -129,8 +151,8 @@ def encode_depth(depth: NDArray[np.floating]) -> bytes:
     return _png(Image.fromarray(np.where(inside, steps, 0).astype(np.uint16)))
 
 
-def decode_picture(data: bytes) -> NDArray[np.uint8]:
-    """Bytes of :func:`encode_picture` back to ``[H, W, C]``."""
+def decode_image(data: bytes) -> NDArray[np.uint8]:
+    """Bytes of :func:`encode_image` back to ``[H, W, C]``."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image)
 

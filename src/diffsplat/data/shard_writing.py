@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -20,8 +20,27 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 
 SHARD_OBJECTS = 40
-Item = TypeVar("Item")
 Row = dict[str, Any]
+
+
+class Identified(Protocol):
+    """An object to make rows of."""
+
+    @property
+    def object_id(self) -> str:
+        """Unique, the same in every run."""
+        ...
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
+@dataclass(frozen=True)
+class ObjectListing(Generic[Item]):
+    """Objects to make rows of, and the names of those that are left out."""
+
+    objects: tuple[Item, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -60,10 +79,11 @@ class Broken:
 
 
 def fill_shards(
-    items: Mapping[str, Item],
+    listing: ObjectListing[Item],
     work: Callable[[Item], Finished],
     out: Path,
     *,
+    size: int,
     processes: int = 0,
     progress: bool = True,
 ) -> ShardReport:
@@ -72,24 +92,28 @@ def fill_shards(
     Shards appear whole or not at all; after an interruption the same call goes on with what is missing.
 
     Args:
-        items: what ``work`` gets for each object, by its identity.
+        listing: the objects.
         work: makes the rows of an object; a ValueError or OSError is the reason why it is broken. With several
             processes it must be picklable.
         out: folder of the shards, made when it is missing.
+        size: pixels per side, at least 8.
         processes: how many at once, 0 for one per core.
         progress: show a bar.
 
     Raises:
-        ValueError: ``out`` is a file, or a process was killed.
+        ValueError: an option is out of range, ``out`` is a file, or a process was killed.
     """
+    if size < 8 or processes < 0:
+        raise InvalidInputError(f"size {size}, processes {processes}: expected at least 8 and 0")
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"{out} is a file, expected a folder to write to")
     make_folder(out)
     done = finished_objects(out)
-    todo = sorted((key for key in items if key not in done), key=stable_seed)
-    report = ShardReport(resumed=len(items) - len(todo))
+    todo = [item for item in listing.objects if item.object_id not in done]
+    todo.sort(key=lambda item: stable_seed(item.object_id))
+    report = ShardReport(resumed=len(listing.objects) - len(todo), left_out=listing.left_out)
     writer = _ShardWriter(out)
-    jobs = [_Job(key, items[key], work) for key in todo]
+    jobs = [_Job(item, work) for item in todo]
     try:
         for result in _with_bar(_results(jobs, processes), len(jobs), progress):
             if isinstance(result, Broken):
@@ -117,7 +141,6 @@ def finished_objects(out: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class _Job(Generic[Item]):
-    object_id: str
     item: Item
     work: Callable[[Item], Finished]
 
@@ -125,7 +148,7 @@ class _Job(Generic[Item]):
         try:
             return self.work(self.item)
         except (ValueError, OSError, MemoryError) as error:
-            return Broken(self.object_id, str(error))
+            return Broken(self.item.object_id, str(error))
 
 
 class _ShardWriter:

@@ -22,7 +22,7 @@ from diffsplat.io.splat_suffixes import splat_suffix
 from diffsplat.pretrained.catalogue import ControlKind
 from diffsplat.render import render
 from diffsplat.render.meshes.mesh_files import MESH_SUFFIXES, load_mesh
-from diffsplat.render.meshes.mesh_renderer import CameraArray, MeshRenderer
+from diffsplat.render.meshes.mesh_renderer import MeshRenderer
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,12 @@ def _view_of_splats(path: Path, camera: Cameras) -> ObjectView:
 
 
 def _view_of_mesh(path: Path, camera: Cameras) -> ObjectView:
-    cameras = CameraArray(camera.camera_to_world.double().numpy(), camera.intrinsics.double().numpy())
     renderer = MeshRenderer(load_mesh(path).normalized(), size=camera.width)
-    (samples,) = renderer.render(cameras)
-    picture = torch.from_numpy(samples.picture().astype(np.float32) / 255).permute(2, 0, 1)
-    alpha = picture[3:]
+    (samples,) = renderer.render(camera)
+    image = torch.from_numpy(samples.image().astype(np.float32) / 255).permute(2, 0, 1)
+    alpha = image[3:]
     return ObjectView(
-        rgb=picture[:3] * alpha + (1 - alpha),
+        rgb=image[:3] * alpha + (1 - alpha),
         alpha=alpha,
         depth=torch.from_numpy(samples.depth)[None],
         normal=functional.normalize(torch.from_numpy(samples.normal).permute(2, 0, 1), dim=0),

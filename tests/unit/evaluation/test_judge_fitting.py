@@ -43,7 +43,7 @@ def rectangle(noun: str, shade: float) -> dict[str, bytes]:
     rgba[inside] = (*(round(channel * shade) for channel in PAINT[noun]), 255)
     normal = np.where(inside[..., None], np.array([0.0, 0.0, 1.0]), 0.0)
     return {
-        "rgba": shard_schema.encode_picture(rgba),
+        "rgba": shard_schema.encode_image(rgba),
         "normal": shard_schema.encode_normal(normal),
         "depth": shard_schema.encode_depth(np.where(inside, 1.4, 0.0)),
     }

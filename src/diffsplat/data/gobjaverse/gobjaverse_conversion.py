@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -28,12 +27,13 @@ from diffsplat.data.gobjaverse.gobjaverse_views import (
     resize,
     stored_cameras,
 )
-from diffsplat.data.shard_writing import Finished, ShardReport, fill_shards
+from diffsplat.data.shard_schema import ObjectInfo
+from diffsplat.data.shard_writing import Finished, ObjectListing, Row, ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.geometry import elevation_deg
 from diffsplat.io.file_access import require_readable
 from diffsplat.io.image_files import to_pixels
-from diffsplat.render.meshes.view_sets import FREE
+from diffsplat.render.meshes.view_sets import FREE_VIEW
 
 SOURCE = "G-Objaverse"
 LICENSE = "ODC-By 1.0 (Objaverse; every object has a licence of its own)"
@@ -59,12 +59,8 @@ class GObjaverseObject:
         return f"gobjaverse/{self.name}"
 
 
-@dataclass(frozen=True)
-class GObjaverseListing:
-    """The objects below a folder, and the names of those without a caption."""
-
-    objects: tuple[GObjaverseObject, ...]
-    without_caption: tuple[str, ...] = ()
+GObjaverseListing = ObjectListing[GObjaverseObject]
+"""The objects below a folder; those without a caption are left out."""
 
 
 def list_objects(
@@ -133,16 +129,10 @@ def convert(
         progress: show a bar.
 
     Raises:
-        ValueError: the size is out of range, or ``out`` is a file.
+        ValueError: an option is out of range, or ``out`` is a file.
     """
-    if size < 8 or processes < 0:
-        raise InvalidInputError(f"size {size}, processes {processes}: expected at least 8 and 0")
-    items = {item.object_id: item for item in listing.objects}
-    report = fill_shards(
-        items, partial(convert_object, size=size), out, processes=processes, progress=progress
-    )
-    report.left_out = listing.without_caption
-    return report
+    work = partial(convert_object, size=size)
+    return fill_shards(listing, work, out, size=size, processes=processes, progress=progress)
 
 
 def convert_object(item: GObjaverseObject, size: int) -> Finished:
@@ -170,7 +160,7 @@ def convert_object(item: GObjaverseObject, size: int) -> Finished:
         reasons = ", ".join(sorted({reason for _, reason in dropped})[:3])
         raise InvalidInputError(f"no four even views are left of {len(VIEWS)}: {reasons}")
     numbers = {number: index for index, ring in enumerate(rings) for number in ring}
-    return Finished([_row(item, views, [numbers.get(view, FREE) for view in views])], tuple(dropped))
+    return Finished([_row(item, views, [numbers.get(view, FREE_VIEW) for view in views])], tuple(dropped))
 
 
 def shrunk(view: StoredView, size: int) -> StoredView:
@@ -201,29 +191,27 @@ def _scaled(view: StoredView, scale: float) -> StoredView:
     return replace(view, depth=depth, camera_to_world=pose)
 
 
-def _row(item: GObjaverseObject, views: dict[int, StoredView], ring: list[int]) -> dict[str, Any]:
+def _row(item: GObjaverseObject, views: dict[int, StoredView], ring: list[int]) -> Row:
     kept = list(views.values())
     cameras = stored_cameras(kept)
-    name = f"{SOURCE.lower()} {item.name}"
+    info = ObjectInfo(
+        object_id=item.object_id,
+        name=f"{SOURCE.lower()} {item.name}",
+        noun="object",
+        captions=item.captions,
+        source=SOURCE,
+        license=LICENSE,
+        creator="unknown",
+    )
     return {
-        "object_id": item.object_id,
-        "name": name,
-        "noun": "object",
-        "captions": list(item.captions),
-        "colors": [],
-        "tags": [],
-        "variant": "",
-        "split": shard_schema.split_of(name),
-        "source": SOURCE,
-        "license": LICENSE,
-        "creator": "unknown",
+        **info.columns(),
         "size": cameras.width,
         "azimuths": _azimuths(cameras),
         "elevations": elevation_deg(cameras).tolist(),
         "ring": ring,
         "camera_to_world": cameras.camera_to_world.flatten().tolist(),
         "intrinsics": cameras.intrinsics.flatten().tolist(),
-        "rgba": [shard_schema.encode_picture(to_pixels(view.rgba)) for view in kept],
+        "rgba": [shard_schema.encode_image(to_pixels(view.rgba)) for view in kept],
         "normal": [shard_schema.encode_normal(view.normal.permute(1, 2, 0).numpy()) for view in kept],
         "depth": [shard_schema.encode_depth(view.depth[0].numpy()) for view in kept],
     }

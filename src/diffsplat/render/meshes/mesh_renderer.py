@@ -1,4 +1,4 @@
-"""Pictures of meshes: colour, opacity, normals and depth from given cameras, on the CPU.
+"""Rendering meshes on the CPU: colour, opacity, normals and depth from given cameras.
 
 Triangles are rasterised at a multiple of the image size, transparent ones peeled layer by layer. The light is
 fixed in the world of the object, so all views of an object agree in 3D.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.core import Cameras
 from diffsplat.errors import InvalidInputError
 from diffsplat.render.meshes import triangle_kernels
 from diffsplat.render.meshes.mesh_files import Texture, TriangleMesh
@@ -23,17 +24,6 @@ SURFACE_THICKNESS = 0.03
 
 FloatArray = NDArray[np.float32]
 NO_LUT: FloatArray = np.zeros((0, 0, 0, 3), dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class CameraArray:
-    """Cameras as arrays: ``camera_to_world [V, 4, 4]`` OpenCV, ``intrinsics [V, 4]`` fx fy cx cy / size."""
-
-    camera_to_world: NDArray[np.float64]
-    intrinsics: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.camera_to_world)
 
 
 @dataclass(frozen=True)
@@ -54,23 +44,23 @@ class Samples:
     normal: FloatArray
     factor: int
 
-    def picture(self, lut: FloatArray = NO_LUT) -> NDArray[np.uint8]:
+    def image(self, lut: FloatArray = NO_LUT) -> NDArray[np.uint8]:
         """``[H, W, 4]`` sRGB with straight alpha; ``lut [S, S, S, 3]`` maps the unlit colours."""
         height, width = self.depth.shape
         out = np.empty((height, width, 4), dtype=np.uint8)
         triangle_kernels.resolve_color(self.albedo, self.light, self.factor, lut, out)
         return out
 
-    def unlit_picture(self) -> NDArray[np.uint8]:
+    def unlit_image(self) -> NDArray[np.uint8]:
         """``[H, W, 4]`` the colours of the surface themselves, without light."""
-        return replace(self, light=np.ones_like(self.light)).picture()
+        return replace(self, light=np.ones_like(self.light)).image()
 
 
 class MeshRenderer:
     """Draws one mesh from any number of cameras."""
 
     def __init__(self, mesh: TriangleMesh, *, size: int, supersampling: int = 2) -> None:
-        """Prepare a mesh for ``size x size`` pictures.
+        """Prepare a mesh for ``size x size`` images.
 
         Raises:
             ValueError: sizes below 1.
@@ -85,14 +75,14 @@ class MeshRenderer:
         self._opaque_faces = np.flatnonzero(~transparent).astype(np.int32)
         self._transparent_faces = np.flatnonzero(transparent).astype(np.int32)
 
-    def render(self, cameras: CameraArray) -> Iterator[Samples]:
-        """One :class:`Samples` per camera.
+    def render(self, cameras: Cameras) -> Iterator[Samples]:
+        """One :class:`Samples` for each of the cameras ``[V]``, whose size does not count.
 
         Raises:
             ValueError: a camera stands inside or before part of the mesh.
         """
         for pose, intrinsics in zip(cameras.camera_to_world, cameras.intrinsics, strict=True):
-            yield self._render_one(pose, intrinsics)
+            yield self._render_one(pose.double().numpy(), intrinsics.double().numpy())
 
     def _render_one(self, pose: NDArray[np.float64], intrinsics: NDArray[np.float64]) -> Samples:
         mesh = self.mesh

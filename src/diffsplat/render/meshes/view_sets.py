@@ -1,4 +1,4 @@
-"""Where the cameras stand: named sets of views around an object."""
+"""Named sets of views around an object."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from diffsplat.core import Cameras
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import orbit_cameras
-from diffsplat.render.meshes.mesh_renderer import CameraArray
 
 ViewSetName = Literal["mini", "gobjaverse", "orbits", "variant"]
-FREE = -1
+FREE_VIEW = -1
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ class ViewSet:
     elevations: tuple[float, ...]
     ring: tuple[int, ...]
 
-    def cameras(self) -> CameraArray:
-        """OpenCV cameras on the default orbit, looking at the origin."""
-        cameras = orbit_cameras(self.azimuths, self.elevations, width=1, height=1)
-        return CameraArray(cameras.camera_to_world.double().numpy(), cameras.intrinsics.double().numpy())
+    def cameras(self) -> Cameras:
+        """``[V]`` cameras on the default orbit, of one pixel."""
+        return orbit_cameras(self.azimuths, self.elevations, width=1, height=1)
 
     def subset(self, indices: list[int]) -> ViewSet:
         """The views at ``indices``."""
@@ -70,7 +69,7 @@ def _rings(elevations: list[float], random: np.random.Generator, *, free: int) -
     for _ in range(free):
         azimuths.append(float(random.uniform(0, 360)))
         heights.append(float(random.uniform(-20, 60)))
-        ring.append(FREE)
+        ring.append(FREE_VIEW)
     return ViewSet(tuple(azimuths), tuple(heights), tuple(ring))
 
 
@@ -78,5 +77,5 @@ def _gobjaverse(random: np.random.Generator) -> ViewSet:
     upper, level = float(random.uniform(5, 30)), float(random.uniform(-5, 5))
     azimuths = [15.0 * i for i in range(24)] + [30.0 * i for i in range(12)] + [0.0, 0.0]
     elevations = [upper] * 24 + [level] * 12 + [90.0, -90.0]
-    ring = [i % 6 for i in range(24)] + [6 + i % 3 for i in range(12)] + [FREE, FREE]
+    ring = [i % 6 for i in range(24)] + [6 + i % 3 for i in range(12)] + [FREE_VIEW, FREE_VIEW]
     return ViewSet(tuple(azimuths), tuple(elevations), tuple(ring))

@@ -10,13 +10,13 @@ from PIL import Image
 from diffsplat.core import DEFAULT_FOCAL
 from diffsplat.render.meshes.mesh_files import Texture, TriangleMesh, load_mesh
 from diffsplat.render.meshes.mesh_renderer import MeshRenderer
-from diffsplat.render.meshes.view_sets import FREE, ViewSet, view_set
+from diffsplat.render.meshes.view_sets import FREE_VIEW, ViewSet, view_set
 
 SIZE = 64
 
 
 def one_view(azimuth=0.0, elevation=0.0):
-    return ViewSet((azimuth,), (elevation,), (FREE,)).cameras()
+    return ViewSet((azimuth,), (elevation,), (FREE_VIEW,)).cameras()
 
 
 def render(mesh, azimuth=0.0, elevation=0.0, size=SIZE, supersampling=2):
@@ -83,7 +83,7 @@ def test_a_sphere_has_the_depth_and_normals_of_the_closed_form(azimuth, elevatio
     depth = (along - np.sqrt(np.maximum(inside, 0))) * direction[..., 2]
     assert hit.sum() > 1000
     np.testing.assert_allclose(samples.depth[hit], depth[hit], atol=2.5e-3)
-    pose = one_view(azimuth, elevation).camera_to_world[0]
+    pose = one_view(azimuth, elevation).camera_to_world[0].double().numpy()
     points = (rays * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
     np.testing.assert_allclose(samples.normal[hit], points[hit] / radius, atol=0.02)
 
@@ -91,10 +91,10 @@ def test_a_sphere_has_the_depth_and_normals_of_the_closed_form(azimuth, elevatio
 def test_a_sphere_covers_the_area_of_its_silhouette_and_is_not_cut():
     samples = render(sphere(), size=128, supersampling=3)
     radius = DEFAULT_FOCAL * 0.46 / math.sqrt(1.4**2 - 0.46**2)
-    coverage = samples.picture()[..., 3].astype(float).sum() / 255 / 128**2
+    coverage = samples.image()[..., 3].astype(float).sum() / 255 / 128**2
     assert coverage == pytest.approx(math.pi * radius**2, rel=2e-3)
     assert 2 * radius == pytest.approx(0.966, abs=1e-3)
-    edge = samples.picture()[..., 3]
+    edge = samples.image()[..., 3]
     assert edge[0].max() == edge[-1].max() == edge[:, 0].max() == edge[:, -1].max() == 0
 
 
@@ -112,7 +112,7 @@ def test_surfaces_have_two_sides():
     outside = cube()
     inside_out = triangles(outside.corners[:, ::-1])
     one, other = render(outside, 30, 20), render(inside_out, 30, 20)
-    np.testing.assert_array_equal(one.picture(), other.picture())
+    np.testing.assert_array_equal(one.image(), other.image())
     np.testing.assert_allclose(one.normal, other.normal, atol=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_the_light_is_fixed_to_the_world_and_has_its_written_strength():
         samples = render(cube(colors=grey), azimuth, 40)
         top = samples.normal[..., 1] > 0.999
         assert top.sum() > 100
-        solid = samples.picture()[top & (samples.picture()[..., 3] == 255)]
+        solid = samples.image()[top & (samples.image()[..., 3] == 255)]
         assert np.median(solid) == pytest.approx(255 * 0.5 * expected, abs=0.6)
 
 
@@ -136,7 +136,7 @@ def test_a_texture_lies_the_right_way_up_and_keeps_its_colours():
         [np.kron(colors, np.ones((8, 8, 1), np.uint8)), np.full((16, 16, 1), 255, np.uint8)], -1
     )
     uv = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]]
-    picture = render(quad(0.0, uv=uv, textures=[Texture(pixels)])).unlit_picture()
+    picture = render(quad(0.0, uv=uv, textures=[Texture(pixels)])).unlit_image()
     reach = int(0.15 * DEFAULT_FOCAL / 1.4 * SIZE)
     centre = SIZE // 2
     for down, right, expected in (
@@ -154,7 +154,7 @@ def test_a_fine_texture_seen_small_becomes_its_mean():
     stripes[:, ::2, :3] = 200
     stripes[..., 3] = 255
     uv = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]]
-    picture = render(quad(0.0, half=0.1, uv=uv, textures=[Texture(stripes)])).unlit_picture()
+    picture = render(quad(0.0, half=0.1, uv=uv, textures=[Texture(stripes)])).unlit_image()
     inner = picture[SIZE // 2 - 3 : SIZE // 2 + 3, SIZE // 2 - 3 : SIZE // 2 + 3, :3]
     np.testing.assert_allclose(inner, 100, atol=6)
 
@@ -170,7 +170,7 @@ def test_colours_of_corners_are_mixed_by_perspective():
     mesh = triangles(
         corners, colors=np.array([[dark, dark, bright], [dark, bright, bright]], dtype=np.float32)
     )
-    picture = render(mesh, size=65, supersampling=1).unlit_picture()
+    picture = render(mesh, size=65, supersampling=1).unlit_image()
     for row in (24, 32, 38):
         slope = -((row + 0.5) / 65 - 0.5) / DEFAULT_FOCAL
         # y = slope * (1.4 - z) meets y = -0.75 z (the plane of the quad).
@@ -184,14 +184,14 @@ def test_layers_of_glass_are_blended_front_to_back():
     planes = [quad(0.2, colors=red), quad(0.0, colors=green), quad(-0.2, colors=blue)]
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         samples = render(joined(*(planes[i] for i in order)))
-        assert samples.unlit_picture()[SIZE // 2, SIZE // 2].tolist() == pytest.approx(
+        assert samples.unlit_image()[SIZE // 2, SIZE // 2].tolist() == pytest.approx(
             [255 * 0.5, 255 * 0.5 * 0.25, 255 * 0.5 * 0.75, 255], abs=1
         )
         assert samples.depth[SIZE // 2, SIZE // 2] == pytest.approx(1.2, abs=1e-5)
 
 
 def test_a_single_pane_keeps_its_straight_colour_and_opacity():
-    picture = render(quad(0.0, colors=[0.2, 0.6, 1.0, 0.3])).unlit_picture()
+    picture = render(quad(0.0, colors=[0.2, 0.6, 1.0, 0.3])).unlit_image()
     assert picture[SIZE // 2, SIZE // 2].tolist() == pytest.approx([51, 153, 255, 76.5], abs=1)
 
 
