@@ -13,6 +13,7 @@ import torch
 from diffsplat.cli.main import main
 from diffsplat.core import Splats
 from diffsplat.errors import DiffSplatError
+from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
 
@@ -153,6 +154,15 @@ def test_a_full_disk_is_a_sentence(splats: Path, small_model: Path, command: lis
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == f"diffsplat: error: cannot write '{command[-1]}': File too large"
     assert list(Path().iterdir()) == [splats]
+
+
+def test_a_bad_size_in_python_is_an_error_of_the_user(small_pipeline: DiffSplatPipeline):
+    output = small_pipeline("a chair", steps=1)
+    for size in (0, -1):
+        with pytest.raises(DiffSplatError, match=f"size is {size}"):
+            output.render(size=size)
+        with pytest.raises(DiffSplatError, match=f"size is {size}"):
+            ring_cameras(size=size)
 
 
 @pytest.mark.parametrize("arguments", [{"steps": 0}, {"count": 0}, {"seed": -1}, {"guidance": float("nan")}])

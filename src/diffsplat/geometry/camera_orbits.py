@@ -91,6 +91,8 @@ def orbit_cameras(
     elevations = torch.as_tensor(elevations_deg, dtype=torch.float32).expand_as(azimuths)
     if radius <= 0:
         raise InvalidInputError(f"the orbit radius is {radius:g}, expected a positive distance")
+    if width < 1 or height < 1:
+        raise InvalidInputError(f"the image size is {width} x {height}, expected at least 1 x 1 pixels")
     poses = look_at(orbit_positions(azimuths, elevations, radius))
     intrinsics = torch.tensor([focal, focal * width / height, 0.5, 0.5]).expand(*azimuths.shape, 4)
     return Cameras(camera_to_world=poses, intrinsics=intrinsics, width=width, height=height)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.splats import SPLAT_FIELDS
+from diffsplat.errors import InvalidInputError
 from diffsplat.pipelines.generation import ResolvedGeneration
 from diffsplat.render import Backend, render
 
@@ -90,6 +91,8 @@ class SplatOutput:
         views = self.cameras if cameras is None else cameras
         if len(views.batch_shape) == 1:
             views = views.for_objects(len(self))
+        if size is not None and size < 1:
+            raise InvalidInputError(f"size is {size}, expected at least 1 pixel")
         if size is not None:
             views = views.resized(size, size)
         return render(

@@ -1,4 +1,4 @@
-"""What a server allows: one place for every bound. Needs no torch."""
+"""Limits of a server: queue, jobs, uploads, connections, and results that are kept."""
 
 from dataclasses import dataclass, fields
 
@@ -7,10 +7,10 @@ from diffsplat.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a server, each above 0."""
+    """Limits of a server, each above 0."""
 
     max_queued: int = 16
-    """Jobs that wait; with more, a request is told to come back (429)."""
+    """Jobs that wait; beyond, a request is refused for the moment (429)."""
     max_steps: int = 100
     """Denoising steps of a job."""
     max_count: int = 4
@@ -20,7 +20,7 @@ class Limits:
     max_pixels: int = 20_000_000
     """Width times height of an image."""
     upload_seconds: float = 30.0
-    """Time for a request's body to arrive."""
+    """Seconds for a request's body to arrive."""
     max_connections: int = 256
     """Connections at once; beyond, a request is refused (503)."""
     keep_jobs: int = 100
@@ -28,7 +28,7 @@ class Limits:
     keep_bytes: int = 1_000_000_000
     """Memory for the results of finished jobs; the latest job is kept in any case."""
     keep_seconds: float = 3600.0
-    """How long a finished job is kept."""
+    """Seconds that a finished job is kept."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
