@@ -177,7 +177,7 @@ def damage(folder: Path) -> dict[int, str]:
         5: "not at right angles",
         27: "nothing of the object is visible",
         28: "no alpha channel",
-        30: f"the picture has 8 x 8 pixels, its depth {SIZE} x {SIZE}",
+        30: f"the image has 8 x 8 pixels, its depth {SIZE} x {SIZE}",
         31: "its field of view is 1.2 radians",
     }
 

@@ -27,7 +27,7 @@ Source = Annotated[Path, tyro.conf.Positional]
 
 @dataclass(frozen=True)
 class RenderArguments:
-    """Options shared by the rendering verbs."""
+    """Options shared by the subcommands that render."""
 
     out: Path
     """Folder for the shards; run the same command again to go on after an interruption."""

@@ -46,12 +46,12 @@ _FEATURES = "features.safetensors"
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """Options shared by the verbs."""
+    """Options shared by the subcommands that write a report."""
 
     data: Path
     """Folder that `diffsplat data` wrote, or one that holds several of them."""
     out: Path | None = None
-    """JSON file for the figures and all single results; the contact sheet goes beside it as .png."""
+    """JSON file for the figures and all single results; the contact sheet is written next to it as .png."""
     limit: int | None = None
     """Only so many objects or prompts, spread evenly."""
     force: bool = False
@@ -72,14 +72,14 @@ class ReportArguments:
 
 @dataclass(frozen=True)
 class JudgedArguments(ReportArguments):
-    """Options shared by the verbs with a judge of nouns."""
+    """Options shared by the subcommands that use the noun judge."""
 
     cache: Path | None = None
     """Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given."""
 
 
 def reconstruction(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
-    """Held-out objects from four views: how good the input views and four novel views are.
+    """Measure the reconstructor: PSNR and SSIM of held-out objects, in input views and novel views.
 
     Args:
         arguments: What to measure on and where to write.
@@ -90,7 +90,7 @@ def reconstruction(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, mod
 
 
 def autoencoder(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
-    """The same through the autoencoder's latents, beside the reconstruction itself.
+    """Measure the autoencoder: the same through its latents, next to the reconstruction itself.
 
     Args:
         arguments: What to measure on and where to write.
@@ -113,9 +113,9 @@ def text(
     steps: int | None = None,
     guidance: float | None = None,
 ) -> None:
-    """A hundred prompts, judged by a network that never trained with the generator.
+    """Measure text generation: a hundred prompts, judged by a network that never trained with the generator.
 
-    The judge of nouns is fitted on real renders of the training objects in --data first, which takes minutes.
+    The noun judge is first fitted on real renders of the training objects in --data, which takes minutes.
 
     Args:
         arguments: What the judge is fitted on and where to write.
@@ -147,9 +147,9 @@ def ceiling(
     model: str = "mini",
     part: Literal["reconstructor", "autoencoder", "denoised"] = "denoised",
 ) -> None:
-    """The prompts of `text`, answered by real training objects as the model's networks show them.
+    """Measure the upper bound of `text`: real training objects passed through the model's networks.
 
-    Nothing is generated: this is what a denoiser that forgets nothing could reach.
+    Nothing is generated: this is what a perfect denoiser could reach.
 
     Args:
         arguments: What the judge is fitted on and where to write.
@@ -174,7 +174,7 @@ def ceiling(
 
 
 def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
-    """How often the judge of nouns names real objects right that it was not fitted on.
+    """Measure the noun judge on real objects that it was not fitted on.
 
     Args:
         arguments: What it is fitted and measured on, and where to write.

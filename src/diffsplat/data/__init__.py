@@ -1,4 +1,8 @@
-"""Objects to training views: rendering meshes, writing and reading shards."""
+"""From objects to training views.
+
+In order: ``collections`` and ``mesh_sources`` list meshes, ``mesh_ingestion`` renders them (``gobjaverse`` converts
+what is rendered already), ``shard_writing`` writes rows of ``shard_schema``, ``object_dataset`` reads them.
+"""
 
 from diffsplat.data.object_dataset import ObjectDataset, ObjectRow
 

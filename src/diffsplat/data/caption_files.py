@@ -16,7 +16,7 @@ Captions = dict[str, tuple[str, ...]]
 def read_captions(path: Path | str) -> Captions:
     """Captions by object, from one of two kinds of file.
 
-    - ``.json``: an object whose keys name things and whose values are a caption or a list of captions:
+    - ``.json``: an object whose keys name objects and whose values are a caption or a list of captions:
       ``{"0/10010": "a red chair", "0/10011": ["a mug", "a blue mug"]}``.
     - ``.csv``: two columns, name and caption, as in Cap3D; a name may come several times. A first row
       ``uid,caption`` (or ``id,caption``, ``name,caption``, ``uid,text``) is a heading.

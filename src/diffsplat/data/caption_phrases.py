@@ -1,4 +1,4 @@
-"""Captions from what is known of an object: its noun, its describing phrase, its colours."""
+"""Captions of an object from its noun, its phrase and its colours."""
 
 from __future__ import annotations
 

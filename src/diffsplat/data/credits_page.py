@@ -1,4 +1,4 @@
-"""Who made the objects: a credits page from the rows of rendered shards."""
+"""The credits page of rendered shards: source, licence and creator of every object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rendering whole sources of meshes into shards."""
+"""Rendering meshes into shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading rendered objects: rows of shards to :class:`~diffsplat.core.Views`."""
+"""Reading shards of rendered objects as :class:`~diffsplat.core.Views`."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ class ObjectDataset(Dataset[Views]):
             folders: where ``diffsplat data`` wrote shards.
             split: which objects.
             variants: also the repainted versions.
-            storage: ``decoded`` keeps uncompressed pixels in memory-mapped files beside the shards, made at
+            storage: ``decoded`` keeps uncompressed pixels in memory-mapped files next to the shards, made at
                 the first reading (110 kB of disk for a view of 128 pixels); ``encoded`` keeps the compressed
                 bytes in memory and decodes them each time.
-            novel_views: how many views an item has beside the four of its ring.
+            novel_views: how many views an item has in addition to the four of its ring.
             seed: of the items.
 
         Raises:
@@ -165,7 +165,7 @@ class ObjectDataset(Dataset[Views]):
         return self.load_views(index, self.rows[index].ring_views(0), size=size, prompt=prompt)
 
     def pixels_key(self, index: int) -> str:
-        """What a row's pictures are known by: another set of pictures has another key, whatever it is called."""
+        """Identity of a row's images: another set of images has another key, whatever it is called."""
         row = self.rows[index]
         if row.shard not in self._pixel_ids:
             self._pixel_ids[row.shard] = pixels_id(row.shard)
@@ -175,7 +175,7 @@ class ObjectDataset(Dataset[Views]):
         """Open (and decode, where that was not done yet) every shard now, with a progress bar."""
         from tqdm import tqdm
 
-        for shard in tqdm(sorted({row.shard for row in self.rows}), unit="shard", desc="decoding pictures"):
+        for shard in tqdm(sorted({row.shard for row in self.rows}), unit="shard", desc="decoding images"):
             self._store(shard)
 
     def _store(self, shard: Path) -> PixelStore:

@@ -53,7 +53,7 @@ class EncodedShard:
 
 
 class DecodedShard:
-    """Memory-mapped arrays of a shard, decoded once into a folder beside it; processes share their pages."""
+    """Memory-mapped arrays of a shard, decoded once into a folder next to it; processes share their pages."""
 
     def __init__(self, path: Path) -> None:
         folder = path.parent / CACHE_FOLDER / pixels_id(path)
@@ -73,7 +73,7 @@ class DecodedShard:
 
 
 def pixels_id(path: Path) -> str:
-    """Changes with the pictures of a shard, not with its words."""
+    """Changes with the images of a shard, not with its labels."""
     shard_schema.import_pyarrow()
     from pyarrow import parquet
 
@@ -84,7 +84,7 @@ def pixels_id(path: Path) -> str:
 
 
 def _decode_shard(path: Path, folder: Path) -> None:
-    """Write the arrays of a shard: every colour picture, each geometry once however many rows show it."""
+    """Write the arrays of a shard: every colour image, each geometry once however many rows show it."""
     shard_schema.import_pyarrow()
     from pyarrow import parquet
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Unpacked(NamedTuple):
-    """Pictures of ``V`` views as :class:`diffsplat.core.Views` wants them, float32, channels first.
+    """Images of ``V`` views as :class:`diffsplat.core.Views` wants them, float32, channels first.
 
     Args:
         image, normal, coord: ``[V, 3, H, W]`` 0..1 on white.

@@ -1,9 +1,9 @@
-"""The table of rendered objects: one row per object and colour, pictures as encoded bytes.
+"""The table of rendered objects: one row per object and colour, images as encoded bytes.
 
 Columns (V views of an object):
 
 - ``object_id``: unique; ``source/path`` and, for a repainted object, ``#word``.
-- ``name``: key of the split; all versions and colours of a thing share it.
+- ``name``: key of the split; all versions and colours of an object share it.
 - ``noun``, ``captions``, ``colors``, ``tags``: what it is and how it may be called.
 - ``variant``: the colour it was repainted in, empty for the original.
 - ``split``: ``train`` or ``test``, a hash of ``name``.
@@ -104,7 +104,7 @@ def table_schema() -> pyarrow.Schema:
 
 
 def pixels_id(table: pyarrow.Table) -> str:
-    """A fingerprint of the pictures of a shard, whatever its labels."""
+    """A fingerprint of the images of a shard, whatever its labels."""
     digest = hashlib.sha256()
     for cell in table.column("rgba"):
         for blob in cell:

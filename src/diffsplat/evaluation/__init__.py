@@ -1,1 +1,1 @@
-"""Numbers and tables."""
+"""Measuring models: image metrics, the noun judge, the colour judge."""

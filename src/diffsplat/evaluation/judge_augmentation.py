@@ -1,8 +1,8 @@
-"""Pictures of an object as it might look otherwise, which a judge of objects should not mind.
+"""Distorted images that the noun judge is fitted on, so that it tolerates imperfect ones.
 
 Features of an ImageNet network hang on texture and on the straightness of edges (Geirhos et al. 2019, "ImageNet-trained
-CNNs are biased towards texture"). A classifier that has only seen clean renders loses a real object when its picture
-is bent by two pixels; one that has also seen these pictures of the real objects does not.
+CNNs are biased towards texture"). A classifier that has only seen clean renders loses a real object when its image
+is bent by two pixels; one that has also seen these images of the real objects does not.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from torch.nn import functional
 from diffsplat.images.gaussian_blur import gaussian_blur
 
 _BEND_NODES = 12
-"""Independent displacements along an edge of the picture."""
+"""Independent displacements along an edge of the image."""
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """One way to change a picture, in the order of the arguments.
+    """One way to change an image, in the order of the arguments.
 
     Args:
         mirrored: left and right are exchanged.
         colors: what happens to the three colour channels: nothing, a cyclic exchange, or their mean for all.
-        bend: deviation of a smooth random displacement, as a share of the picture's edge.
-        zoom: factor of the object's size about the picture's middle.
-        blur: deviation of a Gaussian smoothing, as a share of the picture's edge; 0 for none.
+        bend: deviation of a smooth random displacement, as a share of the image's edge.
+        zoom: factor of the object's size about the image's middle.
+        blur: deviation of a Gaussian smoothing, as a share of the image's edge; 0 for none.
         gamma: exponent of the colours.
     """
 
@@ -39,10 +39,10 @@ class Distortion:
     gamma: float = 1.0
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
-        """Distorted ``[N, 3, H, W]`` pictures (0..1 on white), each bent in its own way.
+        """Distorted ``[N, 3, H, W]`` images (0..1 on white), each bent in its own way.
 
         Args:
-            images: the pictures.
+            images: the images.
             seed: of the bends.
         """
         images = images.flip(-1) if self.mirrored else images
@@ -64,7 +64,7 @@ class Distortion:
         random = torch.randn(
             count, 2, _BEND_NODES, _BEND_NODES, generator=torch.Generator().manual_seed(seed)
         )
-        # Places run from -1 to 1 across the picture.
+        # Places run from -1 to 1 across the image.
         shift = 2 * self.bend * functional.interpolate(random, (height, width), mode="bicubic")
         moved = functional.grid_sample(images - 1, places + shift.permute(0, 2, 3, 1), align_corners=False)
         return moved + 1
@@ -78,4 +78,4 @@ DISTORTIONS = (
     Distortion(bend=0.02, blur=0.0055),
     Distortion(mirrored=True, bend=0.012, zoom=1.12, gamma=1.3),
 )
-"""What the judge of nouns is fitted on beside the renders themselves."""
+"""What the noun judge is fitted on in addition to the renders themselves."""

@@ -1,4 +1,4 @@
-"""Pictures of the data set's objects for the judges, and their features, computed once."""
+"""The rendered objects that judges are fitted on, and a store of their image features."""
 
 import hashlib
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def find_shards(data: Path) -> list[Path]:
 
 
 class FeatureStore:
-    """Features by the content of the picture, kept in one file so that no picture is looked at twice.
+    """Features by the content of the image, kept in one file so that none is computed twice.
 
     Args:
         network: gives the features.

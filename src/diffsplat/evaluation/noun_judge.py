@@ -1,4 +1,4 @@
-"""Names for rendered objects by a network that knows nothing of the generator.
+"""Noun judge: names rendered objects, independently of the generator.
 
 Features of a frozen ImageNet network, standardised, and on top of them a multinomial logistic regression that
 is fitted on real renders. Fitting is full-batch L-BFGS in float64 from zero: the same features give the same
@@ -91,11 +91,11 @@ class NounJudge:
 def fit_noun_judge(
     features: Tensor, labels: Sequence[str], *, strength: float = 0.02, iterations: int = 150
 ) -> NounJudge:
-    """Fit the classifier; every noun has the same weight however many pictures it has.
+    """Fit the classifier; every noun has the same weight however many images it has.
 
     Args:
-        features: ``[N, F]``, one row a picture.
-        labels: the noun of every picture.
+        features: ``[N, F]``, one row an image.
+        labels: the noun of every image.
         strength: factor of the squared weights beside the mean cross-entropy.
         iterations: most iterations of L-BFGS.
 

@@ -1,1 +1,1 @@
-"""Images of objects: edges, depth maps, blurring, background removal."""
+"""Image processing: edges, depth maps, blur, background removal, colours."""

@@ -1,4 +1,4 @@
-"""Edges of a picture (Canny, "A Computational Approach to Edge Detection", PAMI 1986).
+"""Canny edges (Canny, "A Computational Approach to Edge Detection", PAMI 1986).
 
 The arithmetic is that of OpenCV, to the bit, since the released control network has seen OpenCV's edges: 3x3 Sobel
 over a replicated border, the sum of the absolute derivatives as magnitude, directions told apart at 22.5 and 67.5
@@ -25,7 +25,7 @@ def grey_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def canny_edges(grey: NDArray[np.uint8], low: int = 100, high: int = 200) -> NDArray[np.bool_]:
-    """Where a picture has edges.
+    """Where an image has edges.
 
     Args:
         grey: ``[H, W]`` bytes.

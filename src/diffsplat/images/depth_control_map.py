@@ -1,4 +1,4 @@
-"""Depth as a picture."""
+"""Depth control maps: depth as a grey image."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Smoothing of images."""
+"""Gaussian blur of images."""
 
 import torch
 from torch import Tensor

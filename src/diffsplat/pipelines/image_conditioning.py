@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from diffsplat.images.background_removal import (
-    Picture,
-    load_picture,
+from diffsplat.images.condition_image import (
+    ImageSource,
+    load_image,
     prepare_condition_image,
     square_on_white,
 )
@@ -31,7 +31,7 @@ class ConditionImages:
     control: Tensor | None = None
 
 
-def condition_image(picture: Picture, size: int, *, cut_out: bool) -> Tensor:
+def condition_image(picture: ImageSource, size: int, *, cut_out: bool) -> Tensor:
     """``[3, size, size]`` sRGB 0..1 of an image.
 
     Args:
@@ -48,7 +48,7 @@ def condition_image(picture: Picture, size: int, *, cut_out: bool) -> Tensor:
     prepared = isinstance(picture, Tensor) and picture.ndim == 3 and picture.shape[0] == 3
     if cut_out and not prepared:
         return prepare_condition_image(picture, size=size).image
-    return square_on_white(load_picture(picture), size=size).image
+    return square_on_white(load_image(picture), size=size).image
 
 
 def image_latents(vae: "AutoencoderKL", images: Tensor, *, shifted: bool = True) -> Tensor:

@@ -39,7 +39,7 @@ from diffsplat.pipelines.guidance import (
 )
 from diffsplat.pipelines.image_conditioning import (
     ConditionImages,
-    Picture,
+    ImageSource,
     condition_image,
     control_views,
     image_latents,
@@ -244,8 +244,8 @@ class DiffSplatPipeline:
         self,
         prompt: str | Sequence[str] = "",
         *,
-        image: Picture | None = None,
-        control: Picture | None = None,
+        image: ImageSource | None = None,
+        control: ImageSource | None = None,
         callback: StepCallback | None = None,
         **options: Any,
     ) -> SplatOutput:
@@ -272,7 +272,9 @@ class DiffSplatPipeline:
         generation = Generation(prompts=prompts, **options)
         return self.generate(generation, self.prepare(image, control), callback)
 
-    def prepare(self, image: Picture | None = None, control: Picture | None = None) -> ConditionImages:
+    def prepare(
+        self, image: ImageSource | None = None, control: ImageSource | None = None
+    ) -> ConditionImages:
         """Bring images to the model's size: the object cut out and centred on white, the control map resized.
 
         Raises:

@@ -1,7 +1,7 @@
 """Reading G-Objaverse: rendered objects in their public layout.
 
 An object is a folder or a .tar archive with ``campos_512_v4/NNNNN/NNNNN{.json,.png,_nd.exr}`` for each view
-(``_albedo.png`` and ``_mr.png`` lie beside them and are not needed).
+(``_albedo.png`` and ``_mr.png`` lie next to them and are not needed).
 
 Files use a world with Z up and OpenCV cameras; normals have an X axis that points the other way. Here the
 world has Y up.
@@ -29,7 +29,7 @@ from diffsplat.errors import InvalidInputError, MissingFileError, optional_packa
 
 CAMERA_FOLDER = "campos_512_v4"
 _DEPTH_RANGE = 5.0
-_PARTS = {"pose": ".json", "picture": ".png", "geometry": "_nd.exr"}
+_PARTS = {"pose": ".json", "image": ".png", "geometry": "_nd.exr"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class StoredObject:
     """One object of G-Objaverse: a folder or a .tar archive, read view by view."""
 
     def __init__(self, path: Path | str) -> None:
-        """Find out what is there; no picture is read.
+        """Find out what is there; no image is read.
 
         Raises:
             FileNotFoundError: there is no such folder or archive.
@@ -93,10 +93,10 @@ class StoredObject:
         try:
             parts = {part: self._bytes(number, ending) for part, ending in _PARTS.items()}
             pose = read_pose(parts["pose"])
-            rgba = _picture(parts["picture"])
+            rgba = _image(parts["image"])
             normal, depth = _geometry(parts["geometry"])
             if rgba.shape[1:] != depth.shape[1:]:
-                raise InvalidInputError(f"the picture has {_size(rgba)} pixels, its depth {_size(depth)}")
+                raise InvalidInputError(f"the image has {_size(rgba)} pixels, its depth {_size(depth)}")
             visible = rgba[3] > 0
             if not bool(visible.any()) or not bool((depth > 0).any()):
                 raise InvalidInputError("nothing of the object is visible")
@@ -152,11 +152,11 @@ def read_pose(data: bytes) -> Tensor:
     return pose
 
 
-def _picture(data: bytes) -> Tensor:
+def _image(data: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if not image.has_transparency_data:
-                raise InvalidInputError("its picture has no alpha channel")
+                raise InvalidInputError("its image has no alpha channel")
             pixels = np.array(image.convert("RGBA"))
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise InvalidInputError("its .png file is broken") from error
@@ -166,7 +166,7 @@ def _picture(data: bytes) -> Tensor:
 def _geometry(data: bytes) -> tuple[Tensor, Tensor]:
     """Normals ``[3, H, W]`` with Y up and depth ``[1, H, W]`` of an .exr file, in steps of 16 bits.
 
-    The original keeps both as 16-bit pictures, cut and not rounded, so what it learns from has these steps.
+    The original keeps both as 16-bit images, cut and not rounded, so what it learns from has these steps.
     """
     red, green, blue, alpha = np.stack(_exr_channels(data))
     normal = np.stack([red, green, blue])
