@@ -145,6 +145,22 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     assert DiffSplatPipeline.from_pretrained(target).refiner is None
 
 
+def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    def note(_recipe: StageRecipe, folders: StageFolders) -> Outcome:
+        trained.append(folders.out.name)
+        return Outcome("finished", 0, {}, folders.out)
+
+    monkeypatch.setattr("diffsplat.training.stage_chain.train_stage", note)
+    monkeypatch.setattr("diffsplat.training.stage_chain.export_model", lambda *_, **__: 0)
+    sampling = replace(MINI.sampling, defaults=replace(MINI.sampling.defaults, refined_below=0.0))
+    assert train_recipe(replace(MINI, sampling=sampling), RunFolders((), tmp_path)) == "finished"
+    assert trained == ["reconstruction", "autoencoder", "diffusion"]
+    assert train_recipe(MINI, RunFolders((), tmp_path)) == "finished"
+    assert trained[3:] == ["reconstruction", "autoencoder", "diffusion", "refiner"]
+
+
 def test_autoencoder_is_fitted_without_training(chain: Path, data: Path, tmp_path: Path) -> None:
     folders = StageFolders((data,), tmp_path / "run", reconstructor=chain / "reconstruction" / "weights")
     assert not AUTOENCODER.is_finished(folders.out)
