@@ -9,14 +9,14 @@ BIN     := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO    := outputs/a-red-armchair
 
-.PHONY: help demo test lint types floors check wheel docs FORCE
+.PHONY: help demo test lint types layers check wheel docs FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     set up, generate \"a red armchair\" into outputs/"
 	@echo "make test     set up, run the tests (ARGS=... is passed on to pytest)"
-	@echo "make check    tests, linter, types and floors"
-	@echo "make lint | types | floors    one of them"
+	@echo "make check    tests, linter, types and layers"
+	@echo "make lint | types | layers    one of them"
 	@echo "make wheel    build dist/*.whl"
 	@echo "make docs     build the documentation into site/"
 	@echo
@@ -38,10 +38,10 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	@$(BIN)/basedpyright
 
-floors: $(VENV)/dev.stamp
+layers: $(VENV)/dev.stamp
 	@$(BIN)/lint-imports
 
-check: lint types floors test
+check: lint types layers test
 
 wheel: $(VENV)/dev.stamp
 	@$(BIN)/python -m build --wheel

@@ -104,12 +104,14 @@ def test_the_embedded_kind_of_model_says_why_it_takes_no_picture(
 
 def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, figures: Figures):
     class Slow(Figures):
-        """Takes 0.1 s a step: still at work when a busy browser has found the button."""
+        """Stays at the third of many steps until it is cancelled."""
 
         def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
             def linger(step: int, steps: int) -> None:
-                time.sleep(0.1 if steps > 1 else 0.0)
                 advance(step, steps)
+                while steps > 1 and step == 3:
+                    time.sleep(0.02)
+                    advance(step, steps)
 
             return super().__call__(job, linger)
 

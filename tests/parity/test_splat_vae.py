@@ -13,7 +13,7 @@ from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.released_networks import load_splat_vae
 from support.recordings import Recordings, relative_error
 
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Case:
         return self.recorded["scaling_factor"] * (self.unscaled - self.recorded["shift_factor"])
 
 
-@pytest.fixture(scope="module", params=["sd", "sd3"])
+@pytest.fixture(scope="module", params=["sd", "sdxl", "sd3"])
 def case(
     request: pytest.FixtureRequest, recordings: Recordings, tmp_path_factory: pytest.TempPathFactory
 ) -> Case:

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffsplat.models.text.text_condition import TextCondition
+
 OFFICIAL = Path(__file__).parents[1] / "parity" / "official"
 
 
@@ -30,6 +32,16 @@ class Recordings:
 
     def json(self, name: str) -> dict[str, Any]:
         return json.loads(self.path(name).read_text())
+
+
+def recorded_text(io: dict[str, Tensor], prefix: str, sign: str = "") -> TextCondition:
+    """Text of the recorded loops; the sign is ``negative_`` for what guidance steers away from."""
+    mask = io.get(f"{prefix}{sign}prompt_attention_mask")
+    return TextCondition(
+        tokens=io[f"{prefix}{sign}prompt_embeds"],
+        mask=None if mask is None else mask > 0.5,
+        pooled=io.get(f"{prefix}{sign}pooled"),
+    )
 
 
 def relative_error(computed: Tensor, recorded: Tensor) -> float:

@@ -54,6 +54,17 @@ def test_the_version_needs_no_torch():
     assert printed(probe).strip().count(".") == 2
 
 
+def test_the_pipeline_is_handed_out_by_the_package_on_first_use():
+    probe = """
+import sys, diffsplat
+assert "torch" not in sys.modules
+from diffsplat import DiffSplatPipeline
+from diffsplat.pipelines import DiffSplatPipeline as same
+print(DiffSplatPipeline is same, set(diffsplat.__all__) <= set(dir(diffsplat)), hasattr(diffsplat, "Pipeline"))
+"""
+    assert printed(probe).split() == ["True", "True", "False"]
+
+
 HEAVY = "accelerate datasets diffusers pandas peft scipy.stats sklearn sympy torch._dynamo transformers"
 COLD = f"""
 import sys
