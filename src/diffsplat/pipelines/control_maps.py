@@ -1,4 +1,4 @@
-"""Control images: depth, normals or edges of the first view, as the released control networks know them."""
+"""Control maps: depth, normals or edges of the first view, as the released ControlNets were trained on."""
 
 import math
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def control_maps_from(
     """The control image of an object in a file, seen by the first generation camera.
 
     Args:
-        path: a splat file, shown where its splats are, or a mesh, which is centred and scaled.
+        path: a splat file, rendered where its splats are, or a mesh, which is centred and scaled.
         kind: which map.
         elevation_deg: degrees above the horizon.
         size: pixels per side.
@@ -84,7 +84,7 @@ def control_map(view: ObjectView, kind: ControlKind) -> Tensor:
 
 
 def canny_map(image: Tensor) -> Tensor:
-    """Black edges on white, found in the luma of a picture with the thresholds 100 and 200.
+    """Black edges on white, found in the luma of an image with the thresholds 100 and 200.
 
     Args:
         image: ``[3, H, W]`` sRGB 0..1.
@@ -114,7 +114,7 @@ def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> Obje
     view = _view_of_splats(source, camera) if _is_splat_file(source) else _view_of_mesh(source, camera)
     if float(view.alpha.max()) < 0.05:
         raise InvalidInputError(
-            f"nothing of {str(path)!r} is seen from the first view, expected an object around the origin that "
+            f"nothing of {str(path)!r} is visible from the first view, expected an object around the origin that "
             "fits into a sphere of radius 0.5"
         )
     return view
@@ -143,7 +143,7 @@ def _view_of_splats(path: Path, camera: Cameras) -> ObjectView:
     with torch.no_grad():
         rendering = render(read_splats(path), camera)
     alpha, depth, normal = rendering.alpha[0], rendering.depth[0], cast(Tensor, rendering.normal)[0]
-    # The depth of a pixel that hardly anything covers may be that of a lone splat far behind the object.
+    # The depth of a pixel with little coverage may be that of a lone splat far behind the object.
     solid = depth[alpha > 0.5 * alpha.max()]
     farthest = solid.max() if len(solid) else depth.max()
     return ObjectView(

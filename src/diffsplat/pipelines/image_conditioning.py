@@ -31,11 +31,11 @@ class ConditionImages:
     control: Tensor | None = None
 
 
-def condition_image(picture: ImageSource, size: int, *, cut_out: bool) -> Tensor:
+def condition_image(source: ImageSource, size: int, *, cut_out: bool) -> Tensor:
     """``[3, size, size]`` sRGB 0..1 of an image.
 
     Args:
-        picture: a file, a PIL image, or a tensor ``[4, H, W]`` with alpha or ``[3, H, W]`` that is already
+        source: a file, a PIL image, or a tensor ``[4, H, W]`` with alpha or ``[3, H, W]`` that is already
             prepared and only resized; sRGB 0..1.
         size: edge in pixels.
         cut_out: remove the background of a file or PIL image unless it has transparency, and centre the object on
@@ -45,10 +45,10 @@ def condition_image(picture: ImageSource, size: int, *, cut_out: bool) -> Tensor
         ValueError: when it is no image, or holds no object.
         ImportError: when a background has to be removed and rembg is not installed.
     """
-    prepared = isinstance(picture, Tensor) and picture.ndim == 3 and picture.shape[0] == 3
+    prepared = isinstance(source, Tensor) and source.ndim == 3 and source.shape[0] == 3
     if cut_out and not prepared:
-        return prepare_condition_image(picture, size=size).image
-    return square_on_white(load_image(picture), size=size).image
+        return prepare_condition_image(source, size=size).image
+    return square_on_white(load_image(source), size=size).image
 
 
 def image_latents(vae: "AutoencoderKL", images: Tensor, *, shifted: bool = True) -> Tensor:

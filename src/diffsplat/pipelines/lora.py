@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
     """Add the UNet's part of a Stable Diffusion LoRA file to a multi-view UNet, in place.
 
-    Its layers are those of the stock UNet, so that a file trained on pictures applies to every view. What the
+    Its layers are those of the stock UNet, so that a file trained on images applies to every view. What the
     file holds for the text encoder is left out.
 
     Args:
@@ -65,7 +65,7 @@ def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
 
 
 def _set_scale(network: Any, adapter: str, scale: float) -> None:
-    """Make an adapter active beside those that were loaded before."""
+    """Make an adapter active, and keep those that were loaded before."""
     weights = dict(getattr(network, "_diffsplat_lora_scales", {}))
     weights[adapter] = scale
     network._diffsplat_lora_scales = weights

@@ -1,4 +1,4 @@
-"""Pictures of one set of splats."""
+"""Rendered previews of one set of splats: views, contact sheets, turntables."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def contact_sheet(splats: Splats, cameras: Cameras, size: int) -> Tensor:
 def turntable_frames(
     splats: Splats, *, frames: int, elevation_deg: float, size: int, radius: float
 ) -> Iterator[Tensor]:
-    """``[3, size, size]`` pictures once around the object, rendered a few at a time when asked for."""
+    """``[3, size, size]`` images once around the object, rendered a few at a time when asked for."""
     cameras = turntable_cameras(frames, elevation_deg, size=size, radius=radius)
     for start in range(0, frames, _FRAMES_AT_ONCE):
         yield from still_images(splats, cameras[start : start + _FRAMES_AT_ONCE])

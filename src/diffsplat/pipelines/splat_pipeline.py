@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -332,8 +333,13 @@ class DiffSplatPipeline:
         objects, size = resolved.objects, max(1, self.objects_per_pass)
         passes = [objects[start : start + size] for start in range(0, len(objects), size)]
         shared = self._shared_conditions(resolved, images or ConditionImages(), cameras)
-        progress = _Progress(callback, len(passes) * resolved.steps)
-        parts = [self._one_pass(resolved, chunk, shared, cameras, progress) for chunk in passes]
+        done, total = count(1), len(passes) * resolved.steps
+
+        def advance() -> None:
+            if callback is not None:
+                callback(next(done), total)
+
+        parts = [self._one_pass(resolved, chunk, shared, cameras, advance) for chunk in passes]
         return SplatOutput(Splats.concatenate(parts), cameras.for_objects(len(objects)), resolved)
 
     def _shared_conditions(
@@ -362,7 +368,7 @@ class DiffSplatPipeline:
         objects: tuple[tuple[str, int], ...],
         shared: "_SharedConditions",
         cameras: Cameras,
-        progress: "_Progress",
+        on_step: Callable[[], None],
     ) -> Splats:
         """Splats ``[B, N]`` of the objects that are denoised together."""
         generators = object_generators(tuple(seed for _, seed in objects))
@@ -375,7 +381,7 @@ class DiffSplatPipeline:
                 self._scheduler(generation.sampler),
                 generation.steps,
                 generators=generators,
-                on_step=progress.advance,
+                on_step=on_step,
             )
         with self._placement.on_device(self.autoencoder):
             grid = self.autoencoder.decode(latents)
@@ -429,29 +435,15 @@ class _SharedConditions:
 
     def for_objects(self, generation: ResolvedGeneration, texts: list[str]) -> Conditions:
         """Conditions of ``B`` objects with these texts."""
-        count = len(texts)
+        number = len(texts)
 
         def repeated(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.expand(count, *tensor.shape[1:])
+            return None if tensor is None else tensor.expand(number, *tensor.shape[1:])
 
         return Conditions(
-            rays=self.rays.expand(count, *self.rays.shape[1:]),
+            rays=self.rays.expand(number, *self.rays.shape[1:]),
             text=self.prompts(texts),
-            negative=self.prompts([generation.negative_prompt] * count) if generation.guided else None,
+            negative=self.prompts([generation.negative_prompt] * number) if generation.guided else None,
             image_latent=repeated(self.image_latent),
             control=repeated(self.control),
         )
-
-
-class _Progress:
-    """Counts denoising steps over all passes."""
-
-    def __init__(self, callback: StepCallback | None, total: int) -> None:
-        self._callback = callback
-        self._total = total
-        self._done = 0
-
-    def advance(self) -> None:
-        self._done += 1
-        if self._callback is not None:
-            self._callback(self._done, self._total)

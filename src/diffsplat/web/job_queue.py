@@ -30,7 +30,7 @@ _ID_BYTES = 18
 _IDLE_S = 5.0
 """How often an idle worker looks for results that have expired."""
 _SMOOTHING = 0.3
-"""Weight of the latest job in the mean duration that waiting clients are told."""
+"""Weight of the latest job in the mean duration, which a full queue answers with."""
 
 
 Advance = Callable[[int, int], None]

@@ -57,7 +57,7 @@ FILE_KINDS: dict[str, FileKind] = {
 class FileMaker:
     """Makes files in threads of its own, one of splats and one rendered at a time; keeps some rendered ones.
 
-    Nothing that a client says becomes a path: a file is made in a new folder under a name from the table, and
+    Nothing that a client sends becomes a path: a file is made in a new folder under a name from the table, and
     the folder is gone before the first byte is sent.
 
     Args:

@@ -167,7 +167,7 @@ def test_what_is_no_object_is_refused(tmp_path: Path, files: dict[str, Path]):
     refused("the elevation is nan", files["splats"], elevation_deg=math.nan)
     refused("the size is 0", files["splats"], size=0)
     write_splats(sphere_of_splats((50.0, 0, 0), 10), tmp_path / "far.ply")
-    refused("nothing of .*far.ply' is seen", tmp_path / "far.ply")
+    refused("nothing of .*far.ply' is visible", tmp_path / "far.ply")
 
 
 def test_the_oracle_has_the_cameras_of_generation():

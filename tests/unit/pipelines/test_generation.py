@@ -8,8 +8,6 @@ import tyro
 from diffsplat.cli.generate import GenerateArguments
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.generation import Generation, ResolvedGeneration
-from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pipelines.object_names import slug
 from diffsplat.pretrained.model_folders import SamplingDefaults
 
 DEFAULTS = SamplingDefaults(steps=7, guidance=3.5, elevation_deg=12.0)
@@ -104,35 +102,3 @@ def test_values_out_of_bounds_are_refused(options, message):
 def test_an_option_that_is_none_is_a_programming_error(small_pipeline: DiffSplatPipeline):
     with pytest.raises(TypeError, match="colour"):
         small_pipeline("a chair", colour="red")
-
-
-@pytest.mark.parametrize(
-    ("name", "choice", "label"),
-    [
-        ("mini", ModelChoice("mini"), "mini"),
-        ("sd15", ModelChoice("sd15"), "sd15"),
-        ("sd15:image", ModelChoice("sd15", image=True), "sd15:image"),
-        ("sd15:depth", ModelChoice("sd15", control="depth"), "sd15:depth"),
-        ("models/red", ModelChoice("models/red"), "red"),
-    ],
-)
-def test_a_model_is_chosen_by_its_name(name: str, choice: ModelChoice, label: str):
-    assert ModelChoice.parse(name, OpeningOptions()) == choice
-    assert choice.label == label
-
-
-def test_an_unknown_variant_is_refused():
-    with pytest.raises(
-        ValueError, match="'sd15:height' has an unknown variant, expected one of: image, depth"
-    ):
-        ModelChoice.parse("sd15:height", OpeningOptions())
-    with pytest.raises(ValueError, match="'mini' takes text only, expected sd15 or"):
-        ModelChoice("mini", image=True).defaults()
-
-
-@pytest.mark.parametrize(
-    ("prompt", "name"),
-    [("A red  Chair!", "a-red-chair"), ("a Löwe", "a-lowe"), ("椅子", "object"), ("x" * 70, "x" * 60)],
-)
-def test_a_prompt_becomes_a_file_name(prompt: str, name: str):
-    assert slug(prompt) == name

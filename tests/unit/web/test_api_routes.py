@@ -4,16 +4,24 @@ import base64
 import threading
 import time
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from PIL import Image
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.splat_formats import read_splats
+from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.web.model_worker import ModelWorker, ServedModel
 from support.api_client import CHAIR, events, finished, sentence, submit
+
+
+def ply_bytes(splats) -> bytes:
+    with TemporaryDirectory() as folder:
+        write_splats(splats, Path(folder) / "object.ply")
+        return (Path(folder) / "object.ply").read_bytes()
 
 
 def png(width: int = 32, height: int = 32, mode: str = "RGB") -> bytes:
@@ -59,6 +67,19 @@ def test_a_job_makes_what_the_pipeline_makes(client, small_pipeline, tmp_path):
         assert result["splats"] == read.count
         assert torch.equal(read.means, expected.means)
         torch.testing.assert_close(read.colors, expected.colors, rtol=0, atol=1e-5)
+
+
+def test_sampling_options_reach_the_pipeline_and_are_echoed(client, small_pipeline):
+    options = {"sampler": "dpm++", "elevation": 25.0, "steps": 4, "seed": 6}
+    job = finished(client, **options)
+    (result,) = job["results"]
+    truth = small_pipeline("a red chair", **options)
+    assert {name: job[name] for name in options} == options
+    assert (job["guidance"], job["least_guidance"], result["elevation"]) == (2.5, 1.0, 25.0)
+    body = client.get(f"/api/jobs/{job['id']}/results/0.ply").content
+    means = small_pipeline("a red chair", **{**options, "sampler": "euler"}).splats.means
+    assert not torch.equal(truth.splats.means, means)
+    assert body == ply_bytes(truth.splats[0].visible())
 
 
 def test_events_tell_every_step_in_order(client):
