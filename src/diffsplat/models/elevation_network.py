@@ -1,7 +1,7 @@
-"""How far above the horizon a picture was taken: the elevation network of the released DiffSplat weights.
+"""The released network that estimates the elevation of the camera of an image.
 
-A DINOv2 vision transformer with registers (Oquab et al., 2023; Darcet et al., 2023) reads the picture. Two small
-heads on its class token choose an interval of elevations and the place inside it. The transformer is that of
+A DINOv2 vision transformer with registers (Oquab et al., 2023; Darcet et al., 2023) reads the image. Two small
+heads on its class token choose an interval of elevations and the offset inside it. The transformer is that of
 ``transformers``; its weights are read and written under the names of the released file.
 """
 
@@ -19,7 +19,7 @@ from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError
 
 INPUT_SIZE = 224
-"""Pixels per side that every picture is resized to."""
+"""Pixels per side that every image is resized to."""
 
 HEAD_WIDTH = 64
 """Channels of an attention head in every published DINOv2."""
@@ -96,7 +96,7 @@ class ElevationConfig:
         width, grid = patches[0], math.isqrt(max(positions, 0))
         if grid * grid != positions:
             raise InvalidInputError(
-                f"the weights have {positions} position embeddings besides the class token's, expected a square grid"
+                f"the weights have {positions} position embeddings without the class token's, expected a square grid"
             )
         depth = 0
         while f"backbone.blocks.{depth}.norm1.weight" in state:
@@ -115,7 +115,7 @@ class ElevationConfig:
 
 
 class ElevationEstimator(nn.Module):
-    """Estimates the elevation of the camera that sees the object of a picture.
+    """Estimates the elevation of the camera that sees the object of an image.
 
     Call it with ``images [B, 3, H, W]``, sRGB 0..1 on white, for ``[B]`` degrees in the sign of the released
     weights: *negative is above the horizon*. :meth:`degrees_above_horizon` turns the sign to that of users.
@@ -185,7 +185,7 @@ class ElevationEstimator(nn.Module):
         return {name: tuple(tensor.shape) for name, tensor in self.released_state_dict().items()}
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two heads say.
+        """Outputs of the two heads.
 
         Args:
             images: ``[B, 3, H, W]`` sRGB 0..1 on white.
