@@ -1,6 +1,6 @@
 """The prompts that text generation is measured with: fifty nouns in two colours each.
 
-They are chosen from what the captions of the training objects say, without looking at any generated object: half of
+They are chosen from the captions of the training objects, without looking at any generated object: half of
 the pairs of noun and colour occur there, half never do.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
 
 from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.caption_phrases import with_article
+from diffsplat.data.object_dataset import ObjectRow
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.color_words import COLOR_WORDS, ColorWord
 from diffsplat.io.file_access import atomic_path
@@ -49,34 +49,10 @@ class JudgedPrompt:
     trained: bool
 
 
-class Captioned(Protocol):
-    """What is read of a training object."""
-
-    @property
-    def name(self) -> str:
-        """Key of the thing; its versions and colours share it."""
-        ...
-
-    @property
-    def noun(self) -> str:
-        """What it is."""
-        ...
-
-    @property
-    def colors(self) -> tuple[str, ...]:
-        """Colour words that are true of it."""
-        ...
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """Its captions."""
-        ...
-
-
-def build_prompts(objects: Iterable[Captioned], nouns: Iterable[str]) -> list[JudgedPrompt]:
+def build_prompts(objects: Iterable[ObjectRow], nouns: Iterable[str]) -> list[JudgedPrompt]:
     """Two colours for each of fifty nouns, half of the pairs absent from all captions; the same for the same data.
 
-    A noun gets one colour in which there is such a thing and one that no caption says of it. Nouns that occur in
+    A noun gets one colour in which there is such an object and one that no caption says of it. Nouns that occur in
     every colour get two that occur; for each of them the rarest noun that can gets two that do not.
 
     Args:
@@ -90,19 +66,19 @@ def build_prompts(objects: Iterable[Captioned], nouns: Iterable[str]) -> list[Ju
     wanted = sorted(set(nouns))
     if len(wanted) != NOUNS:
         raise InvalidInputError(f"got {len(wanted)} different nouns, expected {NOUNS}")
-    said = spoken_pairs(objects, wanted)
+    in_captions = spoken_pairs(objects, wanted)
     absent: dict[str, list[ColorWord]] = {}
     present: dict[str, list[ColorWord]] = {}
-    things: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for noun in wanted:
         own = [item for item in objects if item.noun == noun]
         if not own:
             raise InvalidInputError(f"no training object is a {noun!r}, expected at least one")
-        things[noun] = len({item.name for item in own})
-        absent[noun] = [color for color in COLOR_WORDS if (noun, color) not in said]
+        counts[noun] = len({item.name for item in own})
+        absent[noun] = [color for color in COLOR_WORDS if (noun, color) not in in_captions]
         present[noun] = [color for color in COLOR_WORDS if any(color in item.colors for item in own)]
     prompts = []
-    for noun, unseen in _unseen_colors(absent, things).items():
+    for noun, unseen in _unseen_colors(absent, counts).items():
         seen = _drawn(noun, present[noun], COLORS_PER_NOUN - unseen)
         prompts += [_prompt(noun, color, trained=True) for color in seen]
         prompts += [_prompt(noun, color, trained=False) for color in _drawn(noun, absent[noun], unseen)]
@@ -113,10 +89,10 @@ def _prompt(noun: str, color: ColorWord, *, trained: bool) -> JudgedPrompt:
     return JudgedPrompt(with_article(f"{color} {noun}"), noun, color, trained)
 
 
-def _unseen_colors(absent: dict[str, list[ColorWord]], things: dict[str, int]) -> dict[str, int]:
+def _unseen_colors(absent: dict[str, list[ColorWord]], counts: dict[str, int]) -> dict[str, int]:
     """How many absent colours each noun is asked for in, one a noun on average."""
     crowded = [noun for noun in absent if not absent[noun]]
-    spare = sorted((noun for noun in absent if len(absent[noun]) > 1), key=lambda noun: (things[noun], noun))
+    spare = sorted((noun for noun in absent if len(absent[noun]) > 1), key=lambda noun: (counts[noun], noun))
     if len(spare) < len(crowded):
         raise InvalidInputError(
             f"{len(crowded)} nouns occur in every colour and only {len(spare)} can make up for them, "
@@ -128,7 +104,7 @@ def _unseen_colors(absent: dict[str, list[ColorWord]], things: dict[str, int]) -
     return unseen
 
 
-def spoken_pairs(objects: Iterable[Captioned], nouns: Iterable[str]) -> set[tuple[str, str]]:
+def spoken_pairs(objects: Iterable[ObjectRow], nouns: Iterable[str]) -> set[tuple[str, str]]:
     """Pairs of noun and colour that the captions of some object say together, the noun anywhere in them."""
     patterns = {noun: re.compile(rf"\b{re.escape(noun)}\b") for noun in nouns}
     pairs = set()
