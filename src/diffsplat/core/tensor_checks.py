@@ -6,6 +6,10 @@ from torch import Tensor
 _TOLERANCE = 1e-3
 
 
+class NonFiniteError(ValueError):
+    """A tensor holds NaN or infinite values."""
+
+
 def require_shape(owner: str, name: str, tensor: Tensor, tail: tuple[int | None, ...]) -> None:
     """Refuse ``tensor`` unless its last dimensions equal ``tail`` (None matches any length)."""
     shape = tuple(tensor.shape)
@@ -35,7 +39,7 @@ def require_finite(owner: str, name: str, tensor: Tensor) -> None:
         # A finite sum proves that every value is finite, and costs one pass without a temporary.
         if tensor.numel() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
-            raise ValueError(f"{owner}.{name} has {bad} NaN or infinite values, expected finite numbers")
+            raise NonFiniteError(f"{owner}.{name} has {bad} NaN or infinite values, expected finite numbers")
 
 
 def require_range(owner: str, name: str, tensor: Tensor, low: float, high: float) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and one JSON, complete or not there.
 
 ``checkpoints/step-00001200/`` holds one ``<group>.safetensors`` for each group of tensors and ``state.json``
-with the counters and a CRC-32 of every other file.
+with the counters, a CRC-32 of every other file, and one of its own content.
 """
 
 import json
@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffsplat.io.file_access import make_folder
+from diffsplat.errors import DiffSplatError, InvalidInputError
 
 logger = logging.getLogger(__name__)
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
+_STATE_FILE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class Checkpoint:
     counters: dict[str, Any]
 
 
-class BrokenCheckpointError(ValueError):
+class UnwritableCheckpointError(DiffSplatError):
+    """A checkpoint could not be written; the earlier ones are whole."""
+
+
+class BrokenCheckpointError(InvalidInputError):
     """A checkpoint folder that is incomplete or damaged."""
 
 
@@ -50,21 +55,24 @@ def save_checkpoint(root: Path, step: int, groups: Groups, counters: Mapping[str
     """Write a checkpoint under ``root``, then remove all but the newest ``keep`` and any of a later step.
 
     Nothing appears under the final name before every byte is on disk.
+
+    Raises:
+        UnwritableCheckpointError: when the disk is full or the folder cannot be written; no earlier checkpoint is
+            touched.
     """
-    make_folder(root)
-    for stale in root.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(stale)
     folder = root / f"{_UNFINISHED}{step:08d}"
-    folder.mkdir()
-    checks: dict[str, int] = {}
-    for group, tensors in groups.items():
-        path = folder / f"{group}.safetensors"
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
-        checks[path.name] = _crc(path)
-    state = folder / "state.json"
-    state.write_text(json.dumps({"step": step, "files": checks, "counters": dict(counters)}, indent=1))
-    for path in (*folder.iterdir(), folder):
-        _flush(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for stale in root.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(stale)
+        _write(folder, step, groups, counters)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UnwritableCheckpointError(
+            f"the checkpoint of step {step} cannot be written to {str(root)!r}: {reason}; make room there and run "
+            "the same command again, which continues from the checkpoint before"
+        ) from error
     target = root / f"{_PREFIX}{step:08d}"
     for abandoned in list_checkpoints(root):
         if abandoned.name >= target.name:
@@ -74,6 +82,20 @@ def save_checkpoint(root: Path, step: int, groups: Groups, counters: Mapping[str
     for old in list_checkpoints(root)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def _write(folder: Path, step: int, groups: Groups, counters: Mapping[str, Any]) -> None:
+    """Write the files of a checkpoint and bring them to disk."""
+    folder.mkdir()
+    checks: dict[str, int] = {}
+    for group, tensors in groups.items():
+        path = folder / f"{group}.safetensors"
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+        checks[path.name] = _crc(path)
+    state = {"step": step, "files": checks, "counters": dict(counters)}
+    (folder / _STATE_FILE).write_text(json.dumps({**state, "crc32": _content_crc(state)}, indent=1))
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -93,14 +115,20 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         BrokenCheckpointError: for a folder that is incomplete or damaged.
     """
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / _STATE_FILE).read_text())
+        if state.pop("crc32") != _content_crc(state):
+            raise BrokenCheckpointError(
+                f"{folder / _STATE_FILE} does not have the content it was written with"
+            )
         groups: dict[str, dict[str, Tensor]] = {}
         for name, crc in state["files"].items():
             if _crc(folder / name) != crc:
-                raise BrokenCheckpointError(f"{folder / name} does not have the contents it was written with")
+                raise BrokenCheckpointError(f"{folder / name} does not have the content it was written with")
             groups[Path(name).stem] = load_file(folder / name)
         return Checkpoint(int(state["step"]), groups, dict(state["counters"]))
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError) as error:
+    except BrokenCheckpointError:
+        raise
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise BrokenCheckpointError(f"{folder} is no complete checkpoint: {error}") from error
 
 
@@ -127,6 +155,11 @@ def _crc(path: Path) -> int:
         while block := file.read(1 << 22):
             value = zlib.crc32(block, value)
     return value
+
+
+def _content_crc(state: Mapping[str, Any]) -> int:
+    """CRC-32 of JSON values, whatever the layout of their file."""
+    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
 
 
 def _flush(path: Path) -> None:

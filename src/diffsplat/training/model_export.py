@@ -16,7 +16,8 @@ from diffsplat.pretrained.model_folders import write_index
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
-from diffsplat.training.run_outputs import atomic_folder, read_record
+from diffsplat.training.run_outputs import atomic_folder
+from diffsplat.training.run_record import read_record
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")

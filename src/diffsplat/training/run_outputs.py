@@ -1,15 +1,13 @@
-"""What a run leaves: its outcome, the record of its configuration, and folders that are complete or absent."""
+"""What a run ends with: its outcome, and folders that are complete or absent."""
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from diffsplat.io.file_access import atomic_path, make_folder
-from diffsplat.io.json_files import read_json
+from diffsplat.io.file_access import make_folder
 
 Status = Literal["finished", "out_of_time", "interrupted"]
 
@@ -29,18 +27,6 @@ class Outcome:
     step: int
     figures: dict[str, float]
     weights: Path
-
-
-def write_record(out: Path, record: Mapping[str, Any]) -> None:
-    """Write a configuration as ``config.json``."""
-    with atomic_path(out / "config.json", force=True) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
-
-
-def read_record(out: Path) -> dict[str, Any]:
-    """Read what :func:`write_record` wrote; nothing where there is no run."""
-    path = out / "config.json"
-    return read_json(path) if path.is_file() else {}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Literal
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes.recipe import Recipe
 from diffsplat.training.run_folders import RunFolders
+from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outputs import Status
 from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
 
@@ -22,7 +23,15 @@ def train_recipe(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeI
 
     Returns:
         ``finished`` when the model folder is written.
+
+    Raises:
+        ValueError: when another training runs in the same folder.
     """
+    with locked_run(folders.out):
+        return _train_stages(recipe, folders, when_time_is_up)
+
+
+def _train_stages(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeIsUp) -> Status:
     for name, stage in _stages(recipe).items():
         if stage.is_finished(folders.out / name):
             logger.info("%s is trained already", name)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from diffsplat.core.tensor_checks import NonFiniteError
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import autocast
@@ -30,7 +31,8 @@ from diffsplat.training.checkpoints import (
 from diffsplat.training.ema import Ema
 from diffsplat.training.learning_rate import learning_rate
 from diffsplat.training.optimizers import Optimizers
-from diffsplat.training.run_outputs import Outcome, Status, atomic_folder, write_record
+from diffsplat.training.run_outputs import Outcome, Status, atomic_folder
+from diffsplat.training.run_record import write_record
 from diffsplat.training.run_tracking import Tracker
 from diffsplat.training.stages.stage import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
@@ -39,10 +41,14 @@ from diffsplat.training.trainer_config import TrainerConfig
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 20
+_HOW_TO_GO_ON = (
+    "lower optim.lr and run the command again with --allow-changes, which continues from the newest checkpoint, or "
+    "look for broken data"
+)
 
 
 class DivergedError(RuntimeError):
-    """The loss or its gradients stayed infinite or NaN."""
+    """Loss, gradients or weights are infinite or NaN."""
 
 
 @dataclass
@@ -68,6 +74,27 @@ class _Progress:
         means = {name: value / self.window_count for name, value in self.window.items()}
         self.window, self.window_count = {}, 0
         return means
+
+
+class _NonFiniteGuard(nn.Module):
+    """A stage whose own refusal of NaN becomes a loss of NaN, so that every process skips the step.
+
+    Args:
+        stage: networks and loss.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, batch: Any) -> Losses:
+        """Loss of the stage."""
+        try:
+            return self.stage(batch)
+        except NonFiniteError as error:
+            logger.warning("%s", error)
+            parameters = self.stage.trainable().parameters()
+            return Losses(torch.nan * torch.stack([p.sum() for p in parameters]).sum())
 
 
 class Trainer:
@@ -116,8 +143,9 @@ class Trainer:
         self._progress = _Progress()
         self._evaluation: list[Any] | None = None
         self._figures: dict[str, float] = {}
+        guarded = _NonFiniteGuard(stage)
         several = self._accelerator.num_processes > 1
-        self._model = self._accelerator.prepare_model(stage, device_placement=False) if several else stage
+        self._model = self._accelerator.prepare_model(guarded, device_placement=False) if several else guarded
 
     @property
     def checkpoints(self) -> Path:
@@ -133,8 +161,10 @@ class Trainer:
         """Train from the newest checkpoint to the last step, the time budget, or a signal.
 
         Raises:
-            DivergedError: after 20 steps in a row without a finite loss and gradient.
-            ValueError: when the checkpoint belongs to another stage.
+            DivergedError: after 20 steps in a row without a finite loss and gradient, or when weights are not
+                finite.
+            ValueError: when the checkpoint belongs to another stage, or the run was begun with another
+                configuration.
         """
         make_folder(self.out)
         found = newest_checkpoint(self.checkpoints)
@@ -143,7 +173,12 @@ class Trainer:
         if self._progress.step >= self.config.steps and self.weights.is_dir():
             return Outcome("finished", self._progress.step, {}, self.weights)
         if self._accelerator.is_main_process:
-            write_record(self.out, self._record)
+            write_record(
+                self.out,
+                self._record,
+                resumed_at=None if found is None else found.step,
+                allow_changes=self.config.allow_changes,
+            )
         with StopSignals() as signals, self._tracker() as tracker:
             status = self._loop(signals, tracker)
             if status == "finished":
@@ -176,6 +211,7 @@ class Trainer:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
         if not self._accelerator.is_main_process:
             return
+        self._require_finite({"ema": self._ema.state()})
         with self._ema.swapped(), atomic_folder(self.weights) as folder:
             self._stage.save_pretrained(folder)
 
@@ -248,10 +284,29 @@ class Trainer:
                 sums[name] = sums[name] + scalar if name in sums else scalar
         gradients = [p.grad for p in self._optimizers.parameters if p.grad is not None]
         sums["gradient_norm"] = get_total_norm(gradients).float()
-        stacked = torch.stack([value.reshape(()).to(self._device) for value in sums.values()])
-        if accelerator.num_processes > 1:
-            stacked = accelerator.reduce(stacked, reduction="mean")
-        return dict(zip(sums, stacked.tolist(), strict=True)), samples
+        values = self._means({name: sums.pop(name) for name in ("loss", "gradient_norm")})
+        # A process whose stage met NaN has no parts; then the step is skipped in all of them.
+        if all(map(math.isfinite, values.values())):
+            values |= self._means(sums)
+        return values, samples
+
+    def _means(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
+        """Scalars averaged over the processes."""
+        if not scalars:
+            return {}
+        stacked = torch.stack([value.reshape(()).to(self._device) for value in scalars.values()])
+        if self._accelerator.num_processes > 1:
+            stacked = self._accelerator.reduce(stacked, reduction="mean")
+        return dict(zip(scalars, stacked.tolist(), strict=True))
+
+    def _require_finite(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for tensors in groups.values():
+            for name, tensor in tensors.items():
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise DivergedError(
+                        f"training diverged: after step {self._progress.step} {name} is not finite, and no "
+                        f"checkpoint is written; {_HOW_TO_GO_ON}"
+                    )
 
     def _skip(self, values: Mapping[str, float]) -> None:
         progress = self._progress
@@ -261,7 +316,7 @@ class Trainer:
         if progress.skipped_in_row >= MAX_SKIPPED:
             raise DivergedError(
                 f"training diverged: {MAX_SKIPPED} steps in a row up to {progress.step} were not finite "
-                f"(the last has {found}); lower optim.lr, or look for broken data"
+                f"(the last has {found}); {_HOW_TO_GO_ON}"
             )
         logger.warning("step %d is skipped: %s", progress.step, found)
 
@@ -296,6 +351,7 @@ class Trainer:
                 "ema": self._ema.state(),
                 "optimizer": self._optimizers.state(),
             }
+            self._require_finite(groups)
             counters = {**asdict(self._progress), "ema_updates": self._ema.updates}
             save_checkpoint(
                 self.checkpoints, self._progress.step, groups, counters, self.config.keep_checkpoints

@@ -87,6 +87,7 @@ class TrainerConfig:
         evaluate_every: steps between evaluations; 0 for one at the end only.
         log_every: steps between lines in ``metrics.jsonl``, each the mean over its window.
         max_minutes: stop with a checkpoint after this time; the schedule is still that of ``steps``.
+        allow_changes: continue a run with other fields than it was begun with; the record keeps both.
         tensorboard: whether scalars and images also go to TensorBoard where it is installed.
     """
 
@@ -104,6 +105,7 @@ class TrainerConfig:
     evaluate_every: int = 500
     log_every: int = 10
     max_minutes: float | None = None
+    allow_changes: bool = False
     tensorboard: bool = True
 
     def __post_init__(self) -> None:

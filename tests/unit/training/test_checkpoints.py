@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from diffsplat.training.checkpoints import (
     BrokenCheckpointError,
     list_checkpoints,
+    load_checkpoint,
     newest_checkpoint,
     save_checkpoint,
 )
@@ -95,3 +98,52 @@ def test_all_damaged_is_an_error_and_not_a_new_beginning(tmp_path: Path) -> None
         _truncate(folder)
     with pytest.raises(BrokenCheckpointError, match="every checkpoint"):
         newest_checkpoint(tmp_path)
+
+
+def test_no_flipped_bit_of_the_state_passes(tmp_path: Path) -> None:
+    _save(tmp_path, 7)
+    (folder,) = list_checkpoints(tmp_path)
+    path = folder / "state.json"
+    whole = path.read_bytes()
+    content = json.loads(whole)
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_checkpoint(folder)
+        except BrokenCheckpointError:
+            continue
+        # A flipped bit in the white space between values changes nothing that is read.
+        assert json.loads(damaged) == content
+        assert (found.step, found.counters) == (7, content["counters"])
+
+
+WRITER = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from diffsplat.training.checkpoints import UnwritableCheckpointError, save_checkpoint
+root = Path(sys.argv[1])
+groups = {"weights": {"a": torch.zeros(100_000)}}
+save_checkpoint(root, 1, groups, {}, keep=2)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    save_checkpoint(root, 2, groups, {}, keep=1)
+except UnwritableCheckpointError as error:
+    print(error)
+"""
+
+
+def test_a_write_that_fails_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """The system refuses to write more than half of the file, as a full disk does."""
+    script = [sys.executable, "-c", WRITER, str(tmp_path / "run")]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    assert "the checkpoint of step 2 cannot be written" in done.stdout
+    assert "File too large" in done.stdout
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000001"]
+    found = newest_checkpoint(tmp_path / "run")
+    assert found is not None
+    assert torch.equal(found.groups["weights"]["a"], torch.zeros(100_000))

@@ -1,5 +1,6 @@
 """The loop itself, on stages small enough to know the answer."""
 
+import itertools
 import json
 import logging
 import math
@@ -14,6 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from diffsplat.core.tensor_checks import require_finite
+from diffsplat.errors import InvalidInputError
+from diffsplat.training.checkpoints import list_checkpoints
 from diffsplat.training.stages.stage import Losses, Report, Stage
 from diffsplat.training.trainer import DivergedError, Trainer
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
@@ -204,6 +208,60 @@ def test_twenty_bad_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="20 steps in a row up to 23 were not finite"):
         Trainer(stage, LinearSource(), config(), tmp_path).run()
     assert bool(torch.isfinite(stage.network.weight).all())
+
+
+def test_a_stage_that_meets_nan_itself_skips_the_step(tmp_path: Path) -> None:
+    """Core types refuse NaN while a loss is computed; the run ends where it ends with an infinite loss there."""
+
+    seen = itertools.count()
+
+    def refuse(_step: int, prediction: Tensor, loss: Tensor) -> Tensor:
+        if next(seen) in (3, 4):
+            stage.calls += 1
+            require_finite("Splats", "means", prediction * torch.nan)
+        return loss
+
+    def infinite(step: int, _prediction: Tensor, loss: Tensor) -> Tensor:
+        return loss * torch.inf if step in (3, 4) else loss
+
+    ends = []
+    for name, hook in (("refused", refuse), ("infinite", infinite)):
+        stage = LinearStage(hook)
+        Trainer(stage, LinearSource(), config(), tmp_path / name).run()
+        ends.append(stage.network.weight.detach().clone())
+        assert metrics(tmp_path / name)[-1]["skipped"] == 2
+    assert torch.equal(*ends)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    def overflow(step: int, _prediction: Tensor, loss: Tensor) -> Tensor:
+        if step == 30:
+            stage.network.weight.data[0, 0] = torch.nan
+        return loss.nan_to_num() if step < 30 else torch.zeros_like(loss, requires_grad=True)
+
+    stage = LinearStage(overflow)
+    run = Trainer(stage, LinearSource(), config(checkpoint_minutes=0), tmp_path)
+    with pytest.raises(DivergedError, match=r"after step 31 weight is not finite.* --allow-changes"):
+        run.run()
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step-00000029", "step-00000030"]
+    assert not run.weights.exists()
+
+
+def test_a_changed_field_needs_consent_and_stays_in_the_record(tmp_path: Path) -> None:
+    begun = config(steps=4, max_minutes=1e-9)
+    Trainer(LinearStage(), LinearSource(), begun, tmp_path).run()
+    changed = replace(begun, seed=begun.seed + 1, optim=replace(begun.optim, lr=0.01), prefetch=0)
+    with pytest.raises(InvalidInputError, match=r"optim.lr was 0.05 and is 0.01") as refused:
+        Trainer(LinearStage(), LinearSource(), changed, tmp_path).run()
+    assert "seed was" in str(refused.value)
+    assert "prefetch" not in str(refused.value)
+    assert json.loads((tmp_path / "config.json").read_text())["optim"]["lr"] == 0.05
+    Trainer(LinearStage(), LinearSource(), replace(changed, allow_changes=True), tmp_path).run()
+    assert json.loads((tmp_path / "config.json").read_text())["optim"]["lr"] == 0.01
+    (change,) = json.loads((tmp_path / "config_changes.json").read_text())["changes"]
+    assert change == {"from_step": 1, "before": {"seed": begun.seed, "optim.lr": 0.05}}
+    # The same again is no change, and goes on.
+    assert Trainer(LinearStage(), LinearSource(), changed, tmp_path).run().step == 3
 
 
 def test_budget_stops_and_the_next_runs_end_where_one_run_ends(tmp_path: Path) -> None:

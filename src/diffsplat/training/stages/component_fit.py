@@ -17,7 +17,8 @@ from diffsplat.training.accelerator import Device, make_accelerator
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.run_outputs import Outcome, atomic_folder, write_record
+from diffsplat.training.run_outputs import Outcome, atomic_folder
+from diffsplat.training.run_record import write_record
 from diffsplat.training.stages.stage_recipe import StageRecipe
 from diffsplat.training.view_batches import held_out
 

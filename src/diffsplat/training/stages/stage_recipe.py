@@ -12,6 +12,7 @@ import tyro
 
 from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outputs import Outcome
 from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
 from diffsplat.training.trainer import Trainer, is_finished
@@ -79,12 +80,13 @@ def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
     """Make one network of a model; the networks that it needs are looked for before anything is computed.
 
     Raises:
-        ValueError: when one of them is not given.
+        ValueError: when one of them is not given, or another training runs in the same folder.
         FileNotFoundError: when one of them is not there.
     """
     for need in recipe.needs:
         folders.trained(need)
-    return recipe.run(folders)
+    with locked_run(folders.out):
+        return recipe.run(folders)
 
 
 @contextmanager

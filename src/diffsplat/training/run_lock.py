@@ -1,0 +1,38 @@
+"""A lock on the folder of a run, so that two trainings never write to one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import make_folder
+
+LOCK_FILE = ".run.lock"
+
+
+@contextmanager
+def locked_run(out: Path) -> Iterator[None]:
+    """Hold the folder of a run, which is made where it is missing and removed again when nothing was put into it.
+
+    The operating system gives the lock back when its process ends, however it ends.
+
+    Raises:
+        InvalidInputError: when another process holds it, or the folder cannot be made.
+    """
+    make_folder(out)
+    lock = FileLock(out / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InvalidInputError(
+            f"another training is running in {str(out)!r}, expected a folder of its own with --out"
+        ) from error
+    try:
+        yield
+    finally:
+        if [path.name for path in out.iterdir()] == [LOCK_FILE]:
+            (out / LOCK_FILE).unlink()
+            out.rmdir()
+        lock.release()
