@@ -9,10 +9,13 @@ from diffsplat.core import Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.render import render
-from diffsplat.training.rendering_loss import rendering_loss
+from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
+
+_WEIGHTS = RenderedViewWeights(absolute=0.1)
+"""Without a perceptual distance, whose network would take most of the time on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class ReconstructionStage(Stage):
     def __init__(self, reconstructor: GSRecon) -> None:
         super().__init__()
         self.reconstructor = reconstructor
+        self.loss = RenderedViewLoss(_WEIGHTS)
 
     def trainable(self) -> GSRecon:
         """The reconstructor."""
@@ -59,8 +63,8 @@ class ReconstructionStage(Stage):
         """Rendering loss; the first four of the views are the inputs."""
         inputs = batch.take(slice(0, INPUT_VIEWS))
         splats = self.reconstructor(inputs).to_splats(inputs.cameras)
-        total, parts = rendering_loss(render(splats, batch.cameras, normals=False), batch)
-        return Losses(total, parts)
+        losses = self.loss(render(splats, batch.cameras, normals=False), batch)
+        return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
 
     @torch.no_grad()
     def evaluate(self, batch: Views) -> Report:
