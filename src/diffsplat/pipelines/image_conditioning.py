@@ -51,19 +51,23 @@ def condition_image(source: ImageSource, size: int, *, cut_out: bool) -> Tensor:
     return square_on_white(load_image(source), size=size).image
 
 
-def image_latents(vae: "AutoencoderKL", images: Tensor, *, shifted: bool = True) -> Tensor:
+def image_latents(
+    vae: "AutoencoderKL", images: Tensor, *, shifted: bool = True, sample: bool = False
+) -> Tensor:
     """Latents of images as image-conditioned denoisers get them.
 
     Args:
         vae: the image-diffusion model's own ``AutoencoderKL``.
         images: ``[B, 3, H, W]`` sRGB 0..1.
         shifted: subtract the shift of an SD3 autoencoder, as training did. The original's inference did not.
+        sample: draw from the posteriors, as training does; their modes otherwise.
 
     Returns:
-        ``[B, C, H / 8, W / 8]`` float32 modes of the posteriors, scaled.
+        ``[B, C, H / 8, W / 8]`` float32, scaled.
     """
     pixels = cast("FloatTensor", images.to(vae.dtype) * 2 - 1)
-    latents = vae.encode(pixels, return_dict=False)[0].mode().float()
+    posterior = vae.encode(pixels, return_dict=False)[0]
+    latents = (posterior.sample() if sample else posterior.mode()).float()
     shift = (vae.config["shift_factor"] or 0.0) if shifted else 0.0
     return (latents - shift) * vae.config["scaling_factor"]
 

@@ -1,0 +1,129 @@
+"""One training step of a denoiser: noise, prediction, diffusion loss, and the rendering loss of what it predicts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsplat.core import Rendering, Views
+from diffsplat.models.denoiser_calls import control_residuals, network_output
+from diffsplat.models.splat_vae import DecoderKind, SplatVAE
+from diffsplat.pipelines.component_protocols import Denoiser
+from diffsplat.pipelines.guidance import Conditions, denoiser_inputs
+from diffsplat.render import Backend, render
+from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
+from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
+
+Predictor = Callable[[Tensor, Tensor, Conditions], Tensor]
+"""Noisy latents ``[B, V, C, h, w]``, timesteps ``[B]`` and conditions to a prediction in the shape of the latents."""
+
+
+@dataclass(frozen=True)
+class ConditionedDenoiser:
+    """A :data:`Predictor` of a denoiser, and of a ControlNet that steers it.
+
+    Args:
+        network: its attention spans the views, that of a condition image included.
+        controlnet: its views set like the network's; needs control images in the conditions.
+    """
+
+    network: Denoiser
+    controlnet: Denoiser | None = None
+
+    def __call__(self, noisy: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+        """Predict; neither PixArt's variances nor the slot of a condition image are part of it."""
+        inputs = denoiser_inputs(noisy, conditions)
+        residuals = None
+        if self.controlnet is not None and conditions.control is not None:
+            residuals = control_residuals(
+                self.controlnet, inputs, timestep, conditions.text, conditions.control
+            )
+        output = network_output(self.network, inputs, timestep, conditions.text, residuals)
+        return output[:, -noisy.shape[1] :, : noisy.shape[2]]
+
+
+@dataclass(frozen=True)
+class LatentRendering:
+    """The rendering loss of latents that a denoiser predicts.
+
+    Args:
+        autoencoder: frozen; gradients pass through its decoder.
+        loss: of the renderings.
+        weight: of this loss beside the diffusion loss.
+        decoder: which decoder.
+        snr_gamma: the loss of an object counts ``min(SNR, snr_gamma)``; None for 1.
+        backend: rasterizer.
+    """
+
+    autoencoder: SplatVAE
+    loss: RenderedViewLoss
+    weight: float = 1.0
+    decoder: DecoderKind = "tiny"
+    snr_gamma: float | None = None
+    backend: Backend = "auto"
+
+    def render(self, latents: Tensor, views: Views) -> Rendering:
+        """Renderings of latents ``[B, V, C, h, w]`` of the first ``V`` views in all of the views."""
+        grid = self.autoencoder.decode(latents, decoder=self.decoder)
+        splats = grid.to_splats(views.cameras[:, : grid.views], self.autoencoder.pixel_grid)
+        return render(splats, views.cameras, backend=self.backend, normals=self.loss.needs_normals)
+
+    def losses(self, latents: Tensor, views: Views, levels: NoiseLevels, step: int) -> ObjectLosses:
+        """Losses of objects whose latents were predicted at noise levels, before :attr:`weight`."""
+        losses = self.loss(self.render(latents, views), views, step)
+        if self.snr_gamma is None:
+            return losses
+        return ObjectLosses(rendering_weights(levels, self.snr_gamma) * losses.total, losses.terms)
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """Losses of a batch of objects.
+
+    Args:
+        denoiser: what predicts.
+        objective: what it learns.
+        rendering: rendering loss; None for none.
+        diffusion_weight: of the objective's loss.
+    """
+
+    denoiser: Predictor
+    objective: Objective
+    rendering: LatentRendering | None = None
+    diffusion_weight: float = 1.0
+
+    def __call__(
+        self, latents: Tensor, conditions: Conditions, views: Views | None = None, step: int = 1
+    ) -> ObjectLosses:
+        """Losses at random noise.
+
+        Args:
+            latents: ``[B, V, C, h, w]`` scaled clean latents.
+            conditions: of the objects, after dropout.
+            views: ``[B, V' >= V]``, whose first ``V`` are those of the latents; for the rendering loss.
+            step: of the training, counted from 1.
+        """
+        levels = self.objective.levels.draw(latents.shape[0], latents.device)
+        return self.at(latents, torch.randn_like(latents), levels, conditions, views, step)
+
+    def at(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        levels: NoiseLevels,
+        conditions: Conditions,
+        views: Views | None = None,
+        step: int = 1,
+    ) -> ObjectLosses:
+        """Losses at given noise ``[B, V, C, h, w]`` and levels; other arguments as of a call."""
+        noisy = levels.noisy(latents, noise)
+        predicted = self.denoiser(noisy, levels.timestep, conditions)
+        diffusion = self.objective.losses(predicted, latents, noise, levels)
+        total, terms = self.diffusion_weight * diffusion, {"diffusion": diffusion.detach()}
+        if self.rendering is not None and views is not None:
+            clean = self.objective.clean_latents(predicted, noisy, levels)
+            rendered = self.rendering.losses(clean, views, levels, step)
+            total = total + self.rendering.weight * rendered.total
+            terms |= {"rendering": rendered.total.detach(), **rendered.terms}
+        return ObjectLosses(total, terms)
