@@ -13,7 +13,7 @@ from diffusers.models.embeddings import PatchEmbed
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.json_files import read_json
@@ -93,50 +93,6 @@ def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> De
         ValueError: when a file is damaged, pickled, or does not fit the configuration.
     """
     return _denoiser(read_config(folder), find_weights(folder, _DIFFUSERS_STEM), dtype)
-
-
-def load_image_model(folder: str | Path, in_channels: int, *, dtype: torch.dtype | None = None) -> Denoiser:
-    """A plain image-diffusion network to start training from, its first convolution widened by zeros.
-
-    Args:
-        folder: ``unet`` or ``transformer`` of a diffusers model.
-        in_channels: channels that the network shall have, at least its own; see :func:`widen_input`.
-        dtype: what the weights are converted to; as stored by default.
-
-    Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged, pickled, or does not fit the configuration, or for fewer channels.
-    """
-    network = load_denoiser(folder, dtype=dtype)
-    layer = network.conv_in if isinstance(network, UNet2DConditionModel) else network.pos_embed.proj
-    convolution, settings = cast(nn.Conv2d, layer), cast(Any, network.config)
-    # Without a number of its own, the output of these networks would follow the widened input.
-    outputs = settings.out_channels or settings.in_channels
-    convolution.weight = nn.Parameter(widen_input(convolution.weight.detach(), in_channels))
-    convolution.in_channels = in_channels
-    network.register_to_config(in_channels=in_channels, out_channels=outputs)
-    return network
-
-
-def widen_input(weight: Tensor, channels: int) -> Tensor:
-    """Add input channels that have no effect before training.
-
-    Args:
-        weight: ``[O, I, k, k]`` weight of a convolution.
-        channels: number of input channels afterwards, at least ``I``.
-
-    Returns:
-        ``[O, channels, k, k]``; the new channels come last and are zero.
-
-    Raises:
-        ValueError: for fewer channels than there are.
-    """
-    if channels < weight.shape[1]:
-        raise InvalidInputError(
-            f"cannot widen {weight.shape[1]} input channels to {channels}, expected at least as many"
-        )
-    added = weight.new_zeros(weight.shape[0], channels - weight.shape[1], *weight.shape[2:])
-    return torch.cat([weight, added], dim=1)
 
 
 def load_controlnet(

@@ -1,9 +1,14 @@
 """AdamW and Muon over the parameters of one network."""
 
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.training.learning_rate import learning_rate_factor
 from diffsplat.training.muon_optimizer import Muon
 from diffsplat.training.trainer_config import OptimConfig
 
@@ -23,7 +28,8 @@ def split_parameters(network: nn.Module, config: OptimConfig) -> dict[str, dict[
         if config.name == "muon" and hidden:
             groups["muon"][name] = parameter
         else:
-            groups["decay" if parameter.ndim >= 2 else "plain"][name] = parameter
+            decays = config.decayed == "all" or parameter.ndim >= 2
+            groups["decay" if decays else "plain"][name] = parameter
     return groups
 
 
@@ -33,28 +39,28 @@ class Optimizers:
     def __init__(self, network: nn.Module, config: OptimConfig) -> None:
         groups = split_parameters(network, config)
         self._members: list[torch.optim.Optimizer] = []
-        self._names: list[list[str]] = []
         adamw = [
-            {"params": list(groups[key].values()), "weight_decay": decay}
-            for key, decay in (("decay", config.weight_decay), ("plain", 0.0))
-            if groups[key]
+            *_groups(groups["decay"], config, config.weight_decay),
+            *_groups(groups["plain"], config, 0.0),
         ]
         if adamw:
             self._members.append(torch.optim.AdamW(adamw, lr=config.lr, betas=config.betas, fused=True))
-            self._names.append([*groups["decay"], *groups["plain"]])
-        if groups["muon"]:
-            matrices = list(groups["muon"].values())
-            self._members.append(Muon(matrices, config.lr, config.weight_decay, config.momentum))
-            self._names.append(list(groups["muon"]))
+        for group in _groups(groups["muon"], config, config.weight_decay):
+            member = Muon(group["params"], config.lr, config.weight_decay, config.momentum)
+            member.param_groups[0]["lr_factor"] = group["lr_factor"]
+            self._members.append(member)
         if not self._members:
             raise InvalidInputError("the stage has no trainable parameters, expected at least one")
-        self.parameters = [p for m in self._members for group in m.param_groups for p in group["params"]]
+        parameters = [[p for group in m.param_groups for p in group["params"]] for m in self._members]
+        self.parameters = list(itertools.chain(*parameters))
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        self._names = [[names[id(parameter)] for parameter in members] for members in parameters]
 
     def step(self, lr: float) -> None:
         """Update the parameters from their gradients."""
         for member in self._members:
             for group in member.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["lr_factor"]
             member.step()
 
     def zero_grad(self) -> None:
@@ -90,3 +96,16 @@ class Optimizers:
             state = member.state_dict()
             state["state"] = {i: by_name[name] for i, name in enumerate(names) if name in by_name}
             member.load_state_dict(state)
+
+
+def _groups(
+    parameters: Mapping[str, nn.Parameter], config: OptimConfig, weight_decay: float
+) -> list[dict[str, Any]]:
+    """One group of an optimiser for each factor of the learning rate."""
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        by_factor.setdefault(learning_rate_factor(config, name), []).append(parameter)
+    return [
+        {"params": group, "weight_decay": weight_decay, "lr_factor": factor}
+        for factor, group in by_factor.items()
+    ]

@@ -20,10 +20,13 @@ class OptimConfig:
         name: ``adamw``, or ``muon`` for the hidden matrices with AdamW for everything else.
         lr: peak learning rate; Muon's updates are scaled to the size of AdamW's, so both use it.
         betas: decay of AdamW's first and second moments.
-        weight_decay: decoupled decay of matrices and kernels; biases and gains have none.
+        weight_decay: decoupled decay.
+        decayed: what decays; ``all`` also takes biases and gains, as the paper's runs did.
+        lr_factors: factors of the learning rate for parameters whose name contains a text; the first match counts.
         momentum: of Muon.
         muon_exclude: a matrix whose name contains one of these belongs to AdamW (input, output, embeddings).
         warmup_steps: steps of linear warm-up.
+        warmup_from_zero: whether the first update has the learning rate 0, as in the paper's runs, or a step's share.
         schedule: what follows the warm-up.
         final_lr: part of the peak at the end of the cosine, 0..1.
         clip_norm: largest L2 norm of all gradients together; ``inf`` for none.
@@ -33,9 +36,12 @@ class OptimConfig:
     lr: float = 4e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
+    decayed: Literal["matrices", "all"] = "matrices"
+    lr_factors: tuple[tuple[str, float], ...] = ()
     momentum: float = 0.95
     muon_exclude: tuple[str, ...] = ("embed", "proj_in", "proj_out", "head", "adaln", "scale_shift")
     warmup_steps: int = 100
+    warmup_from_zero: bool = False
     schedule: ScheduleName = "cosine"
     final_lr: float = 0.0
     clip_norm: float = 1.0
@@ -44,6 +50,8 @@ class OptimConfig:
         require(self.lr > 0 and isfinite(self.lr), "optim.lr", self.lr, "a number above 0")
         require(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "numbers from 0 to below 1")
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        factors = all(factor >= 0 for _, factor in self.lr_factors)
+        require(factors, "optim.lr_factors", self.lr_factors, "factors of at least 0")
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "a number from 0 to below 1")
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "at least 0")
         require(0 <= self.final_lr <= 1, "optim.final_lr", self.final_lr, "a number from 0 to 1")

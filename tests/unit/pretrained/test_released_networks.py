@@ -22,11 +22,9 @@ from diffsplat.pretrained.released_networks import (
     load_controlnet,
     load_denoiser,
     load_elevation_state,
-    load_image_model,
     load_reconstructor,
     load_splat_vae,
     read_config,
-    widen_input,
 )
 
 STEM = "diffusion_pytorch_model"
@@ -270,37 +268,6 @@ def test_layout(tmp_path: Path):
         find_release(tmp_path, "gsdiff", "controlnet")
     with pytest.raises(FileNotFoundError, match=r"other.*diffsplat models download"):
         find_release(tmp_path, "other")
-
-
-def test_a_widened_network_is_the_same_function_of_the_old_channels(tmp_path: Path):
-    for maker, channels, widened in ((make_unet, 4, 11), (make_pixart, 4, 10), (make_sd3, 16, 23)):
-        original = maker(channels)
-        folder = tmp_path / maker.__name__
-        original.save_pretrained(folder)
-        network = load_image_model(folder, widened)
-        assert (network.config.in_channels, network.config.out_channels) == (
-            widened,
-            original.config.out_channels,
-        )
-        key, sample = next(
-            (k, v) for k, v in arguments(original).items() if "sample" in k or k == "hidden_states"
-        )
-        extended = torch.cat([sample, torch.randn(2, widened - channels, 8, 8)], dim=1)
-        given = {**arguments(original), key: extended, "return_dict": False}
-        with torch.no_grad():
-            assert torch.equal(network(**given)[0], run(original))
-
-
-def test_a_widened_network_is_saved_and_loaded_again(tmp_path: Path):
-    make_sd3(16).save_pretrained(tmp_path / "plain")
-    network = load_image_model(tmp_path / "plain", 22)
-    network.save_pretrained(tmp_path / "wide")
-    assert torch.equal(run(load_denoiser(tmp_path / "wide")), run(network))
-
-
-def test_input_channels_are_never_removed():
-    with pytest.raises(ValueError, match="cannot widen 4 input channels to 3"):
-        widen_input(torch.zeros(2, 4, 3, 3), 3)
 
 
 def break_shard(folder: Path) -> Path:

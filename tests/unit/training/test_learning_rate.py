@@ -21,3 +21,15 @@ def test_cosine_schedule_ends_at_its_floor_and_the_constant_one_stays() -> None:
     assert learning_rate(floor, 100, 100) == pytest.approx(0.1)
     constant = OptimConfig(lr=1.0, warmup_steps=4, schedule="constant")
     assert [learning_rate(constant, step, 100) for step in (0, 3, 4, 99)] == [0.25, 1.0, 1.0, 1.0]
+
+
+def test_warm_up_from_zero_is_one_step_behind() -> None:
+    ours = OptimConfig(lr=1.0, warmup_steps=4)
+    original = OptimConfig(lr=1.0, warmup_steps=4, warmup_from_zero=True)
+    assert [learning_rate(original, step, 100) for step in range(4)] == [0.0, 0.25, 0.5, 0.75]
+    assert [learning_rate(ours, step, 100) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_negative_factors_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"optim\.lr_factors"):
+        OptimConfig(lr_factors=(("backbone", -1.0),))

@@ -47,6 +47,31 @@ def test_weight_decay_acts_on_matrices_alone() -> None:
     torch.testing.assert_close(network.bias.detach(), torch.ones(3))
 
 
+def test_all_parameters_decay_where_asked_for() -> None:
+    network = nn.Linear(3, 3)
+    nn.init.ones_(network.bias)
+    optimizers = Optimizers(network, OptimConfig(weight_decay=0.5, decayed="all"))
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizers.step(0.1)
+    torch.testing.assert_close(network.bias.detach(), torch.full((3,), 1 - 0.1 * 0.5))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_learning_rate_factors_by_name(name: str) -> None:
+    network = nn.ModuleDict({"backbone": nn.Linear(4, 4), "top": nn.Linear(4, 4)})
+    config = OptimConfig(name=name, lr_factors=(("backbone", 0.1),))
+    optimizers = Optimizers(network, config)
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+        parameter.grad = torch.eye(4) if parameter.ndim == 2 else torch.ones(4)
+    optimizers.step(1e-3)
+    moved = network.state_dict()
+    for kind in ("weight", "bias"):
+        torch.testing.assert_close(moved[f"backbone.{kind}"], 0.1 * moved[f"top.{kind}"])
+    torch.testing.assert_close(moved["top.bias"], torch.full((4,), -1e-3))
+
+
 def test_optimizer_state_of_another_network_is_refused() -> None:
     network = nn.Linear(3, 3)
     with pytest.raises(ValueError, match=r"optimiser state of other\.weight"):
