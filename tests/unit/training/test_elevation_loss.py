@@ -1,0 +1,33 @@
+"""The elevation loss against values worked out by hand."""
+
+from math import log
+
+import pytest
+import torch
+
+from diffsplat.training.elevation_loss import elevation_losses
+
+LOWER_BOUNDS = torch.tensor([-4.0, -2.0, 0.0])
+
+
+def losses_of(offset: float, degrees: float, weight: float = 1.0) -> float:
+    logits = torch.zeros(1, 3)
+    losses = elevation_losses(logits, torch.tensor([offset]), torch.tensor([degrees]), LOWER_BOUNDS, weight)
+    return float(losses.total)
+
+
+@pytest.mark.parametrize(
+    ("offset", "error"),
+    [(0.5, 0.0), (1.5, 1.0), (-3.0, 0.25), (7.0, 2.25)],
+    ids=["hit", "off", "below", "above"],
+)
+def test_offsets_are_clamped_to_their_interval(offset: float, error: float):
+    assert losses_of(offset, -1.5) == pytest.approx(log(3) + error)
+    assert losses_of(offset, -1.5, weight=2.0) == pytest.approx(log(3) + 2 * error)
+
+
+def test_the_interval_that_holds_the_elevation_is_the_right_one():
+    logits = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
+    degrees = torch.tensor([-4.0, -0.1, 1.9])
+    losses = elevation_losses(logits, torch.zeros(3), degrees, LOWER_BOUNDS)
+    assert float(losses.terms["interval"].max()) < 1e-3
