@@ -184,7 +184,7 @@ def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
     print(_table("judge on real renders", figures))
     if arguments.out is not None:
         _write_json(
-            {"verb": "judge", "figures": figures},
+            {"subcommand": "judge", "figures": figures},
             arguments.out,
             force=arguments.force,
         )
@@ -215,10 +215,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """Verbs of ``diffsplat evaluate``."""
 
 
-def _report_grids(verb: str, arguments: ReportArguments, model: str, predictors: dict[str, Predict]) -> None:
+def _report_grids(
+    subcommand: str, arguments: ReportArguments, model: str, predictors: dict[str, Predict]
+) -> None:
     dataset = open_objects(arguments.data, split="test", variants=False)
     evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit))
-    _finish(verb, evaluation, arguments, {"model": model})
+    _finish(subcommand, evaluation, arguments, {"model": model})
 
 
 def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], FeatureStore]:
@@ -268,11 +270,13 @@ def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:
     return [asked[place * len(asked) // count] for place in range(count)]
 
 
-def _finish(verb: str, evaluation: Evaluation, arguments: ReportArguments, settings: dict[str, Any]) -> None:
-    print(_table(f"{verb}, {len(evaluation.objects)} objects", evaluation.figures))
+def _finish(
+    subcommand: str, evaluation: Evaluation, arguments: ReportArguments, settings: dict[str, Any]
+) -> None:
+    print(_table(f"{subcommand}, {len(evaluation.objects)} objects", evaluation.figures))
     if arguments.out is not None:
         content = {
-            "verb": verb,
+            "subcommand": subcommand,
             "settings": settings,
             "figures": evaluation.figures,
             "objects": evaluation.objects,

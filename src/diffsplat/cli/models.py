@@ -86,7 +86,7 @@ def download(
 
 COMMANDS: dict[str, Callable[..., None]] = {"list": list_models, "download": download}
 DEFAULT = "list"
-"""What the verb does without one of its words."""
+"""What the subcommand does when none of its own is named."""
 
 
 def _wanted(name: str, image: bool, controls: Sequence[ControlKind]) -> tuple[Component, ...]:

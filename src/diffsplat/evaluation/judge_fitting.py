@@ -19,7 +19,7 @@ from diffsplat.evaluation.judge_images import FeatureStore, find_shards, open_ob
 from diffsplat.evaluation.noun_judge import NounJudge, fit_noun_judge
 from diffsplat.io.file_access import atomic_path, make_folder
 
-MOST_THINGS = 10
+MOST_OBJECTS = 10
 """Things of one noun that the judge is fitted on."""
 _REPAINTED = 1
 _SAVE_EVERY = 50
@@ -35,7 +35,7 @@ class Seen:
     """A real object and the features of some of its views.
 
     Args:
-        name: key of the thing; its versions and colours share it.
+        name: key of the object; its versions and colours share it.
         noun: what it is.
         features: ``[V, F]``.
         distorted: ``[D, V, F]`` of the same views in every distortion; ``D`` is 0 where nobody asked for them.
@@ -57,11 +57,11 @@ class JudgeFigures:
     """How often the judge names real objects right at rank 1, 0..1.
 
     Args:
-        held_out_objects: things of the data set's held-out split, four views each judged together.
+        held_out_objects: objects of the data set's held-out split, four views each judged together.
         held_out_objects_per_view: the same, every view alone.
-        held_out_count: number of those things; not every noun has some.
-        held_out_views: training things from one direction that it was not fitted on.
-        cross_validated: training things of nouns with several, each judged by a fit without it; mean over nouns.
+        held_out_count: number of those objects; not every noun has some.
+        held_out_views: training objects from one direction that it was not fitted on.
+        cross_validated: training objects of nouns with several, each judged by a fit without it; mean over nouns.
         cross_validated_distorted: the same of their distorted pictures, mean over the distortions too.
         cross_validated_nouns: number of those nouns.
     """
@@ -106,13 +106,13 @@ def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tup
         ValueError: a noun has no training object.
     """
     train = open_objects(data, split="train")
-    fitted = look_at_things(train, nouns, store, fitted_views, for_fitting=True)
+    fitted = seen_objects(train, nouns, store, fitted_views, for_fitting=True)
     missing = sorted(set(nouns) - {seen.noun for seen in fitted})
     if missing:
         raise InvalidInputError(f"no training object is a {missing[0]!r}, expected some of every noun")
-    views = look_at_things(train, nouns, store, other_view)
+    views = seen_objects(train, nouns, store, other_view)
     test = open_objects(data, split="test", variants=False)
-    held_out = look_at_things(test, nouns, store, fitted_views)
+    held_out = seen_objects(test, nouns, store, fitted_views)
     judge = _fit(fitted)
     by_noun, distorted = cross_validation(fitted)
     return judge, JudgeFigures(
@@ -126,7 +126,7 @@ def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tup
     )
 
 
-def look_at_things(
+def seen_objects(
     dataset: ObjectDataset,
     nouns: Sequence[str],
     store: FeatureStore,
@@ -134,7 +134,7 @@ def look_at_things(
     *,
     for_fitting: bool = False,
 ) -> list[Seen]:
-    """Features of the objects of some nouns, at most ten things of each noun, chosen by a hash.
+    """Features of the objects of some nouns, at most ten of each noun, chosen by a hash.
 
     Args:
         dataset: the objects.
@@ -177,30 +177,30 @@ def _distorted(images: Tensor, identity: str) -> Tensor:
 
 def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], *, repainted: bool) -> list[int]:
     """Indices of rows, in an order that does not depend on that of the shards."""
-    things: dict[str, set[str]] = {noun: set() for noun in nouns}
+    originals: dict[str, set[str]] = {noun: set() for noun in nouns}
     versions: dict[str, int] = defaultdict(int)
     chosen = []
     for index in sorted(
         range(len(rows)), key=lambda index: (bool(rows[index].variant), stable_hash(rows[index].object_id))
     ):
         row = rows[index]
-        if row.noun not in things:
+        if row.noun not in originals:
             continue
         original = row.object_id.split("#", maxsplit=1)[0]
         if row.variant:
-            if not repainted or original not in things[row.noun] or versions[original] == _REPAINTED:
+            if not repainted or original not in originals[row.noun] or versions[original] == _REPAINTED:
                 continue
             versions[original] += 1
-        elif len(things[row.noun]) == MOST_THINGS:
+        elif len(originals[row.noun]) == MOST_OBJECTS:
             continue
         else:
-            things[row.noun].add(original)
+            originals[row.noun].add(original)
         chosen.append(index)
     return chosen
 
 
 def cross_validation(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, float]]:
-    """Share of a noun's objects named right by fits without their thing, for the nouns that have several.
+    """Share of a noun's objects named right by fits without them, for the nouns that have several.
 
     Returns:
         The shares for clean pictures, and for distorted ones where there are some.
