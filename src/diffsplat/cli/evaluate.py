@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -32,9 +31,9 @@ from diffsplat.evaluation.model_evaluation import (
     held_out_views,
 )
 from diffsplat.evaluation.noun_judge import NounJudge
-from diffsplat.io.file_access import atomic_path, require_writable
+from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
-from diffsplat.io.json_files import read_json
+from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
@@ -183,7 +182,7 @@ def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
     _, figures, _ = _judge(arguments)
     print(_table("judge on real renders", figures))
     if arguments.out is not None:
-        _write_json(
+        write_json(
             {"subcommand": "judge", "figures": figures},
             arguments.out,
             force=arguments.force,
@@ -282,12 +281,7 @@ def _finish(
             "objects": evaluation.objects,
         }
         write_image(evaluation.sheet, arguments.out.with_suffix(".png"), force=arguments.force)
-        _write_json(content, arguments.out, force=arguments.force)
-
-
-def _write_json(content: dict[str, Any], path: Path, *, force: bool) -> None:
-    with atomic_path(path, force=force) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(content, arguments.out, force=arguments.force)
 
 
 def _table(title: str, figures: dict[str, float]) -> str:

@@ -17,7 +17,8 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.judge_augmentation import DISTORTIONS
 from diffsplat.evaluation.judge_images import FeatureStore, find_shards, open_objects
 from diffsplat.evaluation.noun_judge import NounJudge, fit_noun_judge
-from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import write_json
 
 MOST_OBJECTS = 10
 """Things of one noun that the judge is fitted on."""
@@ -89,8 +90,7 @@ def load_or_fit(
     judge, measured = fit_on_renders(data, nouns, store)
     make_folder(folder)
     judge.save(judge_file)
-    with atomic_path(figures_file, force=True) as temporary:
-        temporary.write_text(json.dumps(asdict(measured)), encoding="utf-8")
+    write_json(asdict(measured), figures_file)
     return judge, measured
 
 

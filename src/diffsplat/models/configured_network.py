@@ -5,7 +5,6 @@ A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``.
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self
@@ -17,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 import diffsplat
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.json_files import read_json
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -94,14 +94,13 @@ class ConfiguredNetwork(nn.Module):
             folder: made when it does not exist.
             half: write floating-point weights in half precision.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = make_folder(folder)
         stored = {
             "_class_name": type(self).__name__,
             "_diffsplat_version": diffsplat.__version__,
             **self.config,
         }
-        (target / CONFIG_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+        write_json(stored, target / CONFIG_FILE)
         state = {
             name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
             for name, tensor in self.state_dict().items()

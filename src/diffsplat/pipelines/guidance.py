@@ -1,7 +1,6 @@
 """Conditions of a generation, classifier-free guidance, and the hand-over from denoiser to refiner."""
 
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor
@@ -97,8 +96,7 @@ class GuidedDenoiser:
         inputs = denoiser_inputs(batch, self.conditions)
         residuals = None if self.controlnet is None else self._residuals(self.controlnet, inputs, steps)
         output = network_output(self.network, inputs, steps, self.conditions.text, residuals)
-        # PixArt also predicts variances; the slot of a condition image comes first. Neither is of use here.
-        prediction = output[:, -latents.shape[1] :, : latents.shape[2]]
+        prediction = of_views(output, latents)
         if self.guided:
             without, with_text = prediction.chunk(2)
             prediction = without + self.guidance * (with_text - without)
@@ -164,10 +162,6 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
         raise InvalidInputError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
         )
-    if not 0 <= defaults.refiner_guidance < inf:
-        raise InvalidInputError(
-            f"refiner_guidance is {defaults.refiner_guidance}, expected a finite number of at least 0"
-        )
     if defaults.prediction not in ("latents", "flow"):
         raise InvalidInputError(
             f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
@@ -196,6 +190,14 @@ def denoiser_inputs(latents: Tensor, conditions: Conditions) -> Tensor:
     mask = torch.ones_like(views[:, :, :1])
     mask[:, 0] = 0
     return torch.cat([views, torch.cat([rays[:, :1], rays], dim=1), mask], dim=2)
+
+
+def of_views(output: Tensor, latents: Tensor) -> Tensor:
+    """A denoiser's prediction for noisy latents ``[B, V, C, h, w]`` out of all of its output.
+
+    PixArt also predicts variances, and the slot of a condition image comes first.
+    """
+    return output[:, -latents.shape[1] :, : latents.shape[2]]
 
 
 def attended_views(views: int, *, image: bool) -> int:

@@ -3,7 +3,6 @@
 The files keep their paths in the repository, so that a folder filled by hand works the same.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from diffsplat.errors import AccessDeniedError, InvalidInputError, UnreachableError
-from diffsplat.io.file_access import atomic_path, make_folder
-from diffsplat.io.json_files import read_json
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pretrained.catalogue import RELEASE_REPOSITORY, Component
 from diffsplat.pretrained.release_layout import (
     PICKLES,
@@ -217,8 +216,7 @@ def _read_revisions(weights: Path) -> dict[str, str]:
 def _record_revision(weights: Path, selection: Selection) -> None:
     make_folder(weights)
     content = {**_read_revisions(weights), selection.repository: selection.revision}
-    with atomic_path(weights / REVISIONS_FILE, force=True) as path:
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(content, weights / REVISIONS_FILE)
 
 
 @contextmanager

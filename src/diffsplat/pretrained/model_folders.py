@@ -1,15 +1,15 @@
 """The folder of the embedded model and of trained ones: its files and its ``model_index.json``. Needs no torch."""
 
-import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.io.json_files import read_json
+from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pretrained.catalogue import Prediction
 
 DEFAULT_STEPS = 20
@@ -57,7 +57,7 @@ class SamplingDefaults:
         refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.
 
     Raises:
-        ValueError: for anything but a number where one is expected.
+        ValueError: for anything but a number where one is expected, or a guidance scale that is out of range.
     """
 
     steps: int = DEFAULT_STEPS
@@ -72,6 +72,10 @@ class SamplingDefaults:
         for name, value in asdict(self).items():
             if name != "prediction" and not is_number(value):
                 raise InvalidInputError(f"{name} is {value!r}, expected a number")
+        if not 0 <= self.refiner_guidance < inf:
+            raise InvalidInputError(
+                f"refiner_guidance is {self.refiner_guidance}, expected a finite number of at least 0"
+            )
 
     @classmethod
     def from_index(cls, index: dict[str, Any]) -> Self:
@@ -145,7 +149,7 @@ def write_index(folder: Path, defaults: SamplingDefaults, *, refiner: bool = Fal
         "scheduler": ["diffusers", scheduler["_class_name"]],
         **asdict(defaults),
     }
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(index, folder / INDEX_FILE)
 
 
 def is_number(value: object) -> bool:

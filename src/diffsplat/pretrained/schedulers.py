@@ -1,6 +1,5 @@
 """Samplers by name: schedulers set up for a network's prediction."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.json_files import read_json
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pretrained.catalogue import Prediction, Sampler
 
 CONFIG_FILE = "scheduler_config.json"
@@ -74,9 +74,7 @@ class FlowEulerScheduler:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the configuration, which diffusers reads too."""
-        path = Path(folder) / CONFIG_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        write_json(self.config, make_folder(folder) / CONFIG_FILE)
 
     def _shifted(self, level: Any) -> Any:
         shift = self.config["shift"]

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffsplat.errors import DiffSplatError, InvalidInputError
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import explained_os_errors
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,6 @@ class Checkpoint:
     counters: dict[str, Any]
 
 
-class UnwritableCheckpointError(DiffSplatError):
-    """A checkpoint could not be written; the earlier ones are whole."""
-
-
 class BrokenCheckpointError(InvalidInputError):
     """A checkpoint folder that is incomplete or damaged."""
 
@@ -57,22 +54,22 @@ def save_checkpoint(root: Path, step: int, groups: Groups, counters: Mapping[str
     Nothing appears under the final name before every byte is on disk.
 
     Raises:
-        UnwritableCheckpointError: when the disk is full or the folder cannot be written; no earlier checkpoint is
-            touched.
+        ValueError: when the disk is full or the folder cannot be written; no earlier checkpoint is touched.
     """
     folder = root / f"{_UNFINISHED}{step:08d}"
+    failure = (
+        f"the checkpoint of step {step} cannot be written to {str(root)!r}; make room there and run the same command "
+        "again, which continues from the checkpoint before"
+    )
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(stale)
-        _write(folder, step, groups, counters)
-    except (OSError, SafetensorError) as error:
+        with explained_os_errors(failure):
+            root.mkdir(parents=True, exist_ok=True)
+            for stale in root.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(stale)
+            _write(folder, step, groups, counters)
+    except InvalidInputError:
         shutil.rmtree(folder, ignore_errors=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UnwritableCheckpointError(
-            f"the checkpoint of step {step} cannot be written to {str(root)!r}: {reason}; make room there and run "
-            "the same command again, which continues from the checkpoint before"
-        ) from error
+        raise
     target = root / f"{_PREFIX}{step:08d}"
     for abandoned in list_checkpoints(root):
         if abandoned.name >= target.name:

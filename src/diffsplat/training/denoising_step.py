@@ -10,8 +10,8 @@ from diffsplat.core import Rendering, Views
 from diffsplat.models.denoiser_calls import control_residuals, network_output
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE
 from diffsplat.pipelines.component_protocols import Denoiser
-from diffsplat.pipelines.guidance import Conditions, denoiser_inputs
-from diffsplat.render import Backend, render
+from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
+from diffsplat.render import Backend
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
 
@@ -32,7 +32,7 @@ class ConditionedDenoiser:
     controlnet: Denoiser | None = None
 
     def __call__(self, noisy: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
-        """Predict; neither PixArt's variances nor the slot of a condition image are part of it."""
+        """Predict for the views of the latents."""
         inputs = denoiser_inputs(noisy, conditions)
         residuals = None
         if self.controlnet is not None and conditions.control is not None:
@@ -40,7 +40,7 @@ class ConditionedDenoiser:
                 self.controlnet, inputs, timestep, conditions.text, conditions.control
             )
         output = network_output(self.network, inputs, timestep, conditions.text, residuals)
-        return output[:, -noisy.shape[1] :, : noisy.shape[2]]
+        return of_views(output, noisy)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class LatentRendering:
     def render(self, latents: Tensor, views: Views) -> Rendering:
         """Renderings of latents ``[B, V, C, h, w]`` of the first ``V`` views in all of the views."""
         grid = self.autoencoder.decode(latents, decoder=self.decoder)
-        splats = grid.to_splats(views.cameras[:, : grid.views], self.autoencoder.pixel_grid)
-        return render(splats, views.cameras, backend=self.backend, normals=self.loss.needs_normals)
+        return self.loss.render(grid, views, self.autoencoder.pixel_grid, self.backend)
 
     def losses(self, latents: Tensor, views: Views, levels: NoiseLevels, step: int) -> ObjectLosses:
         """Losses of objects whose latents were predicted at noise levels, before :attr:`weight`."""

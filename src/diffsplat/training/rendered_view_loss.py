@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.core import PixelGrid, Rendering, Views
+from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.errors import InvalidInputError
+from diffsplat.render import Backend, render
 from diffsplat.training.perceptual_distance import PerceptualDistance
 
 Term = Literal["rgb", "mask", "absolute", "perceptual", "coord", "normal"]
@@ -90,6 +91,13 @@ class RenderedViewLoss:
     def needs_normals(self) -> bool:
         """Whether renderings have to come with normals."""
         return self.weights.normal > 0
+
+    def render(
+        self, grid: SplatGrid, views: Views, pixel_grid: PixelGrid, backend: Backend = "auto"
+    ) -> Rendering:
+        """Renderings of grids ``[B, V, 12, H, W]`` in views ``[B, V' >= V]``, whose first ``V`` are the grids'."""
+        splats = grid.to_splats(views.cameras[:, : grid.views], pixel_grid)
+        return render(splats, views.cameras, backend=backend, normals=self.needs_normals)
 
     def __call__(self, rendering: Rendering, views: Views, step: int = 1) -> ObjectLosses:
         """Losses of renderings ``[B, V]`` on white against views ``[B, V]`` at a training step, counted from 1."""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import atomic_path
-from diffsplat.io.json_files import read_json
+from diffsplat.io.json_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def write_record(
         if changes:
             _append_changes(out / CHANGES_FILE, resumed_at, changes)
             logger.warning("from step %d on: %s", resumed_at, ", ".join(changes))
-    _write(path, current)
+    write_json(current, path)
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
 def _append_changes(path: Path, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
     entries = read_json(path, _REMEDY)["changes"] if path.is_file() else []
     entry = {"from_step": step, "before": {name: old for name, (old, _) in changes.items()}}
-    _write(path, {"changes": [*entries, entry]})
+    write_json({"changes": [*entries, entry]}, path)
 
 
 def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -88,8 +87,3 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def _write(path: Path, values: Any) -> None:
-    with atomic_path(path, force=True) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE
-from diffsplat.render import Backend, render
+from diffsplat.render import Backend
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
 
 
@@ -42,8 +42,7 @@ class SplatVaeLoss:
         """
         decoded = autoencoder.decode(latents, decoder=self.decoder)
         error = (decoded.values - grid.values).square().flatten(1).mean(dim=1)
-        splats = decoded.to_splats(views.cameras[:, : grid.views], autoencoder.pixel_grid)
-        images = render(splats, views.cameras, backend=self.backend, normals=self.rendering.needs_normals)
+        images = self.rendering.render(decoded, views, autoencoder.pixel_grid, self.backend)
         rendered = self.rendering(images, views, step)
         total = self.grid_weight * error + self.rendering_weight * rendered.total
         return ObjectLosses(total, {"grid": error.detach(), **rendered.terms})

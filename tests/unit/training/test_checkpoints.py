@@ -123,7 +123,8 @@ WRITER = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from diffsplat.training.checkpoints import UnwritableCheckpointError, save_checkpoint
+from diffsplat.errors import InvalidInputError
+from diffsplat.training.checkpoints import save_checkpoint
 root = Path(sys.argv[1])
 groups = {"weights": {"a": torch.zeros(100_000)}}
 save_checkpoint(root, 1, groups, {}, keep=2)
@@ -131,7 +132,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     save_checkpoint(root, 2, groups, {}, keep=1)
-except UnwritableCheckpointError as error:
+except InvalidInputError as error:
     print(error)
 """
 

@@ -1,6 +1,5 @@
 """A small sentence encoder whose weights are stored as 8-bit integers."""
 
-import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.io.json_files import read_json
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.text_condition import TextCondition
 
@@ -133,11 +133,10 @@ class TextEncoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write configuration, tokenizer and weights, matrices as int8 with one scale a row."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = make_folder(folder)
         config = asdict(self.bert.config)
         stored = {"_class_name": type(self).__name__, "max_tokens": self.max_tokens, "bert": config}
-        (target / CONFIG_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+        write_json(stored, target / CONFIG_FILE)
         self._tokenizer.save(str(target / TOKENIZER_FILE), pretty=False)
         packed = quantize(self.bert.bert_state())
         (target / WEIGHTS_FILE).write_bytes(save(packed, metadata={"format": "pt"}))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from typing import Annotated
 
 import tyro
@@ -39,13 +38,12 @@ class SamplingRecipe:
 
     def __post_init__(self) -> None:
         steps, smoothing = self.defaults.steps, self.defaults.smoothing
-        below, guidance = self.defaults.refined_below, self.defaults.refiner_guidance
+        below = self.defaults.refined_below
         prediction = self.defaults.prediction
         require(steps >= 1, "steps", steps, "at least 1")
         require(self.shift > 0, "shift", self.shift, "a number above 0")
         require(smoothing >= 0, "smoothing", smoothing, "at least 0")
         require(0 <= below < 1, "refined_below", below, "a level from 0, for no refiner, to below 1")
-        require(0 <= guidance < inf, "refiner_guidance", guidance, "a finite number of at least 0")
         require(prediction == "latents", "prediction", prediction, "latents, which the stages train")
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 
-from diffsplat.core import Views
+from diffsplat.core import Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
-from diffsplat.render import render
 from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
@@ -61,17 +60,18 @@ class ReconstructionStage(Stage):
 
     def forward(self, batch: Views) -> Losses:
         """Rendering loss; the first four of the views are the inputs."""
-        inputs = batch.take(slice(0, INPUT_VIEWS))
-        splats = self.reconstructor(inputs).to_splats(inputs.cameras)
-        losses = self.loss(render(splats, batch.cameras, normals=False), batch)
+        losses = self.loss(self._rendering(batch), batch)
         return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
 
     @torch.no_grad()
     def evaluate(self, batch: Views) -> Report:
         """PSNR of input and novel views, and an image of truth over rendering."""
-        inputs = batch.take(slice(0, INPUT_VIEWS))
-        splats = self.reconstructor(inputs).to_splats(inputs.cameras)
-        return report_rendering(render(splats, batch.cameras, normals=False), batch)
+        return report_rendering(self._rendering(batch), batch)
+
+    def _rendering(self, batch: Views) -> Rendering:
+        """Renderings in all views of what the first four give."""
+        grid = self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
+        return self.loss.render(grid, batch, self.reconstructor.pixel_grid)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the reconstructor."""
