@@ -10,7 +10,7 @@ import tyro
 
 from diffsplat.io.file_access import make_folder
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pipelines.object_files import write_object
+from diffsplat.pipelines.object_writing import write_object
 
 
 def main(

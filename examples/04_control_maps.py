@@ -12,8 +12,8 @@ from diffsplat.io.file_access import make_folder
 from diffsplat.io.image_files import write_image
 from diffsplat.pipelines.control_maps import control_maps_from
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pipelines.object_files import write_object
-from diffsplat.pretrained.catalogue import ControlKind
+from diffsplat.pipelines.object_writing import write_object
+from diffsplat.pretrained.backbones import ControlKind
 
 
 def main(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from diffsplat.models.text.sentence_encoder import TextEncoder
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 
 COLORS = ("red", "green", "blue", "yellow", "wooden", "black", "white", "purple", "orange", "golden")
 NOUNS = (

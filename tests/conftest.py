@@ -16,10 +16,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 
-from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import make_denoiser
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
-from diffsplat.models.text.sentence_encoder import TextEncoder
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from support.recordings import OFFICIAL, Recordings

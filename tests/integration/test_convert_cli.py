@@ -12,7 +12,7 @@ from diffsplat.cli.output_paths import plan_objects
 from diffsplat.core import Splats
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines.generation import Generation
+from diffsplat.pipelines.generation_options import Generation
 
 
 @pytest.fixture

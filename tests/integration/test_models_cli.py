@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffsplat.cli.main import main
-from diffsplat.pretrained.catalogue import (
+from diffsplat.pretrained.backbones import (
     BACKBONES,
     ELEVATION_RELEASE,
     RECONSTRUCTOR_RELEASE,

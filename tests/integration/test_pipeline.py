@@ -11,8 +11,8 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from diffsplat.models.autocast import faster_in_bf16
-from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays, make_denoiser, predict_latents
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import denoise, object_generators
 from diffsplat.pipelines.denoising_loop import object_noise as noise_of_generators

@@ -18,10 +18,10 @@ from diffsplat.training.recipes import RECIPES
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import Recipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
-from diffsplat.training.run_outputs import Outcome, Status
+from diffsplat.training.run_outcome import Outcome, Status
 from diffsplat.training.stage_chain import train_recipe
-from diffsplat.training.stages.component_fit import ComponentFit
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
+from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining, StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError

@@ -11,7 +11,7 @@ import tyro
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_writable
-from diffsplat.pipelines.generation import Generation
+from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 
 

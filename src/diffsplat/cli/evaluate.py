@@ -34,8 +34,8 @@ from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.models.component_autoencoder import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoised_channels
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model, read_index

@@ -14,13 +14,13 @@ from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import UP_AXES, PlannedObject, Preview, Up, check_outputs, plan_objects
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder, require_readable
-from diffsplat.pipelines.generation import Generation, ResolvedGeneration
+from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pretrained.catalogue import ControlKind
+from diffsplat.pretrained.backbones import ControlKind
 
 if TYPE_CHECKING:
     from diffsplat.pipelines import DiffSplatPipeline
-    from diffsplat.pipelines.image_conditioning import ConditionImages
+    from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ConditionArguments:
         if self.control is None:
             return pipe.prepare(image=self.image)
         from diffsplat.pipelines.control_maps import canny_map, control_maps_from
-        from diffsplat.pipelines.image_conditioning import condition_image
+        from diffsplat.pipelines.image_and_control_conditions import condition_image
 
         size = pipe.autoencoder.image_size
         if self.control_from is not None and elevation_deg is not None:
@@ -147,7 +147,7 @@ def _generate_all(
     """Generate and write one object after the other; yields the paths of finished files."""
     from tqdm import tqdm
 
-    from diffsplat.pipelines.object_files import write_object
+    from diffsplat.pipelines.object_writing import write_object
 
     pipe = model.open(generation.texts)
     images = arguments.conditions.prepare(pipe, generation.elevation)

@@ -10,7 +10,7 @@ import tyro
 
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
-from diffsplat.pretrained.catalogue import (
+from diffsplat.pretrained.backbones import (
     BACKBONES,
     SINGLES,
     Component,

@@ -118,7 +118,7 @@ def _write_view(
 ) -> None:
     from diffsplat.geometry import orbit_cameras
     from diffsplat.io.image_files import write_image
-    from diffsplat.pipelines.previews import still_images
+    from diffsplat.pipelines.turntable_previews import still_images
 
     elevation, azimuth = angles
     size = arguments.size
@@ -130,7 +130,7 @@ def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -
     from tqdm import tqdm
 
     from diffsplat.io.video_files import write_video
-    from diffsplat.pipelines.previews import turntable_frames
+    from diffsplat.pipelines.turntable_previews import turntable_frames
 
     frames = turntable_frames(
         splats,

@@ -13,7 +13,7 @@ from diffsplat.training.recipes import RECIPES
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import NETWORKS, Recipe, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
-from diffsplat.training.run_outputs import Status
+from diffsplat.training.run_outcome import Status
 from diffsplat.training.stage_chain import WhenTimeIsUp, train_recipe
 from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsplat.models.component_autoencoder import ComponentAutoencoder
     from diffsplat.models.multiview_attention import MultiViewAttention, set_multiview_attention
+    from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
     from diffsplat.models.splat_reconstructor import GSRecon
     from diffsplat.models.splat_vae import SplatVAE
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplat.pipelines.component_protocols import Scheduler
+from diffsplat.pipelines.pipeline_protocols import Scheduler
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """``(latents [B, V, C, h, w], timestep [B]) -> [B, V, C, h, w]``: the prediction that a scheduler expects."""

@@ -9,9 +9,9 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.models.denoiser_calls import Residuals, control_residuals, network_output
 from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
 from diffsplat.models.text.text_condition import TextCondition
-from diffsplat.pipelines.component_protocols import Denoiser
 from diffsplat.pipelines.denoising_loop import Field
-from diffsplat.pretrained.catalogue import Prediction
+from diffsplat.pipelines.pipeline_protocols import Denoiser
+from diffsplat.pretrained.backbones import Prediction
 from diffsplat.pretrained.model_folders import SamplingDefaults
 
 

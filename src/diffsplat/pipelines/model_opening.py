@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable
-from diffsplat.pretrained.catalogue import BACKBONES, ControlKind
+from diffsplat.pretrained.backbones import BACKBONES, ControlKind
 from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, SamplingDefaults, find_model, read_index
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class ModelChoice:
             dtype = torch.bfloat16 if device.type == "cuda" else None
             encoder = load_text_encoder(self._released_model(dtype)).to(device)
         else:
-            from diffsplat.models.text.sentence_encoder import TextEncoder
+            from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 
             encoder = TextEncoder.from_pretrained(find_model(self.model) / "text_encoder").to(device)
         return StoredPrompts.encode(encoder, texts, self.model).to("cpu")

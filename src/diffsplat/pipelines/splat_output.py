@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.splats import SPLAT_FIELDS
 from diffsplat.errors import InvalidInputError
-from diffsplat.pipelines.generation import ResolvedGeneration
+from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.render import Backend, render
 
 

@@ -17,17 +17,9 @@ from diffsplat.models.autocast import Precision, autocast
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.text.stored_prompts import StoredPrompts
-from diffsplat.pipelines.component_folders import load_components, save_components
-from diffsplat.pipelines.component_protocols import (
-    Autoencoder,
-    Denoiser,
-    Movable,
-    Scheduler,
-    TextEncoder,
-)
 from diffsplat.pipelines.denoising_loop import Field, denoise, object_generators, object_noise
 from diffsplat.pipelines.device_placement import Placement, stream_layers
-from diffsplat.pipelines.generation import Generation, ResolvedGeneration
+from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.guidance import (
     Conditions,
     ControlOptions,
@@ -38,16 +30,24 @@ from diffsplat.pipelines.guidance import (
     constant_guidance,
     triangle_guidance,
 )
-from diffsplat.pipelines.image_conditioning import (
+from diffsplat.pipelines.image_and_control_conditions import (
     ConditionImages,
     ImageSource,
     condition_image,
     control_views,
     image_latents,
 )
+from diffsplat.pipelines.pipeline_folders import load_components, save_components
+from diffsplat.pipelines.pipeline_protocols import (
+    Autoencoder,
+    Denoiser,
+    Movable,
+    Scheduler,
+    TextEncoder,
+)
 from diffsplat.pipelines.splat_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.catalogue import BACKBONES, ControlKind, Sampler
+from diffsplat.pretrained.backbones import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
 
@@ -258,7 +258,7 @@ class DiffSplatPipeline:
                 Without transparency its background is removed.
             control: control map of the first view, likewise; composited on white.
             callback: called after every denoising step; may raise to stop.
-            options: any other field of :class:`~diffsplat.pipelines.generation.Generation`, such as ``seed``,
+            options: any other field of :class:`~diffsplat.pipelines.generation_options.Generation`, such as ``seed``,
                 ``steps``, ``guidance`` or ``count``.
 
         Returns:

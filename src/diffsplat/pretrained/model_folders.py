@@ -10,7 +10,7 @@ from typing import Any, Self
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.pretrained.catalogue import Prediction
+from diffsplat.pretrained.backbones import Prediction
 
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 4.0

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.full_precision import full_precision
 from diffsplat.errors import InvalidInputError, MissingPackageError
-from diffsplat.render.render_task import RenderTask
+from diffsplat.render.backend_input import RenderTask
 
 logger = logging.getLogger(__name__)
 

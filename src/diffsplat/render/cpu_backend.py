@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from diffsplat.core import Rendering
 from diffsplat.errors import InvalidInputError
+from diffsplat.render.backend_input import RenderTask
 from diffsplat.render.cpu_kernels.array_layout import (
     BLOCKS,
     CHUNK,
@@ -43,7 +44,6 @@ from diffsplat.render.cpu_kernels.projection_backward import project_backward
 from diffsplat.render.cpu_kernels.simd import LANES
 from diffsplat.render.cpu_kernels.tile_binning import bin_tiles
 from diffsplat.render.rasterization_constants import FRUSTUM_MARGIN
-from diffsplat.render.render_task import RenderTask
 
 _MAX_SIZE = 32_000  # tile numbers are kept in 16 bits
 _VIEWS_AT_ONCE = 4  # bounds the memory when no gradient is wanted

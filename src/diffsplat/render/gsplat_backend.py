@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffsplat.core import Rendering
 from diffsplat.errors import InvalidInputError
+from diffsplat.render.backend_input import RenderTask
 from diffsplat.render.rasterization_constants import ALPHA_MAX, FAR, NEAR
-from diffsplat.render.render_task import RenderTask
 from diffsplat.render.splat_normals import facing_normals
 
 

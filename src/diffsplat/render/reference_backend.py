@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffsplat.core import Rendering
 from diffsplat.geometry.rotations import quaternion_to_matrix
+from diffsplat.render.backend_input import RenderTask
 from diffsplat.render.rasterization_constants import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -22,7 +23,6 @@ from diffsplat.render.rasterization_constants import (
     NEAR,
     TRANSMITTANCE_STOP,
 )
-from diffsplat.render.render_task import RenderTask
 from diffsplat.render.splat_normals import facing_normals
 
 _PAIRS_AT_ONCE = 4_000_000

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.geometry.rotations import quaternion_to_matrix
-from diffsplat.render.render_task import RenderTask
+from diffsplat.render.backend_input import RenderTask
 
 
 def facing_normals(task: RenderTask) -> Tensor:

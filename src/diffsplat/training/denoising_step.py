@@ -9,8 +9,8 @@ from torch import Tensor
 from diffsplat.core import Rendering, Views
 from diffsplat.models.denoiser_calls import control_residuals, network_output
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE
-from diffsplat.pipelines.component_protocols import Denoiser
 from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
+from diffsplat.pipelines.pipeline_protocols import Denoiser
 from diffsplat.render import Backend
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.models.mini_denoiser import TIMESTEPS
-from diffsplat.pretrained.catalogue import Prediction
+from diffsplat.pretrained.backbones import Prediction
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.io.json_files import read_json
 from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import denoiser_rays
-from diffsplat.models.text.sentence_encoder import TextEncoder
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.grid_cache import caching_device, folder_digest, grid_table
 from diffsplat.training.run_folders import StageFolders

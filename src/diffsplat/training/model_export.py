@@ -14,10 +14,10 @@ from diffsplat.io.json_files import read_json
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.pretrained.model_folders import write_index
 from diffsplat.pretrained.schedulers import make_scheduler
+from diffsplat.training.config_record import read_record
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
-from diffsplat.training.run_outputs import atomic_folder
-from diffsplat.training.run_record import read_record
+from diffsplat.training.run_outcome import atomic_folder
 
 _NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")

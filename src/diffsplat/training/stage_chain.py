@@ -8,7 +8,7 @@ from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes.recipe import Recipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.run_lock import locked_run
-from diffsplat.training.run_outputs import Status
+from diffsplat.training.run_outcome import Status
 from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
 
 logger = logging.getLogger(__name__)

@@ -28,12 +28,12 @@ from diffsplat.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
+from diffsplat.training.config_record import write_record
 from diffsplat.training.ema import Ema
 from diffsplat.training.learning_rate import learning_rate
+from diffsplat.training.metrics_tracker import Tracker
 from diffsplat.training.optimizers import Optimizers
-from diffsplat.training.run_outputs import Outcome, Status, atomic_folder
-from diffsplat.training.run_record import write_record
-from diffsplat.training.run_tracking import Tracker
+from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
 from diffsplat.training.stages.stage import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
 from diffsplat.training.trainer_config import TrainerConfig

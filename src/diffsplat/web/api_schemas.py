@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pipelines.generation import (
+from diffsplat.pipelines.generation_options import (
     MAX_PROMPT_LENGTH,
     Generation,
     ResolvedGeneration,
     option_bounds,
 )
-from diffsplat.pretrained.catalogue import ControlKind
+from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.web.job_queue import Job, State
 from diffsplat.web.model_worker import ServedModel
 from diffsplat.web.result_files import FILE_KINDS

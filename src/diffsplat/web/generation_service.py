@@ -9,8 +9,8 @@ from PIL import Image
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.image_files import to_pixels
-from diffsplat.pipelines.generation import ResolvedGeneration
-from diffsplat.pipelines.image_conditioning import ConditionImages, condition_image
+from diffsplat.pipelines.generation_options import ResolvedGeneration
+from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
 from diffsplat.web.api_schemas import JobOptions
 from diffsplat.web.job_queue import Job, JobQueue
 from diffsplat.web.model_worker import ModelWorker, ServedModel

@@ -17,8 +17,8 @@ from diffsplat.web.error_responses import internal_error_sentence
 from diffsplat.web.server_limits import Limits
 
 if TYPE_CHECKING:
-    from diffsplat.pipelines.generation import ResolvedGeneration
-    from diffsplat.pipelines.image_conditioning import ConditionImages
+    from diffsplat.pipelines.generation_options import ResolvedGeneration
+    from diffsplat.pipelines.image_and_control_conditions import ConditionImages
     from diffsplat.pipelines.splat_output import GeneratedObject
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]

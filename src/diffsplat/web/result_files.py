@@ -11,7 +11,7 @@ from typing import IO
 
 from diffsplat.io.splat_formats import SPLAT_FORMATS
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines.object_files import write_object
+from diffsplat.pipelines.object_writing import write_object
 from diffsplat.pipelines.splat_output import GeneratedObject
 
 _CHUNK_BYTES = 1 << 18

@@ -21,7 +21,7 @@ from diffsplat.evaluation.judge_fitting import (
 )
 from diffsplat.evaluation.judge_images import FeatureStore, open_objects
 from diffsplat.evaluation.model_evaluation import asked_objects
-from diffsplat.models.component_autoencoder import ComponentAutoencoder
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.render.meshes.view_sets import view_set
 

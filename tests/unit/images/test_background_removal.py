@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffsplat.images.condition_image import prepare_condition_image, square_on_white
+from diffsplat.images.image_preparation import prepare_condition_image, square_on_white
 
 
 def box_picture(height: int, width: int, box: tuple[int, int, int, int], color: Tensor) -> Tensor:

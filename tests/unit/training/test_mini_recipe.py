@@ -16,8 +16,8 @@ from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import SamplingRecipe
-from diffsplat.training.stages.component_fit import ComponentFit
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 

@@ -9,8 +9,8 @@ objects for each network, so that it makes the same kind of model and not the sa
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.latent_cache import LatentSourceConfig
 from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
-from diffsplat.training.stages.component_fit import ComponentFit
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.pretrained.catalogue import Sampler
+from diffsplat.pretrained.backbones import Sampler
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults
 from diffsplat.training.config_checks import require
 from diffsplat.training.stages.stage_recipe import StageRecipe

@@ -13,7 +13,7 @@ import tyro
 from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_lock import locked_run
-from diffsplat.training.run_outputs import Outcome
+from diffsplat.training.run_outcome import Outcome
 from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
 from diffsplat.training.trainer import Trainer, is_finished
 from diffsplat.training.trainer_config import TrainerConfig

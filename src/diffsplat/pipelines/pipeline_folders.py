@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.text.sentence_encoder import TextEncoder
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pretrained.model_folders import (
     SamplingDefaults,
     find_model,
@@ -82,6 +82,6 @@ def _read_component(name: str, folder: Path) -> Any:
         case "denoiser" | "refiner":
             return MultiViewPixArt.from_pretrained(folder)
         case _:
-            from diffsplat.models.component_autoencoder import ComponentAutoencoder
+            from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 
             return ComponentAutoencoder.from_pretrained(folder)

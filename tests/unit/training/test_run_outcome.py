@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsplat.training.run_outputs import atomic_folder
+from diffsplat.training.run_outcome import atomic_folder
 
 
 def contents(folder: Path) -> dict[str, str]:

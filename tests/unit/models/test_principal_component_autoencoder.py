@@ -5,7 +5,7 @@ import torch
 
 from diffsplat.core import SplatGrid
 from diffsplat.core.splat_grid import OPACITY
-from diffsplat.models.component_autoencoder import ComponentAutoencoder
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 
 SIZE = 16
 PATCH = 4

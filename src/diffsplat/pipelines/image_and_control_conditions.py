@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from diffsplat.images.condition_image import (
+from diffsplat.images.image_preparation import (
     ImageSource,
     load_image,
     prepare_condition_image,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from diffsplat.pretrained.catalogue import (
+from diffsplat.pretrained.backbones import (
     BACKBONES,
     ELEVATION_RELEASE,
     RECONSTRUCTOR_RELEASE,

@@ -7,8 +7,8 @@ from diffsplat.io.image_files import write_image
 from diffsplat.io.splat_formats import UpAxis, write_splats
 from diffsplat.io.splat_suffixes import splat_suffix
 from diffsplat.io.video_files import VIDEO_WRITERS, write_video
-from diffsplat.pipelines.previews import contact_sheet, turntable_frames
 from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.turntable_previews import contact_sheet, turntable_frames
 
 _IMAGE_SIZE = 256
 _TURNTABLE_FPS = 20.0

@@ -14,7 +14,7 @@ from transformers.models.bert.configuration_bert import BertConfig as StockConfi
 from transformers.models.bert.modeling_bert import BertModel
 
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
-from diffsplat.models.text.sentence_encoder import TextEncoder, dequantize, quantize
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder, dequantize, quantize
 
 SHIPPED = Path(str(files("diffsplat"))) / "weights" / "mini" / "text_encoder"
 RECORDED = Path(__file__).parent / "recorded" / "minilm_l6_v2.npz"

@@ -11,14 +11,14 @@ from diffsplat.core import SplatGrid, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
-from diffsplat.models.component_autoencoder import ComponentAutoencoder
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.training.accelerator import Device, make_accelerator
 from diffsplat.training.batch_tensors import to_device
+from diffsplat.training.config_record import write_record
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.run_outputs import Outcome, atomic_folder
-from diffsplat.training.run_record import write_record
+from diffsplat.training.run_outcome import Outcome, atomic_folder
 from diffsplat.training.stages.stage_recipe import StageRecipe
 from diffsplat.training.view_batches import held_out
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pretrained.catalogue import Sampler
+from diffsplat.pretrained.backbones import Sampler
 from diffsplat.pretrained.model_folders import SamplingDefaults, is_number
 
 MAX_PROMPT_LENGTH = 1000

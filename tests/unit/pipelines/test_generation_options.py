@@ -7,7 +7,7 @@ import tyro
 
 from diffsplat.cli.generate import GenerateArguments
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.generation import Generation, ResolvedGeneration
+from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pretrained.model_folders import SamplingDefaults
 
 DEFAULTS = SamplingDefaults(steps=7, guidance=3.5, elevation_deg=12.0)
