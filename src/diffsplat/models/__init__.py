@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["ComponentAutoencoder", "GSRecon", "MultiViewAttention", "SplatVAE", "set_multiview_attention"]
 
 _MODULES = {
-    "ComponentAutoencoder": "component_autoencoder",
+    "ComponentAutoencoder": "principal_component_autoencoder",
     "GSRecon": "splat_reconstructor",
     "MultiViewAttention": "multiview_attention",
     "SplatVAE": "splat_vae",
