@@ -111,7 +111,7 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(
         lambda network, noisy, level, text, rays: levels.append(level) or noisy,
     )
     for step in range(200):
-        stage(source.batch(step))
+        stage(source.batch(step), step + 1)
     drawn = torch.cat(levels)
     assert 0.85 < float(drawn.max()) < 0.9
     (batch,) = source.evaluation()
@@ -218,7 +218,7 @@ def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
 def test_command_trains_with_overridden_fields(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = "--optim.lr 1e-4 --steps 2 --stage.dim 48 --stage.blocks 1 --source.batch-size 1"
+    options = "--optim.lr 1e-4 --steps 2 --dim 48 --blocks 1 --source.batch-size 1"
     options += " --source.novel-views 1 --device cpu --no-tensorboard"
     command = ["train", "reconstruction-mini", "--data", str(data), "--out", str(tmp_path), *options.split()]
     assert main(command) == 0

@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from diffsplat.training.model_export import export_model
-from diffsplat.training.recipes import RECIPES
+from diffsplat.training.recipes import RECIPES, network_recipes
 from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import NETWORKS, Recipe, SamplingRecipe
+from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.run_outcome import Status
 from diffsplat.training.stage_chain import WhenTimeIsUp, train_recipe
@@ -27,11 +27,9 @@ Flat = tyro.conf.arg(name="")
 def list_recipes() -> None:
     """List what can be trained, and what it needs besides --data and --out."""
     rows = [("command", "makes", "needs")]
-    for recipe in RECIPES.values():
-        rows.append((recipe.name, recipe.summary, ""))
-        for name, stage in recipe.stages.items():
-            options = " ".join(f"--{need}" for need in stage.needs)
-            rows.append((f"{name}-{recipe.name}", f"{NETWORKS[name]} of {recipe.name}", options))
+    rows += [(recipe.name, recipe.summary, "") for recipe in RECIPES.values()]
+    for recipe in network_recipes().values():
+        rows.append((recipe.name, recipe.summary, " ".join(f"--{need}" for need in recipe.stage.needs)))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for command, makes, needs in rows:
         print(f"{command:{widths[0]}}  {makes:{widths[1]}}  {needs}".rstrip())
@@ -95,10 +93,8 @@ def _stage_command(default: StageRecipe) -> Command:
 
 def _commands() -> dict[str, Command]:
     commands: dict[str, Command] = {"list": list_recipes}
-    for recipe in RECIPES.values():
-        commands[recipe.name] = _recipe_command(recipe)
-        for name, stage in recipe.stages.items():
-            commands[f"{name}-{recipe.name}"] = _stage_command(stage)
+    commands |= {recipe.name: _recipe_command(recipe) for recipe in RECIPES.values()}
+    commands |= {recipe.name: _stage_command(recipe.stage) for recipe in network_recipes().values()}
     return commands | {"export": export}
 
 

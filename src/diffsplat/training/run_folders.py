@@ -8,8 +8,14 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.pretrained.release_layout import (
+    choose_weights,
+    default_weights,
+    latest_iteration,
+    repository_folder,
+)
 
-Need = Literal["reconstructor", "autoencoder"]
+Need = Literal["reconstructor", "autoencoder", "denoiser"]
 """A trained network that a stage reads."""
 
 
@@ -25,16 +31,18 @@ class RunFolders:
     Args:
         data: Folders that diffsplat data wrote.
         out: Folder of the run; the same command goes on where it stopped.
-        text_encoder: Folder of the text encoder; the embedded one by default.
+        text_encoder: Folder of the text encoder of the small models; the embedded one by default.
         start_from: Weights of an earlier run that a new one starts from; of several stages, the OUT of that run. A
             run that has a checkpoint continues from that. Change trainer and source seeds: with those of the earlier
             run its batches and its noise come again.
+        pretrained: Folder of the image-diffusion models, each in a folder named like its repository.
     """
 
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
     out: Path
     text_encoder: Path = field(default_factory=embedded_text_encoder)
     start_from: Path | None = None
+    pretrained: Path = field(default_factory=default_weights)
 
     def of_stage(self, name: str) -> "StageFolders":
         """Folders of one of several stages: each has a folder of its own in ``out``."""
@@ -43,9 +51,30 @@ class RunFolders:
             self.out / name,
             self.text_encoder,
             None if self.start_from is None else self.start_from / name / "weights",
+            self.pretrained,
             reconstructor=self.out / "reconstruction" / "weights",
             autoencoder=self.out / "autoencoder" / "weights",
+            denoiser=self.out / "diffusion" / "weights",
         )
+
+    def pretrained_part(self, repository: str, part: str = "") -> Path:
+        """Folder of a part of an image-diffusion model, such as its ``vae``.
+
+        Args:
+            repository: of the hub; ``OWNER/NAME``.
+            part: subfolder; the model itself when empty.
+
+        Raises:
+            FileNotFoundError: when it is not there; the message says how to get it.
+        """
+        model = repository_folder(self.pretrained, repository)
+        folder = model / part
+        if not (folder / "config.json").is_file():
+            raise MissingFileError(
+                f"{str(folder)!r} holds no network of {repository}: download it with 'hf download {repository} "
+                f"--local-dir {model}', or name the folder that holds {model.name} with --pretrained"
+            )
+        return folder
 
 
 @dataclass(frozen=True)
@@ -53,15 +82,17 @@ class StageFolders(RunFolders):
     """Folders of a run of one stage.
 
     Args:
-        reconstructor: Trained reconstructor, the weights of its run, for a stage that needs it.
-        autoencoder: Trained autoencoder, the weights of its run, for a stage that needs it.
+        reconstructor: Trained reconstructor, a run or a release, for a stage that needs it.
+        autoencoder: Trained autoencoder, a run or a release, for a stage that needs it.
+        denoiser: Trained text-conditioned denoiser, a run or a release, for a ControlNet.
     """
 
     reconstructor: Path | None = None
     autoencoder: Path | None = None
+    denoiser: Path | None = None
 
     def trained(self, need: Need) -> Path:
-        """Folder of a trained network.
+        """Folder with the files of a trained network.
 
         Raises:
             ValueError: when it is not given.
@@ -70,9 +101,7 @@ class StageFolders(RunFolders):
         folder: Path | None = getattr(self, need)
         if folder is None:
             raise InvalidInputError(f"--{need} is missing, expected the weights of a trained {need}")
-        if not (folder / "config.json").is_file():
-            raise MissingFileError(f"{str(folder)!r} holds no trained network: its config.json is missing")
-        return folder
+        return find_network(folder)
 
     @property
     def grids(self) -> Path:
@@ -88,3 +117,28 @@ class StageFolders(RunFolders):
         """In the run of the network that the contents are computed with, for later stages to find, else in this one."""
         network = self.trained(need)
         return (network.parent if network.name == "weights" else self.out) / name
+
+
+def find_network(folder: Path) -> Path:
+    """The folder that holds a network's files.
+
+    Args:
+        folder: that folder, a run (whose ``weights`` are meant), or a release (whose newest iteration is meant).
+
+    Raises:
+        FileNotFoundError: when there is no network.
+    """
+    for place in (folder, folder / "weights"):
+        if place.is_dir() and choose_weights([path.name for path in place.iterdir()]):
+            return place
+        if (place / "checkpoints").is_dir() and not (place / "metrics.jsonl").exists():
+            return _only_part(latest_iteration(place / "checkpoints"))
+    raise MissingFileError(f"{str(folder)!r} holds no trained network: it has no weights (*.safetensors)")
+
+
+def _only_part(iteration: Path) -> Path:
+    """The iteration itself, or the folder in it that a denoiser or ControlNet lies in."""
+    if choose_weights([path.name for path in iteration.iterdir()]):
+        return iteration
+    parts = [path for path in iteration.iterdir() if path.is_dir()]
+    return parts[0] if len(parts) == 1 else iteration

@@ -87,10 +87,10 @@ class _NonFiniteGuard(nn.Module):
         super().__init__()
         self.stage = stage
 
-    def forward(self, batch: Any) -> Losses:
+    def forward(self, batch: Any, step: int, /) -> Losses:
         """Loss of the stage."""
         try:
-            return self.stage(batch)
+            return self.stage(batch, step)
         except NonFiniteError as error:
             logger.warning("%s", error)
             parameters = self.stage.trainable().parameters()
@@ -213,7 +213,7 @@ class Trainer:
             return
         self._require_finite({"ema": self._ema.state()})
         with self._ema.swapped(), atomic_folder(self.weights) as folder:
-            self._stage.save_pretrained(folder)
+            self._stage.save_pretrained(folder, self._progress.step)
 
     def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
         config, progress, accelerator = self.config, self._progress, self._accelerator
@@ -277,7 +277,7 @@ class Trainer:
             last = part == accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self._model):
                 with autocast(self._device, self.config.precision):
-                    losses: Losses = self._model(batch)
+                    losses: Losses = self._model(batch, self._progress.step + 1)
                 accelerator.backward(losses.total / accumulation)
             for name, value in {"loss": losses.total, **losses.parts}.items():
                 scalar = value.detach().float() / accumulation

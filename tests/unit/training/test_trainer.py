@@ -52,7 +52,7 @@ class LinearStage(Stage):
         self.hook = hook
         self.calls = 0
 
-    def forward(self, batch: Pair) -> Losses:
+    def forward(self, batch: Pair, _step: int, /) -> Losses:
         prediction = self.network(batch[0])
         loss = (prediction - batch[1]).float().square().mean()
         if self.hook is not None:
@@ -69,7 +69,7 @@ class LinearStage(Stage):
             {"corner": float(self.network.weight[0, 0]), "first": float(batch[0][0, 0])}, {"p": image}
         )
 
-    def save_pretrained(self, directory: Path) -> None:
+    def save_pretrained(self, directory: Path, _step: int, /) -> None:
         (directory / "weights.json").write_text(json.dumps(self.network.weight.tolist()))
 
 

@@ -1,6 +1,19 @@
-"""Recipes by the name of the model that they make."""
+"""Recipes by the name of the model that they make, and of single networks by their own."""
 
 from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
 
 RECIPES: dict[str, Recipe] = {MINI.name: MINI}
+"""Models whose stages are trained one after another."""
+
+_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = ()
+
+
+def network_recipes() -> dict[str, NetworkRecipe]:
+    """Everything that one command trains one network of: the stages of models, and single networks."""
+    stages = (
+        NetworkRecipe(f"{name}-{recipe.name}", f"{NETWORKS[name]} of {recipe.name}", stage)
+        for recipe in RECIPES.values()
+        for name, stage in recipe.stages.items()
+    )
+    return {row.name: row for row in (*stages, *_SINGLE_NETWORKS)}

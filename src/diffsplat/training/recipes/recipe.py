@@ -48,6 +48,21 @@ class SamplingRecipe:
 
 
 @dataclass(frozen=True)
+class NetworkRecipe:
+    """How one network is trained by itself.
+
+    Args:
+        name: what ``diffsplat train`` knows it by.
+        summary: one line on the network.
+        stage: how it is trained.
+    """
+
+    name: str
+    summary: str
+    stage: StageRecipe
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what kind of model comes out.
 

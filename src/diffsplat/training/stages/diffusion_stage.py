@@ -109,7 +109,7 @@ class DiffusionStage(Stage):
         """The denoiser."""
         return self.denoiser
 
-    def forward(self, batch: LatentBatch) -> Losses:
+    def forward(self, batch: LatentBatch, _step: int, /) -> Losses:
         """Velocity error at a random noise level for each object, text dropped at random."""
         count = batch.latents.shape[0]
         normal = torch.randn(count, device=batch.latents.device)
@@ -177,7 +177,7 @@ class DiffusionStage(Stage):
         scheduler = FlowEulerScheduler(self.config.sample_shift)
         return denoise(field, noise, scheduler, self.config.sample_steps)
 
-    def save_pretrained(self, directory: Path) -> None:
+    def save_pretrained(self, directory: Path, _step: int, /) -> None:
         """Write the denoiser."""
         self.denoiser.save_pretrained(directory, half=True)
 

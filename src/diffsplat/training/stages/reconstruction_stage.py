@@ -58,9 +58,9 @@ class ReconstructionStage(Stage):
         """The reconstructor."""
         return self.reconstructor
 
-    def forward(self, batch: Views) -> Losses:
+    def forward(self, batch: Views, step: int, /) -> Losses:
         """Rendering loss; the first four of the views are the inputs."""
-        losses = self.loss(self._rendering(batch), batch)
+        losses = self.loss(self._rendering(batch), batch, step)
         return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
 
     @torch.no_grad()
@@ -73,6 +73,6 @@ class ReconstructionStage(Stage):
         grid = self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
         return self.loss.render(grid, batch, self.reconstructor.pixel_grid)
 
-    def save_pretrained(self, directory: Path) -> None:
+    def save_pretrained(self, directory: Path, _step: int, /) -> None:
         """Write the reconstructor."""
         self.reconstructor.save_pretrained(directory, half=True)

@@ -55,8 +55,8 @@ class Stage(nn.Module, ABC):
     """Networks and the loss that one of them is trained with. The loop belongs to the trainer."""
 
     @abstractmethod
-    def forward(self, batch: Any) -> Losses:
-        """Loss of one batch, under the trainer's autocast."""
+    def forward(self, batch: Any, step: int, /) -> Losses:
+        """Loss of one batch at a training step, counted from 1, under the trainer's autocast."""
 
     @abstractmethod
     def trainable(self) -> nn.Module:
@@ -67,8 +67,8 @@ class Stage(nn.Module, ABC):
         """Figures and images of one batch, without gradients."""
 
     @abstractmethod
-    def save_pretrained(self, directory: Path) -> None:
-        """Write the trained network as fp16 safetensors with its configuration."""
+    def save_pretrained(self, directory: Path, step: int, /) -> None:
+        """Write the network as it is after a training step, with its configuration."""
 
 
 class StageConfig(ABC):

@@ -48,7 +48,7 @@ class GradientTraining(StageRecipe):
         trainer: the loop.
     """
 
-    stage: StageConfig
+    stage: Annotated[StageConfig, Flat]
     source: SourceConfig
     trainer: Annotated[TrainerConfig, Flat]
 
