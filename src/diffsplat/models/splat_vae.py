@@ -47,6 +47,8 @@ class SplatVAE(ConfiguredNetwork):
         tiny_blocks: residual blocks in each of these stages.
         image_size: edge of the grids in pixels.
         views: number of views of an object.
+        pixel_grid: pixel grid that decoded depths are unprojected with, that of the reconstructor: the released
+            weights learned the legacy one.
     """
 
     @keep_arguments
@@ -57,8 +59,10 @@ class SplatVAE(ConfiguredNetwork):
         tiny_blocks: Sequence[int] = TINY_BLOCKS,
         image_size: int = 256,
         views: int = 4,
+        pixel_grid: PixelGrid = "legacy",
     ) -> None:
         super().__init__()
+        self.pixel_grid: PixelGrid = pixel_grid
         self.vae = AutoencoderKL(**_arguments(image_vae or {**FULL_SIZE, **VARIANTS["sd"]}))
         settings: Any = self.vae.config
         self.scaling_factor = float(settings.scaling_factor)
@@ -70,11 +74,6 @@ class SplatVAE(ConfiguredNetwork):
         self.image_size, self.views = image_size, views
         self.latent_size = image_size // self.factor
         self.tiny_decoder = _tiny_decoder(self.latent_channels, tiny_widths, tiny_blocks)
-
-    @property
-    def pixel_grid(self) -> PixelGrid:
-        """Pixel grid that decoded depths are unprojected with: the released weights learned the legacy one."""
-        return "legacy"
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:

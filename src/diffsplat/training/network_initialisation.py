@@ -9,7 +9,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from diffsplat.core import GRID_CHANNELS
+from diffsplat.core import GRID_CHANNELS, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS
 from diffsplat.models.splat_reconstructor import GSRecon
@@ -36,7 +36,12 @@ _SHARED_SETTINGS = (
 
 
 def splat_vae_from_image_vae(
-    image_vae: AutoencoderKL, tiny: AutoencoderTiny | None = None, *, image_size: int = 256, views: int = 4
+    image_vae: AutoencoderKL,
+    tiny: AutoencoderTiny | None = None,
+    *,
+    image_size: int = 256,
+    views: int = 4,
+    pixel_grid: PixelGrid = "legacy",
 ) -> SplatVAE:
     """A splat autoencoder that codes each three of its twelve channels as the image autoencoder codes colours.
 
@@ -48,11 +53,12 @@ def splat_vae_from_image_vae(
         tiny: its distilled autoencoder (TAESD), whose decoder becomes the tiny decoder; None for none.
         image_size: edge of the grids in pixels.
         views: number of views of an object.
+        pixel_grid: that of the reconstructor.
     """
     settings: Any = image_vae.config
     arguments = {name: settings[name] for name in _SHARED_SETTINGS if name in settings}
     widths, blocks = _tiny_sizes(tiny)
-    splat_vae = SplatVAE(arguments, widths, blocks, image_size, views)
+    splat_vae = SplatVAE(arguments, widths, blocks, image_size, views, pixel_grid)
     state = image_vae.state_dict()
     state["encoder.conv_in.weight"] = _repeated(state["encoder.conv_in.weight"], dim=1)
     for kind in ("weight", "bias"):

@@ -15,7 +15,7 @@ from diffsplat.pretrained.release_layout import (
     repository_folder,
 )
 
-Need = Literal["reconstructor", "autoencoder", "denoiser"]
+Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "denoiser"]
 """A trained network that a stage reads."""
 
 
@@ -53,6 +53,7 @@ class RunFolders:
             None if self.start_from is None else self.start_from / name / "weights",
             self.pretrained,
             reconstructor=self.out / "reconstruction" / "weights",
+            image_autoencoder=self.out / "image-autoencoder" / "weights",
             autoencoder=self.out / "autoencoder" / "weights",
             denoiser=self.out / "diffusion" / "weights",
         )
@@ -83,11 +84,13 @@ class StageFolders(RunFolders):
 
     Args:
         reconstructor: Trained reconstructor, a run or a release, for a stage that needs it.
+        image_autoencoder: Trained image autoencoder of the small models, which have no image-diffusion model.
         autoencoder: Trained autoencoder, a run or a release, for a stage that needs it.
         denoiser: Trained text-conditioned denoiser, a run or a release, for a ControlNet.
     """
 
     reconstructor: Path | None = None
+    image_autoencoder: Path | None = None
     autoencoder: Path | None = None
     denoiser: Path | None = None
 
@@ -100,7 +103,9 @@ class StageFolders(RunFolders):
         """
         folder: Path | None = getattr(self, need)
         if folder is None:
-            raise InvalidInputError(f"--{need} is missing, expected the weights of a trained {need}")
+            raise InvalidInputError(
+                f"--{need.replace('_', '-')} is missing, expected the weights of a trained {need.replace('_', ' ')}"
+            )
         return find_network(folder)
 
     @property
