@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffsplat.data.archive_unpacking import unpack
 from diffsplat.data.caption_files import read_captions
-from diffsplat.data.collections.kaykit_objects import kaykit_objects, unpack_kaykit
-from diffsplat.data.collections.sweethome3d_objects import sweethome3d_objects, unpack_sweethome3d
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import SourceListing, folder_objects
 from diffsplat.data.object_dataset import ObjectDataset, read_rows
+from diffsplat.data.object_manifest import manifest_objects
 from diffsplat.data.shard_writing import ShardReport
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path
@@ -49,34 +49,25 @@ class RenderArguments:
         return RenderOptions(self.views, self.size, self.supersampling, self.recolor, self.processes)
 
 
-def render(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArguments]) -> None:
-    """Render a folder of meshes (glb, gltf, obj, ply, stl, off) into training views.
+def render(
+    source: Source,
+    arguments: tyro.conf.OmitArgPrefixes[RenderArguments],
+    manifest: str | None = None,
+) -> None:
+    """Render a folder or archive of meshes (glb, gltf, obj, ply, stl, off) into training views.
 
     Args:
-        source: Folder of mesh files, searched with all its subfolders.
+        source: Folder of mesh files, searched with all its subfolders; or a tar or zip archive or Debian package.
         arguments: How to render.
+        manifest: What the objects are and who made them: a JSON file, on disk or in the archive, or the name of one
+            that comes with the package (kaykit, sweethome3d). Without it the files' names say what they are.
     """
-    _run(folder_objects(source), arguments)
-
-
-def kaykit(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArguments]) -> None:
-    """Render the KayKit packs (CC0).
-
-    Args:
-        source: The archive of packs, or the folder it unpacks to.
-        arguments: How to render.
-    """
-    _run(kaykit_objects(unpack_kaykit(source, arguments.out / "unpacked")), arguments)
-
-
-def sweethome3d(source: Source, arguments: tyro.conf.OmitArgPrefixes[RenderArguments]) -> None:
-    """Render the Sweet Home 3D furniture libraries (CC0 and CC-BY 3.0).
-
-    Args:
-        source: The Debian package sweethome3d-furniture, or a folder with its .sh3f libraries.
-        arguments: How to render.
-    """
-    _run(sweethome3d_objects(unpack_sweethome3d(source, arguments.out / "unpacked")), arguments)
+    folder = unpack(source, arguments.out / "unpacked")
+    collection = source.name.split(".")[0]
+    _run(
+        folder_objects(folder) if manifest is None else manifest_objects(folder, manifest, collection),
+        arguments,
+    )
 
 
 def gobjaverse(
@@ -175,8 +166,6 @@ def _table(heading: str, lines: Sequence[tuple[str, str]]) -> list[str]:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "render": render,
-    "kaykit": kaykit,
-    "sweethome3d": sweethome3d,
     "gobjaverse": gobjaverse,
     "credits": write_credits,
     "nouns": nouns,

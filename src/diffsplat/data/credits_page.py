@@ -12,6 +12,10 @@ _LICENSES = {
     "CC-BY-3.0": "[CC BY 3.0](https://creativecommons.org/licenses/by/3.0/)",
     "CC-BY-3.0-US": "[CC BY 3.0 US](https://creativecommons.org/licenses/by/3.0/us/)",
 }
+_BASES = {
+    "text": "The licence's text lies beside these files, or beside the same pack elsewhere.",
+    "stated": "The creator publishes such packs under this licence; no licence text lies beside these files.",
+}
 _CHANGES = (
     "All objects were centred, scaled, rendered to images under our own light, and many were repainted in "
     "other colours. None of the creators endorses this project."
@@ -30,9 +34,10 @@ def credits_page(rows: Iterable[ObjectRow]) -> str:
     lines = ["# Credits of the training objects", "", f"{len(originals)} objects. {_CHANGES}"]
     for source in sorted({row.source for row in originals}):
         of_source = [row for row in originals if row.source == source]
-        for license_name in sorted({row.license for row in of_source}):
-            members = [row for row in of_source if row.license == license_name]
-            lines += ["", f"## {source}", "", f"Licence: {_LICENSES.get(license_name, license_name)}.", ""]
+        for terms in sorted({(row.license, row.license_basis) for row in of_source}):
+            members = [row for row in of_source if (row.license, row.license_basis) == terms]
+            lines += ["", f"## {source}", "", f"Licence: {_LICENSES.get(terms[0], terms[0])}."]
+            lines += [_BASES.get(terms[1], terms[1]), ""] if terms[1] else [""]
             for creator in sorted({row.creator for row in members}, key=str.lower):
                 lines.append(f"- {creator}: {_listed([row for row in members if row.creator == creator])}")
     return "\n".join(lines) + "\n"

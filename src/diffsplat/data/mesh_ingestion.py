@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,13 +81,16 @@ def relabel(listing: SourceListing, out: Path) -> int:
         if missing:
             raise InvalidInputError(f"{path} holds {missing[0]}, which the source does not")
         new = [
-            _info(objects[row["object_id"].split("#")[0]], tuple(row["colors"]), row["variant"]).columns()
+            _columns(objects[row["object_id"].split("#")[0]], tuple(row["colors"]), row["variant"])
             for row in old
         ]
         for name in new[0]:
-            index = table.schema.get_field_index(name)
-            values = pa.array([row[name] for row in new], type=table.schema.field(name).type)
-            table = table.set_column(index, table.schema.field(name), values)
+            field = shard_schema.table_schema().field(name)
+            values = pa.array([row[name] for row in new], type=field.type)
+            if name in table.column_names:
+                table = table.drop_columns(name)
+            table = table.append_column(field, values)
+        table = table.select(shard_schema.table_schema().names)
         shard_schema.write_shard(table, path, force=True)
         rows += len(new)
     return rows
@@ -116,11 +120,11 @@ def render_object(item: SourceObject, options: RenderOptions) -> Finished:
         images["depth"].append(shard_schema.encode_depth(samples.depth))
     pixels = _visible_colors(unlit)
     words = color_words(color_shares(pixels))
-    rows = [_row(_info(item, words), views, images, options.size)]
+    rows = [_row(_columns(item, words), views, images, options.size)]
     for word, lut in repaints(pixels, words, variants, seed):
         repainted = {name: [blobs[index] for index in shared] for name, blobs in images.items()}
         repainted["rgba"] = [shard_schema.encode_image(samples.image(lut)) for samples in kept]
-        rows.append(_row(_info(item, (word,), word), views.subset(shared), repainted, options.size))
+        rows.append(_row(_columns(item, (word,), word), views.subset(shared), repainted, options.size))
     return Finished(rows)
 
 
@@ -144,10 +148,10 @@ def _variant_views(views: ViewSet) -> list[int]:
     return rings + [i for i, ring in enumerate(views.ring) if ring < 0][:_VARIANT_FREE]
 
 
-def _row(info: ObjectInfo, views: ViewSet, images: dict[str, list[bytes]], size: int) -> Row:
+def _row(info: dict[str, Any], views: ViewSet, images: dict[str, list[bytes]], size: int) -> Row:
     cameras = views.cameras()
     return {
-        **info.columns(),
+        **info,
         "size": size,
         **vars(views),
         "camera_to_world": cameras.camera_to_world.flatten().tolist(),
@@ -156,9 +160,10 @@ def _row(info: ObjectInfo, views: ViewSet, images: dict[str, list[bytes]], size:
     }
 
 
-def _info(item: SourceObject, colors: tuple[ColorWord, ...], variant: str = "") -> ObjectInfo:
+def _columns(item: SourceObject, colors: tuple[ColorWord, ...], variant: str = "") -> dict[str, Any]:
+    """What a row says of an object, besides its views."""
     label = painted(item.label) if variant else as_seen(item.label, colors)
-    return ObjectInfo(
+    info = ObjectInfo(
         object_id=item.object_id + (f"#{variant}" if variant else ""),
         name=item.name,
         noun=item.label.noun,
@@ -168,5 +173,7 @@ def _info(item: SourceObject, colors: tuple[ColorWord, ...], variant: str = "") 
         variant=variant,
         source=item.source,
         license=item.license,
+        license_basis=item.license_basis,
         creator=item.creator,
     )
+    return info.columns(item.split)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data.object_labels import Label
+from diffsplat.data.shard_schema import Split, split_of
 from diffsplat.data.shard_writing import ObjectListing
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.render.meshes.mesh_files import TriangleMesh, find_meshes, load_mesh
@@ -30,6 +31,8 @@ class SourceObject:
         extent: width, height, depth that the bounding box gets; None keeps the file's.
         nodes: prefix of the scene nodes that belong to the object, empty for all.
         variants: how many repainted versions to make at most.
+        license_basis: how the licence is known.
+        may_be_held_out: whether the split may hold it out of training.
     """
 
     object_id: str
@@ -44,6 +47,13 @@ class SourceObject:
     extent: tuple[float, float, float] | None = None
     nodes: str = ""
     variants: int = 0
+    license_basis: str = ""
+    may_be_held_out: bool = True
+
+    @property
+    def split(self) -> Split:
+        """Whether it is trained with or held out."""
+        return split_of(self.name) if self.may_be_held_out else "train"
 
     def load(self) -> TriangleMesh:
         """The mesh, turned to the front, in its true proportions, centred and scaled to the conventions."""

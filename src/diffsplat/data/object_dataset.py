@@ -198,7 +198,8 @@ def read_rows(folder: Path) -> Iterable[ObjectRow]:
 
     columns = [name for name in shard_schema.table_schema().names if name not in shard_schema.BLOB_COLUMNS]
     for shard in shards:
-        table = parquet.read_table(shard, columns=columns)
+        present = set(parquet.read_schema(shard).names)  # older shards lack columns that have a default
+        table = parquet.read_table(shard, columns=[name for name in columns if name in present])
         for place, values in enumerate(table.to_pylist()):
             yield _object_row(values, shard, place)
 

@@ -7,7 +7,7 @@ Columns (V views of an object):
 - ``noun``, ``captions``, ``colors``, ``tags``: what it is and how it may be called.
 - ``variant``: the colour it was repainted in, empty for the original.
 - ``split``: ``train`` or ``test``, a hash of ``name``.
-- ``source``, ``license``, ``creator``: where it comes from.
+- ``source``, ``license``, ``license_basis``, ``creator``: where it comes from; the basis is how the licence is known.
 - ``size``: pixels per side. ``azimuths``, ``elevations``: degrees ``[V]``.
 - ``ring``: ``[V]`` number of the group of four, -1 for free views.
 - ``camera_to_world``: ``[V * 16]`` row by row, OpenCV. ``intrinsics``: ``[V * 4]`` fx fy cx cy / image size.
@@ -57,11 +57,12 @@ class ObjectInfo:
     variant: str = ""
     source: str
     license: str
+    license_basis: str = ""
     creator: str
 
-    def columns(self) -> dict[str, Any]:
-        """Columns of a row, with the split."""
-        return {**vars(self), "split": split_of(self.name)}
+    def columns(self, split: Split | None = None) -> dict[str, Any]:
+        """Columns of a row; the split is that of the name by default."""
+        return {**vars(self), "split": split or split_of(self.name)}
 
 
 def import_pyarrow() -> Any:
@@ -88,6 +89,7 @@ def table_schema() -> pyarrow.Schema:
         "split": text,
         "source": text,
         "license": text,
+        "license_basis": text,
         "creator": text,
         "size": pa.int32(),
         "azimuths": floats,

@@ -7,8 +7,6 @@ import pytest
 
 from diffsplat.data import shard_schema
 from diffsplat.data.caption_phrases import as_seen, captions, painted, with_article
-from diffsplat.data.collections.kaykit_objects import kaykit_label
-from diffsplat.data.collections.sweethome3d_objects import sweethome3d_label
 from diffsplat.data.color_naming import color_shares, color_words
 from diffsplat.data.object_labels import Label
 from diffsplat.data.object_repainting import apply_lut, palette, repaint_lut
@@ -152,62 +150,6 @@ def test_captions_say_the_same_in_several_ways():
     assert len(set(lines)) == len(lines)
     assert not any("red" in line for line in captions(Label("woman", "woman", colored=False), ("red",)))
     assert "a red wooden table" in captions(Label("table", "table", material="wooden"), ("red",))
-
-
-@pytest.mark.parametrize(
-    ("stem", "noun", "phrase"),
-    [
-        ("chair_B_wood", "chair", "wooden chair"),
-        ("crate_carrots", "crate", "crate of carrots"),
-        ("car_taxi", "taxi", "taxi"),
-        ("building_church_red", "church", "church"),
-        ("table_medium_tablecloth_decorated_B", "table", "table with a tablecloth"),
-        ("sword_2handed_color", "sword", "long sword"),
-        ("pumpkin_orange_jackolantern", "pumpkin", "jack o'lantern"),
-        ("kitchencounter_sink_backsplash", "sink", "kitchen sink"),
-    ],
-)
-def test_nouns_of_file_names(stem, noun, phrase):
-    label = kaykit_label(stem)
-    assert label is not None
-    assert (label.noun, label.phrase) == (noun, phrase)
-
-
-@pytest.mark.parametrize(
-    "stem",
-    [
-        "floor_tile_small",
-        "wall_corner",
-        "hex_road_A",
-        "door_A",
-        "stairs_wide",
-        "tunnel_straight_A",
-        "road_corner",
-    ],
-)
-def test_tiles_are_no_objects(stem):
-    assert kaykit_label(stem) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "tags", "category", "noun"),
-    [
-        ("Corner sofa", ("Couch", "Seat"), "Living room", "sofa"),
-        ("Acacia", ("Tree", "Outdoor"), "Exterior", "tree"),
-        ("Peugeot 308 CC", ("Car",), "Vehicles", "car"),
-        ("Table with tablecloth", (), "Living room", "table"),
-        ("Coffee machine", ("Appliance",), "Kitchen", "coffee machine"),
-        ("Teddy bear", ("Toy",), "Bedroom", "teddy bear"),
-        ("Rounded type C plug", ("Socket",), "Miscellaneous", "wall socket"),
-        ("Radiator", ("Heating",), "Miscellaneous", None),
-        ("Spiral staircase", (), "Staircases", None),
-        ("Glass door", (), "Doors and windows", None),
-        ("Parking slot 45°", ("Road",), "Exterior", None),
-    ],
-)
-def test_nouns_of_catalogue_entries(name, tags, category, noun):
-    label = sweethome3d_label(name, tags, category)
-    assert (label.noun if label else None) == noun
 
 
 def test_the_split_never_moves():

@@ -1,13 +1,13 @@
 """From mesh files to shards and back: geometry, interruption, broken meshes, streaming, sources, credits."""
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-import zipfile
 
 import datasets
 import numpy as np
@@ -17,16 +17,10 @@ import torch
 import trimesh
 from PIL import Image
 
-from diffsplat.cli.data import RenderArguments, kaykit, nouns, render, sweethome3d, write_credits
+from diffsplat.cli.data import RenderArguments, nouns, render, write_credits
 from diffsplat.core import Views
 from diffsplat.data import ObjectDataset, shard_schema
-from diffsplat.data.collections.kaykit_objects import kaykit_objects
-from diffsplat.data.collections.sweethome3d_objects import (
-    read_catalogue,
-    sweethome3d_objects,
-    unpack_sweethome3d,
-)
-from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import folder_objects
 
 OPTIONS = RenderOptions(size=32, processes=1)
@@ -237,22 +231,32 @@ def chair(path, color=(30, 140, 60)):
     box.export(path)
 
 
-def test_kaykit_archive_with_repainted_versions(tmp_path, capsys):
-    chair(tmp_path / "packs/Furniture-Bits-1.0/chair_A.glb")
-    chair(tmp_path / "packs/Furniture-Bits-1.0/floor_small.glb")
+def test_an_archive_with_a_manifest_and_repainted_versions(tmp_path, capsys):
+    chair(tmp_path / "packs/Furniture/chair_A.glb")
+    chair(tmp_path / "packs/Furniture/floor_small.glb")
+    entry = {
+        "file": "Furniture/chair_A.glb",
+        "phrase": "desk chair",
+        "pack": "Furniture",
+        "author": "Ann (a.com)",
+    }
+    licence = {"licence": "CC0-1.0", "licence_basis": "stated", "triangles": 12}
+    (tmp_path / "packs/objects.json").write_text(json.dumps([entry | licence]))
     with tarfile.open(tmp_path / "packs.tar.xz", "w:xz") as archive:
-        archive.add(tmp_path / "packs", ".")
+        archive.add(tmp_path / "packs", "top")
     out = tmp_path / "out"
     arguments = RenderArguments(out, size=32, processes=1)
-    kaykit(tmp_path / "packs.tar.xz", arguments)
+    render(tmp_path / "packs.tar.xz", arguments, "objects.json")
     assert "1 objects rendered (5 rows), 0 were there already, 1 left out" in capsys.readouterr().out
     dataset = ObjectDataset(out, split="all")
     original, *variants = dataset.rows
-    assert original.colors == ("green",)
-    assert original.license == "CC0-1.0"
+    assert (original.object_id, original.noun) == ("packs/Furniture/chair_A.glb", "chair")
+    assert (original.source, original.creator) == ("Ann Furniture", "Ann (a.com)")
+    assert (original.license, original.license_basis) == ("CC0-1.0", "stated")
+    assert original.captions[0] == "a green desk chair"
     assert len({row.variant for row in variants}) == 4
     assert "green" not in {row.variant for row in variants}
-    assert {row.split for row in dataset.rows} == {original.split}
+    assert {row.split for row in dataset.rows} == {"train"}, "the only chair is not held out"
     plain = dataset.load_views(0, [0, 1, 2, 3])
     for index, row in enumerate(variants, start=1):
         assert row.captions[0].split()[1] == row.variant
@@ -261,95 +265,33 @@ def test_kaykit_archive_with_repainted_versions(tmp_path, capsys):
         assert torch.equal(views.normal, plain.normal)
         assert not torch.equal(views.image, plain.image)
     before = dataset.load_views(2, [5]).image
-    kaykit(tmp_path / "packs.tar.xz", RenderArguments(out, relabel=True))
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps([entry | licence | {"phrase": "throne"}]))
+    render(tmp_path / "packs.tar.xz", RenderArguments(out, relabel=True), str(changed))
     assert capsys.readouterr().out == "5 rows relabelled.\n"
-    assert torch.equal(ObjectDataset(out, split="all").load_views(2, [5]).image, before)
-    kaykit(tmp_path / "packs.tar.xz", arguments)
+    relabelled = ObjectDataset(out, split="all")
+    assert {row.noun for row in relabelled.rows} == {"throne"}
+    assert torch.equal(relabelled.load_views(2, [5]).image, before)
+    render(tmp_path / "packs.tar.xz", arguments, "objects.json")
     assert "0 objects rendered (0 rows), 1 were there already" in capsys.readouterr().out
     nouns([out])
-    assert capsys.readouterr().out == "    1  chair\n"
-
-
-CATALOGUE = """# comment
-name=Nice things
-license=Creative Commons Attribution 3.0 license
-name#1=Armchair
-tags#1=Seat, Adjustable
-category#1=Living room
-model#1=/nice/arm.obj
-width#1=100
-depth#1=50
-height#1=200
-modelRotation#1=0 0 1 0 1 0 -1 0 0
-creator#1=Ren\\u00e9
-name#2=Front door
-category#2=Doors and windows
-model#2=/nice/door.obj
-width#2=1
-depth#2=1
-height#2=1
-creator#2=Anna
-"""
-
-
-def library():
-    """A .sh3f: a box whose red side faces -X, to be turned to +Z."""
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("PluginFurnitureCatalog.properties", CATALOGUE.encode("latin-1"))
-        archive.writestr("nice/arm.mtl", "newmtl red\nKd 0.64 0 0\nnewmtl blue\nKd 0 0 0.64\n")
-        archive.writestr(
-            "nice/arm.obj",
-            "mtllib arm.mtl\nv -1 0 0\nv -1 0 1\nv -1 1 1\nv -1 1 0\nv 1 0 0\nv 1 0 1\nv 1 1 1\nv 1 1 0\n"
-            "usemtl red\nf 1 2 3 4\nusemtl blue\nf 5 8 7 6\nf 1 5 6 2\nf 4 3 7 8\n",
-        )
-    return data.getvalue()
-
-
-def debian_package(path):
-    """An ar archive with a data.tar.xz, by the description in deb(5)."""
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w:xz") as archive:
-        content = library()
-        entry = tarfile.TarInfo("./usr/share/sweethome3d/furniture/Nice.sh3f")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    members = [("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd"), ("data.tar.xz", tar.getvalue())]
-    with path.open("wb") as file:
-        file.write(b"!<arch>\n")
-        for name, data in members:
-            file.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode())
-            file.write(data + b"\n" * (len(data) % 2))
-
-
-def test_sweethome3d_package(tmp_path, capsys):
-    debian_package(tmp_path / "things.deb")
-    out = tmp_path / "out"
-    sweethome3d(tmp_path / "things.deb", RenderArguments(out, size=64, processes=1, recolor=False))
-    assert "1 objects rendered (1 rows), 0 were there already, 1 left out" in capsys.readouterr().out
-    dataset = ObjectDataset(out, split="all")
-    (row,) = dataset.rows
-    assert (row.noun, row.creator, row.license, row.tags) == ("armchair", "René", "CC-BY-3.0", ("seat",))
-    front = dataset.canonical(0)
-    center = front.image[0, 0, :, 32, 32]
-    assert center[0] > 0.5 > center[1] + 0.4
-    hit = (front.depth > 0)[0, :, 0]
-    points = (front.coord[0] * 2 - 1).movedim(1, -1)[hit]
-    extent = points.amax(0) - points.amin(0)
-    assert (extent / extent[0]).tolist() == pytest.approx([1.0, 2.0, 0.5], abs=0.1)
+    assert capsys.readouterr().out == "    1  throne\n"
     write_credits([out], tmp_path / "CREDITS.md")
     page = (tmp_path / "CREDITS.md").read_text()
-    assert "René" in page
-    assert "https://creativecommons.org/licenses/by/3.0/" in page
-    assert "Nice/nice/arm.obj" in page
+    assert "https://creativecommons.org/publicdomain/zero/1.0/" in page
+    assert "no licence text lies beside these files" in page
+    assert "- Ann (a.com): `Furniture/chair_A.glb`" in page
 
 
-def test_the_catalogue_is_read(tmp_path):
-    (tmp_path / "c.properties").write_bytes(CATALOGUE.encode("latin-1"))
-    library_fields, entries = read_catalogue(tmp_path / "c.properties")
-    assert library_fields["name"] == "Nice things"
-    assert entries[1]["creator"] == "René"
-    assert sorted(entries) == [1, 2]
+def test_shards_without_newer_columns_are_read_and_relabelled(tmp_path):
+    chair(tmp_path / "in/chair_A.glb")
+    listing = folder_objects(tmp_path / "in")
+    ingest(listing, tmp_path / "out", OPTIONS, progress=False)
+    (shard,) = (tmp_path / "out").glob("*.parquet")
+    parquet.write_table(parquet.read_table(shard).drop_columns("license_basis"), shard)
+    assert ObjectDataset(tmp_path / "out", split="all").rows[0].license_basis == ""
+    assert relabel(listing, tmp_path / "out") == 1
+    assert parquet.read_table(shard).schema.names == shard_schema.table_schema().names
 
 
 def test_refusals(tmp_path):
@@ -357,15 +299,7 @@ def test_refusals(tmp_path):
         folder_objects(tmp_path / "missing")
     with pytest.raises(ValueError, match="holds no mesh file"):
         folder_objects(tmp_path)
-    with pytest.raises(ValueError, match="no KayKit object"):
-        kaykit_objects(tmp_path)
-    with pytest.raises(ValueError, match="no Sweet Home 3D catalogue"):
-        sweethome3d_objects(tmp_path)
     (tmp_path / "x.deb").write_bytes(b"\xff\xd8 a jpeg")
-    with pytest.raises(ValueError, match="not a Debian package"):
-        unpack_sweethome3d(tmp_path / "x.deb", tmp_path / "scratch")
-    with pytest.raises(ValueError, match="not a readable tar"):
-        kaykit(tmp_path / "x.deb", RenderArguments(tmp_path / "out"))
     with pytest.raises(FileNotFoundError, match="expected the output of diffsplat data"):
         ObjectDataset(tmp_path)
     trimesh.creation.box().export(tmp_path / "box.stl")
