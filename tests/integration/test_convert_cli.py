@@ -1,7 +1,10 @@
 """diffsplat convert, and other verbs with files that are not .ply."""
 
+import math
+import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,30 @@ def test_refusals(here: Path, capsys, words: list[str], sentence: str):
     assert line.startswith("diffsplat: error: ")
     assert sentence in line
     assert {path: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_strict_refuses_what_is_otherwise_left_out(here: Path, capsys):
+    data = bytearray((here / "four.ply").read_bytes())
+    data[-56:-52] = struct.pack("<f", math.nan)
+    (here / "nan.ply").write_bytes(data)
+    assert main(["convert", "nan.ply", "out.ply", "--strict"]) == 2
+    assert "1 of its 4 Gaussians cannot be used" in capsys.readouterr().err
+    assert not (here / "out.ply").exists()
+    words = [sys.executable, "-m", "diffsplat.cli.main", "convert", "nan.ply", "out.ply"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "out.ply\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("left out of 'nan.ply': 1 of its 4 Gaussians")
+    assert opacities("out.ply") == [0.2, 0.4, 0.6]
+
+
+def test_a_folder_of_an_unpacked_sog_file(here: Path):
+    assert main(["convert", "four.ply", "four.sog"]) == 0
+    with zipfile.ZipFile("four.sog") as archive:
+        archive.extractall("folder")
+    for number, name in enumerate(("folder", "folder/meta.json")):
+        assert main(["convert", name, f"{number}.ply"]) == 0
+        assert opacities(f"{number}.ply") == [0.2, 0.4, 0.6, 0.8]
 
 
 def test_force_replaces(here: Path):

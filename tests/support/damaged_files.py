@@ -1,12 +1,20 @@
 """Small files of every format, and damaged copies of them."""
 
+import gzip
 import random
 from pathlib import Path
 
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from support.splat_sets import lattice_splats
-from support.stored_files import gltf_with_nodes, ksplat, sog_version_1, spz_version_2, spz_version_4
+from support.stored_files import (
+    gltf_with_nodes,
+    ksplat,
+    sog_version_1,
+    spz_version_1,
+    spz_version_2,
+    spz_version_4,
+)
 
 _TELLING = (0, 1, 2, 127, 128, 254, 255)
 
@@ -19,7 +27,7 @@ def good_files(folder: Path) -> dict[str, list[bytes]]:
         write_splats(splats, folder / f"a{suffix}")
         files[suffix] = [(folder / f"a{suffix}").read_bytes()]
     files[".ksplat"] = [ksplat(level=level) for level in (0, 1, 2)]
-    files[".spz"] += [spz_version_2(), spz_version_4()]
+    files[".spz"] += [spz_version_1(), spz_version_2(), spz_version_4(), gzip.decompress(spz_version_2())]
     files[".sog"] += [sog_version_1()]
     files[".gltf"] += [gltf_with_nodes()]
     return files

@@ -32,6 +32,15 @@ def spz_version_2() -> bytes:
     return gzip.compress(header + b"".join(parts) + bytes([128, 128, 128, quarter, 128, 128]))
 
 
+def spz_version_1() -> bytes:
+    """The same with positions in half floats, one of them beyond 24 bits of fixed point."""
+    header = struct.pack("<IIIBBBB", 0x5053474E, 1, 2, 0, 0, 0, 0)
+    positions = struct.pack("<6e", 0.5, -0.25, 1.0, -1.0, 1000.0, 0.0)
+    quarter = round(math.sqrt(0.5) * 127.5 + 127.5)
+    parts = [positions, bytes([255, 51]), bytes([128] * 6), bytes([96, 80, 64] * 2)]
+    return gzip.compress(header + b"".join(parts) + bytes([128, 128, 128, quarter, 128, 128]))
+
+
 def spz_version_4() -> bytes:
     """The same in version 4, with a rotation whose largest component is w, and one whose is y."""
     words = [3 << 30, (1 << 30) | (1 << 29) | (511 << 20)]

@@ -22,7 +22,8 @@ class ConvertArguments:
     """Options of ``diffsplat convert``."""
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
-    """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
+    """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf, or the folder of an unpacked
+    .sog."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """File to write, in any of these formats but .ksplat."""
     up: Annotated[Up | None, option("y|-y|z", "(default: what is usual in the format)")] = None
@@ -36,6 +37,8 @@ class ConvertArguments:
     crop: Annotated[tuple[float, ...] | None, option("X")] = None
     """Keep the Gaussians whose centres lie in this box, XMIN YMIN ZMIN XMAX YMAX ZMAX, or within this radius
     of the origin; in this program's axes, +Y up."""
+    strict: Flag = False
+    """Refuse IN if some of its Gaussians cannot be used, or if more bytes follow them, instead of leaving them out."""
     force: Flag = False
     """Replace an existing file."""
 
@@ -49,7 +52,8 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
     from diffsplat.io.splat_formats import read_splats, writable_format, write_splats
 
     writable_format(arguments.target)
-    splats = read_splats(arguments.source, up=arguments.from_up and UP_AXES[arguments.from_up])
+    from_up = arguments.from_up and UP_AXES[arguments.from_up]
+    splats = read_splats(arguments.source, up=from_up, strict=arguments.strict)
     kept = _selected(splats, arguments)
     write_splats(kept, arguments.target, force=arguments.force, up=arguments.up and UP_AXES[arguments.up])
     print(arguments.target)
@@ -60,7 +64,8 @@ def _check(arguments: ConvertArguments) -> None:
         raise InvalidInputError(f"the smallest opacity is {arguments.opacity_min:g}, expected 0 to 1")
     if arguments.crop is not None:
         _check_crop(arguments.crop)
-    require_readable(arguments.source)
+    if not arguments.source.is_dir():
+        require_readable(arguments.source)
     require_writable(arguments.target, force=arguments.force)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.gaussian_arrays import GaussianArrays
+from diffsplat.io.gaussian_arrays import GaussianArrays, bytes_behind
 from diffsplat.io.splat_quantization import to_unorm
 
 _ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
@@ -38,11 +38,12 @@ def decode_splat(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.splat`` file.
 
     Raises:
-        ValueError: when its size is not a positive multiple of 32 bytes.
+        ValueError: when it has fewer than 32 bytes.
     """
-    if not data or len(data) % _ROW.itemsize:
-        raise InvalidInputError(f"it has {len(data)} bytes, expected a positive multiple of {_ROW.itemsize}")
-    rows = np.frombuffer(data, dtype=_ROW)
+    count, behind = divmod(len(data), _ROW.itemsize)
+    if not count:
+        raise InvalidInputError(f"it has {len(data)} bytes, expected a multiple of {_ROW.itemsize}")
+    rows = np.frombuffer(data, dtype=_ROW, count=count)
     rgba: NDArray[np.float32] = rows["rgba"].astype(np.float32) / np.float32(255)
     return GaussianArrays(
         means=rows["mean"],
@@ -50,4 +51,5 @@ def decode_splat(data: bytes) -> GaussianArrays:
         quats=(rows["quat"].astype(np.float32) - 128) / 128,
         opacities=rgba[:, 3],
         colors=rgba[:, :3],
+        flaws=bytes_behind(behind),
     )

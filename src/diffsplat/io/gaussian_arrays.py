@@ -21,6 +21,8 @@ SH_DEGREE_0 = 0.28209479177387814
 FLAT_SIGMA = 1e-10
 """Sigma that a stored 0, a flat Gaussian, is read as."""
 
+_SHORTEST_QUATERNION = 1e-12
+
 
 @dataclass(frozen=True)
 class GaussianArrays:
@@ -33,6 +35,7 @@ class GaussianArrays:
         opacities: ``[N]``, 0 to 1.
         colors: ``[N, 3]`` sRGB, clipped to 0..1 on reading.
         up: what points up, where the file says so.
+        flaws: what was passed over while decoding, a few words each.
     """
 
     means: NDArray[np.floating]
@@ -41,16 +44,17 @@ class GaussianArrays:
     opacities: NDArray[np.floating]
     colors: NDArray[np.floating]
     up: UpAxis | None = None
+    flaws: tuple[str, ...] = ()
 
-    def take(self, order: NDArray[np.intp]) -> "GaussianArrays":
-        """The Gaussians ``order [M]``."""
+    def take(self, order: NDArray[np.intp] | NDArray[np.bool_]) -> "GaussianArrays":
+        """The Gaussians ``order [M]``, or those of a mask ``[N]``."""
         return replace(self, **{name: getattr(self, name)[order] for name in SPLAT_FIELDS})
 
     @classmethod
     def concatenate(cls, parts: Sequence["GaussianArrays"]) -> "GaussianArrays":
         """The Gaussians of all parts, of which there is at least one."""
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in SPLAT_FIELDS}
-        return replace(parts[0], **joined)
+        return replace(parts[0], **joined, flaws=tuple(flaw for part in parts for flaw in part.flaws))
 
 
 def from_splats(splats: Splats, up: UpAxis) -> GaussianArrays:
@@ -74,16 +78,33 @@ def from_splats(splats: Splats, up: UpAxis) -> GaussianArrays:
     )
 
 
-def to_splats(gaussians: GaussianArrays, up: UpAxis) -> Splats:
-    """Splats of float32 on the CPU with +Y up, from arrays in which ``up`` points up.
+def bytes_behind(count: int) -> tuple[str, ...]:
+    """The flaw of a file in which ``count`` bytes follow the last Gaussian; none for 0."""
+    return (f"{count} byte{'s' * (count > 1)} behind its Gaussians",) if count else ()
+
+
+def without_unusable(gaussians: GaussianArrays) -> GaussianArrays:
+    """Leave out Gaussians that no renderer can draw, and count them among the flaws.
+
+    Unusable are values that are not finite in float32, rotations without a length, and negative sigmas.
 
     Raises:
-        ValueError: when a value is not finite, a rotation has no length, or a sigma is negative.
+        ValueError: when none is left.
     """
-    _require_finite("positions", gaussians.means)
-    _require_finite("rotations", gaussians.quats)
-    _require_finite("colours", gaussians.colors)
-    _require_finite("opacities", gaussians.opacities)
+    unusable = _unusable(gaussians)
+    bad = np.any(list(unusable.values()), axis=0)
+    if not bad.any():
+        return gaussians
+    count, total = int(bad.sum()), len(bad)
+    reasons = ", ".join(f"{int(rows.sum())} with {reason}" for reason, rows in unusable.items() if rows.any())
+    if count == total:
+        raise InvalidInputError(f"none of its {total} Gaussians is usable ({reasons})")
+    flaw = f"{count} of its {total} Gaussians cannot be used ({reasons})"
+    return replace(gaussians.take(~bad), flaws=(*gaussians.flaws, flaw))
+
+
+def to_splats(gaussians: GaussianArrays, up: UpAxis) -> Splats:
+    """Splats of float32 on the CPU with +Y up, from usable Gaussians in whose axes ``up`` points up."""
     means, quats = rotate_up_axis(gaussians.means, normalized(gaussians.quats), up, inverse=True)
     return Splats(
         means=to_torch(means),
@@ -95,18 +116,8 @@ def to_splats(gaussians: GaussianArrays, up: UpAxis) -> Splats:
 
 
 def normalized(quats: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Unit quaternions; those of unit length to float32 are returned unchanged, so that reading again changes nothing.
-
-    Raises:
-        ValueError: when one has no length.
-    """
-    with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(quats, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all():
-        raise InvalidInputError("it has rotations of absurd length")
-    zero = int((lengths < 1e-12).sum())
-    if zero:
-        raise InvalidInputError(f"{zero} of its vertices have a rotation of length zero")
+    """Unit quaternions; those of unit length to float32 stay as they are, so that reading again changes nothing."""
+    lengths = np.linalg.norm(quats, axis=1, keepdims=True)
     return np.where(np.abs(lengths - 1) < 1e-6, quats, quats / lengths)
 
 
@@ -119,20 +130,30 @@ def _to_numpy(tensor: Tensor) -> NDArray[np.float64]:
     return tensor.detach().to(device="cpu", dtype=torch.float64).numpy()
 
 
-def _require_finite(name: str, values: NDArray[np.floating]) -> None:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(values.astype(np.float32, copy=False))
-    if not finite.all():
-        bad = int((~finite.reshape(len(values), -1).all(axis=1)).sum())
-        raise InvalidInputError(f"{bad} of its Gaussians have NaN or infinite {name}")
+def _unusable(gaussians: GaussianArrays) -> dict[str, NDArray[np.bool_]]:
+    """Masks ``[N]`` of Gaussians that cannot be drawn, by what is wrong with them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(gaussians.quats, axis=1)
+        scales = gaussians.scales.astype(np.float32, copy=False)
+        return {
+            "NaN or infinite positions": _not_finite(gaussians.means),
+            "NaN, infinite or negative sizes": _not_finite(scales) | (scales < 0).any(axis=1),
+            "NaN or infinite colours": _not_finite(gaussians.colors),
+            "NaN as opacity": np.asarray(np.isnan(gaussians.opacities)),
+            "rotations that are NaN, infinite or zero": ~(
+                (lengths > _SHORTEST_QUATERNION) & (lengths < np.inf)
+            ),
+        }
+
+
+def _not_finite(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    finite = np.isfinite(values.astype(np.float32, copy=False))
+    return np.count_nonzero(finite, axis=1) < values.shape[1]
 
 
 def _positive(scales: NDArray[np.floating]) -> NDArray[np.float32]:
-    _require_finite("sizes", scales)
     single = scales.astype(np.float32, copy=False)
-    negative, flat = int((single < 0).sum()), int((single == 0).sum())
-    if negative:
-        raise InvalidInputError(f"{negative} of its sigmas are negative")
+    flat = int((single == 0).sum())
     if flat:
         logger.warning("%d sigmas of 0 are read as %g", flat, FLAT_SIGMA)
         single = np.where(single == 0, np.float32(FLAT_SIGMA), single)

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
+from diffsplat.io.parsing_limits import GROWTH, integer, mapping, numbers, parse_json, sequence
 
 MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 _DATA_URI, _BASE64 = "data:", ";base64,"
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _MAX_PARTS = 4096
 """Primitives with splats in one file; each costs time and memory whatever its size."""
+_LEAST_VALUES = 1 << 18
+"""Numbers that may be read from any file."""
 
 _CODES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 
@@ -47,8 +49,11 @@ class Document:
         """
         text, binary = _chunks(data) if data[:4] == MAGIC else (data, None)
         root = parse_json(text)
+        for name in sequence(root, "extensionsRequired"):
+            if isinstance(name, str) and "compression" in name and "spz" not in name:
+                raise InvalidInputError(f"it is compressed with {name[:80]}, which is not read here")
         buffers = tuple(_buffer(entry, binary) for entry in sequence(root, "buffers"))
-        return cls(root, buffers, unpacked_limit(len(data)) // 4)
+        return cls(root, buffers, max(GROWTH * len(data) // 4, _LEAST_VALUES))
 
     def placed_meshes(
         self, wanted: Callable[[Primitive], bool]
@@ -117,6 +122,30 @@ class Document:
         if accessor.get("normalized") is True and code != 5126:
             values = np.maximum(values / np.iinfo(stored.dtype).max, -1)
         return values
+
+    def view(self, index: Any) -> bytes:
+        """The bytes of a buffer view.
+
+        Raises:
+            ValueError: when there is none, or it lies outside of its buffer.
+        """
+        view = _at(sequence(self.root, "bufferViews"), index, "buffer view")
+        buffer = _at(self.buffers, integer(view, "buffer"), "buffer")
+        start, length = integer(view, "byteOffset", 0), integer(view, "byteLength")
+        if start + length > len(buffer):
+            raise InvalidInputError(f"its buffer view {index} lies outside of its buffer")
+        return buffer[start : start + length]
+
+    def count(self, primitive: Primitive) -> int:
+        """Number of vertices, by a primitive's positions.
+
+        Raises:
+            ValueError: when it has none.
+        """
+        attributes = mapping(primitive, "attributes")
+        if "POSITION" not in attributes:
+            raise InvalidInputError("its splats lack the attribute POSITION")
+        return integer(self._accessor(attributes, "POSITION"), "count")
 
     def _accessor(self, attributes: dict[str, Any], name: str) -> dict[str, Any]:
         accessor = _at(sequence(self.root, "accessors"), attributes[name], "accessor")

@@ -2,7 +2,8 @@
 
 Means, linear sigmas, linear opacities, quaternions ``x y z w`` and spherical-harmonic coefficients are
 attributes of a point cloud, float32 as written here; +Y is up as everywhere in glTF. The extension is
-https://github.com/KhronosGroup/glTF/tree/main/extensions/2.0/Khronos/KHR_gaussian_splatting.
+https://github.com/KhronosGroup/glTF/tree/main/extensions/2.0/Khronos/KHR_gaussian_splatting. Splats that an
+extension keeps as a ``.spz`` file in a buffer view are read too.
 """
 
 import base64
@@ -20,9 +21,16 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.geometry.rotations import matrix_to_quaternion, multiply_quaternions
 from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.gltf_document import BINARY_CHUNK, JSON_CHUNK, MAGIC, Document
+from diffsplat.io.parsing_limits import mapping
 from diffsplat.io.splat_quantization import to_unorm
+from diffsplat.io.spz import decode_spz
 
 EXTENSION = "KHR_gaussian_splatting"
+_SPZ_EXTENSIONS = (
+    "KHR_gaussian_splatting_compression_spz_2",
+    "KHR_gaussian_splatting_compression_spz",
+    "KHR_spz_gaussian_splats_compression",
+)
 _SRGB, _LINEAR = "srgb_rec709_display", "lin_rec709_display"
 _POINTS, _FLOAT, _UNSIGNED_BYTE, _VERTEX_BUFFER = 0, 5126, 5121, 34962
 _TYPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
@@ -67,14 +75,17 @@ def decode_gltf(data: bytes) -> GaussianArrays:
         for primitive in mesh
     ]
     if not parts:
-        raise InvalidInputError(f"it has no primitive with the extension {EXTENSION}")
+        raise InvalidInputError(
+            f"it is a mesh or a point cloud, not splats: it has no primitive with the extension {EXTENSION}"
+        )
     return GaussianArrays.concatenate(parts)
 
 
 def is_splats(primitive: dict[str, Any]) -> bool:
     """Whether a glTF primitive holds splats."""
     extensions = primitive.get("extensions")
-    return isinstance(extensions, dict) and isinstance(extensions.get(EXTENSION), dict)
+    names = (EXTENSION, *_SPZ_EXTENSIONS)
+    return isinstance(extensions, dict) and any(isinstance(extensions.get(name), dict) for name in names)
 
 
 def _document(gaussians: GaussianArrays) -> tuple[dict[str, Any], bytes]:
@@ -141,7 +152,32 @@ def _padded(data: bytes, filler: bytes) -> bytes:
 
 
 def _primitive(document: Document, primitive: dict[str, Any]) -> GaussianArrays:
-    settings = primitive["extensions"][EXTENSION]
+    extensions = primitive["extensions"]
+    settings = extensions.get(EXTENSION)
+    settings = settings if isinstance(settings, dict) else {}
+    nested = settings.get("extensions")
+    for holder in (extensions, nested if isinstance(nested, dict) else {}):
+        for name in _SPZ_EXTENSIONS:
+            if isinstance(holder.get(name), dict):
+                return _from_spz(document, primitive, holder[name])
+    if isinstance(nested, dict) and nested:
+        raise InvalidInputError(f"its splats use {', '.join(nested)[:200]}, which is not read here")
+    return _from_attributes(document, primitive, settings)
+
+
+def _from_spz(document: Document, primitive: dict[str, Any], compression: dict[str, Any]) -> GaussianArrays:
+    """Gaussians of a primitive whose attributes are a ``.spz`` file in a buffer view."""
+    gaussians = decode_spz(document.view(compression.get("bufferView")))
+    count, promised = len(gaussians.means), document.count(primitive)
+    if count != promised:
+        raise InvalidInputError(f"its SPZ data holds {count} Gaussians, its attributes promise {promised}")
+    return gaussians
+
+
+def _from_attributes(
+    document: Document, primitive: dict[str, Any], settings: dict[str, Any]
+) -> GaussianArrays:
+    _refuse_drafts(primitive)
     kernel, space = settings.get("kernel", "ellipse"), settings.get("colorSpace", _SRGB)
     if kernel != "ellipse":
         raise InvalidInputError(f"its splats have the kernel {kernel!r}, expected 'ellipse'")
@@ -165,6 +201,17 @@ def _primitive(document: Document, primitive: dict[str, Any]) -> GaussianArrays:
     if space == _LINEAR:
         colors = linear_to_srgb(colors)
     return GaussianArrays(means, scales, np.roll(quats, 1, axis=1), opacities[:, 0], colors)
+
+
+def _refuse_drafts(primitive: dict[str, Any]) -> None:
+    """Name a draft of the extension whose attributes had other names and no settled meaning."""
+    attributes = mapping(primitive, "attributes")
+    drafted = [name for name in ("_ROTATION", "_SCALE") if name in attributes]
+    if drafted and f"{EXTENSION}:{drafted[0][1:]}" not in attributes:
+        raise InvalidInputError(
+            f"its splats have the attributes {' and '.join(drafted)} of an older draft of {EXTENSION}, "
+            "expected a file of the released extension"
+        )
 
 
 def _placed(gaussians: GaussianArrays, matrix: NDArray[np.float64]) -> GaussianArrays:

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from math import nan
 from typing import Any
 
 from diffsplat.errors import InvalidInputError
@@ -9,31 +10,30 @@ from diffsplat.errors import InvalidInputError
 GROWTH = 10
 """How many times larger than the file what is unpacked from it may be."""
 
-_SMALL = 1 << 20
-"""Bytes that are always allowed, so that tiny regular files may be packed well."""
+_MODERATE = 1 << 26
+"""Bytes that are always allowed: Gaussians in a regular order are packed several hundred times smaller."""
 
 _MAX_JSON_MARKS = 200_000
 
 
 def unpacked_limit(size: int) -> int:
     """Bytes that may be unpacked from a file of ``size`` bytes."""
-    return max(GROWTH * size, _SMALL)
+    return max(GROWTH * size, _MODERATE)
 
 
-def gunzip(data: bytes, limit: int) -> bytes:
-    """Inflate a gzip stream.
+def gunzip(data: bytes, most: int) -> bytes:
+    """Inflate a gzip stream as far as its first ``most`` bytes.
 
     Raises:
-        ValueError: when it is broken, cut, or larger than ``limit`` once inflated.
+        ValueError: when the stream is broken or cut.
     """
     decoder = zlib.decompressobj(wbits=31)
     try:
-        inflated = decoder.decompress(data, limit + 1)
+        inflated = decoder.decompress(data, most)
+        more = not decoder.eof and bool(decoder.decompress(decoder.unconsumed_tail, 1))
     except zlib.error as error:
         raise InvalidInputError(f"its gzip stream is broken ({error})") from error
-    if len(inflated) > limit:
-        raise InvalidInputError(f"it inflates to more than {limit} bytes, {GROWTH} times its size")
-    if not decoder.eof:
+    if not (decoder.eof or more):
         raise InvalidInputError("its gzip stream is cut")
     return inflated
 
@@ -92,16 +92,21 @@ def sequence(holder: Any, key: str) -> list[Any]:
     return value
 
 
-def numbers(holder: Any, key: str) -> list[float]:
+def numbers(holder: Any, key: str, *, null: bool = False) -> list[float]:
     """An array of finite numbers in a parsed JSON object.
+
+    Args:
+        holder: the object.
+        key: of the array.
+        null: accept ``null``, which JavaScript writes for NaN, as NaN.
 
     Raises:
         ValueError: when it is missing or holds something else.
     """
     values = sequence(holder, key)
-    if not values or not all(_is_number(value) for value in values):
+    if not values or not all(_is_number(value) or (null and value is None) for value in values):
         raise InvalidInputError(f"its JSON lacks numbers {key!r}")
-    return [float(value) for value in values]
+    return [nan if value is None else float(value) for value in values]
 
 
 def _is_number(value: Any) -> bool:

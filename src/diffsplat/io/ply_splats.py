@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable
-from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays, normalized
+from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays, bytes_behind
 from diffsplat.io.ply_compressed import PACKED, decode_compressed, encode_compressed
 from diffsplat.io.ply_vertex_table import MAX_HEADER_BYTES, VertexTable, parse_vertices, vertex_properties
 from diffsplat.io.up_axis import UpAxis
@@ -29,6 +29,7 @@ _OPACITY = ("opacity",)
 _SCALES = ("scale_0", "scale_1", "scale_2")
 _QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
 _PROPERTIES = _MEANS + _COLORS + _OPACITY + _SCALES + _QUATS
+_PLAIN_COLORS = ("red", "green", "blue")
 
 _UP_COMMENTS: dict[UpAxis, str] = {
     "y": "up axis +y, right-handed",
@@ -71,18 +72,19 @@ def decode_ply(data: bytes) -> GaussianArrays:
     """The Gaussians of a ``.ply`` file.
 
     Files of other programs are read too: compressed, ASCII or either byte order, any scalar types, any
-    property order, other properties and elements. Harmonics beyond degree 0 are ignored. ``up`` is what a
-    comment of :func:`encode_ply` says, or -Y in compressed files without one.
+    property order, other properties and elements, colours as ``red green blue``, and the flat Gaussians of 2D
+    Gaussian Splatting (Huang et al., SIGGRAPH 2024), which have two sigmas. Harmonics beyond degree 0 are
+    ignored. ``up`` is what a comment of :func:`encode_ply` says, or -Y in compressed files without one.
 
     Raises:
         ValueError: when the bytes are broken, or hold no splats.
     """
     table = parse_vertices(data)
     _warn_of_harmonics(table, data)
+    flaws = bytes_behind(table.bytes_behind)
     if PACKED[0] in table.columns:
-        gaussians = decode_compressed(data)
-        return replace(gaussians, up=_stated_up(table) or "minus-y")
-    return replace(_decode(table), up=_stated_up(table))
+        return replace(decode_compressed(data), up=_stated_up(table) or "minus-y", flaws=flaws)
+    return replace(_decode(table), up=_stated_up(table), flaws=flaws)
 
 
 def holds_splats(path: Path) -> bool:
@@ -127,27 +129,42 @@ def _rows(gaussians: GaussianArrays) -> NDArray[np.float32]:
 
 
 def _decode(table: VertexTable) -> GaussianArrays:
-    missing = [entry for entry in _PROPERTIES if entry not in table.columns]
-    if missing:
-        raise InvalidInputError(f"its vertices lack {', '.join(missing)}")
-    with np.errstate(over="ignore"):
-        means, quats = _finite(table, _MEANS), normalized(_finite(table, _QUATS))
-        colors = _finite(table, _COLORS) * SH_DEGREE_0 + 0.5
-        scales = np.exp(_finite(table, _SCALES)).astype(np.float32)
+    _require_properties(table)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scales = np.exp(table.stack(tuple(name for name in _SCALES if name in table.columns)))
         # An infinite logit is what other programs write for an opacity of exactly 0 or 1.
-        logits = table.stack(_OPACITY)[:, 0]
-        opacities = 1 / (1 + np.exp(-logits))
-    if np.isnan(logits).any():
-        raise InvalidInputError(f"{int(np.isnan(logits).sum())} of its vertices have NaN as opacity")
-    if not (np.isfinite(scales) & (scales > 0)).all():
-        raise InvalidInputError("it has splats whose size is zero or infinite in float32")
-    return GaussianArrays(means, scales, quats, opacities, colors)
+        opacities = 1 / (1 + np.exp(-table.stack(_OPACITY)[:, 0]))
+        if scales.shape[1] == 2:
+            scales = np.pad(scales, ((0, 0), (0, 1)))
+        return GaussianArrays(
+            means=table.stack(_MEANS),
+            scales=scales.astype(np.float32),
+            quats=table.stack(_QUATS),
+            opacities=opacities,
+            colors=_colors(table),
+        )
 
 
-def _finite(table: VertexTable, names: tuple[str, ...]) -> NDArray[np.float64]:
-    """``[N, len(names)]``, refused unless every value is finite in float32."""
-    values = table.stack(names)
-    bad = int((~np.isfinite(values.astype(np.float32))).any(axis=1).sum())
-    if bad:
-        raise InvalidInputError(f"{bad} of its vertices have NaN or infinite values in {', '.join(names)}")
-    return values
+def _require_properties(table: VertexTable) -> None:
+    """Refuse a table that lacks properties, meshes and point clouds by their name."""
+    colors = _PLAIN_COLORS if _has_plain_colors(table) else _COLORS
+    needed = (*_MEANS, *colors, *_OPACITY, *_SCALES[:2], *_QUATS)
+    missing = [name for name in needed if name not in table.columns]
+    if not missing:
+        return
+    kind = "a mesh" if "face" in table.elements else "a point cloud"
+    known = not set(_SCALES + _QUATS).isdisjoint(table.columns)
+    start = "" if known else f"it is {kind}, not splats: "
+    raise InvalidInputError(f"{start}its vertices lack {', '.join(missing)}")
+
+
+def _has_plain_colors(table: VertexTable) -> bool:
+    return set(_COLORS).isdisjoint(table.columns) and set(_PLAIN_COLORS) <= set(table.columns)
+
+
+def _colors(table: VertexTable) -> NDArray[np.float64]:
+    """``[N, 3]`` sRGB, not clipped."""
+    if not _has_plain_colors(table):
+        return table.stack(_COLORS) * SH_DEGREE_0 + 0.5
+    code = table.columns[_PLAIN_COLORS[0]].dtype.str
+    return table.stack(_PLAIN_COLORS) / (1 if "f" in code else np.iinfo(code).max)

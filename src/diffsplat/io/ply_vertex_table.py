@@ -75,11 +75,15 @@ class VertexTable:
         count: number of vertices, at least 1.
         columns: one array ``[count]`` a property; of a binary file, views of its bytes.
         comments: the header's comments, without the keyword.
+        elements: names of all elements of the file.
+        bytes_behind: bytes that follow the last element; 0 where this one is not the last.
     """
 
     count: int
     columns: dict[str, NDArray[np.generic]]
     comments: tuple[str, ...]
+    elements: tuple[str, ...]
+    bytes_behind: int
 
     def stack(self, names: tuple[str, ...]) -> NDArray[np.float64]:
         """``[count, len(names)]`` of the named properties."""
@@ -99,16 +103,17 @@ def parse_vertices(data: bytes, element: str = "vertex") -> VertexTable:
     header = _parse_header(data)
     position = _position(header, element)
     before, vertex = header.elements[:position], header.elements[position]
-    is_last = position == len(header.elements) - 1
     if header.byte_order:
         start = header.size
         for skipped in before:
             start = _skip_binary(data, start, skipped, header.byte_order)
-        columns = _binary_columns(data, start, vertex, header.byte_order, is_last=is_last)
+        columns, behind = _binary_columns(data, start, vertex, header.byte_order)
     else:
         lines = sum(entry.count for entry in before)
-        columns = _ascii_columns(data[header.size :], lines, vertex, is_last=is_last)
-    return VertexTable(vertex.count, columns, header.comments)
+        columns, behind = _ascii_columns(data[header.size :], lines, vertex)
+    names = tuple(entry.name for entry in header.elements)
+    is_last = position == len(names) - 1
+    return VertexTable(vertex.count, columns, header.comments, names, behind if is_last else 0)
 
 
 def vertex_properties(data: bytes) -> tuple[str, ...]:
@@ -221,10 +226,11 @@ def _skip_binary(data: bytes, start: int, element: _Element, byte_order: str) ->
 
 
 def _binary_columns(
-    data: bytes, start: int, vertex: _Element, byte_order: str, *, is_last: bool
-) -> dict[str, NDArray[np.generic]]:
+    data: bytes, start: int, vertex: _Element, byte_order: str
+) -> tuple[dict[str, NDArray[np.generic]], int]:
+    """Columns by name, and the number of bytes behind them."""
     wanted, left = vertex.count * vertex.row_size, max(len(data) - start, 0)
-    if wanted > left or (is_last and wanted != left):
+    if wanted > left:
         raise InvalidInputError(
             f"its header promises {vertex.count} vertices in {wanted} bytes, but it holds {left} bytes"
         )
@@ -235,27 +241,30 @@ def _binary_columns(
             (vertex.count,), np.dtype(byte_order + entry.code), data, offset, (vertex.row_size,)
         )
         offset += entry.size
-    return columns
+    return columns, left - wanted
 
 
-def _ascii_columns(
-    body: bytes, skipped: int, vertex: _Element, *, is_last: bool
-) -> dict[str, NDArray[np.generic]]:
+def _ascii_columns(body: bytes, skipped: int, vertex: _Element) -> tuple[dict[str, NDArray[np.generic]], int]:
+    """Columns by name, and the number of bytes behind them."""
     body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip()
     ends = np.append(np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")), len(body))
     lines = len(ends) - skipped
-    if vertex.count > lines or (is_last and vertex.count != lines):
+    if vertex.count > lines:
         raise InvalidInputError(
             f"its header promises {vertex.count} vertices, but it holds {max(lines, 0)} lines"
         )
     start = int(ends[skipped - 1]) + 1 if skipped else 0
-    text = body[start : int(ends[skipped + vertex.count - 1])]
+    end = int(ends[skipped + vertex.count - 1])
+    text = body[start:end]
     values = _parse_numbers(text)
     width = len(vertex.properties)
     if values is None or values.size != vertex.count * width:
         raise InvalidInputError(f"it has vertices that are not {width} numbers each")
     table = values.reshape(vertex.count, width)
-    return {entry.name: table[:, index] for index, entry in enumerate(vertex.properties)}
+    columns: dict[str, NDArray[np.generic]] = {
+        entry.name: table[:, index] for index, entry in enumerate(vertex.properties)
+    }
+    return columns, len(body) - end
 
 
 def _parse_numbers(text: bytes) -> NDArray[np.float64] | None:

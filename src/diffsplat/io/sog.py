@@ -1,4 +1,4 @@
-"""The ``.sog`` format: a zip archive of ``meta.json`` and lossless WebP textures, one pixel per Gaussian.
+"""The ``.sog`` format: ``meta.json`` and lossless WebP textures, one pixel per Gaussian, in a zip archive or a folder.
 
 Positions are 16 bits of ``sign(x) ln(1 + |x|)`` between bounds, sigmas (as logarithms) and colours are
 indices of tables with 256 entries, opacity is a byte and rotation three bytes and the index of the component
@@ -13,6 +13,9 @@ import logging
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import read_bytes
 from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
 from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_codebook, to_unorm
 
 logger = logging.getLogger(__name__)
 
+INDEX_NAME = "meta.json"
+"""File that names the textures."""
+_MAX_INDEX_BYTES = 1 << 20
 _LARGEST_TAG = 252
 """Alpha of a pixel of rotations, less the index of the component left out."""
 
@@ -77,9 +84,33 @@ def decode_sog(data: bytes) -> GaussianArrays:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
             archive = _Archive(bundle, unpacked_limit(len(data)))
-            return _decode(parse_json(archive.read("meta.json")), archive)
+            textures = _Textures(archive.read, archive.limit)
+            return _decode(parse_json(archive.read(INDEX_NAME, _MAX_INDEX_BYTES)), textures)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InvalidInputError(f"it is no readable archive ({error})") from error
+
+
+def decode_sog_folder(folder: Path) -> GaussianArrays:
+    """The Gaussians of a folder with the files of a ``.sog`` archive.
+
+    Raises:
+        ValueError: when a file is missing, or one is broken, of another version, or has far more pixels than its
+            size suggests.
+    """
+    index = read_bytes(folder / INDEX_NAME)
+    if len(index) > _MAX_INDEX_BYTES:
+        raise InvalidInputError(f"its {INDEX_NAME!r} has {len(index)} bytes, expected a few thousand")
+
+    def read(name: str) -> bytes:
+        if Path(name).name != name:
+            raise InvalidInputError(
+                f"its texture {name[:80]!r} lies elsewhere, expected a file beside {INDEX_NAME}"
+            )
+        return read_bytes(folder / name)
+
+    meta = parse_json(index)
+    size = sum(entry.stat().st_size for entry in folder.glob("*.webp"))
+    return _decode(meta, _Textures(read, unpacked_limit(size)))
 
 
 class _Archive:
@@ -87,22 +118,32 @@ class _Archive:
 
     def __init__(self, bundle: zipfile.ZipFile, limit: int) -> None:
         self._bundle = bundle
-        self._limit = limit
+        self.limit = limit
+        # Some programs put the files into a folder of the archive.
+        paths = [name for name in bundle.namelist() if PurePosixPath(name).name == INDEX_NAME]
+        self._prefix = min(paths, key=len, default=INDEX_NAME).removesuffix(INDEX_NAME)
 
-    def read(self, name: str) -> bytes:
-        """One file."""
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """One file, of at most ``limit`` bytes."""
+        most = self.limit if limit is None else limit
         try:
-            entry = self._bundle.getinfo(name)
+            entry = self._bundle.getinfo(self._prefix + name)
         except KeyError as error:
             raise InvalidInputError(f"its archive lacks {name!r}") from error
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InvalidInputError(f"its {name!r} is packed in an unusual way")
-        if entry.file_size > self._limit:
-            raise InvalidInputError(
-                f"its {name!r} unpacks to {entry.file_size} bytes, more than {self._limit}"
-            )
+        if entry.file_size > most:
+            raise InvalidInputError(f"its {name!r} unpacks to {entry.file_size} bytes, more than {most}")
         with self._bundle.open(entry) as file:
-            return file.read(self._limit)
+            return file.read(most)
+
+
+@dataclass(frozen=True)
+class _Textures:
+    """The textures that ``read`` finds by name, none of which has more than ``limit`` bytes of pixels."""
+
+    read: Callable[[str], bytes]
+    limit: int
 
     def pixels(self, meta: dict[str, Any], key: str, count: int, index: int = 0) -> NDArray[np.uint8]:
         """``[count, 4]`` of a texture."""
@@ -117,7 +158,7 @@ class _Archive:
                     pixels = image.width * image.height
                     if pixels < count:
                         raise InvalidInputError(f"its {names[index]!r} has {pixels} pixels, expected {count}")
-                    if pixels * 4 > self._limit:
+                    if pixels * 4 > self.limit:
                         raise InvalidInputError(
                             f"its {names[index]!r} has {pixels} pixels, too many for its size"
                         )
@@ -126,7 +167,7 @@ class _Archive:
             raise InvalidInputError(f"its {names[index]!r} is a broken image") from error
 
 
-def _decode(meta: dict[str, Any], archive: _Archive) -> GaussianArrays:
+def _decode(meta: dict[str, Any], textures: _Textures) -> GaussianArrays:
     version = meta.get("version", 1)
     if version not in (1, 2) or isinstance(version, bool):
         raise InvalidInputError(f"it has the version {version!r}, expected 1 or 2")
@@ -140,21 +181,21 @@ def _decode(meta: dict[str, Any], archive: _Archive) -> GaussianArrays:
         raise InvalidInputError("it has no Gaussians")
     if "shN" in meta:
         logger.warning("spherical-harmonic coefficients beyond degree 0 are ignored")
-    colors, opacities = _colors(meta, archive, count, version)
-    log_scales = _looked_up(meta, "scales", archive.pixels(meta, "scales", count), version)
+    colors, opacities = _colors(meta, textures, count, version)
+    log_scales = _looked_up(meta, "scales", textures.pixels(meta, "scales", count), version)
     return GaussianArrays(
-        means=_means(meta, archive, count),
+        means=_means(meta, textures, count),
         scales=np.exp(np.minimum(log_scales, 80)),
-        quats=_quats(archive.pixels(meta, "quats", count)),
+        quats=_quats(textures.pixels(meta, "quats", count)),
         opacities=opacities,
         colors=colors,
     )
 
 
-def _means(meta: dict[str, Any], archive: _Archive, count: int) -> NDArray[np.floating]:
+def _means(meta: dict[str, Any], textures: _Textures, count: int) -> NDArray[np.floating]:
     low, high = (_bounds(meta, "means", key) for key in ("mins", "maxs"))
-    codes = archive.pixels(meta, "means", count, 1)[:, :3].astype(np.float32) * 256
-    codes += archive.pixels(meta, "means", count, 0)[:, :3]
+    codes = textures.pixels(meta, "means", count, 1)[:, :3].astype(np.float32) * 256
+    codes += textures.pixels(meta, "means", count, 0)[:, :3]
     codes *= (high - low) / 65535
     codes += low
     with np.errstate(over="ignore"):
@@ -162,9 +203,9 @@ def _means(meta: dict[str, Any], archive: _Archive, count: int) -> NDArray[np.fl
 
 
 def _colors(
-    meta: dict[str, Any], archive: _Archive, count: int, version: int
+    meta: dict[str, Any], textures: _Textures, count: int, version: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    pixels = archive.pixels(meta, "sh0", count)
+    pixels = textures.pixels(meta, "sh0", count)
     colors = _looked_up(meta, "sh0", pixels, version) * np.float32(SH_DEGREE_0) + np.float32(0.5)
     opacities = pixels[:, 3].astype(np.float32) / 255
     if version == 1:
@@ -181,22 +222,33 @@ def _looked_up(
     if version == 1:
         low, high = (_bounds(meta, key, edge) for edge in ("mins", "maxs"))
         return pixels[:, :3].astype(np.float32) * ((high - low) / 255) + low
-    table = np.array(numbers(mapping(meta, key), "codebook"), dtype=np.float32)
+    table = _codebook(meta, key)
     if int(pixels[:, :3].max()) >= len(table):
         raise InvalidInputError(f"its table of {key!r} has {len(table)} entries, fewer than its pixels name")
     return table[pixels[:, :3]]
 
 
+def _codebook(meta: dict[str, Any], key: str) -> NDArray[np.float32]:
+    """The table of a texture's values."""
+    table = np.array(numbers(mapping(meta, key), "codebook", null=True), dtype=np.float32)
+    if np.isnan(table[0]) and len(table) > 1:
+        # Some versions of PlayCanvas' program write null for the first; its viewers extend the table to there.
+        table[0] = table[1] + (table[1] - table[-1]) / 255
+    return table
+
+
 def _quats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """``[N, 4]``, NaN where the mark of the largest component is missing."""
     tags = pixels[:, 3]
-    if int(tags.min()) < _LARGEST_TAG:
-        raise InvalidInputError("it has rotations without the mark of their largest component")
+    unmarked = tags < _LARGEST_TAG
     others = (pixels[:, :3].astype(np.float32) / 255 * 2 - 1) * np.float32(0.5**0.5)
-    return join_largest(tags - np.uint8(_LARGEST_TAG), others).astype(np.float32, copy=False)
+    others[unmarked] = np.nan
+    largest = np.where(unmarked, np.uint8(0), tags - np.uint8(_LARGEST_TAG))
+    return join_largest(largest, others).astype(np.float32, copy=False)
 
 
 def _bounds(meta: dict[str, Any], key: str, edge: str, length: int = 3) -> NDArray[np.float32]:
-    values = numbers(mapping(meta, key), edge)
+    values = numbers(mapping(meta, key), edge, null=True)
     if len(values) < length:
         raise InvalidInputError(f"its JSON has {len(values)} numbers {edge!r} of {key!r}, expected {length}")
     return np.array(values[:length], dtype=np.float32)

@@ -1,21 +1,25 @@
 """The registry of splat formats: reading and writing splat files by suffix."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.io import gltf_splats, ply_splats
 from diffsplat.io.dot_splat import decode_splat, encode_splat
-from diffsplat.io.file_access import atomic_path, read_bytes
-from diffsplat.io.gaussian_arrays import GaussianArrays, from_splats, to_splats
+from diffsplat.io.file_access import atomic_path, explained_os_errors, read_bytes
+from diffsplat.io.gaussian_arrays import GaussianArrays, from_splats, to_splats, without_unusable
 from diffsplat.io.gltf_document import Document
 from diffsplat.io.ksplat import decode_ksplat
-from diffsplat.io.sog import decode_sog, encode_sog
+from diffsplat.io.sog import INDEX_NAME, decode_sog, decode_sog_folder, encode_sog
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix
 from diffsplat.io.spz import decode_spz, encode_spz
 from diffsplat.io.up_axis import UpAxis
+
+logger = logging.getLogger(__name__)
 
 Decoder = Callable[[bytes], GaussianArrays]
 Encoder = Callable[[GaussianArrays], bytes]
@@ -58,6 +62,17 @@ SPLAT_FORMATS: dict[str, SplatFormat] = {
 }
 
 
+_STARTS = {
+    b"ply\n": ".ply",
+    b"ply\r": ".ply",
+    b"\x1f\x8b\x08": ".spz",
+    b"NGSP": ".spz",
+    b"PK\x03\x04": ".sog",
+    b"glTF": ".glb",
+}
+"""First bytes of formats that have a mark."""
+
+
 def splat_format(path: str | Path) -> SplatFormat:
     """The format that a path's suffix names.
 
@@ -87,23 +102,52 @@ def writable_format(path: str | Path) -> SplatFormat:
     return found
 
 
-def read_splats(path: str | Path, *, up: UpAxis | None = None) -> Splats:
+def read_splats(path: str | Path, *, up: UpAxis | None = None, strict: bool = False) -> Splats:
     """Read one set of splats ``[N]``, float32 on the CPU, +Y up.
 
+    Gaussians that cannot be drawn are left out and bytes behind the last one are ignored; both are counted in
+    one line of the log.
+
     Args:
-        path: the file; its suffix says of what format.
+        path: the file; its suffix says of what format, unless it starts like one of another. Or the
+            ``meta.json`` of an unpacked ``.sog`` archive, or its folder.
         up: axis that points up in the file; by default what it says itself, else what is usual in its format.
+        strict: refuse a file with unusable Gaussians or bytes behind the last one.
 
     Raises:
         ValueError: for an unknown suffix, a missing file, or one that is broken or holds no splats.
     """
-    found = splat_format(path)
-    data = read_bytes(path)
+    found, decode = _opened(Path(path))
     try:
-        gaussians = found.decode(data)
-        return to_splats(gaussians, up or gaussians.up or found.up)
+        gaussians = without_unusable(decode())
+        if strict and gaussians.flaws:
+            raise InvalidInputError(", ".join(gaussians.flaws))
     except ValueError as error:
         raise InvalidInputError(f"{str(path)!r} is not a readable splat file: {error}") from error
+    if gaussians.flaws:
+        logger.warning("left out of %r: %s", str(path), ", ".join(gaussians.flaws))
+    return to_splats(gaussians, up or gaussians.up or found.up)
+
+
+def _opened(path: Path) -> tuple[SplatFormat, Callable[[], GaussianArrays]]:
+    """The format of a file, and what decodes its content.
+
+    Raises:
+        ValueError: for an unknown suffix or a file that cannot be read.
+    """
+    folder = path.parent if path.name == INDEX_NAME else path
+    with explained_os_errors(f"cannot read {str(path)!r}"):
+        unpacked = (folder / INDEX_NAME).is_file()
+    if unpacked:
+        return SPLAT_FORMATS[".sog"], partial(decode_sog_folder, folder)
+    found = splat_format(path)
+    data = read_bytes(path)
+    for start, suffix in _STARTS.items():
+        actual = SPLAT_FORMATS[suffix]
+        if data.startswith(start) and actual.decode is not found.decode:
+            logger.warning("%r is read as %s, which it starts like", str(path), suffix)
+            return actual, partial(actual.decode, data)
+    return found, partial(found.decode, data)
 
 
 def write_splats(splats: Splats, path: str | Path, *, force: bool = False, up: UpAxis | None = None) -> None:

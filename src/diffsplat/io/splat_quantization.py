@@ -64,13 +64,18 @@ def to_codebook(
 def morton_order(points: NDArray[np.floating]) -> NDArray[np.intp]:
     """``[N]`` order in which neighbours in space are mostly neighbours: along the Z-shaped curve of Morton.
 
+    A few points that are far from all others come last, so that the curve is as fine as the others need it.
+
     Args:
         points: ``[N, 3]``.
     """
-    low, high = points.min(axis=0), points.max(axis=0)
-    span = np.where(high > low, high - low, 1)
-    cells = ((points / 2 - low / 2) / (span / 2) * 1023).astype(np.uint64)
-    code = np.zeros(len(points), dtype=np.uint64)
+    low, high = np.quantile(points, (0.02, 0.98), axis=0)
+    # Halves, because the span of numbers near the largest would overflow.
+    span = np.where(high > low, high / 2 - low / 2, 0.5)
+    places = (points / 2 - low / 2) / span
+    far = (np.abs(places - 0.5) > 1.5).any(axis=1)
+    cells = ((places.clip(-1, 2) + 1) / 3 * 1023).astype(np.uint64)
+    code = np.where(far, np.uint64(1 << 62), np.uint64(0))
     for bit in range(10):
         for axis in range(3):
             place = np.uint64(3 * bit + axis)

@@ -1,15 +1,20 @@
 """Files built by hand from the descriptions of their formats mean what those say."""
 
 import base64
+import gzip
+import io
 import json
 import math
 import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from diffsplat.core import Splats
+from diffsplat.core import SPLAT_FIELDS, Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import holds_splats, read_splats, write_splats
 from support import stored_files
@@ -50,6 +55,84 @@ def test_spz(tmp_path: Path, version: int):
     np.testing.assert_allclose(matrices[1], quarter, atol=0.02)
 
 
+def test_spz_version_1_has_half_floats(tmp_path: Path):
+    found = read(tmp_path, ".spz", stored_files.spz_version_1())
+    assert found.means.tolist() == [[0.5, -0.25, 1], [-1, 1000, 0]]
+    np.testing.assert_allclose(found.scales, [[math.exp(v) for v in (-4, -5, -6)]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(rotations(found)[1], [[1, 0, 0], [0, 0, -1], [0, 1, 0]], atol=0.02)
+
+
+@pytest.mark.parametrize("build", [stored_files.spz_version_1, stored_files.spz_version_2])
+def test_spz_that_is_not_packed(tmp_path: Path, build: Callable[[], bytes]):
+    packed = read(tmp_path, ".spz", build())
+    plain = read(tmp_path, ".spz", gzip.decompress(build()))
+    assert torch.equal(plain.means, packed.means)
+    assert torch.equal(plain.quats, packed.quats)
+
+
+def test_spz_with_bytes_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    plain = gzip.decompress(stored_files.spz_version_2())
+    assert read(tmp_path, ".spz", gzip.compress(plain + bytes(5))).count == 2
+    assert "5 bytes behind" in caplog.text
+    caplog.clear()
+    # Flag 2: extensions follow.
+    extended = plain[:14] + b"\2" + plain[15:] + bytes(5)
+    assert read(tmp_path, ".spz", gzip.compress(extended)).count == 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("count", [1000, 1_000_000])
+def test_a_regular_spz_file_may_be_packed_very_small(tmp_path: Path, count: int):
+    """Equal Gaussians, packed a thousand times smaller than they are."""
+    header = struct.pack("<IIIBBBB", 0x5053474E, 3, count, 0, 12, 0, 0)
+    data = gzip.compress(header + bytes(20 * count), 9)
+    assert count < 10_000 or len(data) * 900 < 20 * count
+    assert read(tmp_path, ".spz", data).count == count
+
+
+def outliers(reach: float, far: int) -> Splats:
+    """1000 Gaussians within one unit of the origin, the last ``far`` of them on a ball of this radius instead."""
+    source = torch.Generator().manual_seed(0)
+    means = torch.rand(1000, 3, generator=source) * 2 - 1
+    if far:
+        means[-far:] = reach * torch.nn.functional.normalize(means[-far:], dim=1)
+    ones = torch.ones(1000)
+    quats = torch.tensor([[1.0, 0, 0, 0]]).expand(1000, 4)
+    return Splats(means, ones[:, None].expand(-1, 3) * 0.01, quats, ones, ones[:, None].expand(-1, 3) / 2)
+
+
+@pytest.mark.parametrize("reach", [3e3, 2e4, 1e5, 7e8])
+@pytest.mark.parametrize("far", [1, 40])
+def test_far_outliers_do_not_cost_an_spz_file_its_precision(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reach: float, far: int
+):
+    splats = outliers(reach, far)
+    write_splats(splats, tmp_path / "a.spz")
+    found = read_splats(tmp_path / "a.spz")
+    error = (found.means - splats.means)[:-far].abs().amax(dim=1)
+    assert float(error.median()) < 2.5e-4
+    if reach > 4096:
+        assert f"{far} of 1000 Gaussians are farther than" in caplog.text
+        # Seen from the origin, the far ones look as before: the same direction, and as much smaller as nearer.
+        near, size = found.means[-far:].norm(dim=1), found.scales[-far:, 0].clamp(min=1e-4)
+        cosine = torch.cosine_similarity(found.means[-far:], splats.means[-far:])
+        assert float(cosine.min()) > 1 - 1e-6
+        assert bool((near < 4096).all())
+        expected = (0.01 * near / reach).clamp(min=1e-4)
+        torch.testing.assert_close(size.log(), expected.log(), rtol=0, atol=1 / 16)
+    else:
+        assert not caplog.records
+
+
+def test_a_large_scene_loses_no_gaussian_in_an_spz_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    splats = outliers(1.0, 0).map(lambda values: values)
+    spread = Splats(splats.means * 5000, *(getattr(splats, name) for name in SPLAT_FIELDS[1:]))
+    write_splats(spread, tmp_path / "a.spz")
+    found = read_splats(tmp_path / "a.spz")
+    assert float((found.means - spread.means).abs().max()) <= 2**-11 + 1e-3
+    assert "rounded to 0.0009" in caplog.text
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_ksplat(tmp_path: Path, level: int):
     found = read(tmp_path, ".ksplat", stored_files.ksplat(level))
@@ -71,6 +154,127 @@ def test_sog_version_1(tmp_path: Path):
     # Left out: w in the first, y in the second, whose x is sqrt(0.5).
     half = math.sqrt(0.5)
     np.testing.assert_allclose(found.quats, [[half, half, 0, 0], [0, half, half, 0]], atol=0.01)
+
+
+def with_null(key: str, field: str) -> bytes:
+    """A file of version 2 whose 256 values of ``key`` start with null."""
+    table = {"codebook": [-1 + index / 128 for index in range(256)]}
+    meta = {
+        "version": 2,
+        "count": 2,
+        "means": {"mins": [-1] * 3, "maxs": [1] * 3, "files": ["l.webp", "u.webp"]},
+        "scales": table | {"files": ["s.webp"]},
+        "quats": {"files": ["q.webp"]},
+        "sh0": table | {"files": ["c.webp"]},
+    }
+    meta[key] = meta[key] | {field: [None, *meta[key][field][1:]]}
+    textures = {
+        "l.webp": stored_files.webp([(255, 255, 255, 255), (0, 0, 0, 255)]),
+        "u.webp": stored_files.webp([(255, 255, 255, 255), (0, 0, 0, 255)]),
+        "s.webp": stored_files.webp([(0, 1, 255, 255), (2, 2, 2, 255)]),
+        "q.webp": stored_files.webp([(128, 128, 128, 252)] * 2),
+        "c.webp": stored_files.webp([(0, 128, 255, 255), (128, 128, 128, 255)]),
+    }
+    return stored_files.sog(meta, textures)
+
+
+def test_sog_with_null_at_the_start_of_a_table(tmp_path: Path):
+    """The table goes on to there as PlayCanvas' viewer has it: its last step is a 255th of the rest's range."""
+    found = read(tmp_path, ".sog", with_null("scales", "codebook"))
+    first = (-1 + 1 / 128) + ((-1 + 1 / 128) - (-1 + 255 / 128)) / 255
+    np.testing.assert_allclose(found.scales[0].log(), [first, -1 + 1 / 128, -1 + 255 / 128], atol=1e-5)
+    found = read(tmp_path, ".sog", with_null("sh0", "codebook"))
+    np.testing.assert_allclose(found.colors[0, 0], 0.5 + first * C0, atol=1e-5)
+
+
+def test_sog_without_bounds_is_refused(tmp_path: Path):
+    with pytest.raises(InvalidInputError, match="none of its 2 Gaussians is usable"):
+        read(tmp_path, ".sog", with_null("means", "mins"))
+
+
+@pytest.mark.parametrize("prefix", ["", "export/", "a/b/"])
+def test_sog_in_a_folder_and_in_a_folder_of_the_archive(tmp_path: Path, prefix: str):
+    whole = read(tmp_path, ".sog", stored_files.sog_version_1())
+    with (
+        zipfile.ZipFile(io.BytesIO(stored_files.sog_version_1())) as old,
+        zipfile.ZipFile(tmp_path / "b.sog", "w") as new,
+    ):
+        for name in old.namelist():
+            new.writestr(prefix + name, old.read(name))
+    with zipfile.ZipFile(tmp_path / "b.sog") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    folder = tmp_path / "unpacked" / prefix
+    for path in (tmp_path / "b.sog", folder, folder / "meta.json"):
+        assert torch.equal(read_splats(path, up="y").means, whole.means)
+    (folder / "q.webp").unlink()
+    with pytest.raises(InvalidInputError, match=r"is not a readable splat file: .*q\.webp.* no such file"):
+        read_splats(folder)
+
+
+def test_sog_in_a_folder_names_no_file_elsewhere(tmp_path: Path):
+    with zipfile.ZipFile(io.BytesIO(stored_files.sog_version_1())) as archive:
+        archive.extractall(tmp_path)
+    text = (tmp_path / "meta.json").read_text().replace("q.webp", "../q.webp")
+    (tmp_path / "meta.json").write_text(text)
+    with pytest.raises(InvalidInputError, match="lies elsewhere"):
+        read_splats(tmp_path)
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    found = read(tmp_path, ".splat", stored_files.spz_version_2())
+    assert found.means.tolist() == [[0.5, -0.25, 1], [-1, 2, 0]]
+    assert "is read as .spz" in caplog.text
+
+
+def spz_in_gltf(spz: bytes, place: str, count: int = 2) -> bytes:
+    """A ``.gltf`` file whose splats are a ``.spz`` file; ``place`` names the extensions on the way to it."""
+    document = json.loads(stored_files.gltf([{"mesh": 0, "translation": [0, 0, 5]}], [0]))
+    settings: dict = {"bufferView": 0}
+    for name in reversed(place.split("/")):
+        settings = {"extensions": {name: settings}}
+    primitive = {"mode": 0, "attributes": {"POSITION": 0}, **settings}
+    text = "data:application/octet-stream;base64," + base64.b64encode(spz).decode()
+    document |= {
+        "extensionsRequired": place.split("/"),
+        "meshes": [{"primitives": [primitive]}],
+        "accessors": [{"componentType": 5126, "count": count, "type": "VEC3"}],
+        "buffers": [{"byteLength": len(spz), "uri": text}],
+        "bufferViews": [{"buffer": 0, "byteLength": len(spz)}],
+    }
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "KHR_gaussian_splatting/KHR_gaussian_splatting_compression_spz_2",
+        "KHR_gaussian_splatting/KHR_gaussian_splatting_compression_spz",
+        "KHR_spz_gaussian_splats_compression",
+    ],
+)
+def test_gltf_with_spz_inside(tmp_path: Path, place: str):
+    found = read(tmp_path, ".gltf", spz_in_gltf(stored_files.spz_version_2(), place))
+    assert found.means.tolist() == [[0.5, -0.25, 6], [-1, 2, 5]]
+    assert holds_splats(tmp_path / "a.gltf")
+    with pytest.raises(InvalidInputError, match="holds 2 Gaussians, its attributes promise 1"):
+        read(tmp_path, ".gltf", spz_in_gltf(stored_files.spz_version_2(), place, count=1))
+
+
+def test_gltf_with_other_compression_is_named(tmp_path: Path):
+    name = "KHR_gaussian_splatting/EXT_future_splats"
+    with pytest.raises(InvalidInputError, match="use EXT_future_splats, which is not read"):
+        read(tmp_path, ".gltf", spz_in_gltf(b"", name))
+    document = json.loads(stored_files.gltf_with_nodes()) | {
+        "extensionsRequired": ["EXT_meshopt_compression"]
+    }
+    with pytest.raises(InvalidInputError, match="compressed with EXT_meshopt_compression"):
+        read(tmp_path, ".gltf", json.dumps(document).encode())
+
+
+def test_gltf_of_an_older_draft_is_named(tmp_path: Path):
+    text = stored_files.gltf_with_nodes().replace(b"KHR_gaussian_splatting:ROTATION", b"_ROTATION")
+    with pytest.raises(InvalidInputError, match="_ROTATION of an older draft"):
+        read(tmp_path, ".gltf", text)
 
 
 def test_gltf_nodes_and_normalised_numbers(tmp_path: Path):
