@@ -142,9 +142,11 @@ def _run(listing: SourceListing, arguments: RenderArguments) -> None:
 def _summary(report: ShardReport) -> str:
     lines = [
         f"{report.rendered} objects rendered ({report.rows} rows), {report.resumed} were there already, "
-        f"{len(report.left_out)} left out as no objects, {len(report.broken)} broken."
+        f"{len(report.left_out)} left out as no objects, {len(report.broken)} broken, "
+        f"{len(report.losses)} incomplete."
     ]
-    return "\n".join(lines + _table("broken mesh", report.broken))
+    tables = _table("broken mesh", report.broken) + _table("incomplete mesh", report.losses)
+    return "\n".join(lines + tables)
 
 
 def _conversion_summary(report: ShardReport) -> str:

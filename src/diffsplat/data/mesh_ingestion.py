@@ -99,13 +99,16 @@ def relabel(listing: SourceListing, out: Path) -> int:
 def render_object(item: SourceObject, options: RenderOptions) -> Finished:
     """The rows of one object: the original first, then its repainted versions.
 
+    An object that lost something of its colours gets no colour in its captions and no repainted versions.
+
     Raises:
         ValueError: the mesh cannot be read, is empty or is invisible.
     """
-    renderer = MeshRenderer(item.load(), size=options.size, supersampling=options.supersampling)
+    mesh = item.load()
+    renderer = MeshRenderer(mesh, size=options.size, supersampling=options.supersampling)
     seed = stable_seed(item.object_id)
     views = view_set(options.views, seed)
-    variants = item.variants if options.recolor else 0
+    variants = item.variants if options.recolor and mesh.has_true_colors else 0
     shared = _variant_views(views) if variants else []
     images: dict[str, list[bytes]] = {name: [] for name in shard_schema.BLOB_COLUMNS}
     kept: list[Samples] = []
@@ -119,13 +122,14 @@ def render_object(item: SourceObject, options: RenderOptions) -> Finished:
         images["normal"].append(shard_schema.encode_normal(samples.normal))
         images["depth"].append(shard_schema.encode_depth(samples.depth))
     pixels = _visible_colors(unlit)
-    words = color_words(color_shares(pixels))
+    words = color_words(color_shares(pixels)) if mesh.has_true_colors else ()
     rows = [_row(_columns(item, words), views, images, options.size)]
     for word, lut in repaints(pixels, words, variants, seed):
         repainted = {name: [blobs[index] for index in shared] for name, blobs in images.items()}
         repainted["rgba"] = [shard_schema.encode_image(samples.image(lut)) for samples in kept]
         rows.append(_row(_columns(item, (word,), word), views.subset(shared), repainted, options.size))
-    return Finished(rows)
+    lost = "; ".join(loss.text for loss in mesh.losses)
+    return Finished(rows, losses=((item.object_id, lost),) if lost else ())
 
 
 def _visible_colors(images: list[NDArray[np.uint8]]) -> NDArray[np.float64]:

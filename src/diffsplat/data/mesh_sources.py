@@ -13,7 +13,8 @@ from diffsplat.data.object_labels import Label
 from diffsplat.data.shard_schema import Split, split_of
 from diffsplat.data.shard_writing import ObjectListing
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.render.meshes.mesh_files import TriangleMesh, find_meshes, load_mesh
+from diffsplat.render.meshes.mesh_files import find_meshes, load_mesh
+from diffsplat.render.meshes.triangle_mesh import TriangleMesh
 
 
 @dataclass(frozen=True)

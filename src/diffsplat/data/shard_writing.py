@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from tqdm import tqdm
 
 from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
@@ -51,6 +53,7 @@ class ShardReport:
         rendered: objects written now. rows: their rows. resumed: objects that were there already.
         broken: objects that gave no row, each with the reason.
         dropped_views: views left out of objects that were written, each with the reason.
+        losses: objects that were written without something that their file asks for, each with what.
         left_out: objects that were never tried.
     """
 
@@ -59,15 +62,17 @@ class ShardReport:
     resumed: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
     dropped_views: list[tuple[str, str]] = field(default_factory=list)
+    losses: list[tuple[str, str]] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The rows of an object, and what of it was dropped."""
+    """The rows of an object, and what of it was dropped or lost."""
 
     rows: list[Row]
     dropped_views: tuple[tuple[str, str], ...] = ()
+    losses: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,17 @@ def fill_shards(
     writer = _ShardWriter(out)
     jobs = [_Job(item, work) for item in todo]
     try:
-        for result in _with_bar(_results(jobs, processes), len(jobs), progress):
+        bar = tqdm(_results(jobs, processes), total=len(jobs), unit="object", disable=not progress)
+        for result in bar:
             if isinstance(result, Broken):
                 report.broken.append((result.object_id, result.reason))
                 continue
             report.rendered += 1
             report.rows += len(result.rows)
             report.dropped_views += result.dropped_views
+            report.losses += result.losses
+            for object_id, text in result.losses if progress else ():
+                bar.write(f"{object_id}: {text}", file=sys.stderr)
             writer.add(result.rows)
     finally:
         writer.flush()
@@ -173,14 +182,6 @@ class _ShardWriter:
         shard_schema.write_shard(table, self._out / f"objects-{self._next:05d}.parquet")
         self._next += 1
         self._rows, self._objects = [], 0
-
-
-def _with_bar(
-    results: Iterator[Finished | Broken], total: int, progress: bool
-) -> Iterator[Finished | Broken]:
-    from tqdm import tqdm
-
-    return iter(tqdm(results, total=total, unit="object", disable=not progress))
 
 
 def _results(jobs: list[_Job[Any]], processes: int) -> Iterator[Finished | Broken]:

@@ -47,7 +47,7 @@ class Document:
         Raises:
             ValueError: when it is broken or keeps buffers in other files.
         """
-        text, binary = _chunks(data) if data[:4] == MAGIC else (data, None)
+        text, binary = glb_chunks(data) if data[:4] == MAGIC else (data, None)
         root = parse_json(text)
         for name in sequence(root, "extensionsRequired"):
             if isinstance(name, str) and "compression" in name and "spz" not in name:
@@ -82,7 +82,7 @@ class Document:
                 raise InvalidInputError("its nodes are no tree")
             seen.add(index)
             with np.errstate(over="ignore", invalid="ignore"):
-                matrix = above @ _matrix(node)
+                matrix = above @ node_matrix(node)
             waiting += [(child, matrix) for child in sequence(node, "children")]
             if "mesh" in node:
                 mesh = _at(meshes, node["mesh"], "mesh")
@@ -174,7 +174,7 @@ class Document:
         return np.ndarray((count, width), kind, buffer, start + inside, (stride, kind.itemsize))
 
 
-def _chunks(data: bytes) -> tuple[bytes, bytes]:
+def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
     """JSON and numbers of a ``.glb`` file."""
     if len(data) < 20 or data[4:8] != b"\2\0\0\0":
         raise InvalidInputError("it is no .glb file of version 2")
@@ -216,7 +216,7 @@ def _at(items: Any, index: Any, name: str) -> Any:
     return items[index]
 
 
-def _matrix(node: dict[str, Any]) -> NDArray[np.float64]:
+def node_matrix(node: dict[str, Any]) -> NDArray[np.float64]:
     """``[4, 4]`` of a node in its parent."""
     if "matrix" in node:
         return np.array(_vector(node, "matrix", 16)).reshape(4, 4).T

@@ -323,10 +323,10 @@ def test_reading_refuses_what_is_not_there(shards):
 def test_importing_needs_no_optional_package():
     code = (
         "import sys\n"
-        "for name in ('trimesh', 'pyarrow', 'OpenEXR'): sys.modules[name] = None\n"
+        "for name in ('DracoPy', 'meshoptimizer', 'pyarrow', 'OpenEXR'): sys.modules[name] = None\n"
         "import diffsplat.data.mesh_ingestion, diffsplat.data.mesh_sources, diffsplat.cli.data\n"
-        "from diffsplat.render.meshes.mesh_files import load_mesh\n"
-        "try: load_mesh('x.glb')\n"
+        "from diffsplat.data.shard_schema import import_pyarrow\n"
+        "try: import_pyarrow()\n"
         "except ImportError as error: print(error)\n"
     )
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -334,4 +334,4 @@ def test_importing_needs_no_optional_package():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "diffsplat[data]" in done.stdout
+    assert "diffsplat[train]" in done.stdout

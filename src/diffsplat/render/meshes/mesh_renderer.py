@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from diffsplat.core import Cameras
 from diffsplat.errors import InvalidInputError
 from diffsplat.render.meshes import triangle_kernels
-from diffsplat.render.meshes.mesh_files import Texture, TriangleMesh
+from diffsplat.render.meshes.triangle_mesh import Texture, TriangleMesh
 
 MAX_LAYERS = 5
 MIP_LEVELS = 6
@@ -70,7 +70,7 @@ class MeshRenderer:
         self.mesh = mesh
         self.size = size
         self.supersampling = supersampling
-        self._table, self._pixels = _pack_textures(mesh.textures)
+        self._textures = _pack_textures(mesh.textures)
         transparent = _transparent_faces(mesh)
         self._opaque_faces = np.flatnonzero(~transparent).astype(np.int32)
         self._transparent_faces = np.flatnonzero(transparent).astype(np.int32)
@@ -88,21 +88,21 @@ class MeshRenderer:
         mesh = self.mesh
         side = self.size * self.supersampling
         screen = np.empty((mesh.face_count, 3, 3), dtype=np.float64)
-        if not triangle_kernels.project(mesh.corners, np.linalg.inv(pose), intrinsics * side, screen):
+        corners = mesh.corners.astype(np.float32, copy=False)
+        if not triangle_kernels.project(corners, np.linalg.inv(pose), intrinsics * side, screen):
             raise InvalidInputError("part of the mesh lies behind a camera, expected all of it in front")
         level = np.zeros(mesh.face_count, dtype=np.int32)
-        triangle_kernels.face_levels(screen, mesh.uv, mesh.texture, self._table, MIP_LEVELS, level)
+        triangle_kernels.face_levels(screen, mesh.uv, mesh.texture, self._textures.table, MIP_LEVELS, level)
         surface = triangle_kernels.Surface(
-            screen, mesh.corners, mesh.normals, mesh.uv, mesh.colors, mesh.texture, level
+            screen, corners, mesh.normals, mesh.uv, mesh.colors, mesh.texture, level
         )
-        textures = triangle_kernels.TextureArray(self._table, self._pixels)
         albedo, lights, nearest, normal = [], [], None, None
         for face, inverse in self._layers(screen, side):
             color = np.empty((side, side, 4), dtype=np.float32)
             light = np.zeros((side, side), dtype=np.float32)
             facing = np.zeros((side, side, 3), dtype=np.float32)
             out = triangle_kernels.Shaded(color, light, facing)
-            triangle_kernels.shade(face, inverse, surface, textures, pose[:3, 3].copy(), out)
+            triangle_kernels.shade(face, inverse, surface, self._textures, pose[:3, 3].copy(), out)
             albedo.append(color)
             lights.append(light)
             nearest, normal = _nearest(nearest, normal, inverse, facing, color[..., 3])
@@ -160,8 +160,9 @@ def _transparent_faces(mesh: TriangleMesh) -> NDArray[np.bool_]:
     return seen_through | cut[mesh.texture]
 
 
-def _pack_textures(textures: tuple[Texture, ...]) -> tuple[NDArray[np.int64], FloatArray]:
-    """All textures with their mip levels: table ``[T, L, 3]`` (start, width, height), pixels ``[P, 4]``."""
+def _pack_textures(textures: tuple[Texture, ...]) -> triangle_kernels.TextureArray:
+    """All textures with their mip levels and ways of looking them up."""
+    sampling = np.array([_sampling(texture) for texture in textures]).reshape(-1, 4)
     table = np.zeros((max(1, len(textures)), MIP_LEVELS, 3), dtype=np.int64)
     blocks: list[FloatArray] = []
     start = 0
@@ -174,7 +175,14 @@ def _pack_textures(textures: tuple[Texture, ...]) -> tuple[NDArray[np.int64], Fl
             start += height * width
             level = _halved(level)
     pixels = np.concatenate(blocks) if blocks else np.zeros((1, 4), dtype=np.float32)
-    return table, np.ascontiguousarray(pixels, dtype=np.float32)
+    return triangle_kernels.TextureArray(table, sampling, np.ascontiguousarray(pixels, dtype=np.float32))
+
+
+def _sampling(texture: Texture) -> tuple[float, float, float, float]:
+    """Wrap along u and v, nearest, cutoff: see :class:`~triangle_kernels.TextureArray`."""
+    across, down = (triangle_kernels.WRAPS.index(wrap) for wrap in texture.wrap)
+    cutoff = triangle_kernels.NO_CUTOFF if texture.cutoff is None else texture.cutoff
+    return across, down, texture.nearest, cutoff
 
 
 def _halved(level: FloatArray) -> FloatArray:

@@ -10,6 +10,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 OPAQUE = 0.999
+WRAPS = ("repeat", "clamp", "mirror")
+NO_CUTOFF = -1.0
+_REPEAT, _CLAMP = 0, 1
 _NEAR = 0.01
 # Light fixed in the world: above right in front, and a weak one from behind left.
 _KEY = np.array([0.50, 0.70, 0.51], dtype=np.float32) / np.float32(math.sqrt(0.50**2 + 0.70**2 + 0.51**2))
@@ -37,9 +40,16 @@ class Surface(NamedTuple):
 
 
 class TextureArray(NamedTuple):
-    """All textures: ``table [T, L, 3]`` start, width, height of each level in ``pixels [P, 4]`` (0..255)."""
+    """All textures.
+
+    Args:
+        table: ``[T, L, 3]`` start, width, height of each level in ``pixels``.
+        sampling: ``[T, 4]`` place in ``WRAPS`` along u and v, 1 for the nearest texel, cutoff or ``NO_CUTOFF``.
+        pixels: ``[P, 4]`` 0..255.
+    """
 
     table: NDArray[np.int64]
+    sampling: NDArray[np.float64]
     pixels: NDArray[np.float32]
 
 
@@ -124,15 +134,35 @@ def rasterize(screen, chosen, floor, ceiling, face, inverse_depth):
 
 
 @njit(cache=True)
-def _texel(textures, place, u, v, out):
-    """Bilinear look-up with repetition; rows of the picture run downwards, v upwards."""
-    start, width, height = place[0], place[1], place[2]
-    x = (u - math.floor(u)) * width - 0.5
-    y = (1.0 - (v - math.floor(v))) * height - 0.5
+def _within(t, wrap):
+    """A texture coordinate brought to 0..1."""
+    if wrap == _REPEAT:
+        return t - math.floor(t)
+    if wrap == _CLAMP:
+        return min(max(t, 0.0), 1.0)
+    t -= 2.0 * math.floor(t / 2.0)
+    return min(t, 2.0 - t)
+
+
+@njit(cache=True)
+def _texel_number(i, size, wrap):
+    return i % size if wrap == _REPEAT else min(max(i, 0), size - 1)
+
+
+@njit(cache=True)
+def _texel(textures, texture, level, u, v, out):
+    """Colour at a place of a texture; rows of the picture run downwards, v upwards."""
+    start, width, height = textures.table[texture, level]
+    across, down, nearest = textures.sampling[texture, :3]
+    x = _within(u, across) * width - 0.5
+    y = (1.0 - _within(v, down)) * height - 0.5
+    if nearest:
+        x, y = math.floor(x + 0.5), math.floor(y + 0.5)
     x0, y0 = math.floor(x), math.floor(y)
     fx, fy = x - x0, y - y0
-    xa, xb = int(x0) % width, (int(x0) + 1) % width
-    ya, yb = start + int(y0) % height * width, start + (int(y0) + 1) % height * width
+    xa, xb = _texel_number(int(x0), width, across), _texel_number(int(x0) + 1, width, across)
+    ya = start + _texel_number(int(y0), height, down) * width
+    yb = start + _texel_number(int(y0) + 1, height, down) * width
     pixels = textures.pixels
     for c in range(4):
         upper = pixels[ya + xa, c] * (1 - fx) + pixels[ya + xb, c] * fx
@@ -191,11 +221,15 @@ def shade(face, inverse_depth, surface, textures, eye, out):
                 uv = surface.uv[f]
                 u = weight[0] * uv[0, 0] + weight[1] * uv[1, 0] + weight[2] * uv[2, 0]
                 v = weight[0] * uv[0, 1] + weight[1] * uv[1, 1] + weight[2] * uv[2, 1]
-                _texel(textures, textures.table[surface.texture[f], surface.level[f]], u, v, paint)
+                _texel(textures, surface.texture[f], surface.level[f], u, v, paint)
             tint = surface.colors[f]
             for c in range(4):
                 mixed = weight[0] * tint[0, c] + weight[1] * tint[1, c] + weight[2] * tint[2, c]
                 out.albedo[row, column, c] = paint[c] * mixed
+            if surface.texture[f] >= 0:
+                cutoff = textures.sampling[surface.texture[f], 3]
+                if cutoff >= 0.0:
+                    out.albedo[row, column, 3] = 1.0 if out.albedo[row, column, 3] >= cutoff else 0.0
             _facing_normal(surface.corners[f], surface.normals[f], weight, eye, n)
             for c in range(3):
                 out.normal[row, column, c] = n[c]

@@ -8,8 +8,9 @@ import trimesh
 from PIL import Image
 
 from diffsplat.core import DEFAULT_FOCAL
-from diffsplat.render.meshes.mesh_files import Texture, TriangleMesh, load_mesh
+from diffsplat.render.meshes.mesh_files import load_mesh
 from diffsplat.render.meshes.mesh_renderer import MeshRenderer
+from diffsplat.render.meshes.triangle_mesh import Texture, TriangleMesh
 from diffsplat.render.meshes.view_sets import FREE_VIEW, ViewSet, view_set
 
 SIZE = 64

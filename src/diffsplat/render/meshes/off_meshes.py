@@ -1,0 +1,116 @@
+"""Object File Format (OFF) meshes of Geomview, with its prefixes, comments and colours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.render.meshes.mesh_text import plain_text
+from diffsplat.render.meshes.polygon_triangles import polygon_fans, within
+from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, LossList, Material, MeshPart
+
+_HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which numbers follow the position of a vertex, by the letters before ``OFF``."""
+
+    texture: bool
+    color: bool
+    normal: bool
+    fourth: bool
+
+
+def read_off(data: bytes, losses: LossList) -> list[MeshPart]:
+    """The part of an OFF file.
+
+    Raises:
+        ValueError: it is broken, binary or of more dimensions.
+    """
+    lines = [words for line in plain_text(data).splitlines() if (words := line.partition(b"#")[0].split())]
+    layout = _Layout(False, False, False, False)
+    if lines and (found := _HEADER.fullmatch(lines[0][0])):
+        texture, color, normal, fourth, more = (group is not None for group in found.groups())
+        layout = _Layout(texture, color, normal, fourth)
+        if more or b"BINARY" in lines[0]:
+            raise InvalidInputError("it is a binary or many-dimensional OFF file, expected text in 3D")
+        lines[0] = lines[0][1:]
+        lines = [words for words in lines if words]
+    if not lines or len(lines[0]) < 2:
+        raise InvalidInputError("it has no OFF header with the numbers of vertices and faces")
+    vertex_count, face_count = int(lines[0][0]), int(lines[0][1])
+    if vertex_count < 1 or face_count < 0 or vertex_count + face_count > len(lines) - 1:
+        raise InvalidInputError(
+            f"it promises {vertex_count} vertices and {face_count} faces, more than it has lines"
+        )
+    return [_part(lines[1 : 1 + vertex_count], lines[1 + vertex_count :][:face_count], layout, losses)]
+
+
+def _part(
+    vertex_lines: list[list[bytes]], face_lines: list[list[bytes]], layout: _Layout, losses: LossList
+) -> MeshPart:
+    width = min(map(len, vertex_lines))
+    vertices = np.array([words[:width] for words in vertex_lines], dtype=np.float64)
+    faces = [[int(word) for word in words[1 : 1 + int(words[0])]] for words in face_lines]
+    sizes = np.array([len(face) for face in faces], dtype=np.int64)
+    corner, face = polygon_fans(sizes)
+    places = np.array([place for row in faces for place in row], dtype=np.int64)[corner]
+    inside = within(places, len(vertices), losses)
+    places, face = places[inside], face[inside]
+    positions, normals, colors = _columns(vertices, vertex_lines, layout)
+    if colors is None:
+        painted = _face_colors(face_lines, sizes)
+        corner_colors = None if painted is None else np.repeat(painted[face, None], 3, axis=1)
+    else:
+        corner_colors = colors[places]
+    material = UNPAINTED_MATERIAL if corner_colors is None else Material()
+    return MeshPart(
+        positions[places],
+        material,
+        normals=None if normals is None else normals[places],
+        colors=corner_colors,
+    )
+
+
+def _columns(
+    vertices: NDArray[np.float64], lines: list[list[bytes]], layout: _Layout
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Positions ``[N, 3]``, normals ``[N, 3]`` and colours ``[N, 4]`` of the vertices."""
+    if vertices.shape[1] < 3 + layout.fourth:
+        raise InvalidInputError("its vertices have fewer than three numbers")
+    positions, next_column = vertices[:, :3], 3 + layout.fourth
+    if layout.fourth:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            positions = positions / vertices[:, 3:4]
+    normals = None
+    if layout.normal and vertices.shape[1] >= next_column + 3:
+        normals = vertices[:, next_column : next_column + 3]
+        next_column += 3
+    rest = vertices.shape[1] - next_column - (2 if layout.texture else 0)
+    if rest < 3:
+        return positions, normals, None
+    end = next_column + min(rest, 4)
+    whole = all(b"." not in word for words in lines for word in words[next_column:end])
+    return positions, normals, _colors(vertices[:, next_column:end], whole)
+
+
+def _face_colors(lines: list[list[bytes]], sizes: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """``[N, 4]`` from the numbers behind the corners of each face, None where a face has none."""
+    rest = [words[1 + size :] for words, size in zip(lines, sizes, strict=True)]
+    if not rest or min(map(len, rest)) < 3:
+        return None
+    whole = all(b"." not in word for words in rest for word in words[:4])
+    opaque = b"255" if whole else b"1"
+    return _colors(np.array([[*words[:4], opaque][:4] for words in rest], dtype=np.float64), whole)
+
+
+def _colors(values: NDArray[np.float64], whole: bool) -> NDArray[np.float64]:
+    """``[N, 4]`` of whole numbers up to 255 or of fractions, with or without an opacity."""
+    scaled = values / 255 if whole or values[:, :3].max() > 1 else values
+    opacity = scaled[:, 3:] if values.shape[1] > 3 else np.ones((len(values), 1))
+    return np.nan_to_num(np.concatenate([scaled[:, :3], opacity], axis=1)).clip(0, 1)
