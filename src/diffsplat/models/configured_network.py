@@ -1,6 +1,6 @@
 """Networks that are stored with the arguments of their constructor, in the layout of diffusers.
 
-A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``, or ``model.safetensors`` as in the release.
 """
 
 import functools
@@ -21,6 +21,8 @@ from diffsplat.io.json_files import read_json, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+RELEASED_WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights of reconstructor, autoencoder and elevation network in the release of the paper's networks."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -87,12 +89,15 @@ class ConfiguredNetwork(nn.Module):
         """
         self.load_state_dict(self._read_weights(Path(folder)))
 
-    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, half: bool = False, weights_file: str = WEIGHTS_FILE
+    ) -> None:
         """Write configuration and weights.
 
         Args:
             folder: made when it does not exist.
             half: write floating-point weights in half precision.
+            weights_file: name of the file of weights.
         """
         target = make_folder(folder)
         stored = {
@@ -105,14 +110,16 @@ class ConfiguredNetwork(nn.Module):
             name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
             for name, tensor in self.state_dict().items()
         }
-        save_file(state, target / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(state, target / weights_file, metadata={"format": "pt"})
 
     def _floating(self) -> Tensor:
         return next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())
 
     def _read_weights(self, folder: Path) -> dict[str, Tensor]:
         """The weights of a folder as they are stored, names and shapes checked."""
-        state, own = load_file(folder / WEIGHTS_FILE), self.state_dict()
+        released = folder / RELEASED_WEIGHTS_FILE
+        state = load_file(released if released.is_file() else folder / WEIGHTS_FILE)
+        own = self.state_dict()
         different = sorted(own.keys() ^ state.keys())
         if different:
             raise InvalidInputError(

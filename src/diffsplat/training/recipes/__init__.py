@@ -2,11 +2,12 @@
 
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
+from diffsplat.training.recipes.small_recipe import SMALL_NETWORKS
 
 RECIPES: dict[str, Recipe] = {MINI.name: MINI}
 """Models whose stages are trained one after another."""
 
-_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = ()
+_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (*SMALL_NETWORKS,)
 
 
 def network_recipes() -> dict[str, NetworkRecipe]:

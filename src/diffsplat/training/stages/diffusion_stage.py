@@ -19,7 +19,7 @@ from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.render import render
 from diffsplat.training.config_checks import require
 from diffsplat.training.latent_cache import LatentBatch
-from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 
 _EVALUATION_LEVELS = (0.6, 0.9, 0.97)
@@ -65,12 +65,15 @@ class DiffusionConfig(StageConfig):
     sample_steps: int = 20
     sample_shift: float = DEFAULT_SHIFT
 
-    needs = ("reconstructor", "autoencoder")
-
     def __post_init__(self) -> None:
         level = self.greatest_level
         require(0 < level <= 1, "greatest_level", level, "a level above 0 and at most 1")
         require(self.channels >= 0, "channels", self.channels, "a number of channels, or 0 for all")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return ("reconstructor", "autoencoder")
 
     def network(self, autoencoder: ComponentAutoencoder) -> MultiViewPixArt:
         """The untrained denoiser of an autoencoder's latents."""

@@ -35,8 +35,6 @@ class ReconstructionConfig(StageConfig):
     patch: int = 16
     parametrization: Parametrization = "residual"
 
-    needs = ()
-
     def network(self) -> GSRecon:
         """The untrained reconstructor."""
         return GSRecon(**asdict(self), pixel_grid="center")

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
+from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.training.run_folders import Need, StageFolders
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -62,6 +63,14 @@ class Stage(nn.Module, ABC):
     def trainable(self) -> nn.Module:
         """The network whose parameters are optimised and averaged."""
 
+    def start_from(self, folder: Path, /) -> None:
+        """Take over the weights of an earlier run.
+
+        Raises:
+            ValueError: when they do not fit.
+        """
+        cast(ConfiguredNetwork, self.trainable()).load_weights(folder)
+
     @abstractmethod
     def evaluate(self, batch: Any) -> Report:
         """Figures and images of one batch, without gradients."""
@@ -74,8 +83,10 @@ class Stage(nn.Module, ABC):
 class StageConfig(ABC):
     """Configuration of the network and the loss of a stage."""
 
-    needs: ClassVar[tuple[Need, ...]]
-    """Trained networks that the stage or its batches are made from."""
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that the stage or its batches are made from."""
+        return ()
 
     @abstractmethod
     def build(self, folders: StageFolders, /) -> Stage:

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import torch
 import tyro
 
-from diffsplat.models.configured_network import ConfiguredNetwork
-from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outcome import Outcome
 from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
@@ -67,7 +66,7 @@ class GradientTraining(StageRecipe):
         """Train the network from scratch or from where it stopped."""
         stage, source = self.build(folders)
         if folders.start_from is not None:
-            cast(ConfiguredNetwork, stage.trainable()).load_weights(folders.start_from)
+            stage.start_from(find_network(folders.start_from))
         record = {"folders": asdict(folders), **asdict(self)}
         return Trainer(stage, source, self.trainer, folders.out, record=record).run()
 

@@ -1,0 +1,145 @@
+"""Training of a small autoencoder of images, the stand-in for that of a 2D diffusion model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import FloatTensor, Tensor
+
+from diffsplat.core import Views
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.evaluation.image_metrics import psnr
+from diffsplat.io.image_files import tile_images
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+
+_SCALE_OBJECTS = 32
+"""Objects whose images the scale of the latents is measured on."""
+_SHOWN_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class ImageAutoencoderConfig(StageConfig):
+    """The image autoencoder, diffusers' ``AutoencoderKL``.
+
+    Args:
+        widths: channels of its levels; each level but the first halves the image.
+        layers: residual blocks of a level.
+        latent_channels: channels of a latent.
+        norm_groups: groups of the normalisation.
+        kl_weight: weight of the divergence from a unit Gaussian per latent number; enough to keep the scale of the
+            latents, and far below the errors of the images.
+        crop: edge in pixels of the random squares that it is trained on.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    layers: int = 1
+    latent_channels: int = 16
+    norm_groups: int = 8
+    kl_weight: float = 1e-4
+    crop: int = 64
+
+    def network(self) -> AutoencoderKL:
+        """The untrained autoencoder."""
+        arguments: dict[str, Any] = {
+            "down_block_types": ("DownEncoderBlock2D",) * len(self.widths),
+            "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
+            "block_out_channels": self.widths,
+        }
+        return AutoencoderKL(
+            **arguments,
+            layers_per_block=self.layers,
+            latent_channels=self.latent_channels,
+            norm_num_groups=self.norm_groups,
+            mid_block_add_attention=False,
+        )
+
+    def build(self, folders: StageFolders, /) -> "ImageAutoencoderStage":
+        """The stage."""
+        dataset = ObjectDataset(folders.data, split="train")
+        count = min(_SCALE_OBJECTS, len(dataset))
+        step = len(dataset) // count
+        images = torch.cat([dataset.canonical(index * step).image[0] for index in range(count)])
+        return ImageAutoencoderStage(self, images)
+
+
+class ImageAutoencoderStage(Stage):
+    """Squared error of images through sampled latents, with a weak divergence from a unit Gaussian."""
+
+    def __init__(self, config: ImageAutoencoderConfig, scale_images: Tensor) -> None:
+        """Make the untrained network.
+
+        Args:
+            config: its sizes.
+            scale_images: ``[N, 3, H, W]`` images that the scale of the latents is measured on.
+        """
+        super().__init__()
+        self.config = config
+        self.vae = config.network()
+        self._scale_images = scale_images
+
+    def trainable(self) -> AutoencoderKL:
+        """The image autoencoder."""
+        return self.vae
+
+    def start_from(self, folder: Path, /) -> None:
+        """Take over the weights of an earlier run."""
+        earlier = cast(AutoencoderKL, AutoencoderKL.from_pretrained(folder))
+        self.vae.load_state_dict(earlier.state_dict())
+
+    def forward(self, batch: Views, _step: int, /) -> Losses:
+        """Loss of a random square of every view."""
+        images = _random_crops(batch.image.flatten(0, 1), self.config.crop) * 2 - 1
+        posterior = self._posterior(images)
+        decoded = self._decode(posterior.sample())
+        error = (decoded.float() - images).square().mean()
+        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
+        return Losses(
+            error + self.config.kl_weight * divergence,
+            {"squared_error": error.detach(), "kl": divergence.detach()},
+        )
+
+    @torch.no_grad()
+    def evaluate(self, batch: Views) -> Report:
+        """PSNR (dB) of whole images through the mode of their latents."""
+        images = batch.image.flatten(0, 1)
+        latents = self._posterior(images * 2 - 1).mode()
+        decoded = (self._decode(latents).float() / 2 + 0.5).clamp(0, 1)
+        shown = torch.cat([images[:_SHOWN_IMAGES], decoded[:_SHOWN_IMAGES]])
+        return Report(
+            {"psnr": float(psnr(decoded, images).mean()), "latent_deviation": float(latents.float().std())},
+            {"truth_and_decoded": tile_images(shown, columns=len(shown) // 2)},
+        )
+
+    def save_pretrained(self, directory: Path, _step: int, /) -> None:
+        """Write the autoencoder with the factor that brings its latents to unit deviation (Rombach et al. 2022)."""
+        self.vae.register_to_config(scaling_factor=1 / self._latent_deviation())
+        self.vae.save_pretrained(directory)
+
+    @torch.no_grad()
+    def _latent_deviation(self) -> float:
+        weight: Any = self.vae.encoder.conv_in.weight
+        batches = (self._scale_images.to(weight) * 2 - 1).split(4)
+        return float(torch.cat([self._posterior(images).mode() for images in batches]).std())
+
+    def _posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
+        """Distribution of the latents of images ``[N, 3, H, W]`` in -1..1."""
+        return self.vae.encode(cast(FloatTensor, images), return_dict=False)[0]
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(cast(FloatTensor, latents), return_dict=False)[0]
+
+
+def _random_crops(images: Tensor, size: int) -> Tensor:
+    """A random square of ``size`` pixels of each of the images ``[N, 3, H, W]``; whole ones where they are smaller."""
+    height, width = images.shape[-2:]
+    if height <= size or width <= size:
+        return images
+    tops = torch.randint(height - size + 1, (len(images),)).tolist()
+    lefts = torch.randint(width - size + 1, (len(images),)).tolist()
+    return torch.stack(
+        [image[:, y : y + size, x : x + size] for image, y, x in zip(images, tops, lefts, strict=True)]
+    )
