@@ -282,10 +282,10 @@ def test_captions(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("c.json", "[1]", "expected a JSON object"),
+        ("c.json", "[1]", "1 lacks a text 'file'"),
         ("c.json", '{"a": 3}', "the caption of 'a' is 3, expected text"),
         ("c.json", "{", "cannot read captions"),
-        ("c.csv", "a,b,c\n", "row 1 has 3 columns"),
+        ("c.csv", "a,b,c,d\n", "row 1 has 4 columns"),
         ("c.csv", "uid,caption\n", "holds no caption"),
         ("c.txt", "a b", "expected .json or .csv"),
         ("c.csv", "other,thing\n", "none of the 1 objects"),

@@ -24,5 +24,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         box.visual.face_colors = [60 * number, 90, 200, 255]
         box.export(root / "meshes" / f"{name}.ply")
     listing = folder_objects(root / "meshes")
-    ingest(listing, root / "shards", RenderOptions(size=32, supersampling=1, processes=1), progress=False)
+    ingest(
+        listing,
+        root / "shards",
+        RenderOptions(size=32, supersampling=1, recolor=False, processes=1),
+        progress=False,
+    )
     return root / "shards"

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsplat.data.archive_unpacking import unpack
-from diffsplat.data.caption_files import read_captions
+from diffsplat.data.caption_files import read_captioned_objects, read_captions
+from diffsplat.data.captioned_sources import captioned
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
+from diffsplat.data.manifest_sources import manifest_objects
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import SourceListing, folder_objects
 from diffsplat.data.object_dataset import ObjectDataset, read_rows
-from diffsplat.data.object_manifest import manifest_objects
 from diffsplat.data.shard_writing import ShardReport
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path
@@ -38,7 +39,7 @@ class RenderArguments:
     supersampling: int = 2
     """Samples per pixel and side."""
     recolor: bool = True
-    """Also make repainted versions of flat-coloured objects (known sources only)."""
+    """Also make repainted versions of flat-coloured objects, whose captions name the new colour."""
     processes: int = 0
     """How many processes, 0 for one per core."""
     relabel: bool = False
@@ -53,6 +54,7 @@ def render(
     source: Source,
     arguments: tyro.conf.OmitArgPrefixes[RenderArguments],
     manifest: str | None = None,
+    captions: Path | None = None,
 ) -> None:
     """Render a folder or archive of meshes (glb, gltf, obj, ply, stl, off) into training views.
 
@@ -61,13 +63,14 @@ def render(
         arguments: How to render.
         manifest: What the objects are and who made them: a JSON file, on disk or in the archive, or the name of one
             that comes with the package (kaykit, sweethome3d). Without it the files' names say what they are.
+        captions: Captions from a .csv (file,caption or file,caption,noun) or .json {"chairs/a.glb": "a red chair"}.
     """
     folder = unpack(source, arguments.out / "unpacked")
     collection = source.name.split(".")[0]
-    _run(
-        folder_objects(folder) if manifest is None else manifest_objects(folder, manifest, collection),
-        arguments,
-    )
+    listing = folder_objects(folder) if manifest is None else manifest_objects(folder, manifest, collection)
+    if captions is not None:
+        listing = captioned(listing, read_captioned_objects(captions))
+    _run(listing, arguments)
 
 
 def gobjaverse(

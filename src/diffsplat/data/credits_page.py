@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from diffsplat.data.object_dataset import ObjectRow
@@ -41,6 +42,15 @@ def credits_page(rows: Iterable[ObjectRow]) -> str:
             for creator in sorted({row.creator for row in members}, key=str.lower):
                 lines.append(f"- {creator}: {_listed([row for row in members if row.creator == creator])}")
     return "\n".join(lines) + "\n"
+
+
+def licences_summary(rows: Iterable[ObjectRow]) -> str:
+    """How many objects have which licence, as far as it is known: ``12 under CC0-1.0, 3 of unknown licence``."""
+    counts = Counter(row.license for row in rows if not row.variant)
+    return ", ".join(
+        f"{count} of unknown licence" if name == "unknown" else f"{count} under {name}"
+        for name, count in counts.most_common()
+    )
 
 
 def _listed(rows: list[ObjectRow]) -> str:

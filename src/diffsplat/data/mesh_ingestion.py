@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
 from diffsplat.data.caption_phrases import as_seen, captions, painted
+from diffsplat.data.caption_sentences import sentences
 from diffsplat.data.color_naming import color_shares, color_words
 from diffsplat.data.mesh_sources import SourceListing, SourceObject
 from diffsplat.data.object_repainting import repaints
@@ -165,13 +166,14 @@ def _row(info: dict[str, Any], views: ViewSet, images: dict[str, list[bytes]], s
 
 
 def _columns(item: SourceObject, colors: tuple[ColorWord, ...], variant: str = "") -> dict[str, Any]:
-    """What a row says of an object, besides its views."""
+    """What a row says of an object, besides its views; a name for its colour goes before what the render shows."""
+    colors = item.label.colors if item.label.colors and not variant else colors
     label = painted(item.label) if variant else as_seen(item.label, colors)
     info = ObjectInfo(
         object_id=item.object_id + (f"#{variant}" if variant else ""),
         name=item.name,
         noun=item.label.noun,
-        captions=captions(label, colors),
+        captions=label.captions or (*captions(label, colors), *sentences(label, colors)),
         colors=colors,
         tags=item.tags,
         variant=variant,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.data.file_name_labels import label_of_file_name
 from diffsplat.data.object_labels import Label
 from diffsplat.data.shard_schema import Split, split_of
 from diffsplat.data.shard_writing import ObjectListing
@@ -69,6 +72,7 @@ class SourceObject:
         return mesh.normalized()
 
 
+_FEWEST_TO_HOLD_OUT = 3
 SourceListing = ObjectListing[SourceObject]
 """The objects of a source; what is no object is left out."""
 
@@ -91,20 +95,28 @@ def folder_objects(folder: Path) -> SourceListing:
     objects = []
     for path in find_meshes(folder):
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", path.stem)
-        words = re.sub(r"[^A-Za-z]+", " ", words).strip().lower() or "object"
         objects.append(
             SourceObject(
-                f"folder/{path.relative_to(folder).as_posix()}",
-                path,
-                words,
-                Label(words.split()[-1], words),
-                "folder",
-                "unknown",
-                "unknown",
+                object_id=f"folder/{path.relative_to(folder).as_posix()}",
+                path=path,
+                name=re.sub(r"[^A-Za-z]+", " ", words).strip().lower() or "object",
+                label=label_of_file_name(path.stem),
+                source="folder",
+                license="unknown",
+                creator="unknown",
+                variants=4,
             )
         )
     if not objects:
         raise InvalidInputError(
             f"{folder} holds no mesh file, expected .glb, .gltf, .obj, .ply, .stl or .off"
         )
-    return SourceListing(tuple(objects))
+    return SourceListing(with_rare_nouns_trained(objects))
+
+
+def with_rare_nouns_trained(objects: Sequence[SourceObject]) -> tuple[SourceObject, ...]:
+    """The objects, of which those of a noun with fewer than three different names may not be held out."""
+    names = Counter(noun for noun, _ in {(item.label.noun, item.name) for item in objects})
+    return tuple(
+        replace(item, may_be_held_out=names[item.label.noun] >= _FEWEST_TO_HOLD_OUT) for item in objects
+    )

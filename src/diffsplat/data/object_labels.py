@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from diffsplat.images.color_words import ColorWord
+
 
 @dataclass(frozen=True)
 class Label:
@@ -20,6 +22,8 @@ class Label:
         synonyms: other nouns that are true of it.
         material: a word such as ``wooden`` when the collection gives it.
         colored: whether captions name colours of it; not of people.
+        colors: that the source names; those of its renders where it names none.
+        captions: of the source, which take the place of those made from the other fields.
     """
 
     noun: str
@@ -27,13 +31,16 @@ class Label:
     synonyms: tuple[str, ...] = ()
     material: str = ""
     colored: bool = True
+    colors: tuple[ColorWord, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 def label_of(phrase: str, noun: str | None = None, material: str = "", *, colored: bool = True) -> Label:
     """A label with the synonyms of its noun, which is that of the phrase when None."""
-    noun = noun or noun_of(phrase)
-    synonyms = tuple(read_table("object_nouns")["synonyms"].get(noun, ()))
-    return Label(noun, phrase, synonyms, material, colored)
+    nouns = read_table("object_nouns")
+    plain = nouns["last_words"].get(noun, noun) if noun else noun_of(phrase)
+    synonyms = tuple(nouns["synonyms"].get(plain, ()))
+    return Label(plain, phrase, synonyms, material, colored)
 
 
 def noun_of(phrase: str) -> str:
@@ -47,5 +54,5 @@ def noun_of(phrase: str) -> str:
 
 @cache
 def read_table(name: str) -> dict[str, Any]:
-    """A table of ``diffsplat/data/collections``."""
-    return tomllib.loads(files("diffsplat.data.collections").joinpath(f"{name}.toml").read_text("utf-8"))
+    """A table of ``diffsplat/data``."""
+    return tomllib.loads(files("diffsplat.data").joinpath(f"{name}.toml").read_text("utf-8"))

@@ -14,15 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from diffsplat.data.mesh_sources import SourceListing, SourceObject
-from diffsplat.data.object_labels import label_of
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import read_bytes
-from diffsplat.render.meshes.mesh_files import find_meshes
 
 BUILT_IN = ("kaykit", "sweethome3d")
-_FEWEST_TO_HOLD_OUT = 3
-"""A noun with fewer different objects is trained with all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,34 +69,23 @@ class ManifestEntry:
         return self.key or f"{self.collection} {self.pack} {self.phrase}"
 
 
-def manifest_objects(folder: Path, manifest: str, collection: str) -> SourceListing:
-    """The objects of a manifest, their meshes below ``folder``; meshes that it does not list are left out.
+def read_manifest(folder: Path, manifest: str, collection: str) -> list[ManifestEntry]:
+    """The entries of a manifest.
 
     Args:
-        folder: searched for the first of the manifest's files, whose place says where the others are.
+        folder: of the collection.
         manifest: path of a JSON file, on disk or anywhere in ``folder``, or one of ``BUILT_IN``.
         collection: name of the collection where the manifest gives none.
 
     Raises:
-        ValueError: there is no such manifest, it is not of this form, or none of its files is there.
+        ValueError: there is no such manifest, or it is not of this form.
     """
-    entries = read_manifest(folder, manifest, collection)
-    root = _root(folder, entries, manifest)
-    counts = Counter(noun for noun, _ in {(_noun(entry), entry.split_key) for entry in entries})
-    objects = tuple(_object(root, entry, counts[_noun(entry)]) for entry in entries)
-    listed = {item.path for item in objects}
-    left_out = (path for path in find_meshes(root) if path not in listed)
-    return SourceListing(objects, tuple(path.relative_to(root).as_posix() for path in left_out))
-
-
-def read_manifest(folder: Path, manifest: str, collection: str) -> list[ManifestEntry]:
-    """The entries of a manifest; see :func:`manifest_objects`."""
     inside = sorted(folder.rglob(manifest)) if manifest and not Path(manifest).is_absolute() else []
     path = next((path for path in (Path(manifest), *inside) if path.is_file()), None)
     if path is not None:
         data = read_bytes(path)
     elif manifest in BUILT_IN:
-        data = files("diffsplat.data.collections").joinpath(f"{manifest}.json").read_bytes()
+        data = _built_in(manifest)
     else:
         raise InvalidInputError(
             f"no manifest {manifest!r}, expected a JSON file on disk or in {str(folder)!r}, or one of: "
@@ -116,6 +100,17 @@ def read_manifest(folder: Path, manifest: str, collection: str) -> list[Manifest
         fault = f"lists {repeated[0]!r} twice" if repeated else "lists no object"
         raise InvalidInputError(f"the manifest {manifest!r} {fault}")
     return entries
+
+
+def built_in_phrases() -> frozenset[str]:
+    """The phrases of all objects of the manifests that come with the package."""
+    return frozenset(
+        values["phrase"] for name in BUILT_IN for values in _flat(json.loads(_built_in(name)), {})
+    )
+
+
+def _built_in(name: str) -> bytes:
+    return files("diffsplat.data.collections").joinpath(f"{name}.json").read_bytes()
 
 
 def _flat(node: Any, common: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -166,47 +161,3 @@ _FORMS = {
     "rotation": lambda value: _is_numbers(value, 9),
     "extent": lambda value: _is_numbers(value, 3),
 }
-
-
-def _root(folder: Path, entries: list[ManifestEntry], manifest: str) -> Path:
-    """The folder that the manifest's files are relative to."""
-    wanted = {entry.file for entry in entries}
-    depths = {file: len(Path(file).parts) for file in wanted}
-    for path in find_meshes(folder):
-        parts = path.relative_to(folder).parts
-        for depth in set(depths.values()):
-            if "/".join(parts[-depth:]) in wanted:
-                return path.parents[depth - 1]
-    raise InvalidInputError(f"{str(folder)!r} holds no object of the manifest {manifest!r}")
-
-
-def _noun(entry: ManifestEntry) -> str:
-    return label_of(entry.phrase, entry.noun or None).noun
-
-
-def _object(root: Path, entry: ManifestEntry, different: int) -> SourceObject:
-    """The object to render, of a noun of which the manifest has so many different ones."""
-    people = entry.category == "people"
-    pack = entry.pack.replace("_", " ")
-    turn = entry.rotation
-    return SourceObject(
-        object_id=f"{entry.collection}/{entry.file}",
-        path=root / entry.file,
-        name=entry.split_key,
-        label=label_of(
-            entry.phrase,
-            entry.noun or None,
-            entry.material,
-            colored=not people if entry.colored is None else entry.colored,
-        ),
-        source=entry.source or f"{entry.author.split(' (')[0]} {pack}".strip(),
-        license=entry.licence,
-        license_basis=entry.licence_basis,
-        creator=entry.author,
-        tags=entry.tags,
-        rotation=None if turn is None else tuple(turn[start : start + 3] for start in (0, 3, 6)),
-        extent=entry.extent,
-        nodes=entry.nodes,
-        variants=(0 if people else 4) if entry.repaints is None else entry.repaints,
-        may_be_held_out=bool(entry.key) or different >= _FEWEST_TO_HOLD_OUT,
-    )

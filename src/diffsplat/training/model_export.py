@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffsplat.data.credits_page import credits_page
+from diffsplat.data.credits_page import credits_page, licences_summary
 from diffsplat.data.object_dataset import read_rows
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
@@ -67,10 +67,9 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     scheduler = make_scheduler(sampling.sampler, {"shift": sampling.shift}, defaults.prediction)
     scheduler.save_pretrained(folder / "scheduler")
     write_index(folder, defaults, refiner=refined)
-    (folder / "CREDITS.md").write_text(
-        credits_page(row for shards in folders.data for row in read_rows(shards))
-    )
-    (folder / "README.md").write_text(_model_card(runs))
+    rows = [row for shards in folders.data for row in read_rows(shards)]
+    (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
+    (folder / "README.md").write_text(_model_card(runs, licences_summary(rows)), encoding="utf-8")
 
 
 def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
@@ -97,13 +96,14 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _model_card(runs: Mapping[str, Path]) -> str:
+def _model_card(runs: Mapping[str, Path], licences: str) -> str:
     """Markdown page of what the runs of the networks say: configuration, steps, hours, last figures."""
     lines = [
         "# A small text-to-splats model",
         "",
-        "Text to 3D Gaussian splats by diffusing splat latents of four views. Trained by this package on renders",
-        "of openly licensed objects; `CREDITS.md` names every one of them. Weights: Apache-2.0.",
+        "Text to 3D Gaussian splats by diffusing splat latents of four views. Trained by diffsplat on renders of",
+        f"these objects: {licences}. `CREDITS.md` names every one of them.",
+        "The licence of the weights is for whoever trained them to choose, within what those of the objects allow.",
         "",
         "| network | steps | samples | hours | precision | held-out figures, averaged weights |",
         "|---|---|---|---|---|---|",

@@ -20,10 +20,12 @@ from PIL import Image
 from diffsplat.cli.data import RenderArguments, nouns, render, write_credits
 from diffsplat.core import Views
 from diffsplat.data import ObjectDataset, shard_schema
+from diffsplat.data.caption_files import CaptionedObject
+from diffsplat.data.captioned_sources import label_of_captions
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import folder_objects
 
-OPTIONS = RenderOptions(size=32, processes=1)
+OPTIONS = RenderOptions(size=32, recolor=False, processes=1)
 
 
 def painted(shape, color):
@@ -199,7 +201,8 @@ def test_killed_and_resumed(tmp_path):
     code = (
         "import sys; from pathlib import Path; from diffsplat.data.mesh_ingestion import RenderOptions, ingest\n"
         "from diffsplat.data.mesh_sources import folder_objects\n"
-        "ingest(folder_objects(Path(sys.argv[1])), Path(sys.argv[2]), RenderOptions(size=16, processes=1))"
+        "options = RenderOptions(size=16, recolor=False, processes=1)\n"
+        "ingest(folder_objects(Path(sys.argv[1])), Path(sys.argv[2]), options)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(source), str(out)], stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
@@ -209,7 +212,9 @@ def test_killed_and_resumed(tmp_path):
     process.wait()
     first = {name for path in out.glob("objects-*.parquet") for name in ids(path)}
     assert 0 < len(first) < 100
-    report = ingest(folder_objects(source), out, RenderOptions(size=16, processes=2), progress=False)
+    report = ingest(
+        folder_objects(source), out, RenderOptions(size=16, recolor=False, processes=2), progress=False
+    )
     assert report.resumed == len(first)
     assert report.rendered == 100 - len(first)
     found = [name for path in sorted(out.glob("objects-*.parquet")) for name in ids(path)]
@@ -335,3 +340,38 @@ def test_importing_needs_no_optional_package():
     )
     assert done.returncode == 0, done.stderr
     assert "diffsplat[train]" in done.stdout
+
+
+def test_captions_of_a_file_and_repainted_versions_of_own_meshes(tmp_path, capsys):
+    chair(tmp_path / "in/kitchen/chair_B.glb")
+    chair(tmp_path / "in/thing.glb", (200, 30, 30))
+    (tmp_path / "c.csv").write_text("file,caption,noun\nthing.glb,A red throne with arms,throne\n")
+    render(
+        tmp_path / "in", RenderArguments(tmp_path / "out", size=32, processes=1), captions=tmp_path / "c.csv"
+    )
+    assert "2 objects rendered (10 rows)" in capsys.readouterr().out
+    rows = {row.object_id.split("/", 1)[1]: row for row in ObjectDataset(tmp_path / "out", split="all").rows}
+    assert rows["thing.glb"].captions == ("A red throne with arms",)
+    assert (rows["thing.glb"].noun, rows["thing.glb"].colors) == ("throne", ("red",))
+    assert rows["kitchen/chair_B.glb"].captions[0] == "a green chair"
+    painted_rows = [row for name, row in rows.items() if name.startswith("thing.glb#")]
+    assert len(painted_rows) == 4
+    assert {row.captions[0] for row in painted_rows} <= {
+        f"{'an' if row.variant == 'orange' else 'a'} {row.variant} throne" for row in painted_rows
+    }
+    (tmp_path / "c.json").write_text(json.dumps([{"file": "none.glb", "caption": "a chair"}]))
+    with pytest.raises(ValueError, match=r"name 'none\.glb', expected a mesh file such as"):
+        render(tmp_path / "in", RenderArguments(tmp_path / "other"), captions=tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    ("caption", "noun"),
+    [
+        ("a red chair with arms", "chair"),
+        ("The old wooden coffee table", "table"),
+        ("orange", "orange"),
+        ("a bowl of soup", "bowl"),
+    ],
+)
+def test_nouns_of_captions(caption, noun):
+    assert label_of_captions(CaptionedObject((caption,))).noun == noun
