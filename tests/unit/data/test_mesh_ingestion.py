@@ -192,6 +192,30 @@ def test_broken_meshes_are_reported_and_the_others_rendered(tmp_path, capsys):
         render(source, RenderArguments(tmp_path / "other", size=16, processes=1))
 
 
+def test_losses_are_said_and_keep_colours_out_of_captions(tmp_path, capsys):
+    """A chair whose texture is gone is not called grey, nor repainted; one that lost a line keeps its colours."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.mtl").write_text("newmtl wood\nKd 0.5 0.5 0.5\nmap_Kd gone.png\nnewmtl red\nKd 0.7 0 0\n")
+    square = "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
+    (source / "chair.obj").write_text(square + "usemtl wood\nf 1 2 3 4\n")
+    (source / "table.obj").write_text(square + "usemtl red\nf 1 2 3 4\nf 1 2 9\n")
+    render(source, RenderArguments(out, size=32, processes=1))
+    printed = capsys.readouterr()
+    for said in (printed.out, printed.err):
+        assert said.count("folder/chair.obj") == said.count("folder/table.obj") == 1
+        assert "its texture 'gone.png' is missing" in said
+        assert "1 of its triangles refer to vertices that it lacks" in said
+    assert "0 broken, 2 incomplete" in printed.out
+    chair, table, *repainted = sorted(ObjectDataset(out, split="all").rows, key=lambda row: row.object_id)
+    assert repainted
+    assert all(row.object_id.startswith("folder/table.obj#") for row in repainted)
+    assert chair.colors == ()
+    assert "a chair" in chair.captions
+    assert not any("gray" in caption or "grey" in caption for caption in chair.captions)
+    assert table.colors == ("red",)
+
+
 def test_killed_and_resumed(tmp_path):
     """SIGKILL after the first shard: whole shards only, and the second run adds exactly what is missing."""
     source, out = tmp_path / "in", tmp_path / "out"

@@ -13,7 +13,7 @@ from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.render.meshes.gltf_asset import GltfAsset, extension
 from diffsplat.render.meshes.gltf_materials import GltfMaterial, GltfMaterials
 from diffsplat.render.meshes.gltf_nodes import PlacedMesh, placed_meshes
-from diffsplat.render.meshes.polygon_triangles import fan_triangles, strip_triangles
+from diffsplat.render.meshes.polygon_triangles import fan_triangles, strip_triangles, within
 from diffsplat.render.meshes.triangle_mesh import (
     DoubleArray,
     LossList,
@@ -80,8 +80,7 @@ def _primitive(
         return None
     attributes, indices = _vertices(asset, primitive)
     places = _triangles(indices, mode)
-    if len(places) and places.max() >= len(attributes["POSITION"]):
-        raise InvalidInputError("it has indices of vertices that it lacks")
+    places = places[within(places, len(attributes["POSITION"]), asset.losses)]
     positions, normals = _shaped(asset, primitive, placed, attributes)
     material = materials.material(primitive.get("material"))
     colors = _colors(attributes, material)

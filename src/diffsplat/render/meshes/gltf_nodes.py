@@ -35,14 +35,20 @@ def placed_meshes(asset: GltfAsset, prefix: str) -> Iterator[PlacedMesh]:
     matrices = _scene_matrices(asset)
     for index in _nodes_in_scene(asset):
         node = asset.entry("nodes", index)
-        if "mesh" not in node or index not in matrices or not str(node.get("name", "")).startswith(prefix):
-            continue
-        places = matrices[index] @ _instances(asset, node)
-        joints = None
-        if "skin" in node:
-            joints = _joints(asset, node["skin"], matrices)
-            places = np.eye(4)[None]
-        yield PlacedMesh(node, asset.entry("meshes", node["mesh"]), places, joints)
+        if index not in matrices:
+            asset.losses.part("nodes that are their own ancestors are left out")
+        elif "mesh" in node and str(node.get("name", "")).startswith(prefix):
+            yield _placed(asset, index, matrices)
+
+
+def _placed(asset: GltfAsset, index: int, matrices: dict[int, NDArray[np.float64]]) -> PlacedMesh:
+    node = asset.entry("nodes", index)
+    places = matrices[index] @ _instances(asset, node)
+    joints = None
+    if "skin" in node:
+        joints = _joints(asset, node["skin"], matrices)
+        places = np.eye(4)[None]
+    return PlacedMesh(node, asset.entry("meshes", node["mesh"]), places, joints)
 
 
 def _nodes_in_scene(asset: GltfAsset) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
+from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.io.file_access import read_bytes
 from diffsplat.render.meshes.gltf_meshes import read_gltf
 from diffsplat.render.meshes.obj_meshes import read_obj
@@ -39,9 +39,7 @@ def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
     except MemoryError:
         raise
     except Exception as error:  # a broken file may put anything anywhere
-        raise InvalidInputError(
-            f"{path}: is broken or no mesh ({type(error).__name__}: {one_line(error)[:200]})"
-        ) from error
+        raise InvalidInputError(f"{path}: is broken, or no {path.suffix.lower()} file") from error
 
 
 def _parts(path: Path, data: bytes, losses: LossList, nodes: str) -> list[MeshPart]:

@@ -151,7 +151,10 @@ def _color(values: Mapping[str, list[float]]) -> FloatArray:
 
 def _opacity(values: Mapping[str, list[float]], swapped: bool) -> float:
     """From ``d`` (dissolve) or ``Tr`` (its opposite, in some programs the same), 0..1."""
-    dissolve, transparency = (values.get(key, [None])[-1] if values.get(key) else None for key in ("d", "tr"))
+    dissolve, transparency = (
+        next((value for value in reversed(values.get(key, [])) if np.isfinite(value)), None)
+        for key in ("d", "tr")
+    )
     if dissolve is None:
         if transparency is None:
             return 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.errors import DiffSplatError
+from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.render.meshes.linked_files import read_linked
 from diffsplat.render.meshes.mesh_text import decoded, number_rows, statements
 from diffsplat.render.meshes.mtl_materials import (
@@ -17,7 +17,7 @@ from diffsplat.render.meshes.mtl_materials import (
     read_descriptions,
     read_material,
 )
-from diffsplat.render.meshes.polygon_triangles import polygon_fans, within
+from diffsplat.render.meshes.polygon_triangles import polygon_triangles, within
 from diffsplat.render.meshes.triangle_mesh import (
     UNPAINTED_MATERIAL,
     DoubleArray,
@@ -140,8 +140,12 @@ def _part(
     colors: DoubleArray | None,
     losses: LossList,
 ) -> MeshPart:
-    corner, _ = polygon_fans(np.array(group.sizes, dtype=np.int64))
-    places = np.concatenate(group.corners)[corner]
+    places = np.concatenate(group.corners)
+    points = _looked_up(tables[0], places[:, 0])
+    if points is None:
+        raise InvalidInputError("its faces refer to vertices that it lacks")
+    corner, _ = polygon_triangles(np.array(group.sizes, dtype=np.int64), points)
+    places = places[corner]
     places = places[within(places[..., 0], len(tables[0]), losses)]
     uv, normals = (_looked_up(table, places[..., slot]) for slot, table in ((1, tables[1]), (2, tables[2])))
     if uv is not None:

@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.render.meshes.mesh_text import plain_text
-from diffsplat.render.meshes.polygon_triangles import polygon_fans, within
+from diffsplat.render.meshes.polygon_triangles import polygon_triangles, within
 from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, LossList, Material, MeshPart
 
-_HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF\b", re.IGNORECASE)
+_HEADER = re.compile(rb"((?:ST|C|N|4|n)*)(?:OFF|off)")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which numbers follow the position of a vertex, by the letters before ``OFF``."""
+    """Which numbers a vertex has besides its position and colour, by the letters before ``OFF``."""
 
-    texture: bool
-    color: bool
-    normal: bool
-    fourth: bool
+    texture: bool = False
+    normal: bool = False
+    fourth: bool = False
 
 
 def read_off(data: bytes, losses: LossList) -> list[MeshPart]:
@@ -33,11 +32,11 @@ def read_off(data: bytes, losses: LossList) -> list[MeshPart]:
         ValueError: it is broken, binary or of more dimensions.
     """
     lines = [words for line in plain_text(data).splitlines() if (words := line.partition(b"#")[0].split())]
-    layout = _Layout(False, False, False, False)
+    layout = _Layout()
     if lines and (found := _HEADER.fullmatch(lines[0][0])):
-        texture, color, normal, fourth, more = (group is not None for group in found.groups())
-        layout = _Layout(texture, color, normal, fourth)
-        if more or b"BINARY" in lines[0]:
+        letters = found[1]
+        layout = _Layout(texture=b"ST" in letters, normal=b"N" in letters, fourth=b"4" in letters)
+        if b"n" in letters or b"BINARY" in lines[0]:
             raise InvalidInputError("it is a binary or many-dimensional OFF file, expected text in 3D")
         lines[0] = lines[0][1:]
         lines = [words for words in lines if words]
@@ -58,8 +57,9 @@ def _part(
     vertices = np.array([words[:width] for words in vertex_lines], dtype=np.float64)
     faces = [[int(word) for word in words[1 : 1 + int(words[0])]] for words in face_lines]
     sizes = np.array([len(face) for face in faces], dtype=np.int64)
-    corner, face = polygon_fans(sizes)
-    places = np.array([place for row in faces for place in row], dtype=np.int64)[corner]
+    places = np.array([place for row in faces for place in row], dtype=np.int64)
+    corner, face = polygon_triangles(sizes, vertices[places.clip(0, len(vertices) - 1), :3])
+    places = places[corner]
     inside = within(places, len(vertices), losses)
     places, face = places[inside], face[inside]
     positions, normals, colors = _columns(vertices, vertex_lines, layout)

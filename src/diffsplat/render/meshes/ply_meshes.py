@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.render.meshes.linked_files import read_linked
 from diffsplat.render.meshes.ply_tables import Column, ListColumn, Table, read_tables
-from diffsplat.render.meshes.polygon_triangles import polygon_fans, strip_triangles, within
+from diffsplat.render.meshes.polygon_triangles import polygon_triangles, strip_triangles, within
 from diffsplat.render.meshes.texture_images import decode_texture
 from diffsplat.render.meshes.triangle_mesh import (
     UNPAINTED_MATERIAL,
@@ -28,87 +29,104 @@ _ALPHA = (("alpha",), ("diffuse_alpha",), ("a",))
 _FACES = ("vertex_indices", "vertex_index", "vertices")
 
 
+@dataclass(frozen=True)
+class _Surface:
+    """Triangles of a file.
+
+    Args:
+        vertices: ``[F, 3]`` numbers of their vertices.
+        faces: ``[F]`` rows of the table of faces; None for strips.
+        wedges: ``[F, 3]`` their corners' places in the joined lists of the faces; None for strips.
+    """
+
+    vertices: NDArray[np.int64]
+    faces: NDArray[np.int64] | None = None
+    wedges: NDArray[np.int64] | None = None
+
+    def subset(self, chosen: NDArray[np.bool_]) -> _Surface:
+        """Some of the triangles."""
+        rest = (None if values is None else values[chosen] for values in (self.faces, self.wedges))
+        return _Surface(self.vertices[chosen], *rest)
+
+
 def read_ply(data: bytes, folder: Path, losses: LossList) -> list[MeshPart]:
-    """The parts of a PLY file in ``folder``.
+    """The parts of a PLY file in ``folder``, one for each texture.
 
     Raises:
         ValueError: it is broken, or holds no surface.
     """
     file = read_tables(data)
-    tables = file.tables
-    vertices = tables.get("vertex", {})
-    corners, faces = _triangles(tables)
-    if corners is None:
-        kind = "Gaussian splats" if "f_dc_0" in vertices else "a point cloud"
-        raise InvalidInputError(f"it is {kind}, expected a mesh with faces")
+    vertices, faces = file.tables.get("vertex", {}), file.tables.get("face", {})
     positions = _columns(vertices, _POSITION)
     if positions is None:
         raise InvalidInputError("its vertices have no x, y, z")
-    inside = within(corners, len(positions), losses)
-    return _painted(tables, corners, faces, inside, _textures(file.textures, folder, losses))
+    surface = _surface(file.tables, positions)
+    if surface is None:
+        kind = "Gaussian splats" if "f_dc_0" in vertices else "a point cloud"
+        raise InvalidInputError(f"it is {kind}, expected a mesh with faces")
+    surface = surface.subset(within(surface.vertices, len(positions), losses))
+    number = _texture_numbers(faces, surface)
+    textures = _textures(file.textures, folder, losses)
+    return [
+        _part(vertices, faces, surface.subset(number == index), _at(textures, index))
+        for index in np.unique(number)
+    ]
 
 
-def _painted(
-    tables: dict[str, Table],
-    corners: NDArray[np.int64],
-    faces: NDArray[np.int64] | None,
-    inside: NDArray[np.bool_],
-    textures: list[Texture | None],
-) -> list[MeshPart]:
-    """One part for each texture."""
-    vertices = tables["vertex"]
-    places = corners[inside]
-    wedge, number = _wedges(tables.get("face", {}), faces)
-    uv = wedge[inside] if wedge is not None else _at(_columns(vertices, _UV), places)
-    colors = _at(_colors(vertices), places)
-    if colors is None and faces is not None:
-        painted = _colors(tables["face"])
-        colors = None if painted is None else np.repeat(painted[faces[inside], None], 3, axis=1)
-    positions, normals = (_at(_columns(vertices, names), places) for names in (_POSITION, _NORMAL))
+def _part(vertices: Table, faces: Table, surface: _Surface, texture: Texture | None) -> MeshPart:
+    """The triangles that share a texture."""
+    uv, colors = _wedge_uv(faces, surface), _colors(vertices)
+    if uv is None and (vertex_uv := _columns(vertices, _UV)) is not None:
+        uv = vertex_uv[surface.vertices]
+    if colors is not None:
+        colors = colors[surface.vertices]
+    elif surface.faces is not None and (face_colors := _colors(faces)) is not None:
+        colors = np.repeat(face_colors[surface.faces, None], 3, axis=1)
+    painted = colors is not None or (texture is not None and uv is not None)
+    material = Material(texture=texture) if painted else UNPAINTED_MATERIAL
+    positions, normals = _columns(vertices, _POSITION), _columns(vertices, _NORMAL)
     assert positions is not None
-    number = np.zeros(len(places), np.int64) if number is None else number[inside]
-    parts = []
-    for index in np.unique(number):
-        texture = textures[index] if uv is not None and 0 <= index < len(textures) else None
-        material = UNPAINTED_MATERIAL if texture is None and colors is None else Material(texture=texture)
-        chosen = number == index
-        parts.append(
-            MeshPart(
-                positions[chosen],
-                material,
-                *(None if values is None else values[chosen] for values in (normals, uv, colors)),
-            )
-        )
-    return parts
+    return MeshPart(
+        positions[surface.vertices],
+        material,
+        None if normals is None else normals[surface.vertices],
+        uv,
+        colors,
+    )
 
 
-def _triangles(tables: dict[str, Table]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """Vertices ``[F, 3]`` of all triangles, and the face ``[F]`` of each; no faces for strips."""
+def _surface(tables: dict[str, Table], positions: NDArray[np.float64]) -> _Surface | None:
     for name in _FACES:
         lists = tables.get("face", {}).get(name)
-        if isinstance(lists, ListColumn):
-            corner, face = polygon_fans(lists.sizes)
-            return lists.values.astype(np.int64)[corner], face
+        if isinstance(lists, ListColumn) and len(lists.sizes):
+            numbers = lists.values.astype(np.int64)
+            points = positions[numbers.clip(0, len(positions) - 1)]
+            wedges, faces = polygon_triangles(lists.sizes, points)
+            return _Surface(numbers[wedges], faces, wedges)
         strips = tables.get("tristrips", {}).get(name)
         if isinstance(strips, ListColumn):
             ends = np.cumsum(strips.sizes)[:-1]
-            joined = np.insert(strips.values.astype(np.int64), ends, -1)
-            return strip_triangles(joined, -1), None
-    return None, None
+            return _Surface(strip_triangles(np.insert(strips.values.astype(np.int64), ends, -1), -1))
+    return None
 
 
-def _wedges(table: Table, faces: NDArray[np.int64] | None) -> tuple[NDArray | None, NDArray[np.int64] | None]:
-    """Texture coordinates ``[F, 3, 2]`` of the faces' corners, and the number of each triangle's texture."""
-    lists, number = table.get("texcoord"), table.get("texnumber")
-    corners = (table.get(name) for name in _FACES)
-    sizes = next((column.sizes for column in corners if isinstance(column, ListColumn)), None)
-    if faces is None or sizes is None or not isinstance(lists, ListColumn):
-        return None, None
-    if (lists.sizes != 2 * sizes).any():
-        return None, None
-    corner, _ = polygon_fans(sizes)
-    numbers = number.astype(np.int64)[faces] if isinstance(number, np.ndarray) else None
-    return lists.values.reshape(-1, 2)[corner], numbers
+def _wedge_uv(faces: Table, surface: _Surface) -> NDArray | None:
+    """``[F, 3, 2]`` texture coordinates that the faces have for each of their corners."""
+    lists = faces.get("texcoord")
+    corners = next((faces[name] for name in _FACES if name in faces), None)
+    if surface.wedges is None or not isinstance(lists, ListColumn) or not isinstance(corners, ListColumn):
+        return None
+    if (lists.sizes != 2 * corners.sizes).any():
+        return None
+    return lists.values.reshape(-1, 2)[surface.wedges]
+
+
+def _texture_numbers(faces: Table, surface: _Surface) -> NDArray[np.int64]:
+    """``[F]`` place of each triangle's texture among those of the file."""
+    numbers = faces.get("texnumber")
+    if surface.faces is None or not isinstance(numbers, np.ndarray):
+        return np.zeros(len(surface.vertices), dtype=np.int64)
+    return numbers.astype(np.int64)[surface.faces]
 
 
 def _columns(table: Table, choices: tuple[tuple[str, ...], ...]) -> NDArray | None:
@@ -150,5 +168,5 @@ def _textures(names: tuple[str, ...], folder: Path, losses: LossList) -> list[Te
     return textures
 
 
-def _at(values: NDArray | None, places: NDArray[np.int64]) -> NDArray | None:
-    return None if values is None else values[places]
+def _at(textures: list[Texture | None], index: int) -> Texture | None:
+    return textures[index] if 0 <= index < len(textures) else None

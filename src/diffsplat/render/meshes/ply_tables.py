@@ -116,7 +116,7 @@ def _text_table(element: _Element, words: list[bytes], place: int) -> tuple[Tabl
     if not any(entry.size_kind for entry in element.properties):
         end = place + element.count * width
         values = np.array(words[place:end], dtype=np.float64).reshape(element.count, width)
-        return {entry.name: values[:, i] for i, entry in enumerate(element.properties)}, end
+        return {e.name: values[:, i].astype(e.kind) for i, e in enumerate(element.properties)}, end
     rows: dict[str, tuple[list[int], list[float]]] = {entry.name: ([], []) for entry in element.properties}
     for _ in range(element.count):
         for entry in element.properties:
@@ -132,7 +132,7 @@ def _text_table(element: _Element, words: list[bytes], place: int) -> tuple[Tabl
             sizes.append(size)
             values += map(float, taken)
             place += size
-    return {entry.name: _column(entry, *rows[entry.name], np.float64) for entry in element.properties}, place
+    return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
 
 
 def _binary_table(element: _Element, order: str, body: bytes, place: int) -> tuple[Table, int]:
@@ -189,10 +189,9 @@ def _uneven_table(element: _Element, order: str, body: bytes, place: int) -> tup
             values += struct.unpack_from(form, body, place)
             sizes.append(size)
             place += struct.calcsize(form)
-    return {e.name: _column(e, *rows[e.name], np.dtype(e.kind)) for e in element.properties}, place
+    return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
 
 
-def _column(entry: _Property, sizes: list[int], values: list[float], kind) -> Column:
-    if not entry.size_kind:
-        return np.array(values, dtype=kind)
-    return ListColumn(np.array(sizes, dtype=np.int64), np.array(values, dtype=kind))
+def _column(entry: _Property, sizes: list[int], values: list[float]) -> Column:
+    column = np.array(values, dtype=np.float64).astype(entry.kind)
+    return ListColumn(np.array(sizes, dtype=np.int64), column) if entry.size_kind else column

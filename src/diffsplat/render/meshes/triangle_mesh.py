@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 Wrap = Literal["repeat", "clamp", "mirror"]
 _NO_TEXTURE = -1
+_FARTHEST_UV = 1e5
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,11 @@ def _drawable(part: MeshPart, losses: LossList) -> TriangleMesh:
     if part.colors is not None:
         colors *= part.colors[keep].astype(np.float32)
     texture = part.material.texture if part.uv is not None else None
-    uv = np.zeros((count, 3, 2)) if part.uv is None else np.nan_to_num(part.uv[keep])
+    uv = (
+        np.zeros((count, 3, 2))
+        if part.uv is None
+        else np.nan_to_num(part.uv[keep]).clip(-_FARTHEST_UV, _FARTHEST_UV)
+    )
     return TriangleMesh(
         part.corners[keep],
         _shading_normals(None if part.normals is None else part.normals[keep], flat),
