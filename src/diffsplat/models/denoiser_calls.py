@@ -111,10 +111,13 @@ def control_residuals(
 
 
 def _unet_inputs(timestep: Tensor, text: TextCondition, views: int, kind: torch.dtype) -> dict[str, Tensor]:
-    return {
+    inputs = {
         "timestep": timestep.repeat_interleave(views),
         "encoder_hidden_states": text.tokens.to(kind).repeat_interleave(views, dim=0),
     }
+    if text.mask is not None:
+        inputs["encoder_attention_mask"] = text.mask.repeat_interleave(views, dim=0)
+    return inputs
 
 
 def _shortened(text: TextCondition) -> tuple[Tensor, Tensor | None]:

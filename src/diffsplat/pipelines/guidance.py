@@ -33,6 +33,16 @@ class Conditions:
     image_latent: Tensor | None = None
     control: Tensor | None = None
 
+    def take(self, chosen: slice) -> "Conditions":
+        """Keep some objects."""
+        return Conditions(
+            rays=self.rays[chosen],
+            text=self.text.take(chosen),
+            negative=None if self.negative is None else self.negative.take(chosen),
+            image_latent=None if self.image_latent is None else self.image_latent[chosen],
+            control=None if self.control is None else self.control[chosen],
+        )
+
     def doubled(self) -> "Conditions":
         """The unconditional half, then the conditional one: without image and with the negative text."""
         if self.negative is None:

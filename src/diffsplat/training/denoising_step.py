@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsplat.core import Rendering, Views
+from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.models.denoiser_calls import control_residuals, network_output
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE
 from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
-from diffsplat.pipelines.pipeline_protocols import Denoiser
+from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
 from diffsplat.render import Backend
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
@@ -51,22 +51,28 @@ class LatentRendering:
         autoencoder: frozen; gradients pass through its decoder.
         loss: of the renderings.
         weight: of this loss beside the diffusion loss.
-        decoder: which decoder.
+        decoder: which decoder of a :class:`SplatVAE`; None for the tiny one where there is one.
         snr_gamma: the loss of an object counts ``min(SNR, snr_gamma)``; None for 1.
         backend: rasterizer.
     """
 
-    autoencoder: SplatVAE
+    autoencoder: Autoencoder
     loss: RenderedViewLoss
     weight: float = 1.0
-    decoder: DecoderKind = "tiny"
+    decoder: DecoderKind | None = None
     snr_gamma: float | None = None
     backend: Backend = "auto"
 
     def render(self, latents: Tensor, views: Views) -> Rendering:
         """Renderings of latents ``[B, V, C, h, w]`` of the first ``V`` views in all of the views."""
-        grid = self.autoencoder.decode(latents, decoder=self.decoder)
+        grid = self._decode(latents)
         return self.loss.render(grid, views, self.autoencoder.pixel_grid, self.backend)
+
+    def _decode(self, latents: Tensor) -> SplatGrid:
+        if not isinstance(self.autoencoder, SplatVAE):
+            return self.autoencoder.decode(latents)
+        available: DecoderKind = "full" if self.autoencoder.tiny_decoder is None else "tiny"
+        return self.autoencoder.decode(latents, decoder=self.decoder or available)
 
     def losses(self, latents: Tensor, views: Views, levels: NoiseLevels, step: int) -> ObjectLosses:
         """Losses of objects whose latents were predicted at noise levels, before :attr:`weight`."""

@@ -46,6 +46,10 @@ class LevelSource(Protocol):
         """Random levels of ``count`` objects, from torch's global generator."""
         ...
 
+    def at_quantile(self, share: Tensor) -> NoiseLevels:
+        """The levels that shares ``[B]``, 0..1, of the random ones lie below (in noise)."""
+        ...
+
 
 @dataclass(frozen=True)
 class UniformTimesteps:
@@ -72,6 +76,11 @@ class UniformTimesteps:
     def draw(self, count: int, device: torch.device | None = None) -> NoiseLevels:
         """Random levels of ``count`` objects."""
         return self.at(torch.randint(len(self.alphas_cumprod), (count,), device=device))
+
+    def at_quantile(self, share: Tensor) -> NoiseLevels:
+        """The levels of shares ``[B]`` of the timesteps."""
+        last = len(self.alphas_cumprod) - 1
+        return self.at((share * (last + 1)).long().clamp(max=last))
 
     def at(self, timestep: Tensor) -> NoiseLevels:
         """The levels of ``[B]`` timesteps."""
@@ -100,6 +109,10 @@ class ShiftedFlowSteps:
     def draw(self, count: int, device: torch.device | None = None) -> NoiseLevels:
         """Random levels of ``count`` objects."""
         return self.at(torch.randn(count, device=device))
+
+    def at_quantile(self, share: Tensor) -> NoiseLevels:
+        """The levels of shares ``[B]`` of the draws; the index falls with the noise."""
+        return self.at(torch.special.ndtri(1 - share))
 
     def at(self, normal: Tensor) -> NoiseLevels:
         """The levels of ``[B]`` standard normal draws."""
@@ -130,6 +143,10 @@ class LogitNormalLevels:
     def draw(self, count: int, device: torch.device | None = None) -> NoiseLevels:
         """Random levels of ``count`` objects."""
         return self.at(torch.randn(count, device=device))
+
+    def at_quantile(self, share: Tensor) -> NoiseLevels:
+        """The levels of shares ``[B]`` of the draws."""
+        return self.at(torch.special.ndtri(share))
 
     def at(self, normal: Tensor) -> NoiseLevels:
         """The levels of ``[B]`` standard normal draws."""

@@ -1,63 +1,48 @@
-"""Latents and text embeddings of a data set, computed once and kept on disk."""
+"""Latents of a data set seen from the front, computed once and kept on disk."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
+from filelock import FileLock
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffsplat.core import Cameras
+from diffsplat.core import DEFAULT_RADIUS, Cameras
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.geometry import ring_cameras
 from diffsplat.io.file_access import atomic_path, make_folder
-from diffsplat.io.json_files import read_json
-from diffsplat.models import ComponentAutoencoder
-from diffsplat.models.mini_denoiser import denoiser_rays
-from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.grid_cache import caching_device, folder_digest, grid_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.trained_networks import TrainableAutoencoder, open_autoencoder
 from diffsplat.training.view_batches import epoch_indices, held_out
 
 logger = logging.getLogger(__name__)
 
 _ENCODED_AT_ONCE = 8
-_EMBEDDED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """What the diffusion stage learns from.
+    """Cached latents of objects, for a denoiser.
 
     Args:
         latents: ``[B, V, C, h, w]`` normalised latents.
-        tokens: ``[B, T, D]`` text tokens of one caption an object.
-        mask: ``[B, T]`` True where a token counts.
-        unconditional_tokens: ``[T, D]`` tokens of the empty prompt.
-        unconditional_mask: ``[T]``.
-        cameras: ``[V]`` cameras of the latents, the same for every object.
+        cameras: ``[B, V]`` cameras that the latents' views were taken with.
+        prompt: one caption an object.
     """
 
     latents: Tensor
-    tokens: Tensor
-    mask: Tensor
-    unconditional_tokens: Tensor
-    unconditional_mask: Tensor
     cameras: Cameras
-
-    def rays(self, latent_size: int, count: int) -> Tensor:
-        """``[count, V, 6, latent_size, latent_size]`` rays of the cameras that all objects share, computed once."""
-        rays = denoiser_rays(self.cameras.for_objects(1), latent_size)
-        return rays.expand(count, -1, -1, -1, -1)
+    prompt: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,36 +66,35 @@ class LatentSourceConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class LatentTable:
-    """Latents of every object of a split, with its captions as rows of one table of embeddings.
+    """Latents of every object of a split, seen from the front.
 
     Args:
         latents: ``[N, V, C, h, w]`` half precision.
-        captions: for each object the rows of ``tokens`` that describe it.
-        tokens: ``[M, T, D]`` half precision; row 0 is the empty prompt.
-        mask: ``[M, T]`` bool.
+        cameras: ``[N, V]`` of the views.
     """
 
     latents: Tensor
-    captions: tuple[tuple[int, ...], ...]
-    tokens: Tensor
-    mask: Tensor
+    cameras: Cameras
 
     def save(self, path: Path) -> None:
         """Write to one safetensors file, complete or not at all."""
         make_folder(path.parent)
-        tensors = {"latents": self.latents, "tokens": self.tokens, "mask": self.mask}
+        tensors = {
+            "latents": self.latents,
+            "camera_to_world": self.cameras.camera_to_world.contiguous(),
+            "intrinsics": self.cameras.intrinsics.contiguous(),
+        }
         with atomic_path(path, force=True) as temporary:
-            save_file(tensors, temporary, metadata={"captions": json.dumps(self.captions)})
+            save_file(tensors, temporary, metadata={"image_size": str(self.cameras.width)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        from safetensors import safe_open
-
         with safe_open(path, framework="pt") as file:
-            captions = json.loads(file.metadata()["captions"])
+            size = int(file.metadata()["image_size"])
         tensors = load_file(path)
-        return cls(captions=tuple(tuple(rows) for rows in captions), **tensors)
+        cameras = Cameras(tensors["camera_to_world"], tensors["intrinsics"], size, size)
+        return cls(tensors["latents"], cameras)
 
 
 class LatentSource:
@@ -118,87 +102,77 @@ class LatentSource:
 
     def __init__(self, config: LatentSourceConfig, folders: StageFolders) -> None:
         self.config = config
-        self._train = latent_table(folders, ObjectDataset(folders.data, split="train"), "train")
-        self._test = latent_table(folders, held_out(folders.data), "test")
-        autoencoder = read_json(folders.trained("autoencoder") / "config.json")
-        self._cameras = ring_cameras(size=autoencoder["image_size"])
+        self._train = ObjectDataset(folders.data, split="train")
+        self._test = held_out(folders.data)
+        self._tables = {
+            name: latent_table(folders, dataset, name)
+            for name, dataset in {"train": self._train, "test": self._test}.items()
+        }
 
     def batch(self, step: int) -> LatentBatch:
         """Objects in shuffled epochs, each with a random one of its captions."""
         size = self.config.batch_size
-        positions = range(step * size, (step + 1) * size)
-        indices = epoch_indices(len(self._train.captions), positions, self.config.seed)
-        return self._gather(self._train, indices, np.random.default_rng([self.config.seed, step]))
+        indices = epoch_indices(len(self._train), range(step * size, (step + 1) * size), self.config.seed)
+        random = np.random.default_rng([self.config.seed, step])
+        return self._gather(self._train, self._tables["train"], indices, random)
 
     def evaluation(self) -> list[LatentBatch]:
         """Held-out objects, spread over the table, always with the same captions."""
-        total = len(self._test.captions)
+        total = len(self._test)
         count = min(self.config.evaluation_objects, total)
         chosen = [int(index) for index in np.linspace(0, total - 1, count)]
         size = self.config.batch_size
         parts = [chosen[start : start + size] for start in range(0, count, size)]
-        return [self._gather(self._test, part, np.random.default_rng(0)) for part in parts]
+        table = self._tables["test"]
+        return [self._gather(self._test, table, part, np.random.default_rng(0)) for part in parts]
 
-    def _gather(self, table: LatentTable, indices: Sequence[int], random: np.random.Generator) -> LatentBatch:
-        rows = [int(random.choice(table.captions[index])) for index in indices]
-        return LatentBatch(
-            latents=table.latents[list(indices)].float(),
-            tokens=table.tokens[rows].float(),
-            mask=table.mask[rows],
-            unconditional_tokens=table.tokens[0].float(),
-            unconditional_mask=table.mask[0],
-            cameras=self._cameras,
-        )
+    def _gather(
+        self, dataset: ObjectDataset, table: LatentTable, indices: list[int], random: np.random.Generator
+    ) -> LatentBatch:
+        captions = tuple(str(random.choice(dataset.rows[index].captions)) for index in indices)
+        return LatentBatch(table.latents[indices].float(), table.cameras[indices], captions)
 
 
 def latent_table(folders: StageFolders, dataset: ObjectDataset, name: str) -> LatentTable:
-    """The latents and captions of a data set, from the cache where it has them."""
+    """The latents of a data set, from the cache where it has them; otherwise one process computes them."""
     path = folders.latents / f"{name}-{_fingerprint(folders, dataset)}.safetensors"
-    if path.is_file():
-        return LatentTable.load(path)
-    logger.info("encoding %d objects into %s", len(dataset), path)
-    table = _encode(folders, dataset)
-    table.save(path)
-    return table
+    make_folder(path.parent)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            logger.info("encoding %d objects into %s", len(dataset), path)
+            _encode(folders, dataset).save(path)
+    return LatentTable.load(path)
 
 
 def _encode(folders: StageFolders, dataset: ObjectDataset) -> LatentTable:
     device = caching_device()
-    autoencoder = ComponentAutoencoder.from_pretrained(folders.trained("autoencoder")).to(device)
+    autoencoder = cast(nn.Module, open_autoencoder(folders.trained("autoencoder"))).to(device)
     grids = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
     latents: list[Tensor] = []
     with torch.no_grad():
         for batch in tqdm(grids.batches(_ENCODED_AT_ONCE), unit="batch", desc="latents"):
-            latents.append(autoencoder.encode(to_device(batch, device)).half().cpu())
-    texts = ["", *sorted({caption for row in dataset.rows for caption in row.captions})]
-    numbers = {text: number for number, text in enumerate(texts)}
-    captions = tuple(tuple(numbers[caption] for caption in row.captions) for row in dataset.rows)
-    tokens, mask = _embed(folders.text_encoder, texts)
-    return LatentTable(torch.cat(latents), captions, tokens, mask)
+            encoded = cast(TrainableAutoencoder, autoencoder).encode(to_device(batch, device))
+            latents.append(encoded.half().cpu())
+    return LatentTable(torch.cat(latents), _cameras(dataset))
 
 
-def _embed(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Tokens in half precision and mask of many texts, cut to the longest of them."""
-    encoder = TextEncoder.from_pretrained(folder)
-    # Texts of one length together: a batch costs as much as its longest.
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    tokens: list[Tensor] = []
-    masks: list[Tensor] = []
-    with torch.no_grad():
-        for start in tqdm(range(0, len(order), _EMBEDDED_AT_ONCE), unit="batch", desc="captions"):
-            embedding = encoder([texts[index] for index in order[start : start + _EMBEDDED_AT_ONCE]])
-            tokens.append(embedding.tokens.half())
-            masks.append(embedding.mask)
-    back = torch.tensor(order).argsort()
-    mask = torch.cat(masks)[back]
-    longest = int(mask.sum(dim=1).max())
-    return torch.cat(tokens)[back, :longest].contiguous(), mask[:, :longest].contiguous()
+def _cameras(dataset: ObjectDataset) -> Cameras:
+    """``[N, V]`` cameras of the views that the grids of :func:`grid_table` were made from."""
+    cameras = [row.cameras[row.ring_views(0)].relative_to_first(DEFAULT_RADIUS) for row in dataset.rows]
+    first = cameras[0]
+    return replace(
+        first,
+        camera_to_world=torch.stack([one.camera_to_world for one in cameras]),
+        intrinsics=torch.stack([one.intrinsics for one in cameras]),
+    )
 
 
 def _fingerprint(folders: StageFolders, dataset: ObjectDataset) -> str:
-    """Changes with the networks and with the objects and captions of the data set."""
-    networks = (folders.trained("reconstructor"), folders.trained("autoencoder"), folders.text_encoder)
+    """Changes with the networks, and with the images and cameras of the data set."""
+    networks = (folders.trained("reconstructor"), folders.trained("autoencoder"))
     digest = hashlib.sha256(b"".join(map(folder_digest, networks)))
     for index, row in enumerate(dataset.rows):
-        digest.update(json.dumps([dataset.pixels_key(index), row.captions]).encode())
+        views = row.ring_views(0)
+        place = [dataset.pixels_key(index), views, row.cameras[views].camera_to_world.tolist()]
+        digest.update(json.dumps(place).encode())
     return digest.hexdigest()[:16]

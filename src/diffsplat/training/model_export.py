@@ -81,7 +81,8 @@ def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
         raise InvalidInputError(
             f"the refiner denoises {channels[0]} channels, expected the denoiser's {channels[1]}"
         )
-    greatest = float(read_record(run).get("stage", {}).get("greatest_level", 1.0))
+    network = read_record(run).get("stage", {}).get("network", {})
+    greatest = float(network.get("greatest_level", 1.0))
     if refined_below > greatest:
         raise InvalidInputError(
             f"refined_below is {refined_below}, expected at most the {greatest:g} that the refiner was trained up to"

@@ -93,16 +93,18 @@ def widen_denoiser(network: Denoiser, latent_channels: int, *, image: bool = Fal
 
 
 def controlnet_from_unet(
-    unet: UNet2DConditionModel, control_channels: int = _IMAGE_CHANNELS
+    unet: UNet2DConditionModel, control_channels: int = _IMAGE_CHANNELS, downsampling: int = 8
 ) -> ControlNetModel:
     """A ControlNet that adds nothing at first: the UNet's encoder, a new image encoder, and zero convolutions.
 
     Args:
         unet: the trained text-conditioned denoiser; it has to stay frozen.
         control_channels: channels of a control image.
+        downsampling: pixels of a control image a latent, a power of 2 up to 8.
     """
+    widths = CONTROL_WIDTHS[: downsampling.bit_length()]
     return ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=CONTROL_WIDTHS, conditioning_channels=control_channels
+        unet, conditioning_embedding_out_channels=widths, conditioning_channels=control_channels
     )
 
 

@@ -1,6 +1,6 @@
 """The folders that a training run reads and writes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -108,6 +108,15 @@ class StageFolders(RunFolders):
             )
         return find_network(folder)
 
+    def starting_from(self, need: Need) -> "StageFolders":
+        """The same folders, with a trained network as the run that its stage starts from."""
+        return replace(self, start_from=self.trained(need))
+
+    @property
+    def prompts(self) -> Path:
+        """Cache of encoded captions."""
+        return self._cache("autoencoder", "prompts")
+
     @property
     def grids(self) -> Path:
         """Cache of splat grids."""
@@ -115,7 +124,7 @@ class StageFolders(RunFolders):
 
     @property
     def latents(self) -> Path:
-        """Cache of latents and embedded captions."""
+        """Cache of latents."""
         return self._cache("autoencoder", "latents")
 
     def _cache(self, need: Need, name: str) -> Path:

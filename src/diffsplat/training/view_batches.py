@@ -73,6 +73,11 @@ def held_out(data: Sequence[Path]) -> ObjectDataset:
     return ObjectDataset(data, split="train", variants=False)
 
 
+def every_caption(data: Sequence[Path]) -> list[str]:
+    """All captions of the objects in folders of shards, each once."""
+    return sorted({caption for folder in data for row in read_rows(folder) for caption in row.captions})
+
+
 def epoch_indices(length: int, positions: Sequence[int], seed: int) -> list[int]:
     """Items at some positions of an endless sequence of shuffled epochs over ``length`` items."""
     orders: dict[int, np.ndarray] = {}

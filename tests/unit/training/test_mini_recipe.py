@@ -16,6 +16,7 @@ from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import SamplingRecipe
+from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
@@ -41,7 +42,8 @@ def networks() -> dict[str, ConfiguredNetwork]:
         for name, recipe in (("denoiser", diffusion), ("refiner", refiner)):
             assert isinstance(recipe, GradientTraining)
             assert isinstance(recipe.stage, DiffusionConfig)
-            made[name] = recipe.stage.network(fitted)
+            assert isinstance(recipe.stage.network, MiniDenoiserConfig)
+            made[name] = recipe.stage.network.untrained(fitted)
     return made
 
 
@@ -75,14 +77,16 @@ def test_text_is_embedded_as_wide_as_the_denoisers_read_it() -> None:
         recipe = MINI.stages[name]
         assert isinstance(recipe, GradientTraining)
         assert isinstance(recipe.stage, DiffusionConfig)
-        assert recipe.stage.text_channels == width
+        assert isinstance(recipe.stage.network, MiniDenoiserConfig)
+        assert recipe.stage.network.text_channels == width
 
 
 def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
     recipe = MINI.stages["refiner"]
     assert isinstance(recipe, GradientTraining)
     assert isinstance(recipe.stage, DiffusionConfig)
-    assert MINI.sampling.defaults.refined_below <= recipe.stage.greatest_level < 1
+    assert isinstance(recipe.stage.network, MiniDenoiserConfig)
+    assert MINI.sampling.defaults.refined_below <= recipe.stage.network.greatest_level < 1
 
 
 @pytest.mark.parametrize(
@@ -96,8 +100,8 @@ def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
         ),
         (lambda: SamplingRecipe(SamplingDefaults(prediction="flow")), "prediction is flow, expected latents"),
         (lambda: SamplingRecipe(shift=0.0), r"shift is 0\.0, expected a number above 0"),
-        (lambda: DiffusionConfig(greatest_level=0.0), r"greatest_level is 0\.0, expected a level above 0"),
-        (lambda: DiffusionConfig(channels=-1), "channels is -1, expected a number of channels"),
+        (lambda: MiniDenoiserConfig(greatest_level=0.0), r"greatest_level is 0\.0, expected a level above 0"),
+        (lambda: MiniDenoiserConfig(channels=-1), "channels is -1, expected a number of channels"),
     ],
 )
 def test_impossible_recipes_are_refused(make: Callable[[], object], message: str) -> None:

@@ -35,6 +35,10 @@ class TextCondition:
         """Keep some prompts."""
         return self._map([self], lambda parts: parts[0][chosen])
 
+    def repeated(self, count: int) -> Self:
+        """Each of one prompt ``count`` times, without a copy."""
+        return self._map([self], lambda parts: parts[0].expand(count, *parts[0].shape[1:]))
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Join along the prompts; all parts have the same length ``T``."""

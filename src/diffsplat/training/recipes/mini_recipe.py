@@ -9,6 +9,7 @@ objects for each network, so that it makes the same kind of model and not the sa
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.latent_cache import LatentSourceConfig
 from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
+from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
@@ -47,25 +48,30 @@ MINI = Recipe(
         "autoencoder": ComponentFit(patch=8, latent_channels=192, latent_deviation=0.42),
         "diffusion": GradientTraining(
             DiffusionConfig(
-                width=256,
-                layers=7,
-                patch=4,
-                channels=_DENOISED_CHANNELS,
-                level_mean=1.8,
-                level_deviation=1.6,
+                MiniDenoiserConfig(
+                    width=256,
+                    layers=7,
+                    patch=4,
+                    channels=_DENOISED_CHANNELS,
+                    level_mean=1.8,
+                    level_deviation=1.6,
+                ),
             ),
             LatentSourceConfig(batch_size=32),
             TrainerConfig(steps=24_950, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
         ),
         "refiner": GradientTraining(
             DiffusionConfig(
-                width=256,
-                layers=5,
-                patch=2,
-                channels=_DENOISED_CHANNELS,
-                level_mean=1.0,
-                level_deviation=1.2,
-                greatest_level=0.88,
+                MiniDenoiserConfig(
+                    width=256,
+                    layers=5,
+                    patch=2,
+                    channels=_DENOISED_CHANNELS,
+                    level_mean=1.0,
+                    level_deviation=1.2,
+                    greatest_level=0.88,
+                ),
+                sample_guidance=(),
             ),
             LatentSourceConfig(batch_size=16, evaluation_objects=32),
             TrainerConfig(steps=17_020, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),

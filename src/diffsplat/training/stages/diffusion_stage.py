@@ -1,191 +1,303 @@
-"""Training of the text-conditioned denoiser on cached latents."""
+"""Training of denoisers and ControlNets on the latents of posed views."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
-from torch import Tensor
+import tyro
+from torch import Tensor, nn
 
-from diffsplat.geometry import turntable_cameras
+from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.io.image_files import tile_images
-from diffsplat.models import ComponentAutoencoder
-from diffsplat.models.mini_denoiser import denoised_channels, make_denoiser, predict_latents
-from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
+from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.pipelines.denoising_loop import denoise
-from diffsplat.pipelines.guidance import Conditions, GuidedDenoiser, constant_guidance
-from diffsplat.pretrained.model_folders import DEFAULT_SHIFT
-from diffsplat.pretrained.schedulers import FlowEulerScheduler
+from diffsplat.pipelines.guidance import (
+    Conditions,
+    GuidedDenoiser,
+    attended_views,
+    constant_guidance,
+    triangle_guidance,
+)
+from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
+from diffsplat.pipelines.pipeline_protocols import Denoiser
+from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.render import render
+from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.config_checks import require
+from diffsplat.training.control_images import control_images
+from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
+from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_cache import LatentBatch
+from diffsplat.training.network_initialisation import controlnet_from_unet
+from diffsplat.training.prompt_table import PromptTable
+from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.stages.denoiser_configs import DenoiserConfig, MiniDenoiserConfig
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
+from diffsplat.training.view_batches import every_caption
+from diffsplat.training.view_encoder import ViewEncoder
 
-_EVALUATION_LEVELS = (0.6, 0.9, 0.97)
-"""Noise levels that the error is measured at, as shares of the greatest."""
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+Control = ControlKind | Literal["none"]
+Batch = Views | LatentBatch
+
+_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Shares of the training's noise levels that held-out losses are measured at."""
 
 
 @dataclass(frozen=True)
 class DiffusionConfig(StageConfig):
-    """The denoiser and its objective.
+    """A denoiser or ControlNet and its loss.
 
     Args:
-        width: width of the tokens, a multiple of 64.
-        layers: transformer blocks.
-        patch: edge of the square of latents that makes a token.
-        channels: how many of the latents' channels are denoised, the principal ones; 0 for all. The others hold
-            detail that text says nothing of and that a small network cannot make.
-        text_channels: length of a text token.
-        text_dropout: share of objects whose text is replaced by the empty prompt, for guidance.
-        level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
-            numbers name their object already at level 0.95: what has to be learned from text lies above.
-        level_deviation: deviation of that logit.
-        greatest_level: noise levels are drawn below this one; of a refiner, at least the level that it takes over at.
-        least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
-            there would otherwise outgrow that of the object's shape.
-        sampled_objects: how many samples an evaluation draws; 0 for none.
-        sample_guidance: guidance of those samples.
+        network: the denoiser.
+        image: condition the denoiser on an image of view 0, which makes one more view.
+        control: train a ControlNet for this kind of map on a frozen denoiser instead of the denoiser.
+        rendering_loss: also render what is predicted and compare it with the views.
+        rendering: weights of that loss.
+        dropout: share of objects that lose their text, their image, or both; each with this probability.
+        sample_guidance: guidance scales that held-out samples are drawn with; none for no samples.
         sample_steps: denoising steps of those samples.
-        sample_shift: shift of their noise levels towards noise (Esser et al. 2024, section 5.3.2).
+        sampled_objects: how many objects of an evaluation batch are sampled.
     """
 
-    width: int = 256
-    layers: int = 7
-    patch: int = 4
-    channels: int = 0
-    text_channels: int = 384
-    text_dropout: float = 0.1
-    level_mean: float = 1.8
-    level_deviation: float = 1.6
-    greatest_level: float = 1.0
-    least_level: float = 0.25
-    sampled_objects: int = 4
-    sample_guidance: float = 3.0
+    network: Annotated[DenoiserConfig, tyro.conf.arg(name="")] = field(default_factory=MiniDenoiserConfig)
+    image: bool = False
+    control: Control = "none"
+    rendering_loss: bool = False
+    rendering: RenderedViewWeights = field(default_factory=RenderedViewWeights)
+    dropout: float = 0.05
+    sample_guidance: tuple[float, ...] = (3.0,)
     sample_steps: int = 20
-    sample_shift: float = DEFAULT_SHIFT
+    sampled_objects: int = 4
 
     def __post_init__(self) -> None:
-        level = self.greatest_level
-        require(0 < level <= 1, "greatest_level", level, "a level above 0 and at most 1")
-        require(self.channels >= 0, "channels", self.channels, "a number of channels, or 0 for all")
+        require(0 <= self.dropout <= 1 / 3, "dropout", self.dropout, "a share from 0 to 1/3")
+        both = self.image and self.control != "none"
+        require(not both, "control", self.control, "none with an image: ControlNets belong to text models")
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """Trained networks that it is made from."""
-        return ("reconstructor", "autoencoder")
-
-    def network(self, autoencoder: ComponentAutoencoder) -> MultiViewPixArt:
-        """The untrained denoiser of an autoencoder's latents."""
-        available = autoencoder.latent_channels
-        expected = f"at most the {available} of the autoencoder"
-        require(self.channels <= available, "channels", self.channels, expected)
-        return make_denoiser(
-            latent_channels=self.channels or available,
-            latent_size=autoencoder.latent_size,
-            width=self.width,
-            layers=self.layers,
-            text_channels=self.text_channels,
-            patch=self.patch,
+        """Trained networks that the stage or its batches are made from."""
+        return (
+            ("reconstructor", "autoencoder")
+            if self.control == "none"
+            else (
+                "reconstructor",
+                "autoencoder",
+                "denoiser",
+            )
         )
 
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
         """The stage."""
-        return DiffusionStage(self, ComponentAutoencoder.from_pretrained(folders.trained("autoencoder")))
+        encoder = ViewEncoder.open(folders)
+        opened = folders if self.control == "none" else folders.starting_from("denoiser")
+        denoiser = self.network.open(opened, encoder.codec, self.image)
+        return DiffusionStage(
+            self,
+            encoder,
+            denoiser,
+            self._step(encoder, denoiser, folders),
+            self._prompts(folders),
+            self.network.scheduler(folders, self.image),
+            self.network.image_vae(folders) if self.image else None,
+        )
+
+    def _step(self, encoder: ViewEncoder, denoiser: Denoiser, folders: StageFolders) -> DenoisingStep:
+        controlnet = None
+        if self.control != "none":
+            factor = encoder.codec.image_size // encoder.codec.latent_size
+            made = controlnet_from_unet(cast(Any, denoiser), downsampling=factor)
+            controlnet = cast(Denoiser, made)
+            cast(nn.Module, denoiser).requires_grad_(False)
+        rendering = None
+        if self.rendering_loss:
+            rendering = LatentRendering(
+                encoder.codec,
+                RenderedViewLoss(self.rendering, pixel_grid=encoder.codec.pixel_grid),
+                snr_gamma=self.network.rendering_snr_gamma,
+            )
+        objective = self.network.objective(folders, self.image)
+        return DenoisingStep(ConditionedDenoiser(denoiser, controlnet), objective, rendering)
+
+    def _prompts(self, folders: StageFolders) -> PromptTable:
+        source = self.network.prompts(folders)
+        texts = ["", *every_caption(folders.data)]
+        return PromptTable.open(folders.prompts, texts, source.make, folder_digest(source.folder))
 
 
 class DiffusionStage(Stage):
-    """Flow matching on splat latents (Lipman et al. 2023) with a network that predicts the clean latents.
+    """Denoising of splat latents (DiffSplat, ICLR 2025, section 3.3).
 
-    All views of an object share one noise level. The squared error of the velocity is minimised, which is the
-    squared error of the clean latents divided by the squared level (Li and He 2025), down to a least level.
+    views --- reconstructor, autoencoder --> latents --+
+    captions - text encoder ---- dropout --> text -----+--> noise, denoiser --> diffusion loss
+    view 0 --- image autoencoder, dropout --> image ---+         |
+    view 0 --- depth, normals or edges -----> control -+         +--> decoder, rasterizer --> rendering loss
+
+    Args:
+        config: of the stage.
+        encoder: views to latents; frozen.
+        denoiser: takes latents and rays of all views.
+        step: losses of latents and conditions.
+        prompts: encoded captions, the empty one among them.
+        scheduler: samples.
+        image_vae: encodes condition images; None for none.
     """
 
-    def __init__(self, config: DiffusionConfig, autoencoder: ComponentAutoencoder) -> None:
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        encoder: ViewEncoder,
+        denoiser: Denoiser,
+        step: DenoisingStep,
+        prompts: PromptTable,
+        scheduler: Any,
+        image_vae: "AutoencoderKL | None" = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.autoencoder = autoencoder.requires_grad_(False)
-        self.denoiser = config.network(autoencoder)
-        self.channels = denoised_channels(self.denoiser.config)
+        self.encoder = encoder
+        self.denoiser = cast(nn.Module, denoiser)
+        self.controlnet = cast("nn.Module | None", cast(ConditionedDenoiser, step.denoiser).controlnet)
+        self.image_vae = cast("nn.Module | None", image_vae)
+        self.step = step
+        self.prompts = prompts
+        self.scheduler = scheduler
+        self.channels = min(denoised_channels(cast(Any, denoiser).config), encoder.codec.latent_channels)
+        views = attended_views(encoder.codec.views, image=config.image)
+        for network in (self.denoiser, self.controlnet):
+            if network is not None:
+                set_multiview_attention(network, views)
 
-    def trainable(self) -> MultiViewPixArt:
-        """The denoiser."""
-        return self.denoiser
+    def trainable(self) -> nn.Module:
+        """The denoiser, or the ControlNet on it."""
+        return self.denoiser if self.controlnet is None else self.controlnet
 
-    def forward(self, batch: LatentBatch, _step: int, /) -> Losses:
-        """Velocity error at a random noise level for each object, text dropped at random."""
-        count = batch.latents.shape[0]
-        normal = torch.randn(count, device=batch.latents.device)
-        drawn = torch.sigmoid(self.config.level_mean + self.config.level_deviation * normal)
-        level = self.config.greatest_level * drawn
-        dropped = torch.rand(count, device=batch.latents.device) < self.config.text_dropout
-        tokens = torch.where(dropped[:, None, None], batch.unconditional_tokens, batch.tokens)
-        mask = torch.where(dropped[:, None], batch.unconditional_mask, batch.mask)
-        loss = self._velocity_error(batch, level, TextCondition(tokens, mask))
-        return Losses(loss)
-
-    def _velocity_error(self, batch: LatentBatch, level: Tensor, text: TextCondition) -> Tensor:
-        spread = level[:, None, None, None, None]
-        latents = batch.latents[:, :, : self.channels]
-        noisy = _noisy(latents, level)
-        rays = batch.rays(self.autoencoder.latent_size, latents.shape[0])
-        clean = predict_latents(self.denoiser, noisy, level, text, rays)
-        return ((clean - latents) / spread.clamp_min(self.config.least_level)).square().mean()
+    def forward(self, batch: Batch, step: int, /) -> Losses:
+        """Losses at a random noise level for each object, conditions dropped at random."""
+        latents = self._latents(batch)
+        dropped = DroppedConditions.draw(len(latents), self.config.dropout, latents.device)
+        conditions = self._conditions(batch, latents, dropped)
+        views = batch if isinstance(batch, Views) else None
+        losses = self.step(latents, conditions, views, step)
+        return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
 
     @torch.no_grad()
-    def evaluate(self, batch: LatentBatch) -> Report:
-        """Velocity error at fixed levels on held-out objects, and an image of samples for their captions."""
-        scalars: dict[str, float] = {}
-        for share in _EVALUATION_LEVELS:
-            value = share * self.config.greatest_level
-            level = torch.full(batch.latents.shape[:1], value, device=batch.latents.device)
-            error = self._velocity_error(batch, level, TextCondition(batch.tokens, batch.mask))
-            scalars[f"velocity_error_{value:.3g}"] = float(error)
-        scalars["velocity_error"] = sum(scalars.values()) / len(scalars)
-        images = {"samples": self._image(batch)} if self.config.sampled_objects else {}
+    def evaluate(self, batch: Batch) -> Report:
+        """Loss of held-out objects over the noise levels, and figures and an image of samples for them."""
+        latents = self._latents(batch)
+        conditions = self._conditions(batch, latents)
+        scalars = {f"loss_{share:g}": self._loss_at(share, latents, conditions) for share in _QUANTILES}
+        scalars = {"loss": sum(scalars.values()) / len(scalars), **scalars}
+        images: dict[str, Tensor] = {}
+        shown = latents[: self.config.sampled_objects]
+        made = {
+            f"guidance_{scale:g}": self._samples(shown, conditions, scale)
+            for scale in self.config.sample_guidance
+        }
+        for name, sampled in (made or {"restored": self._restored(shown, conditions)}).items():
+            report = self._compare(self.encoder.codec.decode(sampled), batch)
+            scalars |= {f"{figure}_{name}": value for figure, value in report.scalars.items()}
+            images |= {f"{name}_{image}": pixels for image, pixels in report.images.items()}
         return Report(scalars, images)
 
-    def _image(self, batch: LatentBatch) -> Tensor:
-        """Four sides of a sample for each of the first captions, or of what a refiner restores; a row an object."""
-        count = min(self.config.sampled_objects, batch.latents.shape[0])
-        latents = (
-            self._restored(batch, count) if self.config.greatest_level < 1 else self._samples(batch, count)
-        )
-        splats = self.autoencoder.decode(latents).to_splats(batch.cameras.for_objects(count))
-        around = turntable_cameras(4, 20.0, size=self.autoencoder.image_size).for_objects(count)
-        images = render(splats, around.to(latents.device), normals=False).rgb
-        return tile_images(images.flatten(0, 1), columns=4).clamp(0, 1)
-
-    def _restored(self, batch: LatentBatch, count: int) -> Tensor:
-        """The guess at the first objects from the greatest noise level."""
-        level = torch.full((count,), self.config.greatest_level, device=batch.latents.device)
-        noisy = _noisy(batch.latents[:count, :, : self.channels], level)
-        text = TextCondition(batch.tokens[:count], batch.mask[:count])
-        rays = batch.rays(self.autoencoder.latent_size, count)
-        return predict_latents(self.denoiser, noisy, level, text, rays)
-
-    def _samples(self, batch: LatentBatch, count: int) -> Tensor:
-        """Latents made of noise for the first captions."""
-        negative = TextCondition(
-            batch.unconditional_tokens.expand(count, -1, -1), batch.unconditional_mask.expand(count, -1)
-        )
-        text = TextCondition(batch.tokens[:count], batch.mask[:count])
-        noise = torch.randn_like(batch.latents[:count, :, : self.channels])
-        field = GuidedDenoiser(
-            self.denoiser,
-            Conditions(batch.rays(self.autoencoder.latent_size, count), text, negative),
-            constant_guidance(self.config.sample_guidance, noise.shape[1]).to(noise),
-            "latents",
-        )
-        scheduler = FlowEulerScheduler(self.config.sample_shift)
-        return denoise(field, noise, scheduler, self.config.sample_steps)
-
     def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the denoiser."""
-        self.denoiser.save_pretrained(directory, half=True)
+        """Write the denoiser or the ControlNet."""
+        network = self.trainable()
+        if isinstance(network, ConfiguredNetwork):
+            network.save_pretrained(directory, half=True)
+        else:
+            cast(Any, network).save_pretrained(directory)
+
+    def start_from(self, folder: Path, /) -> None:
+        """Nothing: the denoiser was opened from there, since its input may have been narrower."""
+
+    def _latents(self, batch: Batch) -> Tensor:
+        """``[B, V, C, h, w]`` channels of the latents that are denoised."""
+        latents = batch.latents if isinstance(batch, LatentBatch) else self.encoder(batch)
+        return latents[:, :, : self.channels]
+
+    def _conditions(
+        self, batch: Batch, latents: Tensor, dropped: DroppedConditions | None = None
+    ) -> Conditions:
+        """Conditions of the objects, and the empty prompt to steer away from."""
+        codec, count = self.encoder.codec, len(latents)
+        cameras = batch.cameras[:, : codec.views]
+        encoded = self.prompts([*batch.prompt, ""]).to(latents.device)
+        text, empty = encoded.take(slice(0, count)), encoded.take(slice(count, None)).repeated(count)
+        image = self._image_latents(batch)
+        if dropped is not None:
+            text = dropped.apply_to_text(text, empty)
+            image = None if image is None else dropped.apply_to_image(image)
+        return Conditions(
+            rays=denoiser_rays(cameras, codec.latent_size, codec.pixel_grid),
+            text=text,
+            negative=empty,
+            image_latent=image,
+            control=self._control(batch),
+        )
+
+    @torch.no_grad()
+    def _image_latents(self, batch: Batch) -> Tensor | None:
+        if self.image_vae is None:
+            return None
+        return image_latents(cast(Any, self.image_vae), _views(batch).image[:, 0], sample=self.training)
+
+    def _control(self, batch: Batch) -> Tensor | None:
+        if self.config.control == "none":
+            return None
+        return control_views(control_images(_views(batch), self.config.control), self.encoder.codec.views)
+
+    def _loss_at(self, share: float, latents: Tensor, conditions: Conditions) -> float:
+        levels = self.step.objective.levels.at_quantile(latents.new_full(latents.shape[:1], share))
+        losses = self.step.at(latents, torch.randn_like(latents), levels, conditions)
+        return float(losses.total.mean())
+
+    def _samples(self, latents: Tensor, conditions: Conditions, guidance: float) -> Tensor:
+        """Latents made of noise for the first objects, in the shape of theirs."""
+        views = latents.shape[1]
+        scales = (
+            triangle_guidance(1.0, guidance, views)
+            if self.config.image
+            else constant_guidance(guidance, views)
+        )
+        guided = GuidedDenoiser(
+            cast(Denoiser, self.denoiser),
+            conditions.take(slice(0, len(latents))),
+            scales.to(latents.device),
+            self.step.objective.prediction,
+            controlnet=cast("Denoiser | None", self.controlnet),
+        )
+        return denoise(guided, torch.randn_like(latents), self.scheduler, self.config.sample_steps)
+
+    def _restored(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """What the denoiser takes the first objects for at a high noise level."""
+        step, objective = self.step, self.step.objective
+        levels = objective.levels.at_quantile(latents.new_full(latents.shape[:1], _QUANTILES[-1]))
+        noisy = levels.noisy(latents, torch.randn_like(latents))
+        predicted = step.denoiser(noisy, levels.timestep, conditions.take(slice(0, len(latents))))
+        return objective.clean_latents(predicted, noisy, levels)
+
+    def _compare(self, grid: SplatGrid, batch: Batch) -> Report:
+        """Renderings of the first objects' grids in their views, or where these are not cached, in the grids' own."""
+        codec, count = self.encoder.codec, grid.values.shape[0]
+        splats = grid.to_splats(batch.cameras[:count, : codec.views], codec.pixel_grid)
+        rendering: Rendering = render(splats, batch.cameras[:count], normals=False)
+        if isinstance(batch, Views):
+            return report_rendering(rendering, batch.objects(slice(0, count)))
+        shown = rendering.rgb[:TILED_OBJECTS]
+        return Report({}, {"views": tile_images(shown.flatten(0, 1), columns=shown.shape[1]).clamp(0, 1)})
 
 
-def _noisy(latents: Tensor, level: Tensor) -> Tensor:
-    """Latents ``[B, V, C, h, w]`` on the straight way to noise, at levels ``[B]``."""
-    spread = level[:, None, None, None, None]
-    return (1 - spread) * latents + spread * torch.randn_like(latents)
+def _views(batch: Batch) -> Views:
+    """The views of a batch, which cached latents lack; the source of batches is chosen with the stage."""
+    if not isinstance(batch, Views):
+        raise TypeError("cached latents come without images, expected a source of views")
+    return batch

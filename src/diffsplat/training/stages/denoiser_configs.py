@@ -1,0 +1,327 @@
+"""Denoisers to train: where their first weights come from, what they predict, and what encodes their prompts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import nn
+
+from diffsplat.io.json_files import read_json
+from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
+from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
+from diffsplat.models.text.text_condition import PromptEncoder
+from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
+from diffsplat.pretrained.backbones import Backbone, Prediction, find_backbone
+from diffsplat.pretrained.released_networks import load_denoiser
+from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
+from diffsplat.training.config_checks import require
+from diffsplat.training.diffusion_objective import (
+    InverseLevelWeight,
+    LogitNormalLevels,
+    MinSnrWeight,
+    Objective,
+    ShiftedFlowSteps,
+    UniformTimesteps,
+)
+from diffsplat.training.grid_cache import caching_device
+from diffsplat.training.network_initialisation import widen_denoiser
+from diffsplat.training.run_folders import StageFolders, find_network
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+BackboneName = Literal["sd15", "pixart-sigma", "sd35m"]
+
+SMALL_SCHEDULE: dict[str, Any] = {
+    "_class_name": "DDPMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "timestep_spacing": "trailing",
+}
+"""Noise schedule of Stable Diffusion 1.5, for small denoisers too."""
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """What encodes the prompts of a denoiser.
+
+    Args:
+        make: makes the encoder, on the device that caches are computed on.
+        folder: of its files, which a cache of encoded prompts depends on.
+    """
+
+    make: Callable[[], PromptEncoder]
+    folder: Path
+
+
+class DenoiserConfig(ABC):
+    """A denoiser to train."""
+
+    @property
+    def rendering_snr_gamma(self) -> float | None:
+        """The rendering loss of an object counts ``min(SNR, gamma)``; None for 1."""
+        return None
+
+    @abstractmethod
+    def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
+        """The denoiser with its first weights: of ``folders.start_from``, of a 2D model, or random ones.
+
+        Args:
+            folders: of the run.
+            autoencoder: whose latents it denoises.
+            image: whether it is conditioned on an image.
+        """
+
+    @abstractmethod
+    def objective(self, folders: StageFolders, image: bool, /) -> Objective:
+        """What it learns."""
+
+    @abstractmethod
+    def scheduler(self, folders: StageFolders, image: bool, /) -> Any:
+        """What it is sampled with."""
+
+    @abstractmethod
+    def prompts(self, folders: StageFolders) -> PromptSource:
+        """What encodes its prompts."""
+
+    @abstractmethod
+    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+        """What encodes condition images."""
+
+
+@dataclass(frozen=True)
+class MiniDenoiserConfig(DenoiserConfig):
+    """The embedded model's transformer over the principal components of splat grids.
+
+    It predicts the clean latents of a flow (Lipman et al. 2023); the squared error of the velocity is minimised, which
+    is that of the latents divided by the squared level (Li and He 2025), down to a least level.
+
+    Args:
+        width: width of the tokens, a multiple of 64.
+        layers: transformer blocks.
+        patch: edge of the square of latents that makes a token.
+        channels: how many of the latents' channels are denoised, the principal ones; 0 for all. The others hold
+            detail that text says nothing of and that a small network cannot make.
+        text_channels: length of a text token.
+        level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
+            numbers name their object already at level 0.95: what has to be learned from text lies above.
+        level_deviation: deviation of that logit.
+        greatest_level: noise levels are drawn below this one; of a refiner, at least the level that it takes over at.
+        least_level: errors at lower noise levels count as at this one. The weight of the fine detail that is left
+            there would otherwise outgrow that of the object's shape.
+        sample_shift: shift of the noise levels of samples towards noise (Esser et al. 2024, section 5.3.2).
+    """
+
+    width: int = 256
+    layers: int = 7
+    patch: int = 4
+    channels: int = 0
+    text_channels: int = 384
+    level_mean: float = 1.8
+    level_deviation: float = 1.6
+    greatest_level: float = 1.0
+    least_level: float = 0.25
+    sample_shift: float = 6.0
+
+    def __post_init__(self) -> None:
+        level = self.greatest_level
+        require(0 < level <= 1, "greatest_level", level, "a level above 0 and at most 1")
+        require(self.channels >= 0, "channels", self.channels, "a number of channels, or 0 for all")
+
+    def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
+        """The denoiser, of an earlier run or with random weights."""
+        require(not image, "image", image, "no image, which the embedded model's denoiser cannot take")
+        network = self.untrained(autoencoder)
+        if folders.start_from is not None:
+            network.load_weights(find_network(folders.start_from))
+        return network
+
+    def untrained(self, autoencoder: Autoencoder) -> MultiViewPixArt:
+        """The denoiser of an autoencoder's latents with random weights."""
+        available = autoencoder.latent_channels
+        expected = f"at most the {available} of the autoencoder"
+        require(self.channels <= available, "channels", self.channels, expected)
+        return make_denoiser(
+            latent_channels=self.channels or available,
+            latent_size=autoencoder.latent_size,
+            width=self.width,
+            layers=self.layers,
+            text_channels=self.text_channels,
+            patch=self.patch,
+        )
+
+    def objective(self, _folders: StageFolders, _image: bool, /) -> Objective:
+        """Clean latents, weighted as velocities."""
+        levels = LogitNormalLevels(self.level_mean, self.level_deviation, self.greatest_level)
+        return Objective("latents", levels, InverseLevelWeight(self.least_level))
+
+    def scheduler(self, _folders: StageFolders, _image: bool, /) -> Any:
+        """Euler steps along the flow."""
+        return FlowEulerScheduler(self.sample_shift)
+
+    def prompts(self, folders: StageFolders) -> PromptSource:
+        """The embedded text encoder."""
+        return _embedded_prompts(folders)
+
+    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+        """That of the run."""
+        return _open_image_vae(folders.trained("image_autoencoder"))
+
+
+@dataclass(frozen=True)
+class SmallUNetConfig(DenoiserConfig):
+    """A small UNet of Stable Diffusion's architecture with random weights, on the embedded text encoder.
+
+    Args:
+        widths: channels of its stages; the first has no attention.
+        layers: residual blocks of a stage.
+        head_width: channels of an attention head.
+        text_channels: length of a text token.
+    """
+
+    widths: tuple[int, ...] = (32, 96, 128)
+    layers: int = 1
+    head_width: int = 32
+    text_channels: int = 384
+
+    def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
+        """The UNet, of an earlier run or with random weights."""
+        if folders.start_from is not None:
+            return _opened(folders.start_from, autoencoder.latent_channels, image=image)
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        attended = len(self.widths) - 1
+        heads = tuple(max(1, width // self.head_width) for width in self.widths)
+        network = UNet2DConditionModel(
+            sample_size=autoencoder.latent_size,
+            in_channels=autoencoder.latent_channels + PLUCKER_CHANNELS + (1 if image else 0),
+            out_channels=autoencoder.latent_channels,
+            block_out_channels=self.widths,
+            down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * attended),
+            up_block_types=(*("CrossAttnUpBlock2D",) * attended, "UpBlock2D"),
+            layers_per_block=self.layers,
+            cross_attention_dim=self.text_channels,
+            # The argument of this name is the number of heads, by an old mistake of diffusers.
+            attention_head_dim=cast(Any, heads),
+            norm_num_groups=16,
+        )
+        return cast(Denoiser, network)
+
+    def objective(self, _folders: StageFolders, image: bool, /) -> Objective:
+        """Noise, or with an image v."""
+        return Objective(_small_prediction(image=image), UniformTimesteps.from_scheduler(SMALL_SCHEDULE))
+
+    def scheduler(self, _folders: StageFolders, image: bool, /) -> Any:
+        """DPM-Solver++."""
+        return make_scheduler("dpm++", SMALL_SCHEDULE, _small_prediction(image=image))
+
+    def prompts(self, folders: StageFolders) -> PromptSource:
+        """The embedded text encoder."""
+        return _embedded_prompts(folders)
+
+    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+        """That of the run."""
+        return _open_image_vae(folders.trained("image_autoencoder"))
+
+
+@dataclass(frozen=True)
+class BackboneDenoiserConfig(DenoiserConfig):
+    """The denoiser of a 2D diffusion model, its input widened to take the rays of the views.
+
+    Args:
+        backbone: which model.
+        min_snr: weight losses as if the signal-to-noise ratio were at most this (Hang et al. 2023); None for 1 each,
+            as the released weights were trained.
+    """
+
+    backbone: BackboneName = "sd15"
+    min_snr: float | None = None
+
+    @property
+    def row(self) -> Backbone:
+        """The backbone's row of the table."""
+        return find_backbone(self.backbone)
+
+    @property
+    def rendering_snr_gamma(self) -> float | None:
+        """1 for PixArt, as the released weights were trained."""
+        return 1.0 if self.row.family == "pixart" else None
+
+    def open(self, folders: StageFolders, _autoencoder: Autoencoder, image: bool, /) -> Denoiser:
+        """The denoiser of an earlier run, or else of the 2D model."""
+        row = self.row
+        if folders.start_from is not None:
+            return _opened(folders.start_from, row.latent_channels, image=image)
+        part = "unet" if row.family == "unet" else "transformer"
+        return _opened(folders.pretrained_part(row.base_repository, part), row.latent_channels, image=image)
+
+    def objective(self, folders: StageFolders, image: bool, /) -> Objective:
+        """Noise or v at uniform timesteps of the model's schedule; of Stable Diffusion 3.5, the flow."""
+        prediction = self._prediction(image=image)
+        if prediction == "flow":
+            return Objective("flow", ShiftedFlowSteps())
+        weight = None if self.min_snr is None else MinSnrWeight(self.min_snr)
+        return Objective(prediction, UniformTimesteps.from_scheduler(self._schedule(folders)), weight)
+
+    def scheduler(self, folders: StageFolders, image: bool, /) -> Any:
+        """The sampler that the released models use."""
+        return make_scheduler(self.row.sampler, self._schedule(folders), self._prediction(image=image))
+
+    def prompts(self, folders: StageFolders) -> PromptSource:
+        """The text encoders of the 2D model."""
+        from diffsplat.models.text.clip_t5_encoders import load_prompt_encoder
+
+        base = folders.pretrained_part(self.row.base_repository, "text_encoder").parent
+
+        def make() -> PromptEncoder:
+            device = caching_device()
+            dtype = torch.bfloat16 if device.type == "cuda" else None
+            return load_prompt_encoder(self.row.family, base, dtype=dtype).to(device)
+
+        return PromptSource(make, base / "text_encoder")
+
+    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+        """The image autoencoder of the 2D model."""
+        return _open_image_vae(folders.pretrained_part(self.row.base_repository, "vae"))
+
+    def _prediction(self, *, image: bool) -> Prediction:
+        return self.row.image_prediction if image else self.row.text_prediction
+
+    def _schedule(self, folders: StageFolders) -> dict[str, Any]:
+        base = folders.pretrained_part(self.row.base_repository, "text_encoder").parent
+        return read_json(base / "scheduler" / "scheduler_config.json")
+
+
+def _small_prediction(*, image: bool) -> Prediction:
+    return "v_prediction" if image else "epsilon"
+
+
+def _opened(folder: Path, latent_channels: int, *, image: bool) -> Denoiser:
+    """A stored denoiser in float32, its input widened for rays, and for the mask of an image."""
+    network = load_denoiser(find_network(folder), dtype=torch.float32)
+    wanted = latent_channels + PLUCKER_CHANNELS + (1 if image else 0)
+    if network.config["in_channels"] != wanted:
+        widen_denoiser(network, latent_channels, image=image)
+    return cast(Denoiser, network)
+
+
+def _embedded_prompts(folders: StageFolders) -> PromptSource:
+    return PromptSource(
+        lambda: TextEncoder.from_pretrained(folders.text_encoder).to(caching_device()), folders.text_encoder
+    )
+
+
+def _open_image_vae(folder: Path) -> "AutoencoderKL":
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    kind: Any = AutoencoderKL
+    vae: nn.Module = kind.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+    )
+    return cast("AutoencoderKL", vae.eval().requires_grad_(False))
