@@ -10,6 +10,7 @@ from diffsplat.pipelines.pipeline_protocols import Autoencoder
 from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.trained_networks import TrainableAutoencoder, open_autoencoder, open_reconstructor
+from diffsplat.training.view_batches import image_size
 
 
 class ViewEncoder(nn.Module):
@@ -34,13 +35,17 @@ class ViewEncoder(nn.Module):
         """The encoder of a run's reconstructor and autoencoder.
 
         Raises:
-            ValueError: when their pixel grids differ.
+            ValueError: when their pixel grids differ, or the data has images of another size.
         """
         reconstructor = open_reconstructor(folders.trained("reconstructor"))
         autoencoder = open_autoencoder(folders.trained("autoencoder"))
         expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
         same = autoencoder.pixel_grid == reconstructor.pixel_grid
         require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)
+        found, wanted = image_size(folders.data), autoencoder.image_size
+        require(
+            found == wanted, "the size of the data's images", found, f"the {wanted} pixels of the autoencoder"
+        )
         return cls(reconstructor, autoencoder)
 
     @property

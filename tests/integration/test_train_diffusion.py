@@ -1,0 +1,167 @@
+"""Every recipe of a denoiser or ControlNet, with tiny networks, through the command line."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from safetensors.torch import load_file
+
+from diffsplat.cli.main import main
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import folder_objects
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.models.splat_vae import SplatVAE
+from diffsplat.pretrained.backbones import BACKBONES
+from support.release_folders import DENOISERS, LATENT_SPACES, VAE, build_release
+
+trimesh = pytest.importorskip("trimesh")
+
+SIZE = 64
+CONTROLS = ("depth", "normal", "canny")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Folders that the recipes read."""
+
+    data: Path
+    pretrained: Path
+    networks: Path
+
+    def of(self, name: str) -> list[str]:
+        """Options that name the folders of a backbone, or of the small models."""
+        return [
+            *("--data", str(self.data), "--pretrained", str(self.pretrained)),
+            *("--reconstructor", str(self.networks / "reconstructor")),
+            *("--autoencoder", str(self.networks / name)),
+        ]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    root = tmp_path_factory.mktemp("given")
+    (root / "meshes").mkdir()
+    for number, name in enumerate(("crate", "box", "chest")):
+        box = trimesh.creation.box(extents=(1.0, 0.5 + 0.2 * number, 0.7))
+        box.visual.face_colors = [80 * number, 90, 200, 255]
+        box.export(root / "meshes" / f"{name}.ply")
+    options = RenderOptions(size=SIZE, supersampling=1, processes=1, views="orbits")
+    ingest(folder_objects(root / "meshes"), root / "data", options, progress=False)
+    networks, pretrained = root / "networks", root / "pretrained"
+    torch.manual_seed(0)
+    GSRecon(dim=32, blocks=1, heads=1, patch=16).save_pretrained(networks / "reconstructor")
+    for name, row in BACKBONES.items():
+        build_release(pretrained, name)
+        base = pretrained / row.base_repository.rsplit("/", 1)[-1]
+        part = "unet" if row.family == "unet" else "transformer"
+        DENOISERS[name](row.latent_channels).save_pretrained(base / part)
+        vae = {**VAE, **LATENT_SPACES[name]}
+        SplatVAE(vae, (4, 4, 4, 4), (1, 1, 1, 1), SIZE).save_pretrained(networks / name)
+    small = {**VAE, **LATENT_SPACES["sd15"]}
+    SplatVAE(small, (), (), SIZE).save_pretrained(networks / "small")
+    AutoencoderKL(**small).save_pretrained(networks / "image-autoencoder")
+    return Given(root / "data", pretrained, networks)
+
+
+def train(recipe: str, out: Path, *options: str) -> int:
+    fixed = ["--steps", "3", "--log-every", "1", "--source.batch-size", "2", "--source.novel-views", "1"]
+    few = ["--source.evaluation-objects", "1", "--sample-guidance", "2", "--sample-steps", "2"]
+    quick = ["--accumulation", "1", "--optim.warmup-steps", "1", "--device", "cpu", "--precision", "fp32"]
+    return main(["train", recipe, "--out", str(out), *fixed, *few, *quick, *options])
+
+
+def entries(out: Path, kind: str) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize(
+    "variant", [(), ("--image",), ("--rendering-loss",)], ids=["text", "image", "rendering"]
+)
+def test_denoisers_of_backbones_train(given: Given, tmp_path: Path, name: str, variant: tuple[str, ...]):
+    assert train(f"diffusion-{name}", tmp_path, *given.of(name), *variant) == 0
+    first, *_, last = entries(tmp_path, "train")
+    assert {"loss", "diffusion"} <= first.keys()
+    assert ("rendering" in first) == ("--rendering-loss" in variant)
+    assert all(torch.isfinite(torch.tensor([line["loss"] for line in (first, last)])))
+    (evaluation,) = entries(tmp_path, "evaluation")
+    assert {"loss", "loss_0.1", "psnr_novel_guidance_2", "ssim_input_guidance_2"} <= evaluation.keys()
+    row = BACKBONES[name]
+    inputs = row.latent_channels + (7 if "--image" in variant else 6)
+    stored = weights(tmp_path / "weights")
+    first_layer = stored["conv_in.weight" if row.family == "unet" else "pos_embed.proj.weight"]
+    assert first_layer.shape[1] == inputs
+
+
+def test_rays_are_learned_from_zero(given: Given, tmp_path: Path):
+    """The columns of the latents begin as the 2D model's, those of the rays as zeros, and both move."""
+    assert train("diffusion-sd15", tmp_path, *given.of("sd15"), "--ema.decay", "0", "--optim.lr", "1e-3") == 0
+    base = given.pretrained / "stable-diffusion-v1-5" / "unet"
+    before, after = weights(base)["conv_in.weight"], weights(tmp_path / "weights")["conv_in.weight"]
+    moved = (after[:, :4] - before).abs().max()
+    assert 0 < float(moved) < 5e-3
+    assert 0 < float(after[:, 4:].abs().max()) < 5e-3
+
+
+def test_an_image_model_starts_from_a_text_model(given: Given, tmp_path: Path):
+    assert train("diffusion-sd15", tmp_path / "text", *given.of("sd15")) == 0
+    options = ("--image", "--start-from", str(tmp_path / "text"), "--optim.lr", "1e-9", "--ema.decay", "0")
+    assert train("diffusion-sd15", tmp_path / "image", *given.of("sd15"), *options) == 0
+    text, image = (weights(tmp_path / name / "weights") for name in ("text", "image"))
+    torch.testing.assert_close(image["conv_in.weight"][:, :10], text["conv_in.weight"], atol=1e-7, rtol=0)
+    assert float(image["conv_in.weight"][:, 10:].abs().max()) < 1e-7
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_controlnets_train_on_a_frozen_denoiser(given: Given, tmp_path: Path, kind: str):
+    assert train("diffusion-sd15", tmp_path / "text", *given.of("sd15")) == 0
+    options = [*given.of("sd15"), "--denoiser", str(tmp_path / "text")]
+    assert train(f"controlnet-{kind}", tmp_path / "control", *options) == 0
+    stored = weights(tmp_path / "control" / "weights")
+    assert float(stored["controlnet_mid_block.weight"].abs().max()) > 0
+    assert stored["conv_in.weight"].shape[1] == 10
+
+
+@pytest.mark.parametrize(
+    "variant", [(), ("--image",), ("--rendering-loss",)], ids=["text", "image", "rendering"]
+)
+def test_small_denoisers_train(given: Given, tmp_path: Path, variant: tuple[str, ...]):
+    tiny = ("--widths", "16", "16", "--image-autoencoder", str(given.networks / "image-autoencoder"))
+    assert train("diffusion-small", tmp_path, *given.of("small"), *tiny, *variant) == 0
+    assert len(entries(tmp_path, "train")) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pretrained", "nowhere"], "'nowhere/stable-diffusion-v1-5/unet' holds no network of"),
+        (["--autoencoder", "nowhere"], "'nowhere' holds no trained network"),
+        (["--image", "--control", "depth"], "control is depth, expected none with an image"),
+        (["--dropout", "0.5"], "dropout is 0.5, expected a share from 0 to 1/3"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    given: Given, tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert train("diffusion-sd15", tmp_path / "run", *given.of("sd15"), *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_of_another_size_is_refused(given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    SplatVAE({**VAE, **LATENT_SPACES["sd15"]}, (), (), 128).save_pretrained(tmp_path / "vae")
+    options = [*given.of("sd15"), "--autoencoder", str(tmp_path / "vae")]
+    assert train("diffusion-sd15", tmp_path / "run", *options) == 2
+    assert (
+        "the size of the data's images is 64, expected the 128 pixels of the autoencoder"
+        in capsys.readouterr().err
+    )
