@@ -308,7 +308,9 @@ def test_list_names_every_command_and_what_it_needs(capsys: pytest.CaptureFixtur
     assert main(["train", "list"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     stages = {f"{stage}-{recipe.name}" for recipe in RECIPES.values() for stage in recipe.stages}
-    assert rows.keys() == {*RECIPES, *stages}
+    backbones = {f"diffusion-{name}" for name in ("sd15", "pixart-sigma", "sd35m", "small")}
+    controls = {f"controlnet-{kind}" for kind in ("depth", "normal", "canny")}
+    assert rows.keys() >= {*RECIPES, *stages, *backbones, *controls}
     assert rows["diffusion-mini"].endswith("--reconstructor --autoencoder")
     assert "--" not in rows["reconstruction-mini"]
 
