@@ -139,7 +139,7 @@ class GltfAsset:
         if uri.startswith("data:"):
             head, _, body = uri.partition(",")
             raw = unquote_to_bytes(body)
-            return base64.b64decode(raw) if head.endswith(";base64") else raw
+            return base64.b64decode(raw + b"==") if head.endswith(";base64") else raw
         return read_linked(self.folder, uri)
 
 

@@ -64,8 +64,7 @@ def read_gltf(data: bytes, folder: Path, losses: LossList, *, nodes: str = "") -
 
 def _moved(part: MeshPart, matrix: NDArray[np.float64]) -> MeshPart:
     normals = None if part.normals is None else part.normals @ normal_matrix(matrix)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return MeshPart(moved_points(part.corners, matrix), part.material, normals, part.uv, part.colors)
+    return MeshPart(moved_points(part.corners, matrix), part.material, normals, part.uv, part.colors)
 
 
 def _primitive(

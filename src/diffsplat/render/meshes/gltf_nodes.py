@@ -78,8 +78,7 @@ def _scene_matrices(asset: GltfAsset) -> dict[int, NDArray[np.float64]]:
         if index in matrices:
             continue
         node = asset.entry("nodes", index)
-        with np.errstate(over="ignore", invalid="ignore"):
-            matrices[index] = above @ node_matrix(node)
+        matrices[index] = above @ node_matrix(node)
         waiting += [(child, matrices[index]) for child in node.get("children", [])]
     return matrices
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.io.file_access import read_bytes
 from diffsplat.render.meshes.gltf_meshes import read_gltf
@@ -33,7 +35,8 @@ def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
     data = read_bytes(path)
     losses = LossList()
     try:
-        return joined_parts(_parts(path, data, losses, nodes), losses)
+        with np.errstate(all="ignore"):  # numbers that are not finite are sorted out at the end
+            return joined_parts(_parts(path, data, losses, nodes), losses)
     except DiffSplatError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     except MemoryError:

@@ -18,7 +18,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.render.meshes import triangle_kernels
 from diffsplat.render.meshes.triangle_mesh import Texture, TriangleMesh
 
-MAX_LAYERS = 5
+MAX_LAYERS = 16
 MIP_LEVELS = 6
 SURFACE_THICKNESS = 0.03
 
@@ -97,19 +97,27 @@ class MeshRenderer:
             screen, corners, mesh.normals, mesh.uv, mesh.colors, mesh.texture, level
         )
         albedo, lights, nearest, normal = [], [], None, None
-        for face, inverse in self._layers(screen, side):
+        hidden = np.zeros((side, side), dtype=np.bool_)
+        for face, inverse in self._layers(screen, hidden):
             color = np.empty((side, side, 4), dtype=np.float32)
             light = np.zeros((side, side), dtype=np.float32)
             facing = np.zeros((side, side, 3), dtype=np.float32)
             out = triangle_kernels.Shaded(color, light, facing)
             triangle_kernels.shade(face, inverse, surface, self._textures, pose[:3, 3].copy(), out)
+            hidden |= color[..., 3] >= triangle_kernels.OPAQUE
             albedo.append(color)
             lights.append(light)
             nearest, normal = _nearest(nearest, normal, inverse, facing, color[..., 3])
         return self._resolve(albedo, lights, nearest, normal)
 
-    def _layers(self, screen: NDArray[np.float64], side: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Face index and inverse depth of each layer: transparent ones from the front, then the opaque."""
+    def _layers(
+        self, screen: NDArray[np.float64], hidden: NDArray[np.bool_]
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Face index and inverse depth of each layer: transparent ones from the front, then the opaque.
+
+        The caller marks in ``hidden [S, S]`` behind which samples nothing more is to be seen.
+        """
+        side = len(hidden)
         opaque_face = np.empty((side, side), dtype=np.int32)
         opaque = np.empty((side, side), dtype=np.float64)
         unlimited = np.full((side, side), np.inf)
@@ -124,7 +132,7 @@ class MeshRenderer:
                 if not hits:
                     break
                 yield face, inverse
-                ceiling = np.where(face >= 0, inverse * (1 - 1e-6), 0.0)
+                ceiling = np.where((face >= 0) & ~hidden, inverse * (1 - 1e-6), 0.0)
         yield opaque_face, opaque
 
     def _resolve(

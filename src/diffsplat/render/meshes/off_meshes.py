@@ -85,8 +85,7 @@ def _columns(
         raise InvalidInputError("its vertices have fewer than three numbers")
     positions, next_column = vertices[:, :3], 3 + layout.fourth
     if layout.fourth:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            positions = positions / vertices[:, 3:4]
+        positions = positions / vertices[:, 3:4]
     normals = None
     if layout.normal and vertices.shape[1] >= next_column + 3:
         normals = vertices[:, next_column : next_column + 3]
@@ -100,13 +99,17 @@ def _columns(
 
 
 def _face_colors(lines: list[list[bytes]], sizes: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """``[N, 4]`` from the numbers behind the corners of each face, None where a face has none."""
+    """``[N, 4]`` from the numbers behind the corners of each face, None where no face has any."""
     rest = [words[1 + size :] for words, size in zip(lines, sizes, strict=True)]
-    if not rest or min(map(len, rest)) < 3:
+    painted = np.array([len(words) >= 3 for words in rest])
+    if not painted.any():
         return None
-    whole = all(b"." not in word for words in rest for word in words[:4])
+    given = [words[:4] for words in rest if len(words) >= 3]
+    whole = all(b"." not in word for words in given for word in words)
     opaque = b"255" if whole else b"1"
-    return _colors(np.array([[*words[:4], opaque][:4] for words in rest], dtype=np.float64), whole)
+    colors = np.tile(UNPAINTED_MATERIAL.color.astype(np.float64), (len(rest), 1))
+    colors[painted] = _colors(np.array([[*words, opaque][:4] for words in given], dtype=np.float64), whole)
+    return colors
 
 
 def _colors(values: NDArray[np.float64], whole: bool) -> NDArray[np.float64]:

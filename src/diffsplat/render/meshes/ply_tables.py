@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def read_tables(data: bytes) -> PlyFile:
     Raises:
         ValueError: it is broken or shorter than it promises.
     """
+    data = data.removeprefix(codecs.BOM_UTF8)
     end = re.search(rb"end_header[ \t]*(\r\n|\r|\n)", data)
     if not data.startswith(b"ply") or end is None:
         raise InvalidInputError("it has no PLY header")

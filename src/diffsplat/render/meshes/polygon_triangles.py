@@ -38,11 +38,10 @@ def polygon_triangles(sizes: NDArray[np.integer], points: NDArray[np.floating]) 
     first = starts[polygon]
     step = np.arange(len(polygon)) - np.repeat(np.cumsum(counts) - counts, counts)
     triangles = np.stack([first, first + step + 1, first + step + 2], axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        a, b, c = (points[triangles[:, i]] for i in range(3))
-        areas = np.cross(b - a, c - a)
-        normals = np.stack([np.bincount(polygon, areas[:, i], len(sizes)) for i in range(3)], axis=1)
-        turned = (areas * normals[polygon]).sum(axis=1) < 0
+    a, b, c = (points[triangles[:, i]] for i in range(3))
+    areas = np.cross(b - a, c - a)
+    normals = np.stack([np.bincount(polygon, areas[:, i], len(sizes)) for i in range(3)], axis=1)
+    turned = (areas * normals[polygon]).sum(axis=1) < 0
     for index in np.unique(polygon[turned]):
         if sizes[index] <= _MAX_CONCAVE:
             ring = slice(starts[index], starts[index] + sizes[index])

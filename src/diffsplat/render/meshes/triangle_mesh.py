@@ -210,9 +210,8 @@ def joined_parts(parts: Sequence[MeshPart], losses: LossList) -> TriangleMesh:
 
 def _drawable(part: MeshPart, losses: LossList) -> TriangleMesh:
     """A part as a mesh with at most one texture, which all its triangles share."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        edges = np.cross(part.corners[:, 1] - part.corners[:, 0], part.corners[:, 2] - part.corners[:, 0])
-        area = np.linalg.norm(edges, axis=1)
+    edges = np.cross(part.corners[:, 1] - part.corners[:, 0], part.corners[:, 2] - part.corners[:, 0])
+    area = np.linalg.norm(edges, axis=1)
     finite = np.isfinite(area)
     if not finite.all():
         losses.part(f"{(~finite).sum()} of its triangles have corners that are not finite")
@@ -222,7 +221,10 @@ def _drawable(part: MeshPart, losses: LossList) -> TriangleMesh:
     colors = np.tile(part.material.color, (count, 3, 1)).astype(np.float32)
     if part.colors is not None:
         colors *= part.colors[keep].astype(np.float32)
-    texture = part.material.texture if part.uv is not None else None
+    texture = part.material.texture
+    if texture is not None and part.uv is None:
+        losses.color("one of its textures has no coordinates")
+        texture = None
     uv = (
         np.zeros((count, 3, 2))
         if part.uv is None

@@ -403,6 +403,13 @@ def test_lost_textures_are_noted(tmp_path, texture, text):
     assert mesh.face_count == 2
 
 
+def test_a_texture_without_coordinates_is_noted(tmp_path):
+    builder = GltfBuilder().textured_square(LEFT_RED, reference={"texCoord": 1})
+    (loss,) = load(tmp_path, builder).losses
+    assert loss.text == "one of its textures has no coordinates"
+    assert loss.of_color
+
+
 def test_a_fallback_image_is_no_loss(tmp_path):
     builder = GltfBuilder().textured_square(LEFT_RED)
     ktx = builder.image(b"\xabKTX 20\xbb\r\n\x1a\n" + bytes(60), "image/ktx2")

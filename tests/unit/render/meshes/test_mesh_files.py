@@ -1,5 +1,6 @@
 """Finding and reading mesh files, whole and damaged: a mesh or one sentence, whatever the bytes are."""
 
+import contextlib
 import os
 import random
 import time
@@ -11,7 +12,9 @@ from PIL import Image
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.render.meshes.mesh_files import MESH_SUFFIXES, find_meshes, load_mesh
+from diffsplat.render.meshes.mesh_renderer import MeshRenderer
 from diffsplat.render.meshes.texture_images import MAX_PIXELS
+from diffsplat.render.meshes.view_sets import FREE_VIEW, ViewSet
 from support.damaged_files import damaged
 from support.gltf_files import SQUARE_UV, GltfBuilder
 
@@ -93,6 +96,7 @@ def good_files():
     }  # fmt: skip
 
 
+VIEW = ViewSet((30.0,), (20.0,), (FREE_VIEW,)).cameras()
 MATERIALS = b"newmtl m\nKd 0.5 0.5 0.5\nd 0.5\nmap_Kd -s 1 1 t.png\n"
 
 
@@ -122,6 +126,9 @@ def check_mesh(mesh):
         assert len(values) == mesh.face_count
         assert np.isfinite(values).all()
     assert mesh.texture.max() < len(mesh.textures)
+    with contextlib.suppress(InvalidInputError):  # of a size that is no number
+        for _ in MeshRenderer(mesh.normalized(), size=16).render(VIEW):
+            pass
 
 
 def check(suffix, folder, rounds, seed):

@@ -1,6 +1,7 @@
 """The mesh renderer against closed forms: spheres, cubes, planes, known paints and lights."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -189,6 +190,18 @@ def test_layers_of_glass_are_blended_front_to_back():
             [255 * 0.5, 255 * 0.5 * 0.25, 255 * 0.5 * 0.75, 255], abs=1
         )
         assert samples.depth[SIZE // 2, SIZE // 2] == pytest.approx(1.2, abs=1e-5)
+
+
+def test_holes_do_not_hide_what_lies_far_behind_them():
+    """Twelve surfaces of which the texture leaves nothing, and a green one that is cut out behind them."""
+    clear = Texture(np.zeros((1, 1, 4), dtype=np.uint8), cutoff=0.5)
+    leaf = Texture(np.array([[[0, 255, 0, 140]]], dtype=np.uint8), cutoff=0.5)
+    cards = joined(*(quad(0.3 - 0.02 * i, textures=[clear]) for i in range(12)))
+    mesh = joined(cards, quad(-0.2, textures=[leaf]))
+    texture = np.where(np.arange(mesh.face_count) < cards.face_count, 0, 1).astype(np.int32)
+    samples = render(replace(mesh, texture=texture, textures=(clear, leaf)))
+    assert samples.unlit_image()[SIZE // 2, SIZE // 2].tolist() == [0, 255, 0, 255]
+    assert samples.depth[SIZE // 2, SIZE // 2] == pytest.approx(1.6, abs=1e-5)
 
 
 def test_a_single_pane_keeps_its_straight_colour_and_opacity():

@@ -65,6 +65,11 @@ def test_colours_of_faces(tmp_path, behind, expected):
     np.testing.assert_allclose(mesh.colors, np.broadcast_to(expected, (2, 3, 4)), atol=1e-6)
 
 
+def test_faces_without_a_colour_beside_painted_ones(tmp_path):
+    mesh = load(tmp_path, file("OFF\n4 2 0", face="3 0 1 2 255 0 0\n3 0 2 3"))
+    np.testing.assert_allclose(mesh.colors[:, 0, :3], [[1, 0, 0], [0.7, 0.7, 0.7]], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
