@@ -145,6 +145,24 @@ def test_planned_names_of_several_dots():
     assert (str(single.splats), str(single.preview)) == ("v1.2.spz", "v1.2.mp4")
 
 
+def test_planned_names_of_images():
+    images = (Path("x/red shoe.png"), Path("y/hat.jpg"), Path("z/hat.webp"))
+
+    def names(generation: Generation, *images: Path) -> list[str]:
+        return [str(item.splats) for item in plan_objects(generation, None, "none", images)]
+
+    unnamed, pair = Generation(prompts=("",)), Generation(prompts=("a shoe", "a hat"))
+    assert names(unnamed, images[0]) == ["red-shoe.ply"]
+    assert names(unnamed, *images) == ["red-shoe.ply", "hat-1.ply", "hat-2.ply"]
+    assert names(Generation(prompts=("a shoe",)), images[0]) == ["a-shoe.ply"]
+    assert names(pair, *images[:2]) == [
+        *("red-shoe-a-shoe.ply", "red-shoe-a-hat.ply", "hat-a-shoe.ply", "hat-a-hat.ply")
+    ]
+    planned = plan_objects(pair, Path("out/a.spz"), "none", images[:2])
+    assert [str(item.splats) for item in planned] == [f"out/a-{number}.spz" for number in range(1, 5)]
+    assert [item.image for item in planned] == [images[0], images[0], images[1], images[1]]
+
+
 def test_generate_writes_other_formats(here: Path, small_model: Path):
     words = ["generate", "a chair", "--model", str(small_model), "--steps", "1"]
     for name in ("a.ply", "a.glb", "a.compressed.ply"):

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from diffsplat.cli.main import main
+from diffsplat.io.image_files import read_image, write_image
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.models.elevation_network import ElevationEstimator
 from diffsplat.models.text.stored_prompts import StoredPrompts
@@ -45,7 +46,11 @@ def run(*words: object) -> int:
 def generate(weights: Path, output: Path, *words: object) -> torch.Tensor:
     """Run the command and return the positions and colours that it wrote."""
     assert run("generate", *words, "--weights", weights, "--steps", 2, "-o", output, "--force") == 0
-    splats = read_splats(output)
+    return values_of(output)
+
+
+def values_of(path: Path) -> torch.Tensor:
+    splats = read_splats(path)
     assert splats.count > 1000
     values = torch.cat([splats.means, splats.colors], dim=-1)
     assert torch.isfinite(values).all()
@@ -82,6 +87,40 @@ def test_image_with_a_known_and_an_estimated_elevation(
     assert f"{degrees:.1f} degrees above the horizon" in said
     described = generate(weights, tmp_path / "c.ply", "a red chair", *words, "--elevation", 20)
     assert differ(known, described)
+
+
+def test_several_images_and_folders(
+    weights: Path, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    image = read_image(picture)
+    write_image(image[[1, 0, 2, 3]], folder / "b.png")
+    write_image(image, folder / "a.webp")
+    (folder / "notes.txt").write_text("no image")
+    alone = generate(
+        weights, tmp_path / "alone.ply", "--model", "sd15", "--image", picture, "--elevation", 20
+    )
+    words = ["generate", "--model", "sd15", "--weights", str(weights), "--steps", "2", "--elevation", "20"]
+    capsys.readouterr()
+    assert main([*words, "-o", str(tmp_path / "out"), "--image", str(folder), str(picture)]) == 0
+    written = capsys.readouterr().out.split()
+    assert [Path(name).name for name in written] == ["a.ply", "b.ply", f"{picture.stem}.ply"]
+    made = [values_of(Path(name)) for name in written]
+    assert torch.equal(made[0], alone)
+    assert torch.equal(made[2], alone)
+    assert differ(made[1], alone)
+
+
+def test_options_of_an_image(weights: Path, tmp_path: Path, picture: Path):
+    words = ("--model", "sd15", "--image", picture, "--elevation", 20)
+    made = [
+        generate(weights, tmp_path / "a.ply", *words, *options)
+        for options in ((), ("--border", 0.2), ("--border", 0.5), ("--keep-framing",))
+    ]
+    assert torch.equal(made[0], made[1])
+    assert differ(made[0], made[2])
+    assert differ(made[0], made[3])
 
 
 def test_the_first_camera_is_at_the_elevation_and_the_shift_of_sd3_matters(weights: Path, picture: Path):
@@ -213,6 +252,11 @@ REFUSED = [
         ("--model", "sd15", "--image", "{picture}", "--control", "canny", "--control-photo", "{picture}"),
         "both",
     ),
+    (("--model", "sd15", "--image", "{picture}", "a red chair"), "put prompts before it"),
+    (("--model", "sd15", "--image", "{picture}", "none.png"), "no such file"),
+    (("--model", "sd15", "--image", "{empty}"), "holds no images"),
+    (("--model", "sd15", "--image", "{picture}", "--border", "1"), "the border is 1.0, expected 0 to 0.9"),
+    (("a chair", "--model", "sd15", "--border", "0.1"), "given without --image"),
     (("a chair", "--model", "sd15", "--weights", "{empty}"), "diffsplat models download"),
     (("a chair", "--model", "sd15", "--embeddings", "{picture}"), "holds no encoded prompts"),
     (("a chair", "--model", "sd15", "--lora", "{picture}"), "not a safetensors file"),

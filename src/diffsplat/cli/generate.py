@@ -13,6 +13,7 @@ import tyro
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import UP_AXES, PlannedObject, Preview, Up, check_outputs, plan_objects
 from diffsplat.errors import InvalidInputError
+from diffsplat.images.framing_options import IMAGE_SUFFIXES, ImageFraming
 from diffsplat.io.file_access import make_folder, require_readable
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 class ConditionArguments:
     """Images and control maps, for the released models."""
 
-    image: Annotated[Path | None, option("FILE")] = None
-    """Image of the object. Its background is removed unless it has transparency."""
+    image: Annotated[tuple[Path, ...], option("FILE ...")] = ()
+    """Images of objects, or folders of images; each gives objects of its own. Their background is removed unless
+    they are transparent."""
+    framing: Annotated[ImageFraming, tyro.conf.arg(name="")] = field(default_factory=ImageFraming)
     control: ControlKind | None = None
     """Follow a control map of the first view (--model sd15)."""
     control_image: Annotated[Path | None, option("FILE")] = None
@@ -52,16 +55,27 @@ class ConditionArguments:
             raise InvalidInputError(
                 f"--control-photo gives edges, expected --control canny, not {self.control}"
             )
-        if self.image is not None and self.control is not None:
+        if self.image and self.control is not None:
             raise InvalidInputError("--image and --control were both given, expected one of them")
-        for path in (self.image, *sources):
-            if path is not None:
-                require_readable(path)
+        if not self.image and self.framing != ImageFraming():
+            raise InvalidInputError("options of an image were given without --image, expected an image")
+        for path in sources:
+            require_readable(path)
 
-    def prepare(self, pipe: DiffSplatPipeline, elevation_deg: float | None) -> ConditionImages:
-        """The images at the model's size; a control map is rendered from this elevation."""
+    def image_files(self) -> tuple[Path, ...]:
+        """The images, those of folders by name.
+
+        Raises:
+            ValueError: when one cannot be read, or a folder holds none.
+        """
+        return tuple(file for path in self.image for file in _images_at(path))
+
+    def prepare(
+        self, pipe: DiffSplatPipeline, elevation_deg: float | None, image: Path | None
+    ) -> ConditionImages:
+        """One of the images at the model's size, or the control map, rendered from this elevation."""
         if self.control is None:
-            return pipe.prepare(image=self.image)
+            return pipe.prepare(image=image, framing=self.framing)
         from diffsplat.pipelines.control_maps import canny_map, control_maps_from
         from diffsplat.pipelines.image_and_control_conditions import condition_image
 
@@ -112,18 +126,33 @@ def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> 
     """
     conditions, generation = arguments.conditions, arguments.generation
     conditions.check()
-    image = conditions.image
-    model = ModelChoice(arguments.model, image is not None, conditions.control, arguments.opening)
+    images = conditions.image_files()
+    model = ModelChoice(arguments.model, bool(images), conditions.control, arguments.opening)
     model.check()
     if arguments.prompts_file is not None:
         prompts = (*generation.prompts, *_read_prompts(arguments.prompts_file))
         generation = replace(generation, prompts=prompts)
-    resolved = generation.resolved(model.defaults(), from_image=image is not None)
-    unnamed = "object" if image is None else image.stem
-    planned = plan_objects(resolved, arguments.output, arguments.preview, unnamed)
+    resolved = generation.resolved(model.defaults(), from_image=bool(images))
+    planned = plan_objects(resolved, arguments.output, arguments.preview, images)
     check_outputs(planned, force=arguments.force)
     for path in _generate_all(model, resolved, planned, arguments):
         print(path, flush=True)
+
+
+def _images_at(path: Path) -> list[Path]:
+    """The file, or the images of a folder."""
+    if not path.is_dir():
+        if not path.exists() and not path.suffix:
+            raise InvalidInputError(
+                f"there is no image {str(path)!r}, expected files after --image; put prompts before it"
+            )
+        return [require_readable(path)]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise InvalidInputError(
+            f"the folder {str(path)!r} holds no images, expected {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files
 
 
 def _read_prompts(path: Path) -> tuple[str, ...]:
@@ -150,19 +179,22 @@ def _generate_all(
     from diffsplat.pipelines.object_writing import write_object
 
     pipe = model.open(generation.texts)
-    images = arguments.conditions.prepare(pipe, generation.elevation)
-    resolved = pipe.resolve(generation, images)
+    # All of them first, so that an image that cannot be used ends the command before the first object.
+    conditions = {
+        image: arguments.conditions.prepare(pipe, generation.elevation, image)
+        for image in dict.fromkeys(item.image for item in planned)
+    }
+    options = {image: pipe.resolve(generation, images) for image, images in conditions.items()}
     if generation.elevation is None:
-        print(
-            f"the image was taken from {resolved.elevation_deg:.1f} degrees above the horizon",
-            file=sys.stderr,
-        )
+        for image, resolved in options.items():
+            degrees = resolved.elevation_deg
+            print(f"{str(image)!r} was taken from {degrees:.1f} degrees above the horizon", file=sys.stderr)
     up = arguments.up and UP_AXES[arguments.up]
-    with tqdm(total=len(planned) * resolved.steps, unit="step", file=sys.stderr, leave=False) as bar:
+    with tqdm(total=len(planned) * generation.steps, unit="step", file=sys.stderr, leave=False) as bar:
         for item in planned:
-            bar.set_description(item.prompt[:40])
-            single = replace(resolved, prompts=(item.prompt,), seed=item.seed, count=1)
-            (made,) = pipe.generate(single, images, lambda *_: bar.update()).objects()
+            bar.set_description(item.name[:40])
+            single = replace(options[item.image], prompts=(item.prompt,), seed=item.seed, count=1)
+            (made,) = pipe.generate(single, conditions[item.image], lambda *_: bar.update()).objects()
             make_folder(item.splats.parent)
             for path in item.paths:
                 write_object(made, path, up=up, force=arguments.force)

@@ -29,12 +29,19 @@ class PlannedObject:
         seed: its seed.
         splats: file for its splats.
         preview: file for its preview, or None.
+        image: the image that it is generated from, or None.
     """
 
     prompt: str
     seed: int
     splats: Path
     preview: Path | None
+    image: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called while it is generated."""
+        return self.prompt or (self.image.name if self.image else "object")
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -43,15 +50,16 @@ class PlannedObject:
 
 
 def plan_objects(
-    generation: Generation, output: Path | None, preview: Preview, unnamed: str = "object"
+    generation: Generation, output: Path | None, preview: Preview, images: tuple[Path, ...] = ()
 ) -> list[PlannedObject]:
-    """Decide on the files of every object.
+    """Decide on the files of every object: the objects of the first image, if any, then those of the next.
 
     One object goes into the file ``output``, or into one named after its prompt. Several go into the folder
     ``output``, named after their prompts, or, when ``output`` has the suffix of a splat file, into numbered
-    files. An empty prompt is called ``unnamed``.
+    files. Objects of several images, or without a prompt, are named after their image.
     """
-    objects = generation.objects
+    sources = images or (None,)
+    objects = [(image, *entry) for image in sources for entry in generation.objects]
     if output is not None and splat_suffix(output) is not None:
         stem = splat_stem(output)
         suffix = output.name[len(stem) :]
@@ -62,12 +70,10 @@ def plan_objects(
         paths = [output]
     else:
         folder = output or Path()
-        paths = [folder / (name + DEFAULT_SUFFIX) for name in _prompt_names(generation, unnamed)]
+        paths = [folder / (name + DEFAULT_SUFFIX) for name in _object_names(generation, images)]
     return [
-        PlannedObject(
-            prompt, seed, path, None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
-        )
-        for (prompt, seed), path in zip(objects, paths, strict=True)
+        PlannedObject(prompt, seed, path, _preview_path(path, preview), image)
+        for (image, prompt, seed), path in zip(objects, paths, strict=True)
     ]
 
 
@@ -113,9 +119,22 @@ def _numbered(stem: str, count: int, width: int) -> list[str]:
     return [f"{stem}-{number:0{width}}" for number in range(1, count + 1)]
 
 
-def _prompt_names(generation: Generation, unnamed: str) -> list[str]:
-    """A distinct name for every object: the prompt's, its number where names repeat, the seed where asked."""
-    slugs = [slug(prompt or unnamed) for prompt in generation.prompts]
+def _preview_path(path: Path, preview: Preview) -> Path | None:
+    return None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
+
+
+def _object_names(generation: Generation, images: tuple[Path, ...]) -> list[str]:
+    """A distinct name for every object: its prompt's or image's, a number where names repeat, the seed where asked."""
+    prompts = generation.prompts
+    if len(images) > 1:
+        slugs = [
+            slug(image.stem if len(prompts) == 1 else f"{image.stem} {prompt}")
+            for image in images
+            for prompt in prompts
+        ]
+    else:
+        unnamed = images[0].stem if images else "object"
+        slugs = [slug(prompt or unnamed) for prompt in prompts]
     repeats = Counter(slugs)
     seen: Counter[str] = Counter()
     names: list[str] = []

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 from PIL import Image
@@ -11,19 +10,17 @@ from torch.nn import functional
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError
-from diffsplat.images.background_removal import RemoveBackground, cut_out, on_white, premultiplied
+from diffsplat.images.background_removal import cut_out, on_white, premultiplied
+from diffsplat.images.framing_options import BORDER, ImageFraming
+from diffsplat.images.visible_box import Box, visible_box
+from diffsplat.io.image_decoding import DecodingLimits
 from diffsplat.io.image_files import image_from_pillow, read_image
 
 ImageSource = str | Path | Image.Image | Tensor
 """A file, a Pillow image, or ``[3, H, W]`` sRGB, ``[4, H, W]`` with straight alpha, 0..1."""
 
-BORDER_RATIO = 0.2
-"""Share of the edge that an object leaves free, as the released models were used."""
-
-_FAINTEST = 0.02
-"""Alpha up to which a pixel is a matting's noise rather than a part of the object."""
-_SMALLEST_OBJECT = 8
-"""Pixels that an object has at least along its longer side."""
+_LONGEST_SIDE = 2048
+"""Pixels to which a larger file is reduced; models use a few hundred."""
 
 
 @dataclass(frozen=True)
@@ -40,41 +37,34 @@ class ConditionImage:
 
 
 def prepare_condition_image(
-    image: ImageSource,
-    *,
-    size: int = 256,
-    border_ratio: float = BORDER_RATIO,
-    remove_background: RemoveBackground = "auto",
+    image: ImageSource, *, size: int = 256, framing: ImageFraming | None = None
 ) -> ConditionImage:
     """Cut an object out, centre its bounding box in a square and put it on white.
 
     Args:
         image: the image; of an animation the first frame counts.
         size: pixels per side of the result.
-        border_ratio: share of the edge that stays free; the box's longer side takes the rest.
-        remove_background: see :data:`RemoveBackground`. An image without transparency whose background is not
-            removed is taken whole: made square with white, without a border.
+        framing: how; see :class:`~diffsplat.images.framing_options.ImageFraming`. The box is that of the visible
+            object: neither faint haze or shadow around it nor a speck beside it counts. Its longer side leaves the
+            border free. An image without transparency whose background is not removed is taken whole: made square
+            with white.
 
     Raises:
-        ValueError: when the image cannot be read, shows no object or one of a few pixels, an option is out of
-            range, or rembg cannot fetch its network.
+        ValueError: when the image cannot be read, shows no object or one of a few pixels, the background is not
+            plain where it should be, or rembg cannot fetch its network.
         ImportError: when the background has to be removed and rembg is not installed.
     """
-    if size < 1 or not 0 <= border_ratio < 1:
-        raise InvalidInputError(
-            f"the size {size} and the border ratio {border_ratio:g} are not as expected: "
-            "at least 1, and at least 0 but below 1"
-        )
-    if remove_background not in get_args(RemoveBackground):
-        raise InvalidInputError(
-            f"remove_background is {remove_background!r}, expected one of {', '.join(get_args(RemoveBackground))}"
-        )
+    if size < 1:
+        raise InvalidInputError(f"the size of a condition image is {size}, expected at least 1")
+    chosen = framing or ImageFraming()
     name = repr(str(image)) if isinstance(image, str | Path) else "the image"
-    object_image = cut_out(load_image(image), name, remove_background)
-    if len(object_image) == 3:
-        return square_on_white(object_image, size=size)
-    inner = max(round(size * (1 - border_ratio)), 1)
-    return _placed(premultiplied(_cropped(object_image, name)), inner, size)
+    object_image = cut_out(load_image(image), name, chosen)
+    premultiplied_image = premultiplied(object_image)
+    if len(object_image) == 3 or chosen.keep_framing:
+        box, border = (0, object_image.shape[1], 0, object_image.shape[2]), chosen.border or 0.0
+    else:
+        box, border = visible_box(object_image[3], name), BORDER if chosen.border is None else chosen.border
+    return _placed(premultiplied_image, box, max(round(size * (1 - border)), 1), size)
 
 
 def load_image(image: ImageSource) -> Tensor:
@@ -84,7 +74,7 @@ def load_image(image: ImageSource) -> Tensor:
         ValueError: for a file that cannot be read, or a tensor of another shape or range.
     """
     if isinstance(image, str | Path):
-        return read_image(image)
+        return read_image(image, DecodingLimits(longest_side=_LONGEST_SIDE))
     if isinstance(image, Image.Image):
         return image_from_pillow(image)
     if image.ndim != 3 or image.shape[0] not in (3, 4) or 0 in image.shape:
@@ -99,32 +89,18 @@ def load_image(image: ImageSource) -> Tensor:
 
 def square_on_white(image: Tensor, *, size: int) -> ConditionImage:
     """A whole image ``[3 or 4, H, W]`` on white, its longer side ``size`` pixels, centred in a square."""
-    return _placed(premultiplied(image), size, size)
+    return _placed(premultiplied(image), (0, image.shape[1], 0, image.shape[2]), size, size)
 
 
-def _cropped(cut_out: Tensor, name: str) -> Tensor:
-    """The bounding box of the object."""
-    solid = cut_out[3] > _FAINTEST
-    rows, columns = torch.nonzero(solid.any(dim=1)).flatten(), torch.nonzero(solid.any(dim=0)).flatten()
-    if not len(rows):
-        raise InvalidInputError(f"{name} is transparent all over, expected an object in it")
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    if max(bottom - top, right - left) < _SMALLEST_OBJECT:
-        raise InvalidInputError(
-            f"the object in {name} is {right - left} x {bottom - top} pixels, "
-            f"expected at least {_SMALLEST_OBJECT} along one side"
-        )
-    return cut_out[:, top:bottom, left:right]
-
-
-def _placed(premultiplied: Tensor, inner: int, size: int) -> ConditionImage:
-    """Scale the longer side to ``inner`` pixels and centre it in a square of ``size``."""
-    height, width = premultiplied.shape[-2:]
+def _placed(premultiplied: Tensor, box: Box, inner: int, size: int) -> ConditionImage:
+    """Scale the longer side of a box to ``inner`` pixels and centre it in a square of ``size``."""
+    top, bottom, left, right = box
+    cropped = premultiplied[:, top:bottom, left:right]
+    height, width = cropped.shape[-2:]
     scale = inner / max(height, width)
     target = (max(round(height * scale), 1), max(round(width * scale), 1))
     resized = functional.interpolate(
-        premultiplied[None], size=target, mode="bilinear", align_corners=False, antialias=True
+        cropped[None], size=target, mode="bilinear", align_corners=False, antialias=True
     )[0]
     canvas = torch.zeros(4, size, size)
     top, left = (size - target[0]) // 2, (size - target[1]) // 2

@@ -197,7 +197,8 @@ def _from_attributes(
     )
     if len({len(means), len(quats), len(scales), len(opacities), len(harmonics)}) != 1:
         raise InvalidInputError("its attributes of splats have different lengths")
-    colors = np.clip(harmonics * np.float32(SH_DEGREE_0) + np.float32(0.5), 0, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        colors = np.clip(harmonics * np.float32(SH_DEGREE_0) + np.float32(0.5), 0, 1)
     if space == _LINEAR:
         colors = linear_to_srgb(colors)
     return GaussianArrays(means, scales, np.roll(quats, 1, axis=1), opacities[:, 0], colors)

@@ -1,18 +1,18 @@
 """Reading and writing images as torch tensors ``[C, H, W]`` in 0..1."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path, require_readable
+from diffsplat.io.image_decoding import DecodingLimits, decode_image, plain_image
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -48,29 +48,23 @@ def write_image(image: Tensor, path: str | Path, *, force: bool = False) -> None
         Image.fromarray(pixels).save(temporary, **_SAVE_OPTIONS[suffix])
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Read an image file of any kind that Pillow knows.
+def read_image(path: str | Path, limits: DecodingLimits | None = None) -> Tensor:
+    """Read an image file.
+
+    Args:
+        path: PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF or another of the formats that Pillow decodes.
+        limits: on its pixels; by default 50 million, reduced to at most 4096 a side.
 
     Returns:
         ``[3, H, W]``, or ``[4, H, W]`` with straight alpha where the file has transparency; float32 sRGB in
-        0..1, turned upright when the camera noted its orientation.
+        0..1, from the colour profile of the file where it has one, turned upright when the camera noted its
+        orientation.
 
     Raises:
         ValueError: when the file is missing, no image, broken, or absurdly large.
     """
-    source = require_readable(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as opened:
-                image = ImageOps.exif_transpose(opened)
-    except UnidentifiedImageError as error:
-        raise InvalidInputError(f"{str(path)!r} is not an image file") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"{str(path)!r} has more than {Image.MAX_IMAGE_PIXELS} pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InvalidInputError(f"{str(path)!r} is a broken image file: {error}") from error
-    return _to_tensor(image, repr(str(path)))
+    image = decode_image(require_readable(path), repr(str(path)), limits or DecodingLimits())
+    return _to_tensor(image)
 
 
 def image_from_pillow(image: Image.Image) -> Tensor:
@@ -79,7 +73,7 @@ def image_from_pillow(image: Image.Image) -> Tensor:
     Raises:
         ValueError: for floating-point pixels, whose range is not known.
     """
-    return _to_tensor(ImageOps.exif_transpose(image), "the image")
+    return _to_tensor(plain_image(image, "the image", DecodingLimits.longest_side))
 
 
 def tile_images(
@@ -125,12 +119,8 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(1, 2, 0).contiguous().numpy()
 
 
-def _to_tensor(image: Image.Image, name: str) -> Tensor:
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))
     if image.mode == "F":
-        raise InvalidInputError(f"{name} holds floating-point pixels of unknown range, expected 8 or 16 bits")
-    if image.mode.startswith("I"):
-        # 16-bit greyscale, the only kind of wider numbers that Pillow reads from common files.
-        grey = np.asarray(image, dtype=np.float32) / 65535
-        return torch.from_numpy(grey.clip(0, 1)).expand(3, -1, -1).contiguous()
-    converted = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    return torch.from_numpy(np.array(converted)).permute(2, 0, 1).float() / 255
+        return pixels.expand(3, -1, -1).contiguous()
+    return pixels.permute(2, 0, 1).float() / 255

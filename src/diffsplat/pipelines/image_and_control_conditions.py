@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from diffsplat.images.framing_options import ImageFraming
 from diffsplat.images.image_preparation import (
     ImageSource,
     load_image,
@@ -31,7 +32,9 @@ class ConditionImages:
     control: Tensor | None = None
 
 
-def condition_image(source: ImageSource, size: int, *, cut_out: bool) -> Tensor:
+def condition_image(
+    source: ImageSource, size: int, *, cut_out: bool, framing: ImageFraming | None = None
+) -> Tensor:
     """``[3, size, size]`` sRGB 0..1 of an image.
 
     Args:
@@ -40,6 +43,7 @@ def condition_image(source: ImageSource, size: int, *, cut_out: bool) -> Tensor:
         size: edge in pixels.
         cut_out: remove the background of a file or PIL image unless it has transparency, and centre the object on
             white with a border; otherwise the image is only made square with white and resized.
+        framing: how an object is cut out and framed.
 
     Raises:
         ValueError: when it is no image, or holds no object.
@@ -47,7 +51,7 @@ def condition_image(source: ImageSource, size: int, *, cut_out: bool) -> Tensor:
     """
     prepared = isinstance(source, Tensor) and source.ndim == 3 and source.shape[0] == 3
     if cut_out and not prepared:
-        return prepare_condition_image(source, size=size).image
+        return prepare_condition_image(source, size=size, framing=framing).image
     return square_on_white(load_image(source), size=size).image
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffsplat.core import Cameras, Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
+from diffsplat.images.framing_options import ImageFraming
 from diffsplat.models.autocast import Precision, autocast
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
@@ -247,6 +248,7 @@ class DiffSplatPipeline:
         *,
         image: ImageSource | None = None,
         control: ImageSource | None = None,
+        framing: ImageFraming | None = None,
         callback: StepCallback | None = None,
         **options: Any,
     ) -> SplatOutput:
@@ -257,6 +259,7 @@ class DiffSplatPipeline:
             image: photo or drawing of the object: a file, a PIL image, or ``[3, H, W]`` or ``[4, H, W]`` 0..1.
                 Without transparency its background is removed.
             control: control map of the first view, likewise; composited on white.
+            framing: how the object is cut out of its image and framed.
             callback: called after every denoising step; may raise to stop.
             options: any other field of :class:`~diffsplat.pipelines.generation_options.Generation`, such as ``seed``,
                 ``steps``, ``guidance`` or ``count``.
@@ -271,10 +274,13 @@ class DiffSplatPipeline:
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
         generation = Generation(prompts=prompts, **options)
-        return self.generate(generation, self.prepare(image, control), callback)
+        return self.generate(generation, self.prepare(image, control, framing), callback)
 
     def prepare(
-        self, image: ImageSource | None = None, control: ImageSource | None = None
+        self,
+        image: ImageSource | None = None,
+        control: ImageSource | None = None,
+        framing: ImageFraming | None = None,
     ) -> ConditionImages:
         """Bring images to the model's size: the object cut out and centred on white, the control map resized.
 
@@ -295,7 +301,7 @@ class DiffSplatPipeline:
             )
         size = self.autoencoder.image_size
         return ConditionImages(
-            image=None if image is None else condition_image(image, size, cut_out=True),
+            image=None if image is None else condition_image(image, size, cut_out=True, framing=framing),
             control=None if control is None else condition_image(control, size, cut_out=False),
         )
 

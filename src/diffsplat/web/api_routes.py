@@ -179,7 +179,8 @@ async def cut_out(request: Request, service: ServiceOf) -> Response:
     body = await service.bodies.read(request, CutOutRequest)
     if "image" not in body.images:
         raise HTTPException(422, "image is missing")
-    return Response(await service.cut_out(body.images["image"]), media_type="image/png")
+    image = await service.cut_out(body.images["image"], body.options.framing())
+    return Response(image, media_type="image/png")
 
 
 def _found(service: Service, job_id: str) -> Job:

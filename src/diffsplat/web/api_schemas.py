@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.images.framing_options import BORDER, LARGEST_BORDER, Cutout, ImageFraming
 from diffsplat.pipelines.generation_options import (
     MAX_PROMPT_LENGTH,
     Generation,
@@ -23,6 +24,7 @@ from diffsplat.web.result_files import FILE_KINDS
 from diffsplat.web.server_limits import Limits
 
 _LONGEST_VALUE = 60
+_LONGEST_DATA_URI_HEAD = 200
 
 
 class _Documented(BaseModel):
@@ -88,17 +90,35 @@ class JobOptions(_GenerationOptions):
         return Generation(prompts=(self.prompt,), **options)
 
 
-class JobRequest(JobOptions):
-    """Options, and images in base64."""
+class FramingOptions(BaseModel):
+    """How an object is cut out of its image and framed."""
+
+    cutout: Cutout = Field(
+        "auto",
+        description="what removes the background: rembg (a network), plain (a background of one colour), none, "
+        "or auto, rembg unless the image is transparent",
+    )
+    keep_framing: bool = Field(False, description="leave the object where and as large as it is in its image")
+    border: float | None = Field(
+        None, ge=0, le=LARGEST_BORDER, description=f"share of the edge that stays free; {BORDER} by default"
+    )
+
+    def framing(self) -> ImageFraming:
+        """The options of the library."""
+        return ImageFraming(self.cutout, keep_framing=self.keep_framing, border=self.border)
+
+
+class JobRequest(JobOptions, FramingOptions):
+    """Options, and images in base64 or as data URIs."""
 
     image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: the object")
     control: str | None = Field(None, description="likewise: the control map of the first view")
 
 
-class CutOutRequest(BaseModel):
-    """An image in base64."""
+class CutOutRequest(FramingOptions):
+    """An image in base64 or as a data URI."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"required": ["image"]})
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"required": ["image"]})
 
     image: str | None = Field(None, description="PNG, JPEG or WebP file in base64")
 
@@ -240,11 +260,16 @@ class Health(BaseModel):
 
 
 def decoded(text: str, name: str) -> bytes:
-    """The bytes of a base64 text.
+    """The bytes of a base64 text, or of a data URI that holds one.
 
     Raises:
         ValueError: when it is none.
     """
+    head, comma, _ = text[:_LONGEST_DATA_URI_HEAD].partition(",")
+    if comma and head.lower().startswith("data:"):
+        if not head.lower().endswith(";base64"):
+            raise InvalidInputError(f"the {name} is a data URI of another encoding, expected base64")
+        text = text[len(head) + 1 :]
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

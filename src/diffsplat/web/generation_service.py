@@ -8,10 +8,11 @@ from io import BytesIO
 from PIL import Image
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.images.framing_options import ImageFraming
 from diffsplat.io.image_files import to_pixels
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
-from diffsplat.web.api_schemas import JobOptions
+from diffsplat.web.api_schemas import JobOptions, JobRequest
 from diffsplat.web.job_queue import Job, JobQueue
 from diffsplat.web.model_worker import ModelWorker, ServedModel
 from diffsplat.web.request_bodies import BodyReader
@@ -52,7 +53,7 @@ class Service:
         self.files.close()
         return self.jobs.join(_STOP_S)
 
-    async def submit(self, options: JobOptions, files: Mapping[str, bytes]) -> Job:
+    async def submit(self, options: JobRequest, files: Mapping[str, bytes]) -> Job:
         """Put a job into the queue.
 
         Args:
@@ -70,10 +71,12 @@ class Service:
                 raise InvalidInputError(f"{model.reasons[name]}, expected no {name}")
         self.jobs.require_place()
         loop = asyncio.get_running_loop()
-        images = await loop.run_in_executor(self._preparing, self._prepare, model, dict(files))
+        images = await loop.run_in_executor(
+            self._preparing, self._prepare, model, dict(files), options.framing()
+        )
         return self.jobs.submit(model.name, generation, images)
 
-    async def cut_out(self, data: bytes) -> bytes:
+    async def cut_out(self, data: bytes, framing: ImageFraming) -> bytes:
         """PNG of an image's object as a model would get it.
 
         Raises:
@@ -82,7 +85,8 @@ class Service:
         """
         if not any(model.pipe.takes_image for model in self.models.values()):
             raise InvalidInputError("no model of this server takes an image")
-        return await asyncio.get_running_loop().run_in_executor(self._preparing, self._cut_out, data)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._preparing, self._cut_out, data, framing)
 
     def _most_images(self) -> int:
         """Most images that any model has use for in one request."""
@@ -105,15 +109,15 @@ class Service:
                 raise InvalidInputError(f"{name} is {value}, expected at most {most}")
         return resolved
 
-    def _prepare(self, model: ServedModel, files: dict[str, bytes]) -> ConditionImages:
+    def _prepare(self, model: ServedModel, files: dict[str, bytes], framing: ImageFraming) -> ConditionImages:
         decoded: dict[str, Image.Image] = {
             name: decode_image(data, name, self.limits) for name, data in files.items()
         }
-        return model.pipe.prepare(decoded.get("image"), decoded.get("control"))
+        return model.pipe.prepare(decoded.get("image"), decoded.get("control"), framing)
 
-    def _cut_out(self, data: bytes) -> bytes:
+    def _cut_out(self, data: bytes, framing: ImageFraming) -> bytes:
         decoded = decode_image(data, "image", self.limits)
-        prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True)
+        prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True, framing=framing)
         file = BytesIO()
         Image.fromarray(to_pixels(prepared)).save(file, format="PNG")
         return file.getvalue()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffsplat.images.framing_options import ImageFraming
 from diffsplat.images.image_preparation import prepare_condition_image, square_on_white
 
 
@@ -45,7 +46,9 @@ def test_the_box_of_an_object_is_centred(box: tuple[int, int, int, int], placed:
 
 @pytest.mark.parametrize("border", [0.0, 0.2, 0.5])
 def test_the_border_is_as_wide_as_asked(border: float):
-    prepared = prepare_condition_image(box_picture(40, 40, (4, 36, 4, 36), RED), size=64, border_ratio=border)
+    prepared = prepare_condition_image(
+        box_picture(40, 40, (4, 36, 4, 36), RED), size=64, framing=ImageFraming(border=border)
+    )
     inside = torch.nonzero(prepared.alpha[0, 32] > 0.5).flatten()
     assert len(inside) == round(64 * (1 - border))
     assert abs(int(inside[0]) - (63 - int(inside[-1]))) <= 1
@@ -68,7 +71,7 @@ def test_the_mean_colour_survives_a_large_reduction():
     picture = box_picture(800, 800, (0, 800, 0, 800), torch.ones(3))
     picture[:3, :, ::2] = 0
     picture[3, :300] = 0
-    prepared = prepare_condition_image(picture, size=50, border_ratio=0)
+    prepared = prepare_condition_image(picture, size=50, framing=ImageFraming(border=0))
     inner = prepared.image[:, 12:38, 3:-3]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.5), rtol=0, atol=0.02)
 
@@ -84,7 +87,7 @@ def test_faint_noise_does_not_move_the_object():
 
 def test_a_picture_without_transparency_is_taken_whole_when_nothing_is_removed():
     picture = torch.rand(3, 20, 40)
-    prepared = prepare_condition_image(picture, size=40, remove_background="never")
+    prepared = prepare_condition_image(picture, size=40, framing=ImageFraming("none"))
     torch.testing.assert_close(prepared.image[:, 10:30], picture, rtol=0, atol=1e-6)
     assert bool((prepared.image[:, :10] == 1).all())
     assert bool((prepared.alpha[:, 10:30] == 1).all())
@@ -95,7 +98,7 @@ def test_a_few_transparent_pixels_are_no_cut_out():
     picture = torch.rand(4, 50, 50)
     picture[3] = 1
     picture[:, 0, 0] = 0
-    prepared = prepare_condition_image(picture, size=50, remove_background="never")
+    prepared = prepare_condition_image(picture, size=50, framing=ImageFraming("none"))
     assert bool((prepared.image[:, 0, 0] == 1).all())
     torch.testing.assert_close(prepared.image[:, 1:], picture[:3, 1:], rtol=0, atol=1e-6)
 
@@ -135,10 +138,10 @@ def test_kinds_of_files(tmp_path: Path, kind: str):
 
 def test_grey_of_16_bits_and_cmyk(tmp_path: Path):
     Image.fromarray(np.full((30, 30), 32768, dtype=np.uint16)).save(tmp_path / "a.png")
-    prepared = prepare_condition_image(tmp_path / "a.png", size=30, remove_background="never")
+    prepared = prepare_condition_image(tmp_path / "a.png", size=30, framing=ImageFraming("none"))
     torch.testing.assert_close(prepared.image, torch.full((3, 30, 30), 0.5), rtol=0, atol=0.01)
     Image.new("CMYK", (30, 30), (0, 255, 255, 0)).save(tmp_path / "a.tif")
-    prepared = prepare_condition_image(tmp_path / "a.tif", size=30, remove_background="never")
+    prepared = prepare_condition_image(tmp_path / "a.tif", size=30, framing=ImageFraming("none"))
     torch.testing.assert_close(prepared.image[:, 5, 5], torch.tensor([1.0, 0, 0]), rtol=0, atol=0.02)
 
 
@@ -187,7 +190,7 @@ def test_transparency_of_its_own_needs_no_rembg_unless_asked(rembg: StandIn):
     picture = box_picture(60, 60, (10, 50, 5, 25), RED)
     prepare_condition_image(picture)
     assert not rembg.asked
-    prepare_condition_image(picture, remove_background="always")
+    prepare_condition_image(picture, framing=ImageFraming("rembg"))
     # It sees the picture on white.
     assert rembg.asked[0][0, 0].tolist() == [255, 255, 255]
 
@@ -201,8 +204,19 @@ def test_failures_of_rembg_are_one_sentence(rembg: StandIn, monkeypatch: pytest.
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(rembg, "new_session", no_network)
-    with pytest.raises(ValueError, match=r"no route to host.*with transparency needs none"):
-        prepare_condition_image(torch.zeros(3, 20, 20))
+    other = ImageFraming(rembg_model="isnet-general-use")
+    with pytest.raises(
+        ValueError, match=r"'isnet-general-use' \(no route to host\).*transparency needs none"
+    ):
+        prepare_condition_image(torch.zeros(3, 20, 20), framing=other)
+
+
+def test_the_network_is_chosen_by_name_and_loaded_once(rembg: StandIn, monkeypatch: pytest.MonkeyPatch):
+    names: list[str] = []
+    monkeypatch.setattr(rembg, "new_session", lambda name: names.append(name) or name)
+    for network in ("birefnet-general", "birefnet-general", "u2netp"):
+        prepare_condition_image(torch.zeros(3, 20, 20), framing=ImageFraming(rembg_model=network))
+    assert names == ["birefnet-general", "u2netp"]
 
 
 @pytest.mark.parametrize("missing", ["rembg", "onnxruntime"])
@@ -233,15 +247,20 @@ def test_gigantic_pictures_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size 0"),
-        ({"border_ratio": 1.0}, "border ratio 1"),
-        ({"border_ratio": -0.1}, "border ratio -0.1"),
-        ({"remove_background": "maybe"}, "'maybe', expected one of auto, always, never"),
+        ({"border": 1.0}, "the border is 1.0, expected 0 to 0.9"),
+        ({"border": -0.1}, "the border is -0.1"),
+        ({"border": float("nan")}, "the border is nan"),
+        ({"cutout": "maybe"}, "'maybe', expected one of: auto, rembg, plain, none"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        prepare_condition_image(box_picture(20, 20, (0, 10, 0, 10), RED), **options)
+        ImageFraming(**options)
+
+
+def test_a_size_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="is 0, expected at least 1"):
+        prepare_condition_image(box_picture(20, 20, (0, 10, 0, 10), RED), size=0)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +275,46 @@ def test_bad_options_are_refused(options: dict, message: str):
 def test_bad_tensors_are_refused(image: Tensor, message: str):
     with pytest.raises(ValueError, match=message):
         prepare_condition_image(image)
+
+
+def plain_background(background: Tensor) -> Tensor:
+    """``[3, 80, 80]``: a red ring of 40 pixels whose hole has the colour of the background, and grain everywhere."""
+    y, x = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
+    radius = torch.hypot(x - 39.5, y - 39.5)
+    ring = ((radius < 20) & (radius > 10)).float()
+    picture = background[:, None, None] * (1 - ring) + RED[:, None, None] * ring
+    grain = torch.rand(3, 80, 80, generator=torch.Generator().manual_seed(0)) - 0.5
+    return (picture + 0.04 * grain).clamp(0, 1)
+
+
+@pytest.mark.parametrize("background", [(1.0, 1.0, 1.0), (0.2, 0.6, 0.3), (0.0, 0.0, 0.0)])
+def test_a_plain_background_is_removed_without_a_network(background: tuple[float, float, float]):
+    picture = plain_background(torch.tensor(background))
+    prepared = prepare_condition_image(picture, size=100, framing=ImageFraming("plain"))
+    solid = prepared.alpha[0] > 0.5
+    rows = torch.nonzero(solid.any(dim=1)).flatten()
+    assert (int(rows[0]), int(rows[-1])) == (10, 89)
+    # The hole does not reach the edge: it stays.
+    assert float(prepared.alpha[0, 50, 50]) == pytest.approx(1, abs=1e-5)
+    assert float(solid.float().sum()) == pytest.approx(np.pi * 40**2, rel=0.03)
+    assert bool((prepared.image[:, :5] == 1).all())
+
+
+def test_a_background_that_is_not_plain_is_refused():
+    picture = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"is not plain, only .* of its edge has one colour"):
+        prepare_condition_image(picture, framing=ImageFraming("plain"))
+
+
+def test_framing_is_kept_when_asked():
+    picture = box_picture(40, 60, (10, 20, 5, 15), RED)
+    prepared = prepare_condition_image(picture, size=60, framing=ImageFraming(keep_framing=True))
+    expected = box_picture(60, 60, (20, 30, 5, 15), RED)
+    torch.testing.assert_close(prepared.alpha, expected[3:], rtol=0, atol=1e-6)
+    half = ImageFraming(keep_framing=True, border=0.5)
+    prepared = prepare_condition_image(picture, size=120, framing=half)
+    expected = box_picture(120, 120, (50, 60, 35, 45), RED)
+    torch.testing.assert_close(prepared.alpha, expected[3:], rtol=0, atol=1e-6)
 
 
 def test_a_whole_picture_is_made_square():

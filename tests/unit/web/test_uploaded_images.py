@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from diffsplat.io.image_files import image_from_pillow
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.web.model_worker import ModelWorker, load_models
 from diffsplat.web.server_limits import Limits
 from diffsplat.web.uploaded_images import decode_image
 from support.api_client import events, sentence
+from support.icc_profiles import SRGB_PRIMARIES, rgb_profile
 from support.release_folders import build_elevation, build_release
 
+SWAPPED = rgb_profile((SRGB_PRIMARIES[1], SRGB_PRIMARIES[0], SRGB_PRIMARIES[2]), 2.2)
+"""Its red is the green of sRGB, and the reverse."""
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=1_000_000)
 
 
@@ -60,7 +64,7 @@ def test_the_catalogue_says_which_model_takes_what(client):
     assert set(takes["sd15:image"]["reasons"]) == {"control"}
 
 
-@pytest.mark.parametrize("kind", ["form", "base64"])
+@pytest.mark.parametrize("kind", ["form", "base64", "data URI"])
 @pytest.mark.parametrize(("model", "name"), [("sd15:image", "image"), ("sd15:canny", "control")])
 def test_a_picture_becomes_an_object(client, models, kind, model, name):
     options = {"model": model, "prompt": "a red disk", "steps": 1, "seed": 4}
@@ -68,7 +72,8 @@ def test_a_picture_becomes_an_object(client, models, kind, model, name):
         texts = {key: (None, str(value)) for key, value in options.items()}
         answer = client.post("/api/jobs", files=texts | {name: ("../../x.png", encoded(disk()))})
     else:
-        text = base64.b64encode(encoded(disk())).decode()
+        head = "data:image/png;base64," if kind == "data URI" else ""
+        text = head + base64.b64encode(encoded(disk())).decode()
         answer = client.post("/api/jobs", json=options | {name: text})
     assert answer.status_code == 201, answer.text
     job = events(client, answer.json()["id"])[-1]
@@ -89,6 +94,53 @@ def test_the_cut_out_is_centred_on_white(client):
     assert abs(columns.mean() - 127.5) < 1
 
 
+@pytest.mark.parametrize(
+    "text", ["data:image/png,abc", "data:image/png;base64;x,abcd", "data:", "data:;base64,?"]
+)
+def test_other_data_uris_are_refused(client, text: str):
+    answer = client.post("/api/cutouts", json={"image": text})
+    assert answer.status_code == 422
+    assert "base64" in sentence(answer)
+
+
+@pytest.mark.parametrize("kind", ["form", "json"])
+def test_the_framing_of_a_picture_is_chosen(client, kind: str):
+    def columns(**options) -> list[int]:
+        if kind == "form":
+            texts = {key: (None, str(value)) for key, value in options.items()}
+            answer = client.post("/api/cutouts", files=texts | {"image": ("a.png", encoded(disk()))})
+        else:
+            image = base64.b64encode(encoded(disk())).decode()
+            answer = client.post("/api/cutouts", json=options | {"image": image})
+        assert answer.status_code == 200, answer.text
+        pixels = np.asarray(Image.open(BytesIO(answer.content))).astype(int)
+        shown = np.flatnonzero((pixels[..., 1] < 128).any(axis=0))
+        return [int(shown[0]), int(shown[-1])]
+
+    assert columns(border=0.5) == [64, 191]
+    assert columns(border=0.0) == [0, 255]
+    # The disk spans the columns 20 to 70 of 96.
+    assert columns(keep_framing=True) == pytest.approx([20 / 96 * 256, 71 / 96 * 256 - 1], abs=1.5)
+    assert columns(cutout="plain", border=0.5) == pytest.approx([64, 191], abs=1)
+
+
+@pytest.mark.parametrize("options", [{"border": 0.95}, {"cutout": "magic"}, {"rembg_model": "u2net"}])
+def test_framing_that_is_not_offered_is_refused(client, options: dict):
+    image = base64.b64encode(encoded(disk())).decode()
+    answer = client.post("/api/cutouts", json=options | {"image": image})
+    assert answer.status_code == 422
+    sentence(answer)
+
+
+def test_colour_profiles_of_uploads_are_honoured():
+    image = Image.new("RGB", (20, 10), (255, 0, 0))
+    decoded = decode_image(encoded(image, icc_profile=SWAPPED), "image", LIMITS)
+    red, green, blue = decoded.getpixel((3, 3))  # pyright: ignore[reportGeneralTypeIssues]
+    assert (red < 10, green > 245, blue < 10) == (True, True, True)
+    # Prepared later on, it stays green.
+    assert image_from_pillow(decoded)[:, 3, 3].mul(255).tolist() == [red, green, blue]
+
+
 def test_a_model_for_pictures_wants_one(client):
     answer = client.post("/api/jobs", json={"model": "sd15:image", "prompt": "a chair"})
     assert answer.status_code == 422
@@ -106,7 +158,7 @@ def test_a_cut_out_without_a_model_for_it_is_refused(serve):
     [
         ({"image": (None, "text")}, "image is a text, expected a file"),
         ({"picture": ("a.png", b"x")}, "the file 'picture' is unknown"),
-        ({"image": ("a.png", b"")}, "is no image"),
+        ({"image": ("a.png", b"")}, "is not an image file in a format that is read (PNG, JPEG, WEBP)"),
         ({}, "form is broken"),
     ],
 )
