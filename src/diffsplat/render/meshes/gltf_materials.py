@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.core.srgb import linear_to_srgb, srgb_to_linear
-from diffsplat.errors import DiffSplatError
+from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.render.meshes.gltf_asset import GltfAsset, extension
 from diffsplat.render.meshes.texture_images import decode_texture
 from diffsplat.render.meshes.triangle_mesh import Texture, Wrap
@@ -83,11 +83,15 @@ class GltfMaterials:
         """A white material with the texture of ``reference``."""
         if reference is None:
             return GltfMaterial(np.ones(4))
-        entry = self._asset.entry("textures", reference["index"])
+        try:
+            entry = self._asset.entry("textures", reference["index"])
+            sampler = self._asset.entry("samplers", entry["sampler"]) if "sampler" in entry else {}
+        except InvalidInputError as error:
+            self._asset.losses.color(f"a texture is broken: {error}")
+            return GltfMaterial(np.ones(4))
         pixels = self._image(entry, opaque)
         if pixels is None:
             return GltfMaterial(np.ones(4))
-        sampler = self._asset.entry("samplers", entry["sampler"]) if "sampler" in entry else {}
         wrap = (
             _WRAPS.get(sampler.get("wrapS", 10497), "repeat"),
             _WRAPS.get(sampler.get("wrapT", 10497), "repeat"),
@@ -112,22 +116,23 @@ class GltfMaterials:
         reference = entry.get("emissiveTexture")
         source = self._textured(reference, True, None)
         if reference is not None and source.texture is None:
+            return read  # lost, as was noted
+        if source.texture is not None and not read.factor[:3].any():
+            read = replace(read, texture=None)  # the base colour's texture is multiplied with black
+        if source.texture is not None and read.texture is not None and _place(base) != _place(reference):
+            self._asset.losses.color("its emissive texture has other coordinates than its base colour")
             return read
-        if source.texture is None and read.texture is None:
+        place = source if read.texture is None else read
+        if place.texture is None:
             return replace(read, factor=np.append((read.factor[:3] + glow).clip(0, 1), read.factor[3]))
-        black = not read.factor[:3].any()
-        if read.texture is not None and source.texture is not None and _place(base) != _place(reference):
-            if not black:
-                self._asset.losses.color("its emissive texture has other coordinates than its base colour")
-                return read
-            read = replace(source, factor=read.factor, opaque=read.opaque, cutoff=read.cutoff, texture=None)
-        elif read.texture is None:
-            read = replace(read, uv_set=source.uv_set, uv_matrix=source.uv_matrix)
-        model = read.texture or source.texture
-        assert model is not None
         pixels = _added(read.texture, read.factor, source.texture, glow)
-        texture = replace(model, pixels=pixels, cutoff=read.cutoff)
-        return replace(read, texture=texture, factor=np.array([1, 1, 1, read.factor[3]]))
+        return replace(
+            read,
+            factor=np.array([1, 1, 1, read.factor[3]]),
+            texture=replace(place.texture, pixels=pixels, cutoff=read.cutoff),
+            uv_set=place.uv_set,
+            uv_matrix=place.uv_matrix,
+        )
 
     def _image(self, texture: dict[str, Any], opaque: bool) -> NDArray[np.uint8] | None:
         """The first image of a texture that can be read; None, and a loss, where none can."""

@@ -71,7 +71,7 @@ def read_descriptions(data: bytes, folder: Path) -> dict[str, MtlDescription]:
         elif keyword in (b"kd", b"ke", b"d", b"tr"):
             words = [word for word in rest.split() if word != b"-halo"]
             current.values[keyword.decode()] = numbers(words)
-        elif keyword in (b"map_kd", b"map_d"):
+        elif keyword in (b"map_kd", b"map_d") and text:
             current.maps[keyword.decode()] = texture_map(text)
     # In a file where something has a transparency of 1, the word is used for opacity.
     swapped = any(d.values.get("tr") == [1.0] for d in descriptions.values() if "d" not in d.values)

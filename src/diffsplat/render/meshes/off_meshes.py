@@ -13,7 +13,7 @@ from diffsplat.render.meshes.mesh_text import plain_text
 from diffsplat.render.meshes.polygon_triangles import polygon_triangles, within
 from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, LossList, Material, MeshPart
 
-_HEADER = re.compile(rb"((?:ST|C|N|4|n)*)(?:OFF|off)")
+_HEADER = re.compile(rb"((?:ST|C|N|4|n)*)(?:OFF|off)(\d*)")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_off(data: bytes, losses: LossList) -> list[MeshPart]:
         layout = _Layout(texture=b"ST" in letters, normal=b"N" in letters, fourth=b"4" in letters)
         if b"n" in letters or b"BINARY" in lines[0]:
             raise InvalidInputError("it is a binary or many-dimensional OFF file, expected text in 3D")
-        lines[0] = lines[0][1:]
+        lines[0][:1] = [found[2]] if found[2] else []  # "OFF490 926 0", as in ModelNet
         lines = [words for words in lines if words]
     if not lines or len(lines[0]) < 2:
         raise InvalidInputError("it has no OFF header with the numbers of vertices and faces")

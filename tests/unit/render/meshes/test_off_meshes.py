@@ -27,7 +27,7 @@ def area(mesh):
     [
         file(), file("OFF 4 1 0"), file("4 1 0"), file("4 1"), file("# head\n\nOFF # kind\n\n4 1 0\n"),
         file(more="# a vertex"), file().replace("\n", "\r\n"), file().replace("\n", "\r"),
-        "\ufeff" + file(), file("off\n4 1 4"),
+        "\ufeff" + file(), file("off\n4 1 4"), file("OFF4 1 0"),
     ],
 )  # fmt: skip
 def test_headers_and_comments(tmp_path, text):
