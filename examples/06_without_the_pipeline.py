@@ -20,15 +20,15 @@ from diffsplat.models.principal_component_autoencoder import ComponentAutoencode
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.model_folders import SamplingDefaults, find_model, read_index
+from diffsplat.pretrained.model_folders import ModelFolder
 from diffsplat.pretrained.schedulers import load_scheduler
 
 
 @torch.no_grad()
 def generate(prompt: str, seed: int = 0) -> Splats:
     """Splats ``[N]`` of one object."""
-    folder = find_model("mini")
-    defaults = SamplingDefaults.from_index(read_index(folder))
+    model = ModelFolder.find("mini")
+    folder, defaults = model.folder, model.defaults()
     text_encoder = TextEncoder.from_pretrained(folder / "text_encoder")
     denoiser = MultiViewPixArt.from_pretrained(folder / "denoiser").eval()
     refiner = MultiViewPixArt.from_pretrained(folder / "refiner").eval()

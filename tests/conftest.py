@@ -24,7 +24,7 @@ from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from support.recordings import OFFICIAL, Recordings
 
-pytest_plugins = ["support.training_data", "support.web_fixtures"]
+pytest_plugins = ["support.release_fixtures", "support.training_data", "support.web_fixtures"]
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "chair", "taxi", "barrel")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from diffsplat.cli.main import main
@@ -15,28 +14,9 @@ from diffsplat.models.elevation_network import ElevationEstimator
 from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pretrained.backbones import BACKBONES
-from support.release_folders import build_elevation, build_release
+from support.release_folders import build_release
 
 NAMES = list(BACKBONES)
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    for name in NAMES:
-        build_release(folder, name)
-    build_elevation(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A disk that is cut out already."""
-    path = tmp_path_factory.mktemp("picture") / "disk.png"
-    image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
-    ImageDraw.Draw(image).ellipse((20, 10, 70, 55), fill=(200, 30, 30, 255))
-    image.save(path)
-    return path
 
 
 def run(*words: object) -> int:

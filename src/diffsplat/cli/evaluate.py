@@ -35,10 +35,11 @@ from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.mini_denoiser import denoised_channels
-from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.model_folders import SamplingDefaults, find_model, read_index
+from diffsplat.pretrained.model_folders import ModelFolder, find_model
+from diffsplat.pretrained.stored_networks import open_autoencoder
 
 _FEATURES = "features.safetensors"
 
@@ -118,15 +119,13 @@ def text(
 
     Args:
         arguments: What the judge is fitted on and where to write.
-        model: Name of an embedded model, or a model folder.
+        model: Name of a model, or a model folder.
         seed: Seed of every prompt.
         steps: Denoising steps; the model's default when not given.
         guidance: Guidance scale; the model's default when not given.
     """
-    from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
-
     arguments.check()
-    pipe = DiffSplatPipeline.from_pretrained(model)
+    pipe = ModelChoice.parse(model, OpeningOptions()).open()
     asked = mini_prompts()
     fitted, figures, store = _judge(arguments)
 
@@ -242,17 +241,17 @@ def _reconstructor(model: str) -> Predict:
 def _through_latents(
     model: str, reconstruct: Predict, part: Literal["autoencoder", "denoised"] = "autoencoder"
 ) -> Predict:
-    network = ComponentAutoencoder.from_pretrained(_config(model, "autoencoder").parent)
+    network = open_autoencoder(_config(model, "autoencoder").parent)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(read_json(_config(model, "denoiser")))
-        smoothing = SamplingDefaults.from_index(read_index(find_model(model))).smoothing
+        smoothing = ModelFolder.find(model).defaults().smoothing
 
     def predict(views: Views) -> SplatGrid:
         grid = network.decode(network.encode(reconstruct(views))[:, :, :channels])
         if not smoothing:
             return grid
-        return clean_surfaces(grid, views.cameras, smoothing)
+        return clean_surfaces(grid, views.cameras, smoothing, network.pixel_grid)
 
     return predict
 

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConditionArguments:
-    """Images and control maps, for the released models."""
+    """Images and control maps, for models that take them."""
 
     image: Annotated[tuple[Path, ...], option("FILE ...")] = ()
     """Images of objects, or folders of images; each gives objects of its own. Their background is removed unless
     they are transparent."""
     framing: Annotated[ImageFraming, tyro.conf.arg(name="")] = field(default_factory=ImageFraming)
     control: ControlKind | None = None
-    """Follow a control map of the first view (--model sd15)."""
+    """Follow a control map of the first view, with a model that has a ControlNet for it, such as sd15."""
     control_image: Annotated[Path | None, option("FILE")] = None
     """The control map as an image."""
     control_photo: Annotated[Path | None, option("FILE")] = None

@@ -28,8 +28,8 @@ class ServeArguments:
     """Options of ``diffsplat serve``."""
 
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FOLDER ...")] = ("mini",)
-    """Models to offer, the first by default: mini, a model folder, or a released backbone, with its
-    variant after a colon (sd15, sd15:image, sd15:depth)."""
+    """Models to offer, the first by default: mini, a model folder, or a released backbone, with a
+    variant after a colon (sd15, sd15:image, FOLDER:depth)."""
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to listen on; any but a loopback address lets other machines in."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_PORT

@@ -106,11 +106,7 @@ class ConfiguredNetwork(nn.Module):
             **self.config,
         }
         write_json(stored, target / CONFIG_FILE)
-        state = {
-            name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
-            for name, tensor in self.state_dict().items()
-        }
-        save_file(state, target / weights_file, metadata={"format": "pt"})
+        save_file(stored_state(self, half=half), target / weights_file, metadata={"format": "pt"})
 
     def _floating(self) -> Tensor:
         return next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())
@@ -133,6 +129,14 @@ class ConfiguredNetwork(nn.Module):
                     f"{tuple(tensor.shape)}"
                 )
         return state
+
+
+def stored_state(network: nn.Module, *, half: bool) -> dict[str, Tensor]:
+    """Weights by name as they are written, floating-point ones perhaps in half precision."""
+    return {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
 
 
 class UninitialisedLayers(TorchFunctionMode):

@@ -7,19 +7,26 @@ heads on its class token choose an interval of elevations and the offset inside 
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
+from diffsplat.models.configured_network import CONFIG_FILE
 
 INPUT_SIZE = 224
 """Pixels per side that every image is resized to."""
+
+STATE_FILE = "model.safetensors"
 
 HEAD_WIDTH = 64
 """Channels of an attention head in every published DINOv2."""
@@ -171,6 +178,34 @@ class ElevationEstimator(nn.Module):
             own.update(zip(names, parts, strict=True))
         estimator.load_state_dict(own, assign=True)
         return estimator.eval()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """A network that :meth:`save_pretrained` wrote, in evaluation mode and float32 on the CPU.
+
+        Raises:
+            OSError: when a file is missing.
+            ValueError: when the weights do not fit the configuration.
+        """
+        config = read_json(Path(folder) / CONFIG_FILE)
+        stored = load_file(Path(folder) / STATE_FILE)
+        state = {name: tensor.float() for name, tensor in stored.items()}
+        return cls.from_state_dict(state, heads=int(config["heads"]))
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write the sizes, and the weights under the released names.
+
+        Args:
+            folder: made when it does not exist.
+            half: write the weights in half precision.
+        """
+        target = make_folder(folder)
+        write_json({"_class_name": type(self).__name__, **asdict(self.config)}, target / CONFIG_FILE)
+        state = {
+            name: (tensor.half() if half else tensor).contiguous()
+            for name, tensor in self.released_state_dict().items()
+        }
+        save_file(state, target / STATE_FILE, metadata={"format": "pt"})
 
     def released_state_dict(self) -> dict[str, Tensor]:
         """The weights under the names of the released file."""

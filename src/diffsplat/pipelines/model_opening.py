@@ -12,7 +12,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable
 from diffsplat.pretrained.backbones import BACKBONES, ControlKind
-from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, SamplingDefaults, find_model, read_index
+from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, ModelFolder, SamplingDefaults, find_model
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,8 @@ class ModelChoice:
 
     Args:
         model: name of an embedded model or a released backbone, or path of a model folder.
-        image: of a released backbone, the denoiser that is conditioned on an image.
-        control: of a released backbone, with the ControlNet of this kind.
+        image: the denoiser that is conditioned on an image.
+        control: with the ControlNet of this kind.
         options: how it is opened.
     """
 
@@ -58,27 +58,27 @@ class ModelChoice:
 
     @classmethod
     def parse(cls, name: str, options: OpeningOptions) -> Self:
-        """A model by name, with the variant of a released backbone after a colon: ``sd15:image``, ``sd15:depth``.
+        """A model by name, with a variant after a colon: ``sd15:image``, ``sd15:depth``, ``FOLDER:image``.
 
         Raises:
-            ValueError: for an unknown variant.
+            ValueError: for an unknown variant of a released backbone.
         """
-        backbone, _, variant = name.partition(":")
-        if backbone not in BACKBONES:
-            return cls(name, options=options)
+        model, _, variant = name.rpartition(":")
         control = next((kind for kind in get_args(ControlKind) if kind == variant), None)
-        if variant not in ("", "image") and control is None:
+        if model and (variant == "image" or control is not None):
+            return cls(model, variant == "image", control, options)
+        if model in BACKBONES:
             known = ", ".join(("image", *get_args(ControlKind)))
             raise InvalidInputError(f"the model {name!r} has an unknown variant, expected one of: {known}")
-        return cls(backbone, variant == "image", control, options)
+        return cls(name, options=options)
 
     @property
     def label(self) -> str:
-        """A short name: without the path of a folder, with the variant of a released backbone."""
-        if self.model not in (*BACKBONES, *EMBEDDED_MODELS):
-            return Path(self.model).resolve().name
+        """A short name: of a folder without its path; with the variant."""
+        known = self.model in (*BACKBONES, *EMBEDDED_MODELS)
+        name = self.model if known else Path(self.model).resolve().name
         variant = "image" if self.image else self.control
-        return f"{self.model}:{variant}" if variant else self.model
+        return f"{name}:{variant}" if variant else name
 
     @property
     def released(self) -> bool:
@@ -93,9 +93,10 @@ class ModelChoice:
         """
         if self.released:
             return self._released_model().defaults
-        if self.image or self.control:
-            raise InvalidInputError(f"the model {self.model!r} takes text only, expected {_backbones()}")
-        return SamplingDefaults.from_index(read_index(find_model(self.model)))
+        stored = ModelFolder.find(self.model)
+        parts = stored.parts(image=self.image, control=self.control)
+        stored.require_files(parts.values())
+        return stored.defaults(image=self.image)
 
     def check(self) -> None:
         """Refuse files that are not there, and options that belong to other models.
@@ -149,21 +150,21 @@ class ModelChoice:
 
     def encode(self, texts: Sequence[str]) -> StoredPrompts:
         """Encode texts with the model's text encoder alone, which is dropped afterwards."""
+        import torch
+
         from diffsplat.models.text.stored_prompts import StoredPrompts
         from diffsplat.pipelines.device_placement import choose_device
 
         device = choose_device(self.options.device)
+        dtype = torch.bfloat16 if device.type == "cuda" else None
         if self.released:
-            import torch
-
             from diffsplat.pretrained.released_models import load_text_encoder
 
-            dtype = torch.bfloat16 if device.type == "cuda" else None
             encoder = load_text_encoder(self._released_model(dtype)).to(device)
         else:
-            from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
+            from diffsplat.pipelines.pipeline_folders import load_text_encoder
 
-            encoder = TextEncoder.from_pretrained(find_model(self.model) / "text_encoder").to(device)
+            encoder = load_text_encoder(find_model(self.model) / "text_encoder", dtype=dtype).to(device)
         return StoredPrompts.encode(encoder, texts, self.model).to("cpu")
 
     def _stored_prompts(self, file: Path, texts: Sequence[str]) -> StoredPrompts:

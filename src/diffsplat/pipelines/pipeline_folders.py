@@ -1,87 +1,170 @@
 """Components of a pipeline, read from model folders and written to them."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
-from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
+from diffsplat.pretrained.backbones import ControlKind, Prediction
 from diffsplat.pretrained.model_folders import (
+    ModelFolder,
     SamplingDefaults,
-    find_model,
-    read_index,
-    stored_components,
+    controlnet_folder,
     write_index,
 )
-from diffsplat.pretrained.schedulers import load_scheduler
+from diffsplat.pretrained.schedulers import load_scheduler, require_known_scheduler
+from diffsplat.pretrained.stored_networks import (
+    open_autoencoder,
+    open_controlnet,
+    open_denoiser,
+    open_elevation_estimator,
+    open_image_encoder,
+    save_network,
+    stored_class,
+)
 
 _LONGEST_REASON = 240
+_TEXT_ENCODERS = ("TextEncoder", "ClipT5Encoder")
 
 
-def load_components(model: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def load_components(
+    model: str | Path,
+    given: Mapping[str, Any],
+    *,
+    image: bool = False,
+    control: ControlKind | None = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
     """Components and sampling defaults of the embedded model or a model folder.
 
     Args:
         model: name or folder.
         given: components that the caller brings; they are not read.
+        image: those that generate from an image.
+        control: those that follow a control map of this kind.
+        dtype: of the networks of diffusers; float32 by default.
 
     Raises:
-        ValueError: for an unknown model, or a file that is damaged.
+        ValueError: for an unknown model or variant, or a file that is damaged.
         FileNotFoundError: when a file is missing.
     """
-    folder = find_model(model)
-    index = read_index(folder, given)
-    stored = stored_components(index) - set(given)
-    return {
-        "defaults": SamplingDefaults.from_index(index),
-        **{name: _load_component(name, folder / name) for name in stored},
-        **given,
-    }
+    stored = ModelFolder.find(model)
+    parts = stored.parts(image=image, control=control)
+    wanted = {name: part for name, part in parts.items() if name not in given}
+    stored.require_files(wanted.values())
+    defaults = stored.defaults(image=image)
+    components: dict[str, Any] = {"defaults": defaults, "control_kind": control, **given}
+    readers = _readers(dtype or torch.float32, defaults.prediction, components)
+    for name, part in wanted.items():  # a ControlNet comes after its denoiser
+        components[name] = _explained(name, part, readers[name])
+    return components
 
 
-def save_components(folder: Path, components: Mapping[str, Any], defaults: SamplingDefaults) -> None:
-    """Write a model folder: fp16 safetensors, 8-bit text encoder.
+def load_text_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
+    """The text encoder of a model folder.
+
+    Args:
+        folder: of the text encoder.
+        dtype: of its weights; as stored by default. That of the embedded model always has float32.
 
     Raises:
-        ValueError: for the text encoder of an image-diffusion model, which has its own layout.
+        OSError, ValueError: when a file is missing or damaged.
     """
-    text_encoder, scheduler = components["text_encoder"], components["scheduler"]
-    if not isinstance(text_encoder, TextEncoder):
+    if stored_class(folder) == TextEncoder.__name__:
+        return TextEncoder.from_pretrained(folder).eval()
+    from diffsplat.models.text.clip_t5_encoders import ClipT5Encoder
+
+    return ClipT5Encoder.from_pretrained(folder, dtype=dtype)
+
+
+def save_components(
+    folder: Path,
+    components: Mapping[str, Any],
+    defaults: SamplingDefaults,
+    *,
+    image: bool = False,
+    control: ControlKind | None = None,
+) -> None:
+    """Write a model folder: networks as safetensors in half precision, text encoders as they are.
+
+    Args:
+        folder: of the model.
+        components: by the names of the pipeline; None where there is none.
+        defaults: how the model is sampled.
+        image: the denoiser generates from images.
+        control: kind of control map that the ControlNet follows.
+
+    Raises:
+        ValueError: for a component that could not be read again.
+    """
+    present = {name: component for name, component in components.items() if component is not None}
+    if "controlnet" in present and control is None:
         raise InvalidInputError(
-            f"a {type(text_encoder).__name__} does not belong into a model folder, expected a TextEncoder"
+            "control_kind is None, expected what kind of control map the ControlNet follows"
         )
+    for name, component in present.items():
+        _require_storable(name, component)
+    names = {"denoiser": "image_denoiser"} if image else {}
+    names |= {"controlnet": controlnet_folder(control)} if control else {}
     make_folder(folder)
-    for name in ("denoiser", "refiner", "autoencoder"):
-        if components[name] is not None:
-            components[name].save_pretrained(folder / name, half=True)
-    text_encoder.save_pretrained(folder / "text_encoder")
-    scheduler.save_pretrained(folder / "scheduler")
-    refiner = components["refiner"] is not None
-    write_index(folder, defaults, refiner=refiner)
+    for name, component in present.items():
+        _save_component(name, component, folder / names.get(name, name))
+    written = [names.get(name, name) for name in present]
+    write_index(folder, written, *((None, defaults) if image else (defaults, None)))
 
 
-def _load_component(name: str, folder: Path) -> Any:
+def _require_storable(name: str, component: Any) -> None:
+    kind = type(component).__name__
+    match name:
+        case "text_encoder" if kind not in _TEXT_ENCODERS:
+            raise InvalidInputError(
+                f"a {kind} does not belong into a model folder, expected one of: {', '.join(_TEXT_ENCODERS)}"
+            )
+        case "scheduler":
+            require_known_scheduler(component.config.get("_class_name", kind))
+        case _ if getattr(component, "peft_config", None):
+            raise InvalidInputError(f"the {name} has LoRA layers, expected one without them")
+        case _:
+            pass
+
+
+def _save_component(name: str, component: Any, folder: Path) -> None:
+    match name:
+        case "scheduler" | "text_encoder":
+            component.save_pretrained(folder)
+        case "elevation_estimator":
+            component.save_pretrained(folder, half=True)
+        case _:
+            save_network(component, folder)
+
+
+def _explained(name: str, folder: Path, read: Callable[[Path], Any]) -> Any:
+    """Read a component; what goes wrong names its folder."""
     try:
-        return _read_component(name, folder)
+        return read(folder)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON)
         raise InvalidInputError(f"the model's {name} in {str(folder)!r} cannot be read: {reason}") from error
 
 
-def _read_component(name: str, folder: Path) -> Any:
-    match name:
-        case "text_encoder":
-            return TextEncoder.from_pretrained(folder).eval()
-        case "scheduler":
-            return load_scheduler(folder)
-        case "denoiser" | "refiner":
-            return MultiViewPixArt.from_pretrained(folder)
-        case _:
-            from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
-
-            return ComponentAutoencoder.from_pretrained(folder)
+def _readers(
+    dtype: torch.dtype, prediction: Prediction, components: Mapping[str, Any]
+) -> dict[str, Callable[[Path], Any]]:
+    """What reads the folder of a component; a ControlNet needs the denoiser among the components."""
+    return {
+        "text_encoder": partial(load_text_encoder, dtype=dtype),
+        "scheduler": partial(load_scheduler, prediction=prediction),
+        "denoiser": partial(open_denoiser, dtype=dtype),
+        "refiner": partial(open_denoiser, dtype=dtype),
+        "autoencoder": partial(open_autoencoder, dtype=dtype),
+        "image_encoder": partial(open_image_encoder, dtype=dtype),
+        "elevation_estimator": open_elevation_estimator,
+        "controlnet": lambda folder: open_controlnet(folder, components["denoiser"], dtype=dtype),
+    }

@@ -81,6 +81,7 @@ class DiffSplatPipeline:
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         controlnet: for control maps.
         elevation_estimator: estimates the elevation that an image was taken from.
+        control_kind: kind of control map that the ControlNet follows.
 
     Raises:
         ValueError: for a refiner of other latents, without a level to take over at, with a guidance scale out of
@@ -104,6 +105,7 @@ class DiffSplatPipeline:
         image_encoder: "AutoencoderKL | None" = None,
         controlnet: Denoiser | None = None,
         elevation_estimator: "ElevationEstimator | None" = None,
+        control_kind: ControlKind | None = None,
     ) -> None:
         self.denoiser = denoiser.eval()
         self.autoencoder = autoencoder.eval()
@@ -113,6 +115,7 @@ class DiffSplatPipeline:
         self.image_encoder = image_encoder
         self.controlnet = controlnet
         self.elevation_estimator = elevation_estimator
+        self.control_kind: ControlKind | None = control_kind
         self.defaults = defaults or SamplingDefaults()
         if refiner is not None:
             check_refiner(denoiser, refiner, self.defaults)
@@ -137,13 +140,13 @@ class DiffSplatPipeline:
             model: ``mini``, path of a model folder, or name of a released backbone (``sd15``, ``pixart-sigma``,
                 ``sd35m``).
             weights: folder of the released weights; where ``diffsplat models download`` puts them by default.
-            image: load the released denoiser that is conditioned on an image.
-            control: load the released ControlNet of this kind.
-            dtype: of a released model's networks; as stored by default.
+            image: load the denoiser that is conditioned on an image. A folder without another loads it anyway.
+            control: load the ControlNet of this kind.
+            dtype: of the networks of diffusers; as stored by default, those of a model folder in float32.
             components: objects to use instead of stored ones, by the names of the constructor.
 
         Raises:
-            ValueError: for an unknown model or component, or damaged weights.
+            ValueError: for an unknown model, variant or component, or damaged weights.
             FileNotFoundError: when a file of the model is missing; the message says how to get it.
         """
         for name in components:
@@ -157,20 +160,18 @@ class DiffSplatPipeline:
                 BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype
             )
             return cls(**load_released(chosen, components))
-        if image or control:
-            raise InvalidInputError(
-                f"the model {str(model)!r} takes text only, expected one of: {', '.join(BACKBONES)}"
-            )
-        return cls(**load_components(model, components))
+        return cls(**load_components(model, components, image=image, control=control, dtype=dtype))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder that :meth:`from_pretrained` reads: fp16 safetensors, 8-bit text encoder.
+        """Write a model folder that :meth:`from_pretrained` reads, its networks in half precision.
 
         Raises:
-            ValueError: for a model with the text encoder of an image-diffusion model, which has its own layout.
+            ValueError: for a component that could not be read again, such as a denoiser with LoRA files.
         """
         components = {name: getattr(self, name) for name in COMPONENTS}
-        save_components(Path(folder), components, self.defaults)
+        save_components(
+            Path(folder), components, self.defaults, image=self.takes_image, control=self.control_kind
+        )
 
     @property
     def device(self) -> torch.device:

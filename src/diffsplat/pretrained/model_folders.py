@@ -1,16 +1,17 @@
-"""The folder of the embedded model and of trained ones: its files and its ``model_index.json``. Needs no torch."""
+"""The folder of the embedded model and of trained ones: its components and ``model_index.json``. Needs no torch."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.pretrained.backbones import Prediction
+from diffsplat.pretrained.backbones import ControlKind, Prediction
+from diffsplat.pretrained.release_layout import choose_weights
 
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 4.0
@@ -24,21 +25,19 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 EMBEDDED_MODELS = ("mini",)
 
-COMPONENT_FILES: dict[str, tuple[str, ...]] = {
-    "denoiser": ("config.json", WEIGHTS_FILE),
-    "refiner": ("config.json", WEIGHTS_FILE),
-    "autoencoder": ("config.json", WEIGHTS_FILE),
-    "text_encoder": ("config.json", "model.safetensors", "tokenizer.json"),
-    "scheduler": ("scheduler_config.json",),
-}
-"""Files of a text-to-splats model, by component and subfolder; a model may lack the refiner."""
+TEXT_COMPONENTS = ("denoiser", "autoencoder", "text_encoder", "scheduler")
+"""What a model generates from text with, each in a folder of its name; a refiner may come with them."""
 
-_COMPONENT_CLASSES: dict[str, list[str]] = {
-    "denoiser": ["diffsplat", "MultiViewPixArt"],
-    "refiner": ["diffsplat", "MultiViewPixArt"],
-    "autoencoder": ["diffsplat", "ComponentAutoencoder"],
-    "text_encoder": ["diffsplat", "TextEncoder"],
-}
+IMAGE_COMPONENTS = ("image_denoiser", "image_encoder", "autoencoder", "text_encoder", "scheduler")
+"""What a model generates from images with; an elevation estimator may come with them."""
+
+_OWN_CLASSES = (
+    *("MultiViewPixArt", "ComponentAutoencoder", "SplatVAE", "TextEncoder", "ClipT5Encoder"),
+    "ElevationEstimator",
+)
+_SCHEDULER_FILE = "scheduler_config.json"
+_CONFIG_FILE = "config.json"
+_STATE_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class SamplingDefaults:
             )
 
     @classmethod
-    def from_index(cls, index: dict[str, Any]) -> Self:
+    def from_index(cls, index: Mapping[str, Any]) -> Self:
         """Read the entries of a model index; those that are absent keep their value."""
         return cls(**{entry.name: index[entry.name] for entry in fields(cls) if entry.name in index})
 
@@ -104,52 +103,156 @@ def find_model(model: str | Path) -> Path:
     return folder
 
 
-def read_index(folder: Path, replaced: Collection[str] = ()) -> dict[str, Any]:
-    """Parse the model index and make sure that the files of its components are there.
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk: a folder of components, and an index that names them.
+
+    It generates from text, from an image, or from both with a denoiser for each; the other components serve both.
 
     Args:
-        folder: from :func:`find_model`.
-        replaced: names out of :data:`COMPONENT_FILES` that the caller brings along; their files may be missing.
-
-    Raises:
-        ValueError: when the index is not one of this pipeline.
-        FileNotFoundError: when a component's file is missing.
+        name: what it was asked for by.
+        folder: where it lies.
+        index: content of its ``model_index.json``.
     """
-    path = folder / INDEX_FILE
-    index = read_json(path, "expected the index of a model")
-    found = index.get("_class_name")
-    if found != PIPELINE_NAME:
-        raise InvalidInputError(f"{str(path)!r} describes {found!r}, expected the index of a {PIPELINE_NAME}")
-    for name in sorted(stored_components(index) - set(replaced)):
-        for file in COMPONENT_FILES[name]:
-            if not (folder / name / file).is_file():
-                raise MissingFileError(f"the model {str(folder)!r} lacks its file {name}/{file}")
-    return index
+
+    name: str
+    folder: Path
+    index: Mapping[str, Any]
+
+    @classmethod
+    def find(cls, model: str | Path) -> Self:
+        """An embedded model by name, or the model of a folder.
+
+        Raises:
+            ValueError: when there is no such model, or its index is not one of this pipeline.
+            FileNotFoundError: for a folder without a model.
+        """
+        folder = find_model(model)
+        path = folder / INDEX_FILE
+        index = read_json(path, "expected the index of a model")
+        found = index.get("_class_name")
+        if found != PIPELINE_NAME:
+            raise InvalidInputError(
+                f"{str(path)!r} describes {found!r}, expected the index of a {PIPELINE_NAME}"
+            )
+        if "image_denoiser" in index and not isinstance(index.get("image"), dict):
+            raise InvalidInputError(
+                f"{str(path)!r} lacks 'image', expected how its image denoiser is sampled"
+            )
+        return cls(str(model), folder, index)
+
+    @property
+    def takes_text_alone(self) -> bool:
+        """Whether it generates without an image."""
+        return "image_denoiser" not in self.index or "denoiser" in self.index
+
+    @property
+    def controls(self) -> tuple[ControlKind, ...]:
+        """Kinds of control maps that it has ControlNets for."""
+        return tuple(kind for kind in get_args(ControlKind) if controlnet_folder(kind) in self.index)
+
+    def require_variant(self, *, image: bool = False, control: ControlKind | None = None) -> None:
+        """Make sure that the model generates from an image, or follows a kind of control map.
+
+        Raises:
+            ValueError: when it does not.
+        """
+        model = f"the model {self.name!r}"
+        if image and control is not None:
+            raise InvalidInputError(f"{model} takes an image or a control map, expected one of them")
+        if (image or control) and not self.controls and "image_denoiser" not in self.index:
+            raise InvalidInputError(f"{model} takes text only, expected another such as sd15")
+        if image and "image_denoiser" not in self.index:
+            raise InvalidInputError(f"{model} takes no image, expected another such as sd15")
+        if control is not None and control not in self.controls:
+            known = f"one of: {', '.join(self.controls)}" if self.controls else "another such as sd15"
+            raise InvalidInputError(f"{model} has no ControlNet {control!r}, expected {known}")
+
+    def defaults(self, *, image: bool = False) -> SamplingDefaults:
+        """How it is sampled from text, or from an image."""
+        from_image = image or not self.takes_text_alone
+        return SamplingDefaults.from_index(self.index["image"] if from_image else self.index)
+
+    def parts(self, *, image: bool = False, control: ControlKind | None = None) -> dict[str, Path]:
+        """Folders of what generation takes, by the names of the pipeline's components.
+
+        Args:
+            image: from an image; always so where the model does not generate from text alone.
+            control: with the ControlNet of this kind.
+
+        Raises:
+            ValueError: when the model has no such variant.
+        """
+        self.require_variant(image=image, control=control)
+        from_image = image or not self.takes_text_alone
+        names = IMAGE_COMPONENTS if from_image else TEXT_COMPONENTS
+        optional = "elevation_estimator" if from_image else "refiner"
+        names += (optional,) if optional in self.index else ()
+        parts = {"denoiser" if name == "image_denoiser" else name: self.folder / name for name in names}
+        return parts if control is None else {**parts, "controlnet": self.folder / controlnet_folder(control)}
+
+    def require_files(self, parts: Collection[Path]) -> None:
+        """Make sure that the files of components are there.
+
+        Raises:
+            FileNotFoundError: names the first that is missing.
+        """
+        for part in sorted(parts):
+            names = [path.name for path in part.iterdir()] if part.is_dir() else []
+            for file in self._expected_files(part.name):
+                whole = file in names
+                if not whole and not (file == WEIGHTS_FILE and choose_weights(names, Path(file).stem)):
+                    raise MissingFileError(
+                        f"the model {str(self.folder)!r} lacks its file {part.name}/{file}"
+                    )
+
+    def _expected_files(self, component: str) -> tuple[str, ...]:
+        match component:
+            case "scheduler":
+                return (_SCHEDULER_FILE,)
+            case "elevation_estimator":
+                return (_CONFIG_FILE, _STATE_FILE)
+            case "text_encoder":
+                in_folders = self.index.get("text_encoder", ())[-1:] == ["ClipT5Encoder"]
+                return (_CONFIG_FILE,) if in_folders else (_CONFIG_FILE, _STATE_FILE, "tokenizer.json")
+            case _:
+                return (_CONFIG_FILE, WEIGHTS_FILE)
 
 
-def stored_components(index: dict[str, Any]) -> set[str]:
-    """Names of the components that a model folder holds: all of :data:`COMPONENT_FILES` but perhaps the refiner."""
-    return {name for name in COMPONENT_FILES if name != "refiner" or name in index}
+def controlnet_folder(kind: ControlKind) -> str:
+    """Folder of the ControlNet of a kind in a model, and its name in the index."""
+    return f"controlnet-{kind}"
 
 
-def write_index(folder: Path, defaults: SamplingDefaults, *, refiner: bool = False) -> None:
-    """Write the index of a text-to-splats model.
+def write_index(
+    folder: Path,
+    components: Collection[str],
+    defaults: SamplingDefaults | None,
+    image_defaults: SamplingDefaults | None = None,
+) -> None:
+    """Write the index of a model.
 
     Args:
-        folder: of the model; its scheduler is there.
-        defaults: what it is sampled with.
-        refiner: whether it has one.
+        folder: of the model, with a folder for each of its components.
+        components: names of those folders.
+        defaults: what it is sampled with from text; None when it does not generate from text alone.
+        image_defaults: what it is sampled with from an image; None when it takes none.
     """
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    classes = {name: kind for name, kind in _COMPONENT_CLASSES.items() if refiner or name != "refiner"}
     index = {
         "_class_name": PIPELINE_NAME,
         "_diffsplat_version": diffsplat.__version__,
-        **classes,
-        "scheduler": ["diffusers", scheduler["_class_name"]],
-        **asdict(defaults),
+        **{name: _class_entry(folder / name) for name in components},
+        **(asdict(defaults) if defaults else {}),
+        **({"image": asdict(image_defaults)} if image_defaults else {}),
     }
     write_json(index, folder / INDEX_FILE)
+
+
+def _class_entry(part: Path) -> list[str]:
+    """Library and class of a component, as its configuration names it."""
+    file = _SCHEDULER_FILE if part.name == "scheduler" else _CONFIG_FILE
+    name = str(read_json(part / file)["_class_name"])
+    return ["diffsplat" if name in _OWN_CLASSES else "diffusers", name]
 
 
 def is_number(value: object) -> bool:

@@ -20,6 +20,7 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
 )
 from diffsplat.pretrained.schedulers import make_scheduler
+from diffsplat.pretrained.stored_networks import open_image_encoder
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, A
         release = model.backbone.control_releases[model.control]
         folder = find_release(model.folder, release, "controlnet")
         parts["controlnet"] = load_controlnet(folder, parts["denoiser"], dtype=model.dtype).eval()
-    return {"defaults": model.defaults, **parts}
+    return {"defaults": model.defaults, "control_kind": model.control, **parts}
 
 
 def load_text_encoder(model: ReleasedModel) -> Any:
@@ -132,16 +133,10 @@ def _autoencoder(model: ReleasedModel) -> Any:
 
 
 def _image_encoder(model: ReleasedModel) -> Any:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     folder = model.base / "vae"
     if not folder.is_dir():
         raise MissingFileError(_absent(model, "vae"))
-    kind: Any = AutoencoderKL
-    vae = kind.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=model.dtype
-    )
-    return vae.eval()
+    return open_image_encoder(folder, dtype=model.dtype)
 
 
 def _text_encoder(model: ReleasedModel) -> Any:

@@ -1,6 +1,7 @@
 """Samplers by name: schedulers set up for a network's prediction."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,13 @@ from diffsplat.pretrained.backbones import Prediction, Sampler
 CONFIG_FILE = "scheduler_config.json"
 
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
+_DPM, _DDIM, _EULER = "DPMSolverMultistepScheduler", "DDIMScheduler", "EulerDiscreteScheduler"
+_MODULES = {
+    _DPM: "scheduling_dpmsolver_multistep",
+    _DDIM: "scheduling_ddim",
+    _EULER: "scheduling_euler_discrete",
+}
+"""Modules of diffusers by the class of their scheduler; they are imported when it is used."""
 _TIMESTEPS = 1000
 
 
@@ -104,39 +112,52 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Pred
     stored = {name: value for name, value in config.items() if not name.startswith("_")}
     match sampler:
         case "dpm++" | "dpm++-sde":
-            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
             options["algorithm_type"] = "sde-dpmsolver++" if sampler == "dpm++-sde" else "dpmsolver++"
-            return DPMSolverMultistepScheduler.from_config(stored, **options)
+            return _of_diffusers(_DPM).from_config(stored, **options)
         case "ddim":
-            from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-            return DDIMScheduler.from_config(stored, **options, clip_sample=False)
+            return _of_diffusers(_DDIM).from_config(stored, **options, clip_sample=False)
         case "euler":
-            from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-
-            return EulerDiscreteScheduler.from_config(stored, **options)
+            return _of_diffusers(_EULER).from_config(stored, **options)
 
 
-def load_scheduler(folder: Path) -> Any:
+def load_scheduler(folder: Path, prediction: Prediction | None = None) -> Any:
     """The scheduler of a model folder, of the class that its ``scheduler_config.json`` names.
 
+    Args:
+        folder: of the scheduler.
+        prediction: what the network predicts, noise or v, where the file does not say it.
+
     Raises:
-        ValueError: for a class that this package does not sample flows with.
+        ValueError: for another class than those of :func:`make_scheduler`.
         FileNotFoundError: without the file.
     """
     config = read_json(folder / CONFIG_FILE)
-    match config.get("_class_name"):
-        case "FlowMatchEulerDiscreteScheduler":
-            return FlowEulerScheduler.from_config(config)
-        case "DPMSolverMultistepScheduler":
-            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    name = config.get("_class_name")
+    require_known_scheduler(name)
+    if name == _FLOW_EULER:
+        return FlowEulerScheduler.from_config(config)
+    noised = prediction in ("epsilon", "v_prediction")
+    options = {"prediction_type": prediction} if noised else {}
+    return _of_diffusers(str(name)).from_config(config, **options)
 
-            return DPMSolverMultistepScheduler.from_config(config)
-        case other:
-            raise InvalidInputError(
-                f"its class is {other!r}, expected FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler"
-            )
+
+def require_known_scheduler(name: object) -> None:
+    """Make sure that schedulers of a class are read back.
+
+    Args:
+        name: of the class.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if name not in (_FLOW_EULER, *_MODULES):
+        raise InvalidInputError(
+            f"its class is {name!r}, expected one of: {', '.join((_FLOW_EULER, *_MODULES))}"
+        )
+
+
+def _of_diffusers(name: str) -> Any:
+    return getattr(import_module(f"diffusers.schedulers.{_MODULES[name]}"), name)
 
 
 def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
@@ -144,9 +165,7 @@ def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
         case "euler" | "ddim":
             return FlowEulerScheduler(shift)
         case "dpm++" | "dpm++-sde":
-            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-            return DPMSolverMultistepScheduler(
+            return _of_diffusers(_DPM)(
                 prediction_type="flow_prediction",
                 use_flow_sigmas=True,
                 flow_shift=shift,

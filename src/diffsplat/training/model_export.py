@@ -12,7 +12,7 @@ from diffsplat.data.object_dataset import read_rows
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.mini_denoiser import denoised_channels
-from diffsplat.pretrained.model_folders import write_index
+from diffsplat.pretrained.model_folders import TEXT_COMPONENTS, write_index
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.config_record import read_record
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
@@ -66,7 +66,7 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     _copy(folders.text_encoder, folder / "text_encoder", _TEXT_FILES)
     scheduler = make_scheduler(sampling.sampler, {"shift": sampling.shift}, defaults.prediction)
     scheduler.save_pretrained(folder / "scheduler")
-    write_index(folder, defaults, refiner=refined)
+    write_index(folder, (*TEXT_COMPONENTS, "refiner") if refined else TEXT_COMPONENTS, defaults)
     rows = [row for shards in folders.data for row in read_rows(shards)]
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
     (folder / "README.md").write_text(_model_card(runs, licences_summary(rows)), encoding="utf-8")

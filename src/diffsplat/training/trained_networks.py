@@ -6,11 +6,10 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from diffsplat.core import SplatGrid
-from diffsplat.io.json_files import read_json
-from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import SplatVAE, Variant
+from diffsplat.models.splat_vae import Variant
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
+from diffsplat.pretrained import stored_networks
 from diffsplat.pretrained.released_networks import load_reconstructor, load_splat_vae
 
 _CONFIG = "config.json"
@@ -40,10 +39,10 @@ def open_autoencoder(folder: Path, variant: Variant | None = None) -> TrainableA
         folder: with its files.
         variant: latent space of a released one, where its weights do not tell it.
     """
-    if not (folder / _CONFIG).is_file():
-        network = load_splat_vae(folder, variant=variant).float()
-    elif read_json(folder / _CONFIG).get("_class_name") == SplatVAE.__name__:
-        network = SplatVAE.from_pretrained(folder)
-    else:
-        network = ComponentAutoencoder.from_pretrained(folder)
+    stored = (folder / _CONFIG).is_file()
+    network = (
+        stored_networks.open_autoencoder(folder)
+        if stored
+        else load_splat_vae(folder, variant=variant).float()
+    )
     return cast(TrainableAutoencoder, network)

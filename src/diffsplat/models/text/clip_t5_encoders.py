@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast, get_args
 
 import torch
 from torch import nn
 
-from diffsplat.errors import MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
+from diffsplat.models.configured_network import CONFIG_FILE
 from diffsplat.models.network_families import Family
 from diffsplat.models.text.text_condition import TextCondition
 
@@ -49,6 +52,34 @@ class ClipT5Encoder(nn.Module):
                     texts, None, None, device=encoder.device, do_classifier_free_guidance=False
                 )
                 return TextCondition(tokens.float(), pooled=pooled.float())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype | None = None) -> Self:
+        """What :meth:`save_pretrained` wrote.
+
+        Args:
+            folder: holds ``config.json`` and the folders of :func:`load_prompt_encoder`.
+            dtype: of the weights; as stored by default.
+
+        Raises:
+            OSError, ValueError: when a file is missing or damaged.
+        """
+        path = Path(folder) / CONFIG_FILE
+        family = next((name for name in get_args(Family) if name == read_json(path).get("family")), None)
+        if family is None:
+            raise InvalidInputError(
+                f"{str(path)!r} names no family, expected one of: {', '.join(get_args(Family))}"
+            )
+        return cls(family, *_read_parts(family, Path(folder), dtype))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tokenizers and encoders in the folders of an image-diffusion model, and whose they are."""
+        target = make_folder(folder)
+        write_json({"_class_name": type(self).__name__, "family": self.family}, target / CONFIG_FILE)
+        for number, (tokenizer, encoder) in enumerate(zip(self._tokenizers, self.encoders, strict=True)):
+            suffix = f"_{number + 1}" if number else ""
+            tokenizer.save_pretrained(target / f"tokenizer{suffix}")
+            cast(Any, encoder).save_pretrained(target / f"text_encoder{suffix}")
 
     def _pipeline(self) -> Any:
         """The pipeline of diffusers with the encoders and none of its other components."""
@@ -93,6 +124,11 @@ def load_prompt_encoder(family: Family, folder: Path, *, dtype: torch.dtype | No
         FileNotFoundError: when a subfolder is missing.
         OSError, ValueError: when a file is missing or damaged.
     """
+    return ClipT5Encoder(family, *_read_parts(family, folder, dtype))
+
+
+def _read_parts(family: Family, folder: Path, dtype: torch.dtype | None) -> tuple[list[Any], list[nn.Module]]:
+    """Tokenizers and encoders of a folder."""
     from transformers import (
         CLIPTextModel,
         CLIPTextModelWithProjection,
@@ -127,4 +163,4 @@ def load_prompt_encoder(family: Family, folder: Path, *, dtype: torch.dtype | No
                 dtype="auto" if dtype is None else dtype,
             )
         )
-    return ClipT5Encoder(family, tokenizers, encoders)
+    return tokenizers, encoders

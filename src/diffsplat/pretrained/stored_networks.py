@@ -1,0 +1,119 @@
+"""Networks of a folder, by the class that its ``config.json`` names, and folders of networks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import read_json, write_json
+from diffsplat.models.configured_network import CONFIG_FILE, WEIGHTS_FILE, ConfiguredNetwork, stored_state
+from diffsplat.models.multiview_pixart import MultiViewPixArt
+
+_PATH_ENTRY = "_name_or_path"
+"""Entry of a configuration of diffusers that names a folder of the machine it was read on."""
+
+
+def open_denoiser(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A denoiser in evaluation mode on the CPU: a ``MultiViewPixArt``, or a network of diffusers.
+
+    Args:
+        folder: of its configuration and weights.
+        dtype: of its weights; a ``MultiViewPixArt`` always has float32.
+
+    Raises:
+        OSError, ValueError: when a file is missing or damaged, or describes another network.
+    """
+    if stored_class(folder) == MultiViewPixArt.__name__:
+        return MultiViewPixArt.from_pretrained(folder)
+    from diffsplat.pretrained.released_networks import load_denoiser
+
+    return load_denoiser(folder, dtype=dtype)
+
+
+def open_autoencoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A ``ComponentAutoencoder`` or ``SplatVAE`` in evaluation mode on the CPU.
+
+    Args:
+        folder: of its configuration and weights.
+        dtype: of its weights; principal components always are float32.
+
+    Raises:
+        OSError, ValueError: when a file is missing or damaged, or describes another network.
+    """
+    match stored_class(folder):
+        case "ComponentAutoencoder":
+            from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+
+            return ComponentAutoencoder.from_pretrained(folder)
+        case "SplatVAE":
+            from diffsplat.models.splat_vae import SplatVAE
+
+            return SplatVAE.from_pretrained(folder).to(dtype)
+        case other:
+            raise InvalidInputError(f"its class is {other!r}, expected ComponentAutoencoder or SplatVAE")
+
+
+def open_image_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
+    """The ``AutoencoderKL`` of an image-diffusion model, in evaluation mode on the CPU; safetensors only.
+
+    Args:
+        folder: of its configuration and weights.
+        dtype: of its weights; as stored by default.
+
+    Raises:
+        OSError, ValueError: when a file is missing or damaged.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    kind: Any = AutoencoderKL
+    vae = kind.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=dtype
+    )
+    return vae.eval()
+
+
+def open_controlnet(folder: Path, unet: Any, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A ControlNet in evaluation mode on the CPU; arguments of ``released_networks.load_controlnet``."""
+    from diffsplat.pretrained.released_networks import load_controlnet
+
+    return load_controlnet(folder, unet, dtype=dtype)
+
+
+def open_elevation_estimator(folder: Path) -> Any:
+    """An elevation estimator in evaluation mode and float32 on the CPU.
+
+    Raises:
+        OSError, ValueError: when a file is missing or damaged.
+    """
+    from diffsplat.models.elevation_network import ElevationEstimator
+
+    return ElevationEstimator.from_pretrained(folder)
+
+
+def stored_class(folder: Path) -> str:
+    """Name of the class of a folder's network.
+
+    Raises:
+        FileNotFoundError, ValueError: without a configuration.
+    """
+    return str(read_json(folder / CONFIG_FILE).get("_class_name"))
+
+
+def save_network(network: Any, folder: Path) -> None:
+    """Write a network's configuration and its weights in half precision.
+
+    Args:
+        network: own, or of diffusers.
+        folder: made when it does not exist.
+    """
+    if isinstance(network, ConfiguredNetwork):
+        network.save_pretrained(folder, half=True)
+        return
+    target = make_folder(folder)
+    config = json.loads(network.to_json_string())
+    write_json({key: value for key, value in config.items() if key != _PATH_ENTRY}, target / CONFIG_FILE)
+    save_file(stored_state(network, half=True), target / WEIGHTS_FILE, metadata={"format": "pt"})
