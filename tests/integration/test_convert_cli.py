@@ -13,6 +13,7 @@ import torch
 from diffsplat.cli.main import main
 from diffsplat.cli.output_paths import plan_objects
 from diffsplat.core import Splats
+from diffsplat.io.image_files import read_image
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.generation_options import Generation
@@ -134,6 +135,27 @@ def test_render_reads_other_formats(here: Path):
     for name in ("four.ply", "four.glb"):
         assert main(["render", name, "--view", "20,30", f"{name}.png", "--size", "32"]) == 0
     assert (here / "four.ply.png").read_bytes() == (here / "four.glb.png").read_bytes()
+
+
+def test_render_frames_splats_that_are_elsewhere(here: Path):
+    """Far away and large, the same object fills the same picture, wherever a floater is."""
+    source = torch.Generator().manual_seed(0)
+    means = (torch.rand(500, 3, generator=source) - 0.5) * torch.tensor([1.0, 0.6, 0.3])
+    unit = torch.ones(500)
+    near = Splats(
+        means, unit[:, None].repeat(1, 3) * 0.02, torch.eye(4)[:1].repeat(500, 1), unit, means.abs() * 1.9
+    )
+    moved = near.means * 40 + torch.tensor([100.0, -30.0, 20.0])
+    moved[0] = torch.tensor([9e5, 9e5, 9e5])
+    write_splats(near, "near.ply")
+    write_splats(Splats(moved, near.scales * 40, near.quats, near.opacities, near.colors), "far.ply")
+    shares = []
+    for name in ("near", "far"):
+        assert main(["render", f"{name}.ply", "--view", "20,30", f"{name}.png", "--size", "64"]) == 0
+        shares.append(float((read_image(f"{name}.png").amin(dim=0) < 0.9).float().mean()))
+    assert shares[1] > 0.5 * shares[0] > 0.1
+    assert main(["render", "far.ply", "--radius", "1.4", "--view", "20,30", "plain.png", "--size", "64"]) == 0
+    assert bool((read_image("plain.png") == 1).all())
 
 
 def test_planned_names_of_several_dots():

@@ -11,7 +11,8 @@ import tyro
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import UP_AXES, Up
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import require_readable, require_writable
+from diffsplat.io.file_access import require_writable
+from diffsplat.io.splat_suffixes import require_splat_file
 
 if TYPE_CHECKING:
     from diffsplat.core import Splats
@@ -64,8 +65,7 @@ def _check(arguments: ConvertArguments) -> None:
         raise InvalidInputError(f"the smallest opacity is {arguments.opacity_min:g}, expected 0 to 1")
     if arguments.crop is not None:
         _check_crop(arguments.crop)
-    if not arguments.source.is_dir():
-        require_readable(arguments.source)
+    require_splat_file(arguments.source)
     require_writable(arguments.target, force=arguments.force)
 
 

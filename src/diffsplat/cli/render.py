@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.option_help import Flag
+from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import require_readable, require_writable
+from diffsplat.io.file_access import require_writable
+from diffsplat.io.splat_suffixes import require_splat_file
 
 if TYPE_CHECKING:
     from diffsplat.core import Splats
@@ -44,8 +45,10 @@ class RenderArguments:
     """Frames a second of the turntable."""
     elevation: Annotated[float, tyro.conf.arg(metavar="DEGREES")] = 10.0
     """Angle above the horizon of the turntable."""
-    radius: Annotated[float, tyro.conf.arg(metavar="UNITS")] = 1.4
-    """Distance of the camera from the origin."""
+    radius: Annotated[float | None, option("UNITS", "(default: the splats are framed)")] = None
+    """Distance of the camera from the origin, 1.4 for generated objects."""
+    strict: Flag = False
+    """Refuse FILE if Gaussians of it cannot be used, or if more bytes follow, instead of leaving them out."""
     force: Flag = False
     """Replace existing files."""
 
@@ -53,9 +56,12 @@ class RenderArguments:
 def command(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> None:
     """Render a splat file as a turntable video, as an image, or both."""
     _check(arguments)
+    from diffsplat.geometry.splat_framing import framed
     from diffsplat.io.splat_formats import read_splats
 
-    splats = read_splats(arguments.file)
+    splats = read_splats(arguments.file, strict=arguments.strict)
+    if arguments.radius is None:
+        splats = framed(splats)
     if arguments.view is not None:
         angles, target = arguments.view
         _write_view(arguments, parse_view(angles), target, splats)
@@ -87,7 +93,7 @@ def parse_view(text: str) -> tuple[float, float]:
 def _check(arguments: RenderArguments) -> None:
     from diffsplat.io.video_files import VIDEO_WRITERS
 
-    require_readable(arguments.file)
+    require_splat_file(arguments.file)
     targets = [] if arguments.turntable is None else [arguments.turntable]
     if arguments.view is not None:
         parse_view(arguments.view[0])
@@ -107,7 +113,7 @@ def _check(arguments: RenderArguments) -> None:
         raise InvalidInputError(f"{arguments.frames} frames were asked for, expected at least 1")
     if not -90 <= arguments.elevation <= 90:
         raise InvalidInputError(f"the elevation is {arguments.elevation:g}, expected -90 to 90 degrees")
-    if not 0 < arguments.radius < math.inf:
+    if arguments.radius is not None and not 0 < arguments.radius < math.inf:
         raise InvalidInputError(f"the radius is {arguments.radius:g}, expected a positive distance")
     for target in targets:
         require_writable(target, force=arguments.force)
@@ -116,19 +122,22 @@ def _check(arguments: RenderArguments) -> None:
 def _write_view(
     arguments: RenderArguments, angles: tuple[float, float], target: Path, splats: Splats
 ) -> None:
+    from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.geometry import orbit_cameras
     from diffsplat.io.image_files import write_image
     from diffsplat.pipelines.turntable_previews import still_images
 
     elevation, azimuth = angles
     size = arguments.size
-    cameras = orbit_cameras([azimuth], elevation, radius=arguments.radius, width=size, height=size)
+    radius = arguments.radius or DEFAULT_RADIUS
+    cameras = orbit_cameras([azimuth], elevation, radius=radius, width=size, height=size)
     write_image(still_images(splats, cameras)[0], target, force=arguments.force)
 
 
 def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -> None:
     from tqdm import tqdm
 
+    from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.io.video_files import write_video
     from diffsplat.pipelines.turntable_previews import turntable_frames
 
@@ -137,7 +146,7 @@ def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -
         frames=arguments.frames,
         elevation_deg=arguments.elevation,
         size=arguments.size,
-        radius=arguments.radius,
+        radius=arguments.radius or DEFAULT_RADIUS,
     )
     with tqdm(
         frames, total=arguments.frames, unit="frame", file=sys.stderr, leave=False, delay=BAR_DELAY

@@ -27,11 +27,10 @@ from diffsplat.io.file_access import read_bytes
 from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
 from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_codebook, to_unorm
+from diffsplat.io.splat_suffixes import SOG_INDEX
 
 logger = logging.getLogger(__name__)
 
-INDEX_NAME = "meta.json"
-"""File that names the textures."""
 _MAX_INDEX_BYTES = 1 << 20
 _LARGEST_TAG = 252
 """Alpha of a pixel of rotations, less the index of the component left out."""
@@ -85,7 +84,7 @@ def decode_sog(data: bytes) -> GaussianArrays:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
             archive = _Archive(bundle, unpacked_limit(len(data)))
             textures = _Textures(archive.read, archive.limit)
-            return _decode(parse_json(archive.read(INDEX_NAME, _MAX_INDEX_BYTES)), textures)
+            return _decode(parse_json(archive.read(SOG_INDEX, _MAX_INDEX_BYTES)), textures)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InvalidInputError(f"it is no readable archive ({error})") from error
 
@@ -97,14 +96,14 @@ def decode_sog_folder(folder: Path) -> GaussianArrays:
         ValueError: when a file is missing, or one is broken, of another version, or has far more pixels than its
             size suggests.
     """
-    index = read_bytes(folder / INDEX_NAME)
+    index = read_bytes(folder / SOG_INDEX)
     if len(index) > _MAX_INDEX_BYTES:
-        raise InvalidInputError(f"its {INDEX_NAME!r} has {len(index)} bytes, expected a few thousand")
+        raise InvalidInputError(f"its {SOG_INDEX!r} has {len(index)} bytes, expected a few thousand")
 
     def read(name: str) -> bytes:
         if Path(name).name != name:
             raise InvalidInputError(
-                f"its texture {name[:80]!r} lies elsewhere, expected a file beside {INDEX_NAME}"
+                f"its texture {name[:80]!r} lies elsewhere, expected a file beside {SOG_INDEX}"
             )
         return read_bytes(folder / name)
 
@@ -120,8 +119,8 @@ class _Archive:
         self._bundle = bundle
         self.limit = limit
         # Some programs put the files into a folder of the archive.
-        paths = [name for name in bundle.namelist() if PurePosixPath(name).name == INDEX_NAME]
-        self._prefix = min(paths, key=len, default=INDEX_NAME).removesuffix(INDEX_NAME)
+        paths = [name for name in bundle.namelist() if PurePosixPath(name).name == SOG_INDEX]
+        self._prefix = min(paths, key=len, default=SOG_INDEX).removesuffix(SOG_INDEX)
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         """One file, of at most ``limit`` bytes."""

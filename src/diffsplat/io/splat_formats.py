@@ -10,12 +10,12 @@ from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.io import gltf_splats, ply_splats
 from diffsplat.io.dot_splat import decode_splat, encode_splat
-from diffsplat.io.file_access import atomic_path, explained_os_errors, read_bytes
+from diffsplat.io.file_access import atomic_path, read_bytes
 from diffsplat.io.gaussian_arrays import GaussianArrays, from_splats, to_splats, without_unusable
 from diffsplat.io.gltf_document import Document
 from diffsplat.io.ksplat import decode_ksplat
-from diffsplat.io.sog import INDEX_NAME, decode_sog, decode_sog_folder, encode_sog
-from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix
+from diffsplat.io.sog import decode_sog, decode_sog_folder, encode_sog
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix, unpacked_sog_folder
 from diffsplat.io.spz import decode_spz, encode_spz
 from diffsplat.io.up_axis import UpAxis
 
@@ -135,10 +135,8 @@ def _opened(path: Path) -> tuple[SplatFormat, Callable[[], GaussianArrays]]:
     Raises:
         ValueError: for an unknown suffix or a file that cannot be read.
     """
-    folder = path.parent if path.name == INDEX_NAME else path
-    with explained_os_errors(f"cannot read {str(path)!r}"):
-        unpacked = (folder / INDEX_NAME).is_file()
-    if unpacked:
+    folder = unpacked_sog_folder(path)
+    if folder is not None:
         return SPLAT_FORMATS[".sog"], partial(decode_sog_folder, folder)
     found = splat_format(path)
     data = read_bytes(path)
