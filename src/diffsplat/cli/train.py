@@ -14,11 +14,12 @@ from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.run_outcome import Status
+from diffsplat.training.run_processes import LostProcessError, launched_rank
 from diffsplat.training.stage_chain import WhenTimeIsUp, train_recipe
 from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError
 
-EXIT_DIVERGED = 1
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 Command = Callable[..., None]
 Flat = tyro.conf.arg(name="")
@@ -105,14 +106,24 @@ def _commands() -> dict[str, Command]:
 
 
 def _report(work: Callable[[], Status], result: Path) -> None:
-    """Run a training and print how it ended."""
+    """Run a training; its main process prints how it ended."""
+    rank = launched_rank()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("diffsplat").setLevel(logging.INFO)
+    logging.getLogger("diffsplat").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     try:
         status = work()
-    except DivergedError as error:
-        print(f"diffsplat: error: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_DIVERGED) from error
+    except (DivergedError, LostProcessError) as error:
+        # The second process speaks where the first may be the one that was lost.
+        if rank <= isinstance(error, LostProcessError):
+            print(f"diffsplat: error: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from error
+    if rank == 0:
+        _print_status(status, result)
+    if status == "interrupted":
+        raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _print_status(status: Status, result: Path) -> None:
     match status:
         case "finished":
             print(result)
@@ -120,7 +131,6 @@ def _report(work: Callable[[], Status], result: Path) -> None:
             print("Time is up; the same command goes on from here.")
         case "interrupted":
             print("diffsplat: interrupted; the same command goes on from here", file=sys.stderr)
-            raise SystemExit(EXIT_INTERRUPTED)
 
 
 COMMANDS = _commands()

@@ -70,7 +70,7 @@ def save_checkpoint(root: Path, step: int, groups: Groups, counters: Mapping[str
     except InvalidInputError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    target = root / f"{_PREFIX}{step:08d}"
+    target = checkpoint_folder(root, step)
     for abandoned in list_checkpoints(root):
         if abandoned.name >= target.name:
             shutil.rmtree(abandoned)
@@ -98,6 +98,11 @@ def _write(folder: Path, step: int, groups: Groups, counters: Mapping[str, Any])
 def list_checkpoints(root: Path) -> list[Path]:
     """Checkpoint folders under ``root``, oldest first."""
     return sorted(path for path in root.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return root / f"{_PREFIX}{step:08d}"
 
 
 def checkpoint_step(folder: Path) -> int:

@@ -1,13 +1,14 @@
 """A lock on the folder of a run, so that two trainings never write to one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
+from diffsplat.training.run_processes import Processes
 
 LOCK_FILE = ".run.lock"
 
@@ -36,3 +37,17 @@ def locked_run(out: Path) -> Iterator[None]:
             (out / LOCK_FILE).unlink()
             out.rmdir()
         lock.release()
+
+
+@contextmanager
+def shared_lock(out: Path, processes: Processes) -> Iterator[None]:
+    """The main process holds the folder of a run for all processes of it.
+
+    Raises:
+        InvalidInputError: in the main process, as for :func:`locked_run`; the others end.
+    """
+    with ExitStack() as held:
+        with processes.main_first():
+            if processes.is_main:
+                held.enter_context(locked_run(out))
+        yield

@@ -7,8 +7,9 @@ from typing import Literal
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes.recipe import Recipe
 from diffsplat.training.run_folders import RunFolders
-from diffsplat.training.run_lock import locked_run
+from diffsplat.training.run_lock import shared_lock
 from diffsplat.training.run_outcome import Status
+from diffsplat.training.run_processes import Processes
 from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
 
 logger = logging.getLogger(__name__)
@@ -27,20 +28,23 @@ def train_recipe(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeI
     Raises:
         ValueError: when another training runs in the same folder.
     """
-    with locked_run(folders.out):
-        return _train_stages(recipe, folders, when_time_is_up)
-
-
-def _train_stages(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeIsUp) -> Status:
-    for name, stage in _stages(recipe).items():
-        if stage.is_finished(folders.out / name):
-            logger.info("%s is trained already", name)
-            continue
-        outcome = train_stage(stage, folders.of_stage(name))
-        if outcome.status == "interrupted" or (outcome.status == "out_of_time" and when_time_is_up == "stop"):
-            return outcome.status
-    export_model(folders.out / "model", folders, recipe.sampling, force=True)
+    stages = _stages(recipe)
+    processes = next(iter(stages.values())).processes()
+    with processes.explained_loss(), shared_lock(folders.out, processes):
+        for name, stage in stages.items():
+            status = _train_unfinished(name, stage, folders, processes)
+            if status == "interrupted" or (status == "out_of_time" and when_time_is_up == "stop"):
+                return status
+        model = folders.out / "model"
+        processes.once(lambda: export_model(model, folders, recipe.sampling, force=True))
     return "finished"
+
+
+def _train_unfinished(name: str, stage: StageRecipe, folders: RunFolders, processes: Processes) -> Status:
+    if processes.once(lambda: stage.is_finished(folders.out / name)):
+        logger.info("%s is trained already", name)
+        return "finished"
+    return train_stage(stage, folders.of_stage(name)).status
 
 
 def _stages(recipe: Recipe) -> Mapping[str, StageRecipe]:

@@ -1,9 +1,10 @@
 """The training loop: every stage goes through it, none changes it."""
 
+import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,13 +19,15 @@ from diffsplat.core.tensor_checks import NonFiniteError
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import autocast
-from diffsplat.training.accelerator import make_accelerator
 from diffsplat.training.batch_prefetch import Prefetcher
 from diffsplat.training.batch_tensors import batch_size, to_device
 from diffsplat.training.checkpoints import (
+    BrokenCheckpointError,
     Checkpoint,
+    checkpoint_folder,
     checkpoint_step,
     list_checkpoints,
+    load_checkpoint,
     newest_checkpoint,
     save_checkpoint,
 )
@@ -34,6 +37,7 @@ from diffsplat.training.learning_rate import learning_rate
 from diffsplat.training.metrics_tracker import Tracker
 from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
+from diffsplat.training.run_processes import Processes
 from diffsplat.training.stages.stage import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
 from diffsplat.training.trainer_config import TrainerConfig
@@ -128,8 +132,8 @@ class Trainer:
         self.config = config
         self.out = out
         self._record = asdict(config) if record is None else record
-        self._accelerator = make_accelerator(config.device)
-        self._device = self._accelerator.device
+        self._processes = Processes(config.device)
+        self._device = self._processes.device
         self._source = source
         self._stage = stage.to(self._device)
         network = stage.trainable()
@@ -141,11 +145,9 @@ class Trainer:
         self._weights = {**parameters, **{n: b for n, b in network.named_buffers() if n in persistent}}
         self._ema = Ema(parameters, config.ema)
         self._progress = _Progress()
-        self._evaluation: list[Any] | None = None
+        self._evaluation: list[tuple[int, Any]] | None = None
         self._figures: dict[str, float] = {}
-        guarded = _NonFiniteGuard(stage)
-        several = self._accelerator.num_processes > 1
-        self._model = self._accelerator.prepare_model(guarded, device_placement=False) if several else guarded
+        self._model = self._processes.replicated(_NonFiniteGuard(stage))
 
     @property
     def checkpoints(self) -> Path:
@@ -166,19 +168,14 @@ class Trainer:
             ValueError: when the checkpoint belongs to another stage, or the run was begun with another
                 configuration.
         """
-        make_folder(self.out)
-        found = newest_checkpoint(self.checkpoints)
-        if found is not None:
-            self._restore(found)
-        if self._progress.step >= self.config.steps and self.weights.is_dir():
+        resumed_at = self._continue()
+        if self._progress.step >= self.config.steps and self._processes.once(self.weights.is_dir):
             return Outcome("finished", self._progress.step, {}, self.weights)
-        if self._accelerator.is_main_process:
-            write_record(
-                self.out,
-                self._record,
-                resumed_at=None if found is None else found.step,
-                allow_changes=self.config.allow_changes,
+        self._processes.once(
+            lambda: write_record(
+                self.out, self._record, resumed_at=resumed_at, allow_changes=self.config.allow_changes
             )
+        )
         with StopSignals() as signals, self._tracker() as tracker:
             status = self._loop(signals, tracker)
             if status == "finished":
@@ -189,41 +186,44 @@ class Trainer:
         return Outcome(status, self._progress.step, self._figures, self.weights)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Figures of the averaged weights over the source's evaluation batches, and images of the first."""
+        """Figures of the averaged weights over the source's evaluation batches, and images of the first.
+
+        The processes share the batches. The images are the main one's.
+        """
         if self._evaluation is None:
-            self._evaluation = list(self._source.evaluation())
-        sums: dict[str, float] = {}
+            numbered = list(enumerate(self._source.evaluation()))
+            self._evaluation = numbered[self._processes.index :: self._processes.count]
+        figures: list[dict[str, float]] = []
         images: dict[str, Tensor] = {}
         self._stage.eval()
         with self._ema.swapped(), torch.no_grad():
-            for index, batch in enumerate(self._evaluation):
-                _seed(self.config.seed, index)
+            for number, batch in self._evaluation:
+                _seed(self.config.seed, number)
                 with autocast(self._device, self.config.precision):
                     report = self._stage.evaluate(to_device(batch, self._device))
-                for name, value in report.scalars.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                figures.append(report.scalars)
                 images = images or report.images
         self._train_mode()
-        count = max(1, len(self._evaluation))
-        return {name: value / count for name, value in sums.items()}, images
+        return _mean_figures(list(itertools.chain(*self._processes.gathered(figures)))), images
 
     def save_weights(self) -> None:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
-        if not self._accelerator.is_main_process:
-            return
+        self._processes.once(self._write_weights)
+
+    def _write_weights(self) -> None:
         self._require_finite({"ema": self._ema.state()})
         with self._ema.swapped(), atomic_folder(self.weights) as folder:
             self._stage.save_pretrained(folder, self._progress.step)
 
-    def _loop(self, signals: StopSignals, tracker: Tracker) -> Status:
-        config, progress, accelerator = self.config, self._progress, self._accelerator
+    def _loop(self, signals: StopSignals, tracker: Tracker | None) -> Status:
+        config, progress, processes = self.config, self._progress, self._processes
         started = saved = time.monotonic()
         before = progress.seconds
         budget = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._train_mode()
 
         def load(index: int) -> Any:
-            return self._source.batch(index * accelerator.num_processes + accelerator.process_index)
+            return self._source.batch(index * processes.count + processes.index)
 
         first, last = progress.step * config.accumulation, config.steps * config.accumulation
         with Prefetcher(load, first, last, config.prefetch) as batches:
@@ -234,15 +234,17 @@ class Trainer:
                     break
                 if config.evaluate_every and progress.step % config.evaluate_every == 0:
                     self._evaluate_at(progress.step, tracker)
-                stop = self._agree(signals.received, time.monotonic() - started >= budget)
-                if stop is not None:
-                    return stop
-                if time.monotonic() - saved >= 60 * config.checkpoint_minutes:
+                now = time.monotonic()
+                due = now - saved >= 60 * config.checkpoint_minutes
+                interrupted, late, due = self._any_process(signals.received, now - started >= budget, due)
+                if interrupted or late:
+                    return "interrupted" if interrupted else "out_of_time"
+                if due:
                     self._save(tracker)
                     saved = time.monotonic()
         return "finished"
 
-    def _step(self, batches: Prefetcher[Any], tracker: Tracker) -> None:
+    def _step(self, batches: Prefetcher[Any], tracker: Tracker | None) -> None:
         config, progress = self.config, self._progress
         started = time.monotonic()
         lr = learning_rate(config.optim, progress.step, config.steps)
@@ -259,45 +261,36 @@ class Trainer:
         else:
             self._skip(values)
         self._optimizers.zero_grad()
-        tracker.advance()
+        if tracker is not None:
+            tracker.advance()
         if progress.step % config.log_every == 0 or progress.step == config.steps:
             self._log_window(lr, tracker)
 
     def _gradients(self, batches: Prefetcher[Any]) -> tuple[dict[str, float], int]:
         """Gradients of one step; its scalars, averaged over batches and processes, and its samples."""
-        accumulation = self.config.accumulation
-        accelerator = self._accelerator
+        accumulation, processes = self.config.accumulation, self._processes
         sums: dict[str, Tensor] = {}
         samples = 0
         for part in range(accumulation):
             batch = to_device(batches.take(), self._device)
-            samples += batch_size(batch) * accelerator.num_processes
+            samples += batch_size(batch) * processes.count
             index = self._progress.step * accumulation + part
-            _seed(self.config.seed, index * accelerator.num_processes + accelerator.process_index)
+            _seed(self.config.seed, index * processes.count + processes.index)
             last = part == accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(self._model):
+            with nullcontext() if last else processes.no_sync(self._model):
                 with autocast(self._device, self.config.precision):
                     losses: Losses = self._model(batch, self._progress.step + 1)
-                accelerator.backward(losses.total / accumulation)
+                (losses.total / accumulation).backward()
             for name, value in {"loss": losses.total, **losses.parts}.items():
                 scalar = value.detach().float() / accumulation
                 sums[name] = sums[name] + scalar if name in sums else scalar
         gradients = [p.grad for p in self._optimizers.parameters if p.grad is not None]
         sums["gradient_norm"] = get_total_norm(gradients).float()
-        values = self._means({name: sums.pop(name) for name in ("loss", "gradient_norm")})
+        values = processes.means({name: sums.pop(name) for name in ("loss", "gradient_norm")})
         # A process whose stage met NaN has no parts; then the step is skipped in all of them.
         if all(map(math.isfinite, values.values())):
-            values |= self._means(sums)
+            values |= processes.means(sums)
         return values, samples
-
-    def _means(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
-        """Scalars averaged over the processes."""
-        if not scalars:
-            return {}
-        stacked = torch.stack([value.reshape(()).to(self._device) for value in scalars.values()])
-        if self._accelerator.num_processes > 1:
-            stacked = self._accelerator.reduce(stacked, reduction="mean")
-        return dict(zip(scalars, stacked.tolist(), strict=True))
 
     def _require_finite(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         for tensors in groups.values():
@@ -320,10 +313,10 @@ class Trainer:
             )
         logger.warning("step %d is skipped: %s", progress.step, found)
 
-    def _log_window(self, lr: float, tracker: Tracker) -> None:
+    def _log_window(self, lr: float, tracker: Tracker | None) -> None:
         progress = self._progress
         means = progress.take_means()
-        if not means:
+        if not means or tracker is None:
             return
         seconds, size = means.pop("step_seconds"), means.pop("batch_size")
         means |= {
@@ -335,28 +328,47 @@ class Trainer:
         }
         tracker.scalars("train", progress.step, means)
 
-    def _evaluate_at(self, step: int, tracker: Tracker) -> None:
-        if self._accelerator.is_main_process:
-            self._figures, images = self.evaluate()
+    def _evaluate_at(self, step: int, tracker: Tracker | None) -> None:
+        self._figures, images = self.evaluate()
+        if tracker is not None:
             if self._figures:
                 tracker.scalars("evaluation", step, self._figures)
             tracker.images(step, images)
-        self._accelerator.wait_for_everyone()
 
-    def _save(self, tracker: Tracker) -> None:
-        if self._accelerator.is_main_process:
+    def _save(self, tracker: Tracker | None) -> None:
+        self._processes.once(lambda: self._write_checkpoint(tracker))
+
+    def _write_checkpoint(self, tracker: Tracker | None) -> None:
+        if tracker is not None:
             tracker.flush()
-            groups = {
-                "weights": self._weights,
-                "ema": self._ema.state(),
-                "optimizer": self._optimizers.state(),
-            }
-            self._require_finite(groups)
-            counters = {**asdict(self._progress), "ema_updates": self._ema.updates}
-            save_checkpoint(
-                self.checkpoints, self._progress.step, groups, counters, self.config.keep_checkpoints
-            )
-        self._accelerator.wait_for_everyone()
+        groups = {"weights": self._weights, "ema": self._ema.state(), "optimizer": self._optimizers.state()}
+        self._require_finite(groups)
+        counters = {**asdict(self._progress), "ema_updates": self._ema.updates}
+        save_checkpoint(self.checkpoints, self._progress.step, groups, counters, self.config.keep_checkpoints)
+
+    def _continue(self) -> int | None:
+        """Take up the newest checkpoint, which all processes read; its step."""
+        found: Checkpoint | None = None
+        with self._processes.main_first():
+            if self._processes.is_main:
+                make_folder(self.out)
+                found = newest_checkpoint(self.checkpoints)
+        step = self._processes.agreed(None if found is None else found.step)
+        if step is not None:
+            with self._processes.main_first():
+                self._restore(found or self._shared_checkpoint(step))
+        return step
+
+    def _shared_checkpoint(self, step: int) -> Checkpoint:
+        """What the main process continues from, in another process."""
+        folder = checkpoint_folder(self.checkpoints, step)
+        try:
+            return load_checkpoint(folder)
+        except BrokenCheckpointError as error:
+            raise InvalidInputError(
+                f"process {self._processes.index} cannot read {str(folder)!r}, which the main process continues from; "
+                "expected --out on a file system that all machines share"
+            ) from error
 
     @torch.no_grad()
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -375,27 +387,24 @@ class Trainer:
         self._progress = _Progress(**counters)
         logger.info("continuing %s from step %d", self.out, checkpoint.step)
 
-    def _agree(self, interrupted: bool, late: bool) -> Status | None:
-        """Why to stop before the next step; one process' reason is everybody's."""
-        if self._accelerator.num_processes > 1:
-            flags = torch.tensor([interrupted, late], dtype=torch.float32, device=self._device)
-            reduced: Any = self._accelerator.reduce(flags, reduction="sum")
-            interrupted, late = bool(reduced[0] > 0), bool(reduced[1] > 0)
-        if interrupted:
-            return "interrupted"
-        return "out_of_time" if late else None
+    def _any_process(self, *conditions: bool) -> list[bool]:
+        """Conditions that hold in some process, so that all do the same next."""
+        if self._processes.count == 1:
+            return list(conditions)
+        flags = {str(index): torch.tensor(float(holds)) for index, holds in enumerate(conditions)}
+        return [mean > 0 for mean in self._processes.means(flags).values()]
 
     def _train_mode(self) -> None:
         self._stage.eval()
         self._stage.trainable().train()
 
     @contextmanager
-    def _tracker(self) -> Iterator[Tracker]:
-        main = self._accelerator.is_main_process
-        out = self.out if main else self.out / f"process-{self._accelerator.process_index}"
-        out.mkdir(exist_ok=True)
-        board = self.config.tensorboard and main
-        with Tracker(out, self._progress.step, self.config.steps, board) as tracker:
+    def _tracker(self) -> Iterator[Tracker | None]:
+        """In the main process."""
+        if not self._processes.is_main:
+            yield None
+            return
+        with Tracker(self.out, self._progress.step, self.config.steps, self.config.tensorboard) as tracker:
             yield tracker
 
 
@@ -403,6 +412,12 @@ def is_finished(config: TrainerConfig, out: Path) -> bool:
     """Whether a run is at its last step; its weights were written before that checkpoint was."""
     steps = [checkpoint_step(folder) for folder in list_checkpoints(out / "checkpoints")]
     return (out / "weights").is_dir() and max(steps, default=0) >= config.steps
+
+
+def _mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the figures of evaluation batches."""
+    names = dict.fromkeys(itertools.chain(*figures))
+    return {name: sum(float(f[name]) for f in figures) / len(figures) for name in names}
 
 
 def _seed(seed: int, index: int) -> None:

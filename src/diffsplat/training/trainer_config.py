@@ -5,8 +5,8 @@ from math import isfinite
 from typing import Literal
 
 from diffsplat.models.autocast import Precision
-from diffsplat.training.accelerator import Device
 from diffsplat.training.config_checks import require
+from diffsplat.training.run_processes import Device
 
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["cosine", "constant"]

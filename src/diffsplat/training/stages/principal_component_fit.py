@@ -13,12 +13,12 @@ from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.training.accelerator import Device, make_accelerator
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.config_record import write_record
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outcome import Outcome, atomic_folder
+from diffsplat.training.run_processes import Device, Processes
 from diffsplat.training.stages.stage_recipe import StageRecipe
 from diffsplat.training.view_batches import held_out
 
@@ -58,25 +58,30 @@ class ComponentFit(StageRecipe):
         )
 
     def run(self, folders: StageFolders) -> Outcome:
-        """Fit the components, or take those of an earlier run, and measure what they lose."""
-        accelerator = make_accelerator(self.device)
-        autoencoder = self._fitted(folders, accelerator.device)
-        figures: dict[str, float] = {}
-        if accelerator.is_main_process:
-            if self.evaluation_objects:
-                figures = self._measure(autoencoder, folders)
-            make_folder(folders.out)
-            write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
-            line = {"step": 0, "kind": "evaluation", **figures}
-            (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-            with atomic_folder(folders.out / "weights") as weights:
-                autoencoder.save_pretrained(weights, half=True)
-        accelerator.wait_for_everyone()
+        """Fit the components, or take those of an earlier run, and measure what they lose: in the main process."""
+        processes = self.processes()
+        figures = processes.once(lambda: self._make(folders, processes.device))
         return Outcome("finished", 0, figures, folders.out / "weights")
+
+    def processes(self) -> Processes:
+        """The processes of the run."""
+        return Processes(self.device)
 
     def is_finished(self, out: Path) -> bool:
         """Whether the fitted autoencoder is written."""
         return (out / "weights").is_dir()
+
+    def _make(self, folders: StageFolders, device: torch.device) -> dict[str, float]:
+        """Write the autoencoder; its figures."""
+        autoencoder = self._fitted(folders, device)
+        figures = self._measure(autoencoder, folders) if self.evaluation_objects else {}
+        make_folder(folders.out)
+        write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
+        line = {"step": 0, "kind": "evaluation", **figures}
+        (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        with atomic_folder(folders.out / "weights") as weights:
+            autoencoder.save_pretrained(weights, half=True)
+        return figures
 
     def _fitted(self, folders: StageFolders, device: torch.device) -> ComponentAutoencoder:
         """The autoencoder, on the CPU."""

@@ -11,8 +11,9 @@ import torch
 import tyro
 
 from diffsplat.training.run_folders import Need, StageFolders, find_network
-from diffsplat.training.run_lock import locked_run
+from diffsplat.training.run_lock import shared_lock
 from diffsplat.training.run_outcome import Outcome
+from diffsplat.training.run_processes import Processes
 from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
 from diffsplat.training.trainer import Trainer, is_finished
 from diffsplat.training.trainer_config import TrainerConfig
@@ -31,6 +32,10 @@ class StageRecipe(ABC):
     @abstractmethod
     def run(self, folders: StageFolders) -> Outcome:
         """Make the network, or go on where an earlier call stopped."""
+
+    @abstractmethod
+    def processes(self) -> Processes:
+        """The processes of the run, on the device that was asked for."""
 
     @abstractmethod
     def is_finished(self, out: Path) -> bool:
@@ -64,11 +69,16 @@ class GradientTraining(StageRecipe):
 
     def run(self, folders: StageFolders) -> Outcome:
         """Train the network from scratch or from where it stopped."""
-        stage, source = self.build(folders)
-        if folders.start_from is not None:
-            stage.start_from(find_network(folders.start_from))
+        with self.processes().main_first():  # makes caches, which the others then find
+            stage, source = self.build(folders)
+            if folders.start_from is not None:
+                stage.start_from(find_network(folders.start_from))
         record = {"folders": asdict(folders), **asdict(self)}
         return Trainer(stage, source, self.trainer, folders.out, record=record).run()
+
+    def processes(self) -> Processes:
+        """The processes of the run."""
+        return Processes(self.trainer.device)
 
     def is_finished(self, out: Path) -> bool:
         """Whether the last step is done."""
@@ -82,9 +92,11 @@ def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
         ValueError: when one of them is not given, or another training runs in the same folder.
         FileNotFoundError: when one of them is not there.
     """
-    for need in recipe.needs:
-        folders.trained(need)
-    with locked_run(folders.out):
+    processes = recipe.processes()
+    with processes.main_first():
+        for need in recipe.needs:
+            folders.trained(need)
+    with processes.explained_loss(), shared_lock(folders.out, processes):
         return recipe.run(folders)
 
 
