@@ -29,6 +29,7 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
     read_config,
 )
+from diffsplat.training.network_initialisation import controlnet_from_unet, widen_denoiser
 from support.recordings import OFFICIAL
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -126,6 +127,30 @@ def test_denoisers_equal_the_stock_networks_but_for_the_first_convolution(
     output, _, *kernel = expected[first]
     assert found[first] == (output, channels + extra, *kernel)
     assert parameters(network) == pytest.approx(count, rel=0.02)
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["text", "image"])
+@pytest.mark.parametrize(("kind", "config", "channels", "first", "count"), FULL)
+def test_training_widens_the_2d_networks_to_the_released_shapes(
+    kind: Any, config: dict[str, Any], channels: int, first: str, count: float, image: bool
+):
+    network = make(kind, in_channels=channels, **config)
+    released = make(kind, in_channels=channels + (7 if image else 6), **config)
+    if kind is UNet2DConditionModel:
+        released.register_to_config(out_channels=channels)
+    with torch.device("meta"):
+        widen_denoiser(network, channels, image=image)
+    assert shapes(network) == shapes(released)
+    assert shapes(network)[first][1] == channels + (7 if image else 6)
+    assert parameters(network) == pytest.approx(count, rel=0.02)
+
+
+def test_training_makes_a_controlnet_of_the_released_shapes():
+    unet = make(UNet2DConditionModel, in_channels=10, **SD15)
+    with torch.device("meta"):
+        released = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+        trained = controlnet_from_unet(unet)
+    assert shapes(trained) == shapes(released)
 
 
 def test_controlnet_of_the_text_unet():

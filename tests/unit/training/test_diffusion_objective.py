@@ -129,3 +129,20 @@ def test_draws_follow_torch_s_seed(source: LevelSource):
 
     assert torch.equal(drawn(1).timestep, drawn(1).timestep)
     assert not torch.equal(drawn(1).timestep, drawn(2).timestep)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        UniformTimesteps(torch.linspace(0.999, 0.01, 1000)),
+        ShiftedFlowSteps(),
+        LogitNormalLevels(1.8, 1.6, 0.88),
+    ],
+    ids=["uniform", "shifted", "logit-normal"],
+)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_share_of_the_drawn_levels_lies_below_its_quantile(levels: LevelSource, share: float) -> None:
+    torch.manual_seed(0)
+    bound = levels.at_quantile(torch.tensor([share])).noise
+    below = (levels.draw(40_000).noise < bound).float().mean()
+    assert float(below) == pytest.approx(share, abs=0.01)

@@ -185,7 +185,7 @@ class SmallUNetConfig(DenoiserConfig):
         text_channels: length of a text token.
     """
 
-    widths: tuple[int, ...] = (32, 96, 128)
+    widths: tuple[int, ...] = (32, 64, 96)
     layers: int = 1
     head_width: int = 32
     text_channels: int = 384
