@@ -14,6 +14,7 @@ from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
+from diffsplat.pipelines.image_and_control_conditions import image_latents
 from diffsplat.pretrained.backbones import BACKBONES
 from support.release_folders import DENOISERS, LATENT_SPACES, VAE, build_release
 
@@ -119,6 +120,20 @@ def test_an_image_model_starts_from_a_text_model(given: Given, tmp_path: Path):
     text, image = (weights(tmp_path / name / "weights") for name in ("text", "image"))
     torch.testing.assert_close(image["conv_in.weight"][:, :10], text["conv_in.weight"], atol=1e-7, rtol=0)
     assert float(image["conv_in.weight"][:, 10:].abs().max()) < 1e-7
+
+
+def test_condition_images_are_sampled_in_training_only(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sampled = []
+
+    def recorded(vae: AutoencoderKL, images: torch.Tensor, *, sample: bool) -> torch.Tensor:
+        sampled.append(sample)
+        return image_latents(vae, images, sample=sample)
+
+    monkeypatch.setattr("diffsplat.training.stages.diffusion_stage.image_latents", recorded)
+    assert train("diffusion-sd15", tmp_path, *given.of("sd15"), "--image") == 0
+    assert sampled == [True, True, True, False]
 
 
 @pytest.mark.parametrize("kind", CONTROLS)

@@ -248,7 +248,9 @@ class DiffusionStage(Stage):
     def _image_latents(self, batch: Batch) -> Tensor | None:
         if self.image_vae is None:
             return None
-        return image_latents(cast(Any, self.image_vae), _views(batch).image[:, 0], sample=self.training)
+        # Only the trained network is in training mode, and only while it is trained.
+        sample = self.trainable().training
+        return image_latents(cast(Any, self.image_vae), _views(batch).image[:, 0], sample=sample)
 
     def _control(self, batch: Batch) -> Tensor | None:
         if self.config.control == "none":
