@@ -1,12 +1,16 @@
-"""Control images of training views, by kind: what a ControlNet is trained with."""
+"""Control images of training views, and how well a result follows its control image."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from diffsplat.core import Views
+from diffsplat.core import Rendering, Views
 from diffsplat.images.depth_control_map import depth_control_map
 from diffsplat.pipelines.control_maps import canny_map
 from diffsplat.pretrained.backbones import ControlKind
+
+_EDGE_TOLERANCE = 2
+"""Pixels that an edge may lie off and still count as found."""
 
 
 def control_images(views: Views, kind: ControlKind) -> Tensor:
@@ -18,3 +22,52 @@ def control_images(views: Views, kind: ControlKind) -> Tensor:
             return views.normal[:, 0]
         case "canny":
             return torch.stack([canny_map(image) for image in views.image[:, 0]])
+
+
+def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> dict[str, float]:
+    """How well renderings of results agree with the control images of the objects that these were taken from.
+
+    Args:
+        rendering: ``[B, 1]`` of the results in the first views, with normals.
+        views: of the objects.
+        kind: of control image.
+
+    Returns:
+        Means over the objects: ``silhouette_iou``, the intersection over the union of both silhouettes, and
+        ``depth_error``, the mean difference of the two depth maps where both are covered; ``normal_cosine``, that of
+        the angle between the normals there; or ``edge_f1``, the F1 score of edges that lie within 2 pixels.
+    """
+    found, wanted = rendering.alpha[:, 0] > 0.5, views.mask[:, 0] > 0.5
+    both = found & wanted
+    overlap = both.flatten(1).sum(dim=1) / (found | wanted).flatten(1).sum(dim=1).clamp_min(1)
+    figures = {"silhouette_iou": float(overlap.mean())}
+    match kind:
+        case "depth":
+            depth = torch.where(found, rendering.depth[:, 0], 0.0)
+            maps = (depth_control_map(depth, found.to(depth)), control_images(views, kind))
+            figures["depth_error"] = _mean_where((maps[0] - maps[1]).abs().mean(dim=1, keepdim=True), both)
+        case "normal":
+            normals = rendering.normal
+            if normals is None:
+                raise ValueError("the agreement of normals needs renderings with normals, got none")
+            cosine = functional.cosine_similarity(normals[:, 0], views.normal[:, 0] * 2 - 1, dim=1)
+            figures["normal_cosine"] = _mean_where(cosine[:, None], both)
+        case "canny":
+            edges = torch.stack([canny_map(image.clamp(0, 1)) for image in rendering.rgb[:, 0]])
+            figures["edge_f1"] = edge_f1(edges[:, :1] < 0.5, control_images(views, kind)[:, :1] < 0.5)
+    return figures
+
+
+def edge_f1(found: Tensor, wanted: Tensor, tolerance: int = _EDGE_TOLERANCE) -> float:
+    """Harmonic mean of precision and recall of edges ``[B, 1, H, W]``, averaged over the images."""
+    near = [
+        functional.max_pool2d(edges.float(), 2 * tolerance + 1, 1, tolerance) > 0 for edges in (found, wanted)
+    ]
+    precision = (found & near[1]).flatten(1).sum(dim=1) / found.flatten(1).sum(dim=1).clamp_min(1)
+    recall = (wanted & near[0]).flatten(1).sum(dim=1) / wanted.flatten(1).sum(dim=1).clamp_min(1)
+    return float((2 * precision * recall / (precision + recall).clamp_min(1e-9)).mean())
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> float:
+    """Mean of ``[B, 1, H, W]`` values over the chosen pixels of all objects."""
+    return float(values[chosen].mean()) if bool(chosen.any()) else float("nan")

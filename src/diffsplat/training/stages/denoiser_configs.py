@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import nn
 
 from diffsplat.io.json_files import read_json
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
@@ -18,6 +17,7 @@ from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
 from diffsplat.pretrained.backbones import Backbone, Prediction, find_backbone
 from diffsplat.pretrained.released_networks import load_denoiser
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
+from diffsplat.pretrained.stored_networks import open_image_encoder
 from diffsplat.training.config_checks import require
 from diffsplat.training.diffusion_objective import (
     InverseLevelWeight,
@@ -171,7 +171,7 @@ class MiniDenoiserConfig(DenoiserConfig):
 
     def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
         """That of the run."""
-        return _open_image_vae(folders.trained("image_autoencoder"))
+        return open_image_encoder(folders.trained("image_autoencoder"))
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class SmallUNetConfig(DenoiserConfig):
 
     def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
         """That of the run."""
-        return _open_image_vae(folders.trained("image_autoencoder"))
+        return open_image_encoder(folders.trained("image_autoencoder"))
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class BackboneDenoiserConfig(DenoiserConfig):
 
     def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
         """The image autoencoder of the 2D model."""
-        return _open_image_vae(folders.pretrained_part(self.row.base_repository, "vae"))
+        return open_image_encoder(folders.pretrained_part(self.row.base_repository, "vae"))
 
     def _prediction(self, *, image: bool) -> Prediction:
         return self.row.image_prediction if image else self.row.text_prediction
@@ -315,13 +315,3 @@ def _embedded_prompts(folders: StageFolders) -> PromptSource:
     return PromptSource(
         lambda: TextEncoder.from_pretrained(folders.text_encoder).to(caching_device()), folders.text_encoder
     )
-
-
-def _open_image_vae(folder: Path) -> "AutoencoderKL":
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    kind: Any = AutoencoderKL
-    vae: nn.Module = kind.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-    )
-    return cast("AutoencoderKL", vae.eval().requires_grad_(False))

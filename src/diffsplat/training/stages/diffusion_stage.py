@@ -1,6 +1,6 @@
 """Training of denoisers and ControlNets on the latents of posed views."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -8,7 +8,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from diffsplat.core import Rendering, SplatGrid, Views
+from diffsplat.core import Rendering, SplatGrid, Splats, Views
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
@@ -27,7 +27,7 @@ from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.config_checks import require
-from diffsplat.training.control_images import control_images
+from diffsplat.training.control_images import control_agreement, control_images
 from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
 from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_cache import LatentBatch
@@ -166,7 +166,7 @@ class DiffusionStage(Stage):
         self.encoder = encoder
         self.denoiser = cast(nn.Module, denoiser)
         self.controlnet = cast("nn.Module | None", cast(ConditionedDenoiser, step.denoiser).controlnet)
-        self.image_vae = cast("nn.Module | None", image_vae)
+        self.image_vae = None if image_vae is None else cast(nn.Module, image_vae).requires_grad_(False)
         self.step = step
         self.prompts = prompts
         self.scheduler = scheduler
@@ -202,6 +202,8 @@ class DiffusionStage(Stage):
             f"guidance_{scale:g}": self._samples(shown, conditions, scale)
             for scale in self.config.sample_guidance
         }
+        if self.config.control != "none":
+            scalars |= self._agreement(made, shown, batch, conditions)
         for name, sampled in (made or {"restored": self._restored(shown, conditions)}).items():
             report = self._compare(self.encoder.codec.decode(sampled), batch)
             scalars |= {f"{figure}_{name}": value for figure, value in report.scalars.items()}
@@ -275,9 +277,24 @@ class DiffusionStage(Stage):
             conditions.take(slice(0, len(latents))),
             scales.to(latents.device),
             self.step.objective.prediction,
-            controlnet=cast("Denoiser | None", self.controlnet),
+            controlnet=None if conditions.control is None else cast("Denoiser | None", self.controlnet),
         )
         return denoise(guided, torch.randn_like(latents), self.scheduler, self.config.sample_steps)
+
+    def _agreement(
+        self, made: dict[str, Tensor], latents: Tensor, batch: Batch, conditions: Conditions
+    ) -> dict[str, float]:
+        """How well samples follow their control images, beside samples of the same prompts without any."""
+        views, kind, figures = _views(batch).objects(slice(0, len(latents))), self.config.control, {}
+        free = replace(conditions, control=None)
+        for scale in self.config.sample_guidance[-1:]:
+            made = {**made, "without_control": self._samples(latents, free, scale)}
+        for name, sampled in made.items():
+            splats = self._splats(self.encoder.codec.decode(sampled), batch)
+            rendering = render(splats, views.cameras[:, :1])
+            agreement = control_agreement(rendering, views, cast(ControlKind, kind))
+            figures |= {f"{figure}_{name}": value for figure, value in agreement.items()}
+        return figures
 
     def _restored(self, latents: Tensor, conditions: Conditions) -> Tensor:
         """What the denoiser takes the first objects for at a high noise level."""
@@ -287,11 +304,15 @@ class DiffusionStage(Stage):
         predicted = step.denoiser(noisy, levels.timestep, conditions.take(slice(0, len(latents))))
         return objective.clean_latents(predicted, noisy, levels)
 
+    def _splats(self, grid: SplatGrid, batch: Batch) -> Splats:
+        codec = self.encoder.codec
+        cameras = batch.cameras[: grid.values.shape[0], : codec.views]
+        return grid.to_splats(cameras, codec.pixel_grid)
+
     def _compare(self, grid: SplatGrid, batch: Batch) -> Report:
         """Renderings of the first objects' grids in their views, or where these are not cached, in the grids' own."""
-        codec, count = self.encoder.codec, grid.values.shape[0]
-        splats = grid.to_splats(batch.cameras[:count, : codec.views], codec.pixel_grid)
-        rendering: Rendering = render(splats, batch.cameras[:count], normals=False)
+        count = grid.values.shape[0]
+        rendering: Rendering = render(self._splats(grid, batch), batch.cameras[:count], normals=False)
         if isinstance(batch, Views):
             return report_rendering(rendering, batch.objects(slice(0, count)))
         shown = rendering.rgb[:TILED_OBJECTS]
