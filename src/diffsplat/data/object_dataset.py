@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
 from diffsplat.data.pixel_cache import DecodedShard, EncodedShard, Pixels, PixelStore, pixels_id
+from diffsplat.data.shard_reading import explained_damage, read_columns
 from diffsplat.errors import InvalidInputError, MissingFileError
 
 Storage = Literal["decoded", "encoded"]
@@ -193,18 +194,15 @@ def read_rows(folder: Path) -> Iterable[ObjectRow]:
     shards = sorted(folder.glob("objects-*.parquet"))
     if not shards:
         raise MissingFileError(f"{folder} holds no objects-*.parquet, expected the output of diffsplat data")
-    shard_schema.import_pyarrow()
-    from pyarrow import parquet
-
     columns = [name for name in shard_schema.table_schema().names if name not in shard_schema.BLOB_COLUMNS]
     for shard in shards:
-        present = set(parquet.read_schema(shard).names)  # older shards lack columns that have a default
-        table = parquet.read_table(shard, columns=[name for name in columns if name in present])
-        for place, values in enumerate(table.to_pylist()):
-            yield _object_row(values, shard, place)
+        for place, values in enumerate(read_columns(shard, columns).to_pylist()):
+            with explained_damage(shard, f"row {place}"):
+                yield _object_row(values, shard, place)
 
 
 def _object_row(values: dict[str, Any], shard: Path, place: int) -> ObjectRow:
+    _require_whole(values)
     size = values.pop("size")
     cameras = Cameras(
         camera_to_world=torch.tensor(values.pop("camera_to_world")).reshape(-1, 4, 4),
@@ -214,6 +212,24 @@ def _object_row(values: dict[str, Any], shard: Path, place: int) -> ObjectRow:
     )
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return ObjectRow(**fields, cameras=cameras, shard=shard, place=place)
+
+
+def _require_whole(values: dict[str, Any]) -> None:
+    """Refuse a row with missing values, lists of different lengths, or no caption.
+
+    Raises:
+        ValueError: names the column.
+    """
+    for name, value in values.items():
+        if value is None or (isinstance(value, list) and None in value):
+            raise ValueError(f"its {name} has a missing value")
+    views = len(values["ring"])
+    counts = {"azimuths": views, "elevations": views, "camera_to_world": 16 * views, "intrinsics": 4 * views}
+    for name, count in counts.items():
+        if len(values[name]) != count:
+            raise ValueError(f"its {name} has {len(values[name])} numbers, expected {count} of {views} views")
+    if not values["captions"]:
+        raise ValueError("it has no caption")
 
 
 def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None = None) -> Views:

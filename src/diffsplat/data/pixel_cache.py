@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data import shard_schema
+from diffsplat.data.shard_reading import decode_pixels, explained_damage, read_columns
 
 CACHE_FOLDER = "decoded"
 
@@ -37,19 +40,20 @@ class EncodedShard:
     """Keeps the encoded bytes of a shard in memory and decodes them at every reading."""
 
     def __init__(self, path: Path) -> None:
-        shard_schema.import_pyarrow()
-        from pyarrow import parquet
-
-        self._table = parquet.read_table(path, columns=list(shard_schema.BLOB_COLUMNS))
+        self._path = path
+        self._table = read_columns(path, ("size", *shard_schema.BLOB_COLUMNS))
 
     def read(self, row: int, views: list[int]) -> Pixels:
         """The pixels of some views of a row of the shard."""
-        blobs = {name: self._table.column(name)[row] for name in shard_schema.BLOB_COLUMNS}
-        return Pixels(
-            np.stack([shard_schema.decode_image(blobs["rgba"][v].as_py()) for v in views]),
-            np.stack([shard_schema.decode_image(blobs["normal"][v].as_py()) for v in views]),
-            np.stack([shard_schema.decode_depth_steps(blobs["depth"][v].as_py()) for v in views]),
-        )
+        with explained_damage(self._path, f"row {row}"):
+            size = self._table.column("size")[row].as_py()
+            decoded = {
+                name: np.stack(
+                    [decode_pixels(self._table.column(name)[row][v].as_py(), name, size) for v in views]
+                )
+                for name in shard_schema.BLOB_COLUMNS
+            }
+        return Pixels(**decoded)
 
 
 class DecodedShard:
@@ -58,7 +62,8 @@ class DecodedShard:
     def __init__(self, path: Path) -> None:
         folder = path.parent / CACHE_FOLDER / pixels_id(path)
         if not folder.is_dir():
-            _decode_shard(path, folder)
+            with explained_damage(path):
+                _decode_shard(path, folder)
         self._first = np.load(folder / "first.npy")
         self._slots = np.load(folder / "slots.npy")
         self._rgba = np.load(folder / "rgba.npy", mmap_mode="r")
@@ -77,18 +82,17 @@ def pixels_id(path: Path) -> str:
     shard_schema.import_pyarrow()
     from pyarrow import parquet
 
-    identity = (parquet.read_schema(path).metadata or {}).get(b"pixels")
-    if identity is None:
-        return shard_schema.pixels_id(parquet.read_table(path, columns=["rgba"]))
-    return identity.decode("ascii")
+    with explained_damage(path):
+        metadata = parquet.read_schema(path).metadata or {}
+    identity = metadata.get(b"pixels", b"").decode("ascii", errors="replace")
+    # It names a folder.
+    return identity if identity.isalnum() else shard_schema.pixels_id(read_columns(path, ("rgba",)))
 
 
 def _decode_shard(path: Path, folder: Path) -> None:
     """Write the arrays of a shard: every colour image, each geometry once however many rows show it."""
-    shard_schema.import_pyarrow()
-    from pyarrow import parquet
-
-    table = parquet.read_table(path, columns=list(shard_schema.BLOB_COLUMNS))
+    table = read_columns(path, ("size", *shard_schema.BLOB_COLUMNS))
+    size = table.column("size")[0].as_py()
     counts = [len(cell) for cell in table.column("rgba")]
     colors = [blob.as_py() for cell in table.column("rgba") for blob in cell]
     normals = [blob.as_py() for cell in table.column("normal") for blob in cell]
@@ -102,9 +106,12 @@ def _decode_shard(path: Path, folder: Path) -> None:
     try:
         np.save(scratch / "first.npy", np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
         np.save(scratch / "slots.npy", slots)
-        _save_decoded(scratch / "rgba.npy", colors, shard_schema.decode_image)
-        _save_decoded(scratch / "normal.npy", [n for n, _ in known], shard_schema.decode_image)
-        _save_decoded(scratch / "depth.npy", [d for _, d in known], shard_schema.decode_depth_steps)
+        for name, blobs in (
+            ("rgba", colors),
+            ("normal", [n for n, _ in known]),
+            ("depth", [d for _, d in known]),
+        ):
+            _save_decoded(scratch / f"{name}.npy", blobs, partial(decode_pixels, column=name, size=size))
         _put_in_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -118,7 +125,7 @@ def _put_in_place(scratch: Path, folder: Path) -> None:
             raise
 
 
-def _save_decoded(path: Path, blobs: list[bytes], decode: Any) -> None:
+def _save_decoded(path: Path, blobs: list[bytes], decode: Callable[[bytes], NDArray[Any]]) -> None:
     first = decode(blobs[0])
     out = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(blobs), *first.shape))
     for index, blob in enumerate(blobs):

@@ -153,18 +153,6 @@ def encode_depth(depth: NDArray[np.floating]) -> bytes:
     return _png(Image.fromarray(np.where(inside, steps, 0).astype(np.uint16)))
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Bytes of :func:`encode_image` back to ``[H, W, C]``."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image)
-
-
-def decode_depth_steps(data: bytes) -> NDArray[np.uint16]:
-    """The stored 16 bit steps ``[H, W]`` of :func:`encode_depth`."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image).astype(np.uint16)
-
-
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)

@@ -24,6 +24,7 @@ from diffsplat.data.caption_files import CaptionedObject
 from diffsplat.data.captioned_sources import label_of_captions
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import folder_objects
+from diffsplat.data.shard_reading import decode_pixels
 
 OPTIONS = RenderOptions(size=32, recolor=False, processes=1)
 
@@ -167,7 +168,7 @@ def test_datasets_streams_the_shards(shards):
 def test_depth_keeps_a_thirty_thousandth():
     depth = np.random.default_rng(0).uniform(0.6, 2.4, (20, 20))
     depth[:5] = 0
-    steps = shard_schema.decode_depth_steps(shard_schema.encode_depth(depth)).astype(np.float64)
+    steps = decode_pixels(shard_schema.encode_depth(depth), "depth", len(depth)).astype(np.float64)
     assert (steps[:5] == 0).all()
     np.testing.assert_allclose(0.5 + (steps[5:] - 1) * 2 / 65534, depth[5:], atol=1.6e-5)
     with pytest.raises(ValueError, match="depth spans"):

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, Cameras
+from diffsplat.data.shard_reading import DAMAGE
 from diffsplat.errors import InvalidInputError, MissingFileError, optional_package
 
 CAMERA_FOLDER = "campos_512_v4"
@@ -134,11 +135,11 @@ def read_pose(data: bytes) -> Tensor:
         values = json.loads(data)
         columns = [[float(number) for number in values[name]] for name in ("x", "y", "z", "origin")]
         field_of_view = float(values.get("x_fov", 2 * math.atan(0.5 / DEFAULT_FOCAL)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidInputError("its .json file is no camera with x, y, z and origin") from error
     if [len(column) for column in columns] != [3, 3, 3, 3] or not np.isfinite(columns).all():
         raise InvalidInputError("its .json file holds a camera with NaN, infinite or missing numbers")
-    if abs(0.5 / math.tan(field_of_view / 2) / DEFAULT_FOCAL - 1) > 0.01:
+    if not 0 < field_of_view < math.pi or abs(0.5 / math.tan(field_of_view / 2) / DEFAULT_FOCAL - 1) > 0.01:
         raise InvalidInputError(f"its field of view is {field_of_view:.4g} radians, expected 0.6911")
     x, y, z = np.array(columns).T
     pose = torch.eye(4)
@@ -158,7 +159,9 @@ def _image(data: bytes) -> Tensor:
             if not image.has_transparency_data:
                 raise InvalidInputError("its image has no alpha channel")
             pixels = np.array(image.convert("RGBA"))
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except InvalidInputError:
+        raise
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise InvalidInputError("its .png file is broken") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
@@ -186,7 +189,7 @@ def _exr_channels(data: bytes) -> list[NDArray[np.float32]]:
             file = openexr.File(io.BytesIO(data), separate_channels=True)
         channels = file.channels() if file.parts else {}
         planes = [np.asarray(channels[name].pixels, dtype=np.float32) for name in "RGBA"]
-    except (OSError, RuntimeError, TypeError, KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise InvalidInputError("its .exr file is broken or lacks a channel") from error
     if any(plane.ndim != 2 or plane.shape != planes[0].shape for plane in planes):
         raise InvalidInputError("its .exr file holds channels of different sizes")
@@ -218,7 +221,7 @@ def _archive_files(path: Path) -> dict[tuple[int, str], Path | tuple[int, int]]:
                 key = _view_file(member.name)
                 if key is not None and member.isfile():
                     files[key] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         if not files:
             raise InvalidInputError(f"{path} is not a readable .tar archive: {error}") from error
     return files
