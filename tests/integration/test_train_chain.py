@@ -1,6 +1,7 @@
 """Meshes to a model folder: every stage for a few steps, through the command line."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffsplat.cli.main import main
+from diffsplat.errors import InvalidInputError
 from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.training.latent_cache import LatentSourceConfig
@@ -25,10 +27,11 @@ from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
+from diffsplat.training.stages.stage import OverfitGoal
 from diffsplat.training.stages.stage_recipe import GradientTraining, StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
-from diffsplat.training.view_batches import ViewSourceConfig
+from diffsplat.training.view_batches import ViewSourceConfig, training_objects
 
 pytest.importorskip("trimesh")
 
@@ -37,7 +40,7 @@ TRAINER = TrainerConfig(
     log_every=1,
     precision="fp32",
     device="cpu",
-    tensorboard=False,
+    tracker="none",
     optim=OptimConfig(warmup_steps=1),
 )
 VIEWS = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
@@ -222,7 +225,7 @@ def test_command_trains_with_overridden_fields(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = "--optim.lr 1e-4 --steps 2 --dim 48 --blocks 1 --source.batch-size 1"
-    options += " --source.novel-views 1 --device cpu --no-tensorboard"
+    options += " --source.novel-views 1 --device cpu --tracker none"
     command = ["train", "reconstruction-mini", "--data", str(data), "--out", str(tmp_path), *options.split()]
     assert main(command) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "weights")
@@ -341,3 +344,32 @@ def test_new_run_starts_from_the_weights_of_an_earlier_one(chain: Path, data: Pa
     wider = replace(RECONSTRUCTION, stage=ReconstructionConfig(dim=96, blocks=1), trainer=still)
     with pytest.raises(ValueError, match="has the shape"):
         train_stage(wider, replace(folders, out=tmp_path / "wider"))
+
+
+@pytest.mark.parametrize(("least", "verdict"), [(1.0, "reaches"), (99.0, "does NOT reach")])
+def test_overfit_trains_and_evaluates_few_objects_and_gives_a_verdict(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    least: float,
+    verdict: str,
+) -> None:
+    monkeypatch.setattr(ReconstructionConfig, "overfit_goal", OverfitGoal("psnr_input", least))
+    folders = StageFolders((data,), tmp_path, overfit=1)
+    _, source = RECONSTRUCTION.build(folders)
+    trained = {prompt for step in range(5) for prompt in source.batch(step).prompt}
+    evaluated = {prompt for batch in source.evaluation() for prompt in batch.prompt}
+    captions = set(training_objects(folders).rows[0].captions)
+    assert trained | evaluated <= captions
+    with caplog.at_level(logging.INFO):
+        train_stage(RECONSTRUCTION, folders)
+    (line,) = [line for line in caplog.messages if line.startswith("overfit on 1 objects: psnr_input")]
+    assert f"{verdict} the {least:g} that it must" in line
+
+
+def test_more_objects_than_there_are_cannot_be_overfitted(data: Path, tmp_path: Path) -> None:
+    folders = StageFolders((data,), tmp_path / "run", overfit=5)
+    with pytest.raises(InvalidInputError, match="overfit is 5, expected at most the 4 training objects"):
+        train_stage(RECONSTRUCTION, folders)
+    assert not folders.out.exists()

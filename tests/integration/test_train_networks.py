@@ -25,7 +25,7 @@ TRAINER = {
     "precision": "fp32",
     "device": "cpu",
     "accumulation": 1,
-    "tensorboard": False,
+    "tracker": "none",
 }
 IMAGE_VAE = ImageAutoencoderConfig(widths=(4, 8), latent_channels=3, norm_groups=2, crop=16)
 

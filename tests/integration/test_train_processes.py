@@ -65,7 +65,7 @@ out.mkdir(exist_ok=True)
 torch.set_num_threads(1)
 config = TrainerConfig(
     steps=60, seed=3, precision="fp32", device="cpu", accumulation=accumulation, log_every=4, evaluate_every=20,
-    checkpoint_minutes=0.003, optim=OptimConfig(lr=1e-2, warmup_steps=10), tensorboard=False,
+    checkpoint_minutes=0.003, optim=OptimConfig(lr=1e-2, warmup_steps=10), tracker="none",
 )
 
 

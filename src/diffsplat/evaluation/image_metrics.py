@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
+from diffsplat.core.full_precision import full_precision
 from diffsplat.errors import InvalidInputError
 
 _WINDOW = 11
@@ -33,6 +34,7 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
     return -10.0 * torch.log10(error)
 
 
+@full_precision
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
     """Structural similarity, the mean over channels and over all windows that lie inside the image.
 

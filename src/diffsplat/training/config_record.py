@@ -17,8 +17,9 @@ _REMEDY = "begin the run in another folder"
 
 _NEUTRAL = frozenset(
     (
-        *("allow_changes", "checkpoint_minutes", "device", "keep_checkpoints", "max_minutes", "prefetch"),
-        *("tensorboard", "out", "reconstructor", "autoencoder", "text_encoder", "start_from"),
+        *("allow_changes", "checkpoint_minutes", "checkpoint_steps", "device", "gradient_checkpointing"),
+        *("keep_checkpoints", "max_minutes", "prefetch", "tracker", "out", "reconstructor", "autoencoder"),
+        *("text_encoder", "start_from"),
     )
 )
 """Fields that may differ from one start to the next: they do not change what is trained, or say where it lies."""

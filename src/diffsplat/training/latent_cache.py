@@ -23,7 +23,7 @@ from diffsplat.training.grid_cache import caching_device, folder_digest, grid_ta
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig
 from diffsplat.training.trained_networks import TrainableAutoencoder, open_autoencoder
-from diffsplat.training.view_batches import epoch_indices, held_out
+from diffsplat.training.view_batches import epoch_indices, held_out, training_objects
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ class LatentSource:
 
     def __init__(self, config: LatentSourceConfig, folders: StageFolders) -> None:
         self.config = config
-        self._train = ObjectDataset(folders.data, split="train")
-        self._test = held_out(folders.data)
+        self._train = training_objects(folders)
+        self._test = held_out(folders)
         self._tables = {
             name: latent_table(folders, dataset, name)
             for name, dataset in {"train": self._train, "test": self._test}.items()

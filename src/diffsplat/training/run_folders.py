@@ -14,6 +14,7 @@ from diffsplat.pretrained.release_layout import (
     latest_iteration,
     repository_folder,
 )
+from diffsplat.training.config_checks import require
 
 Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "denoiser"]
 """A trained network that a stage reads."""
@@ -36,6 +37,8 @@ class RunFolders:
             run that has a checkpoint continues from that. Change trainer and source seeds: with those of the earlier
             run its batches and its noise come again.
         pretrained: Folder of the image-diffusion models, each in a folder named like its repository.
+        overfit: Train on this many objects only, evaluate on the same, and say whether the figure reaches what it
+            must; 0 for all objects.
     """
 
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
@@ -43,6 +46,10 @@ class RunFolders:
     text_encoder: Path = field(default_factory=embedded_text_encoder)
     start_from: Path | None = None
     pretrained: Path = field(default_factory=default_weights)
+    overfit: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.overfit >= 0, "overfit", self.overfit, "a number of objects, or 0 for all")
 
     def of_stage(self, name: str) -> "StageFolders":
         """Folders of one of several stages: each has a folder of its own in ``out``."""
@@ -52,6 +59,7 @@ class RunFolders:
             self.text_encoder,
             None if self.start_from is None else self.start_from / name / "weights",
             self.pretrained,
+            self.overfit,
             reconstructor=self.out / "reconstruction" / "weights",
             image_autoencoder=self.out / "image-autoencoder" / "weights",
             autoencoder=self.out / "autoencoder" / "weights",

@@ -33,8 +33,9 @@ from diffsplat.training.checkpoints import (
 )
 from diffsplat.training.config_record import write_record
 from diffsplat.training.ema import Ema
+from diffsplat.training.gradient_checkpointing import checkpoint_activations
 from diffsplat.training.learning_rate import learning_rate
-from diffsplat.training.metrics_tracker import Tracker
+from diffsplat.training.metrics_tracker import Tracker, require_tracker
 from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
 from diffsplat.training.run_processes import Processes
@@ -133,10 +134,14 @@ class Trainer:
         self.out = out
         self._record = asdict(config) if record is None else record
         self._processes = Processes(config.device)
+        with self._processes.main_first():
+            require_tracker(config.tracker)
         self._device = self._processes.device
         self._source = source
         self._stage = stage.to(self._device)
-        network = stage.trainable()
+        network = stage.trainable().float()  # master weights
+        if config.gradient_checkpointing:
+            checkpoint_activations(network)
         if config.compile:
             network.compile()
         self._optimizers = Optimizers(network, config.optim)
@@ -236,6 +241,7 @@ class Trainer:
                     self._evaluate_at(progress.step, tracker)
                 now = time.monotonic()
                 due = now - saved >= 60 * config.checkpoint_minutes
+                due = due or bool(config.checkpoint_steps and progress.step % config.checkpoint_steps == 0)
                 interrupted, late, due = self._any_process(signals.received, now - started >= budget, due)
                 if interrupted or late:
                     return "interrupted" if interrupted else "out_of_time"
@@ -404,7 +410,7 @@ class Trainer:
         if not self._processes.is_main:
             yield None
             return
-        with Tracker(self.out, self._progress.step, self.config.steps, self.config.tensorboard) as tracker:
+        with Tracker(self.out, self._progress.step, self.config.steps, self.config.tracker) as tracker:
             yield tracker
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from diffsplat.models.autocast import Precision
 from diffsplat.training.config_checks import require
+from diffsplat.training.metrics_tracker import TrackerName
 from diffsplat.training.run_processes import Device
 
 OptimizerName = Literal["adamw", "muon"]
@@ -88,15 +89,17 @@ class TrainerConfig:
             stay fp32.
         device: ``auto`` takes the GPU when there is one.
         accumulation: batches summed up to one optimiser step.
+        gradient_checkpointing: compute the activations of blocks again in the backward pass instead of keeping them.
         compile: whether the trained network goes through ``torch.compile``.
         prefetch: batches prepared ahead in a thread; 0 prepares them in line.
         checkpoint_minutes: minutes between checkpoints.
+        checkpoint_steps: steps between further checkpoints; 0 for those by the clock alone.
         keep_checkpoints: how many of the newest stay on disk.
         evaluate_every: steps between evaluations; 0 for one at the end only.
         log_every: steps between lines in ``metrics.jsonl``, each the mean over its window.
         max_minutes: stop with a checkpoint after this time; the schedule is still that of ``steps``.
         allow_changes: continue a run with other fields than it was begun with; the record keeps both.
-        tensorboard: whether scalars and images also go to TensorBoard where it is installed.
+        tracker: where figures and images go besides metrics.jsonl, through accelerate.
     """
 
     steps: int = 10_000
@@ -106,19 +109,21 @@ class TrainerConfig:
     precision: Precision = "auto"
     device: Device = "auto"
     accumulation: int = 1
+    gradient_checkpointing: bool = False
     compile: bool = False
     prefetch: int = 2
     checkpoint_minutes: float = 5.0
+    checkpoint_steps: int = 0
     keep_checkpoints: int = 2
     evaluate_every: int = 500
     log_every: int = 10
     max_minutes: float | None = None
     allow_changes: bool = False
-    tensorboard: bool = True
+    tracker: TrackerName = "tensorboard"
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "keep_checkpoints", "log_every"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "prefetch", "checkpoint_minutes", "evaluate_every"):
+        for name in ("seed", "prefetch", "checkpoint_minutes", "checkpoint_steps", "evaluate_every"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0")

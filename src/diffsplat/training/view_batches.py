@@ -9,7 +9,8 @@ import numpy as np
 
 from diffsplat.core import Views
 from diffsplat.data.object_dataset import ObjectDataset, read_rows
-from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.config_checks import require
+from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage import SourceConfig
 
 logger = logging.getLogger(__name__)
@@ -33,16 +34,16 @@ class ViewSourceConfig(SourceConfig):
 
     def build(self, folders: StageFolders) -> "ViewSource":
         """The source of views."""
-        return ViewSource(self, folders.data)
+        return ViewSource(self, folders)
 
 
 class ViewSource:
     """Objects in a new random order every epoch; a step's batch depends on the seed and its number alone."""
 
-    def __init__(self, config: ViewSourceConfig, data: Sequence[Path]) -> None:
+    def __init__(self, config: ViewSourceConfig, folders: RunFolders) -> None:
         self.config = config
-        self._train = ObjectDataset(data, split="train")
-        self._test = held_out(data)
+        self._train = training_objects(folders)
+        self._test = held_out(folders)
 
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
@@ -62,11 +63,30 @@ class ViewSource:
         return Views.concatenate([dataset.sample(index, seed, novel_views=novel) for index in indices])
 
 
-def held_out(data: Sequence[Path]) -> ObjectDataset:
+def training_objects(folders: RunFolders) -> ObjectDataset:
+    """The objects that are trained on: all but those held out, or the few that are overfitted.
+
+    Raises:
+        ValueError: when there are fewer than are to be overfitted.
+    """
+    if not folders.overfit:
+        return ObjectDataset(folders.data, split="train")
+    objects = ObjectDataset(folders.data, split="train", variants=False)
+    expected = f"at most the {len(objects)} training objects"
+    require(folders.overfit <= len(objects), "overfit", folders.overfit, expected)
+    objects.rows = objects.rows[: folders.overfit]
+    return objects
+
+
+def held_out(folders: RunFolders) -> ObjectDataset:
     """The objects that evaluations are made with: one in ten is held out of training by its name.
 
-    Of a few objects there may be none. Then the training objects serve, and a warning says so.
+    Of a few objects there may be none. Then the training objects serve, and a warning says so. Objects that are
+    overfitted are evaluated themselves.
     """
+    if folders.overfit:
+        return training_objects(folders)
+    data = folders.data
     if any(row.split == "test" for folder in data for row in read_rows(folder)):
         return ObjectDataset(data, split="test", variants=False)
     logger.warning("no object is held out of so few: evaluations are made with the training objects")

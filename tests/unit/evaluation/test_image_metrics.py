@@ -97,3 +97,10 @@ def test_bad_input_is_refused(metric):
 def test_ssim_refuses_images_below_its_window():
     with pytest.raises(ValueError, match=r"10 x 20 pixels"):
         ssim(torch.zeros(3, 20, 10), torch.zeros(3, 20, 10))
+
+
+def test_autocast_does_not_round_ssim():
+    noise = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = ssim(noise, noise.roll(1, -1) * 0.1 + noise * 0.9)
+    assert float(inside) == float(ssim(noise, noise.roll(1, -1) * 0.1 + noise * 0.9))

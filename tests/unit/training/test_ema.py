@@ -46,3 +46,22 @@ def test_ema_is_swapped_in_and_out_even_after_an_error() -> None:
     with pytest.raises(KeyError):
         fail()
     assert (seen, parameter.item()) == ([1.0], 3.0)
+
+
+def test_the_average_of_half_precision_is_kept_in_fp32() -> None:
+    """Steps of a thousandth are lost in bfloat16, which has eight bits."""
+    weight = torch.ones(4, dtype=torch.bfloat16)
+    ema = Ema({"w": weight}, EmaConfig(decay=0.999, power=100.0))
+    ema.update()
+    weight.fill_(1.5)
+    expected = 1.0
+    for _ in range(50):
+        ema.update()
+        expected += 0.001 * (1.5 - expected)
+    average = ema.state()["w"]
+    assert average.dtype == torch.float32
+    torch.testing.assert_close(average, torch.full((4,), expected), rtol=1e-5, atol=0)
+    with ema.swapped():
+        assert weight.dtype == torch.bfloat16
+        torch.testing.assert_close(weight.float(), average, rtol=2**-8, atol=0)
+    assert weight.tolist() == [1.5] * 4

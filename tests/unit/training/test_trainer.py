@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import tracking
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from diffsplat.core.tensor_checks import require_finite
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, MissingPackageError
 from diffsplat.training.checkpoints import list_checkpoints
 from diffsplat.training.stages.stage import Losses, Report, Stage
 from diffsplat.training.trainer import DivergedError, Trainer
@@ -81,7 +82,7 @@ def config(**changes: Any) -> TrainerConfig:
         device="cpu",
         log_every=1,
         evaluate_every=0,
-        tensorboard=False,
+        tracker="none",
     )
     return replace(plain, **changes)
 
@@ -324,10 +325,56 @@ def test_missing_gpu_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.M
 
 def test_tensorboard_receives_scalars_and_images(tmp_path: Path) -> None:
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    Trainer(LinearStage(), LinearSource(), config(steps=3, tensorboard=True), tmp_path).run()
+    Trainer(LinearStage(), LinearSource(), config(steps=3, tracker="tensorboard"), tmp_path).run()
     events = loader.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
     values = [event.value for event in events.Scalars("train/loss")]
     assert values == pytest.approx(list(losses(tmp_path).values()), rel=1e-6)
     assert [event.step for event in events.Images("p")] == [3]
+
+
+def test_a_tracker_that_is_not_installed_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MissingPackageError, match=r"tracker is comet_ml, .* 'pip install comet-ml'"):
+        Trainer(LinearStage(), LinearSource(), config(tracker="comet_ml"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_go_to_any_tracker_of_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    class Spy(tracking.GeneralTracker):
+        name = "mlflow"
+        requires_logging_directory = True
+        tracker = None
+
+        def __init__(self, run_name: str, logging_dir: Path) -> None:
+            super().__init__()
+            seen.append((run_name, logging_dir))
+
+        def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+            seen.append((step, *values))
+
+        def finish(self) -> None:
+            seen.append(("finished",))
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Spy)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["mlflow"])
+    Trainer(LinearStage(), LinearSource(), config(steps=2, tracker="mlflow"), tmp_path).run()
+    assert seen[0] == ("diffsplat", tmp_path)
+    assert [entry[0] for entry in seen[1:]] == [1, 2, 2, "finished"]
+    assert "train/loss" in seen[1]
+    assert "evaluation/corner" in seen[3]
+
+
+def test_checkpoints_come_every_so_many_steps(tmp_path: Path) -> None:
+    Trainer(LinearStage(), LinearSource(), config(checkpoint_steps=15, keep_checkpoints=9), tmp_path).run()
+    steps = [int(path.name[5:]) for path in list_checkpoints(tmp_path / "checkpoints")]
+    assert steps == [15, 30, 40]
+
+
+def test_half_precision_networks_are_trained_with_fp32_weights(tmp_path: Path) -> None:
+    stage = LinearStage()
+    stage.network.bfloat16()
+    Trainer(stage, LinearSource(), config(steps=2), tmp_path).run()
+    assert stage.network.weight.dtype == torch.float32

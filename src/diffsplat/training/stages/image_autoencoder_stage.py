@@ -10,11 +10,11 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import FloatTensor, Tensor
 
 from diffsplat.core import Views
-from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.view_batches import training_objects
 
 _SCALE_OBJECTS = 32
 """Objects whose images the scale of the latents is measured on."""
@@ -59,7 +59,7 @@ class ImageAutoencoderConfig(StageConfig):
 
     def build(self, folders: StageFolders, /) -> "ImageAutoencoderStage":
         """The stage."""
-        dataset = ObjectDataset(folders.data, split="train")
+        dataset = training_objects(folders)
         count = min(_SCALE_OBJECTS, len(dataset))
         step = len(dataset) // count
         images = torch.cat([dataset.canonical(index * step).image[0] for index in range(count)])

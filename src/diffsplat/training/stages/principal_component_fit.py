@@ -8,7 +8,6 @@ import torch
 from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
-from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
@@ -20,7 +19,7 @@ from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outcome import Outcome, atomic_folder
 from diffsplat.training.run_processes import Device, Processes
 from diffsplat.training.stages.stage_recipe import StageRecipe
-from diffsplat.training.view_batches import held_out
+from diffsplat.training.view_batches import held_out, training_objects
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class ComponentFit(StageRecipe):
 
     def _fitted(self, folders: StageFolders, device: torch.device) -> ComponentAutoencoder:
         """The autoencoder, on the CPU."""
-        dataset = ObjectDataset(folders.data, split="train")
+        dataset = training_objects(folders)
         autoencoder = self.network(dataset.rows[0].cameras.width)
         if folders.start_from is not None:
             autoencoder.load_weights(folders.start_from)
@@ -102,5 +101,5 @@ class ComponentFit(StageRecipe):
         def predict(inputs: Views) -> SplatGrid:
             return autoencoder.decode(autoencoder.encode(reconstructor(inputs)))
 
-        objects = held_out_views(held_out(folders.data), self.evaluation_objects)
+        objects = held_out_views(held_out(folders), self.evaluation_objects)
         return evaluate_grids({"autoencoder": predict}, objects).figures

@@ -10,7 +10,7 @@ from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage import Losses, OverfitGoal, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 
 _WEIGHTS = RenderedViewWeights(absolute=0.1)
@@ -34,6 +34,11 @@ class ReconstructionConfig(StageConfig):
     heads: int = 3
     patch: int = 16
     parametrization: Parametrization = "residual"
+
+    @property
+    def overfit_goal(self) -> OverfitGoal:
+        """PSNR (dB) of the input views."""
+        return OverfitGoal("psnr_input", 35.0)
 
     def network(self) -> GSRecon:
         """The untrained reconstructor."""

@@ -80,6 +80,19 @@ class Stage(nn.Module, ABC):
         """Write the network as it is after a training step, with its configuration."""
 
 
+@dataclass(frozen=True)
+class OverfitGoal:
+    """A figure that a stage must reach on a few objects that it is trained on alone.
+
+    Args:
+        figure: name of the figure in a report; greater is better.
+        least: value that it must reach.
+    """
+
+    figure: str
+    least: float
+
+
 class StageConfig(ABC):
     """Configuration of the network and the loss of a stage."""
 
@@ -87,6 +100,11 @@ class StageConfig(ABC):
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that the stage or its batches are made from."""
         return ()
+
+    @property
+    def overfit_goal(self) -> OverfitGoal | None:
+        """What the evaluation of a few objects must reach that nothing else is trained on."""
+        return None
 
     @abstractmethod
     def build(self, folders: StageFolders, /) -> Stage:

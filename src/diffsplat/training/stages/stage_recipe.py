@@ -1,7 +1,8 @@
 """How one network of a model is made."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import shared_lock
 from diffsplat.training.run_outcome import Outcome
 from diffsplat.training.run_processes import Processes
-from diffsplat.training.stages.stage import BatchSource, SourceConfig, Stage, StageConfig
+from diffsplat.training.stages.stage import BatchSource, OverfitGoal, SourceConfig, Stage, StageConfig
 from diffsplat.training.trainer import Trainer, is_finished
 from diffsplat.training.trainer_config import TrainerConfig
+
+logger = logging.getLogger(__name__)
 
 Flat = tyro.conf.arg(name="")
 
@@ -74,7 +77,10 @@ class GradientTraining(StageRecipe):
             if folders.start_from is not None:
                 stage.start_from(find_network(folders.start_from))
         record = {"folders": asdict(folders), **asdict(self)}
-        return Trainer(stage, source, self.trainer, folders.out, record=record).run()
+        outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
+        if folders.overfit and outcome.figures:
+            _report_overfit(folders.overfit, self.stage.overfit_goal, outcome.figures)
+        return outcome
 
     def processes(self) -> Processes:
         """The processes of the run."""
@@ -98,6 +104,23 @@ def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
             folders.trained(need)
     with processes.explained_loss(), shared_lock(folders.out, processes):
         return recipe.run(folders)
+
+
+def _report_overfit(objects: int, goal: OverfitGoal | None, figures: Mapping[str, float]) -> None:
+    """Say in one line whether a few objects were learned by heart."""
+    listed = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    if goal is None:
+        logger.info("overfit on %d objects: %s; this stage has no figure that it must reach", objects, listed)
+        return
+    verdict = "reaches" if figures[goal.figure] >= goal.least else "does NOT reach"
+    logger.info(
+        "overfit on %d objects: %s %s the %g that it must (%s)",
+        objects,
+        goal.figure,
+        verdict,
+        goal.least,
+        listed,
+    )
 
 
 @contextmanager
