@@ -1,5 +1,6 @@
 """Control maps: depth, normals or edges of the first view, as the released ControlNets were trained on."""
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.render import render
 from diffsplat.render.meshes.mesh_files import MESH_SUFFIXES, load_mesh
 from diffsplat.render.meshes.mesh_renderer import MeshRenderer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,10 @@ def _view_of_splats(path: Path, camera: Cameras) -> ObjectView:
 
 
 def _view_of_mesh(path: Path, camera: Cameras) -> ObjectView:
-    renderer = MeshRenderer(load_mesh(path).normalized(), size=camera.width)
+    mesh = load_mesh(path)
+    if mesh.losses:
+        logger.warning("%s: %s", path, "; ".join(loss.text for loss in mesh.losses))
+    renderer = MeshRenderer(mesh.normalized(), size=camera.width)
     (samples,) = renderer.render(camera)
     image = torch.from_numpy(samples.image().astype(np.float32) / 255).permute(2, 0, 1)
     alpha = image[3:]

@@ -161,7 +161,7 @@ def test_what_is_no_object_is_refused(tmp_path: Path, files: dict[str, Path]):
     (tmp_path / "a.txt").write_text("hello")
     refused("has the suffix '.txt', expected a splat file or a mesh", tmp_path / "a.txt")
     (tmp_path / "a.glb").write_text("hello")
-    refused("cannot be read as a mesh", tmp_path / "a.glb")
+    refused("is broken, or no .glb file", tmp_path / "a.glb")
     refused("the control is 'edges', expected one of depth, normal, canny", files["splats"], "edges")  # pyright: ignore[reportArgumentType]
     refused("the elevation is 91", files["splats"], elevation_deg=91)
     refused("the elevation is nan", files["splats"], elevation_deg=math.nan)
@@ -175,3 +175,11 @@ def test_the_oracle_has_the_cameras_of_generation():
     depth, normal, seen = sphere(25.0)
     points = camera.to(torch.float64).unproject(depth[None, None])[0]
     torch.testing.assert_close(points[:, seen], (normal * RADIUS)[:, seen], rtol=0, atol=1e-6)
+
+
+def test_what_a_mesh_lost_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd gone.png\n")
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    control_maps_from(tmp_path / "a.obj", "depth", size=32)
+    (message,) = caplog.messages
+    assert message == f"{tmp_path / 'a.obj'}: its texture 'gone.png' is missing"
