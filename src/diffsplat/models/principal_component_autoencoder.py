@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
+from diffsplat.core.full_precision import full_precision
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
@@ -76,12 +77,14 @@ class ComponentAutoencoder(ConfiguredNetwork):
         """Shape ``(V, C, h, w)`` of one object's latents."""
         return (self.views, self.latent_channels, self.latent_size, self.latent_size)
 
+    @full_precision
     def encode(self, grid: SplatGrid) -> Tensor:
         """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``."""
         tokens = self.patches(grid) - self.center
         latents = functional.linear(tokens, self.components) / self.latent_scale
         return unpatchify(latents, self.views, (self.latent_size, self.latent_size), 1)
 
+    @full_precision
     def decode(self, latents: Tensor) -> SplatGrid:
         """Grids ``[B, V, 12, H, W]`` of latents.
 

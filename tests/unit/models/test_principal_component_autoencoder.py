@@ -80,3 +80,15 @@ def test_impossible_settings_are_refused(options: dict[str, float], message: str
 def test_latents_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"latents have shape \(1, 4, 8, 4, 2\)"):
         autoencoder(8).decode(torch.zeros(1, 4, 8, 4, 2))
+
+
+def test_autocast_does_not_round_latents_and_grids() -> None:
+    network = autoencoder(8)
+    grids = opaque_grids(4)
+    network.fit_components([grids])
+    plain = network.encode(grids)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network.encode(grids)
+        decoded = network.decode(mixed)
+    assert torch.equal(mixed, plain)
+    assert torch.equal(decoded.values, network.decode(plain).values)

@@ -213,13 +213,13 @@ class SmallUNetConfig(DenoiserConfig):
         )
         return cast(Denoiser, network)
 
-    def objective(self, _folders: StageFolders, image: bool, /) -> Objective:
-        """Noise, or with an image v."""
-        return Objective(_small_prediction(image=image), UniformTimesteps.from_scheduler(SMALL_SCHEDULE))
+    def objective(self, _folders: StageFolders, _image: bool, /) -> Objective:
+        """v: of noise, little errors at high noise levels become great ones of the latents in a short training."""
+        return Objective("v_prediction", UniformTimesteps.from_scheduler(SMALL_SCHEDULE))
 
-    def scheduler(self, _folders: StageFolders, image: bool, /) -> Any:
+    def scheduler(self, _folders: StageFolders, _image: bool, /) -> Any:
         """DPM-Solver++."""
-        return make_scheduler("dpm++", SMALL_SCHEDULE, _small_prediction(image=image))
+        return make_scheduler("dpm++", SMALL_SCHEDULE, "v_prediction")
 
     def prompts(self, folders: StageFolders) -> PromptSource:
         """The embedded text encoder."""
@@ -296,10 +296,6 @@ class BackboneDenoiserConfig(DenoiserConfig):
     def _schedule(self, folders: StageFolders) -> dict[str, Any]:
         base = folders.pretrained_part(self.row.base_repository, "text_encoder").parent
         return read_json(base / "scheduler" / "scheduler_config.json")
-
-
-def _small_prediction(*, image: bool) -> Prediction:
-    return "v_prediction" if image else "epsilon"
 
 
 def _opened(folder: Path, latent_channels: int, *, image: bool) -> Denoiser:

@@ -9,6 +9,7 @@ import tyro
 from torch import Tensor, nn
 
 from diffsplat.core import Rendering, SplatGrid, Splats, Views
+from diffsplat.core.full_precision import full_precision
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
@@ -205,7 +206,7 @@ class DiffusionStage(Stage):
         if self.config.control != "none":
             scalars |= self._agreement(made, shown, batch, conditions)
         for name, sampled in (made or {"restored": self._restored(shown, conditions)}).items():
-            report = self._compare(self.encoder.codec.decode(sampled), batch)
+            report = self._compare(self._decoded(sampled), batch)
             scalars |= {f"{figure}_{name}": value for figure, value in report.scalars.items()}
             images |= {f"{name}_{image}": pixels for image, pixels in report.images.items()}
         return Report(scalars, images)
@@ -290,7 +291,7 @@ class DiffusionStage(Stage):
         for scale in self.config.sample_guidance[-1:]:
             made = {**made, "without_control": self._samples(latents, free, scale)}
         for name, sampled in made.items():
-            splats = self._splats(self.encoder.codec.decode(sampled), batch)
+            splats = self._splats(self._decoded(sampled), batch)
             rendering = render(splats, views.cameras[:, :1])
             agreement = control_agreement(rendering, views, cast(ControlKind, kind))
             figures |= {f"{figure}_{name}": value for figure, value in agreement.items()}
@@ -303,6 +304,10 @@ class DiffusionStage(Stage):
         noisy = levels.noisy(latents, torch.randn_like(latents))
         predicted = step.denoiser(noisy, levels.timestep, conditions.take(slice(0, len(latents))))
         return objective.clean_latents(predicted, noisy, levels)
+
+    @full_precision
+    def _decoded(self, latents: Tensor) -> SplatGrid:
+        return self.encoder.codec.decode(latents)
 
     def _splats(self, grid: SplatGrid, batch: Batch) -> Splats:
         codec = self.encoder.codec
