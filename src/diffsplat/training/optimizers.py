@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.training.learning_rate import learning_rate_factor
 from diffsplat.training.muon_optimizer import Muon
 from diffsplat.training.trainer_config import OptimConfig
@@ -44,7 +44,7 @@ class Optimizers:
             *_groups(groups["plain"], config, 0.0),
         ]
         if adamw:
-            self._members.append(torch.optim.AdamW(adamw, lr=config.lr, betas=config.betas, fused=True))
+            self._members.append(_adamw(adamw, config))
         for group in _groups(groups["muon"], config, config.weight_decay):
             member = Muon(group["params"], config.lr, config.weight_decay, config.momentum)
             member.param_groups[0]["lr_factor"] = group["lr_factor"]
@@ -72,9 +72,12 @@ class Optimizers:
         """All state as ``parameter name|entry``."""
         tensors: dict[str, Tensor] = {}
         for member, names in zip(self._members, self._names, strict=True):
-            for index, entries in member.state_dict()["state"].items():
-                for entry, value in entries.items():
-                    tensors[f"{names[index]}|{entry}"] = value
+            parameters = itertools.chain(*(group["params"] for group in member.param_groups))
+            for name, parameter in zip(names, parameters, strict=True):
+                for entry, value in member.state.get(parameter, {}).items():
+                    # bitsandbytes counts steps in an int, and all its parameters share one table.
+                    tensor = value.clone() if entry.startswith("qmap") else torch.as_tensor(value)
+                    tensors[f"{name}|{entry}"] = tensor
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -83,10 +86,11 @@ class Optimizers:
         Raises:
             ValueError: when a tensor belongs to no parameter of this optimiser.
         """
-        by_name: dict[str, dict[str, Tensor]] = {}
+        by_name: dict[str, dict[str, Tensor | int]] = {}
         for key, value in tensors.items():
             name, _, entry = key.rpartition("|")
-            by_name.setdefault(name, {})[entry] = value
+            counter = value.ndim == 0 and not value.is_floating_point()
+            by_name.setdefault(name, {})[entry] = int(value) if counter else value
         unknown = set(by_name) - {name for names in self._names for name in names}
         if unknown:
             raise InvalidInputError(
@@ -96,6 +100,19 @@ class Optimizers:
             state = member.state_dict()
             state["state"] = {i: by_name[name] for i, name in enumerate(names) if name in by_name}
             member.load_state_dict(state)
+
+
+def _adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW in fp32, or with moments of eight bits (Dettmers et al. 2022).
+
+    Raises:
+        MissingPackageError: for the latter without bitsandbytes.
+    """
+    if config.name != "adamw8bit":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    with optional_package("optim.name adamw8bit", "bitsandbytes", "adamw8bit"):
+        from bitsandbytes.optim import AdamW8bit
+    return AdamW8bit(groups, lr=config.lr, betas=config.betas)
 
 
 def _groups(

@@ -9,7 +9,7 @@ from diffsplat.training.config_checks import require
 from diffsplat.training.metrics_tracker import TrackerName
 from diffsplat.training.run_processes import Device
 
-OptimizerName = Literal["adamw", "muon"]
+OptimizerName = Literal["adamw", "adamw8bit", "muon"]
 ScheduleName = Literal["cosine", "constant"]
 
 
@@ -18,7 +18,8 @@ class OptimConfig:
     """Optimiser and learning rate.
 
     Args:
-        name: ``adamw``, or ``muon`` for the hidden matrices with AdamW for everything else.
+        name: ``adamw``, ``adamw8bit`` with moments of eight bits, or ``muon`` for the hidden matrices with AdamW for
+            everything else.
         lr: peak learning rate; Muon's updates are scaled to the size of AdamW's, so both use it.
         betas: decay of AdamW's first and second moments.
         weight_decay: decoupled decay.

@@ -1,9 +1,14 @@
 """Parameter groups, weight decay and state of the optimizers."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from diffsplat.errors import MissingPackageError
 from diffsplat.training.optimizers import Optimizers, split_parameters
 from diffsplat.training.trainer_config import OptimConfig
 
@@ -81,3 +86,43 @@ def test_optimizer_state_of_another_network_is_refused() -> None:
 def test_network_without_trainable_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="no trainable parameters"):
         Optimizers(nn.Linear(2, 2).requires_grad_(False), OptimConfig())
+
+
+def test_moments_of_eight_bits_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingPackageError, match="adamw8bit needs bitsandbytes, which is not installed"):
+        Optimizers(nn.Linear(2, 2), OptimConfig(name="adamw8bit"))
+
+
+def test_moments_of_eight_bits_step_like_adamw_and_go_on_from_their_state(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    networks = [nn.Sequential(nn.Linear(128, 64), nn.Linear(64, 128)) for _ in range(3)]
+    for network in networks[1:]:
+        network.load_state_dict(networks[0].state_dict())
+    plain, small, resumed = (
+        Optimizers(network, OptimConfig(name=name))
+        for network, name in zip(networks, ("adamw", "adamw8bit", "adamw8bit"), strict=True)
+    )
+
+    def step(network: nn.Module, optimizers: Optimizers, number: int) -> None:
+        x = torch.randn(16, 128, generator=torch.Generator().manual_seed(number))
+        (network(x) - x).square().mean().backward()
+        optimizers.step(1e-3)
+        optimizers.zero_grad()
+
+    start = networks[0][0].weight.detach().clone()
+    for number in range(5):
+        step(networks[0], plain, number)
+        step(networks[1], small, number)
+    moved = (networks[0][0].weight - start).norm()
+    assert float((networks[1][0].weight - networks[0][0].weight).norm() / moved) < 0.1
+    state = small.state()
+    assert state["0.weight|state1"].dtype == torch.uint8
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "state.safetensors")
+    networks[2].load_state_dict(networks[1].state_dict())
+    resumed.load_state(load_file(tmp_path / "state.safetensors"))
+    step(networks[1], small, 9)
+    step(networks[2], resumed, 9)
+    for one, other in zip(networks[1].parameters(), networks[2].parameters(), strict=True):
+        assert torch.equal(one, other)
