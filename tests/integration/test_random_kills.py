@@ -15,7 +15,7 @@ from support.launched_processes import curve
 KILLS = 20
 OPTIONS = {
     "reconstruction-mini": "--dim 48 --blocks 1 --steps 240 --source.batch-size 1 --source.novel-views 1",
-    "diffusion-mini": "--width 64 --layers 1 --patch 1 --channels 6 --sampled-objects 0 --steps 240 "
+    "diffusion-mini": "--width 64 --layers 1 --patch 1 --channels 6 --sampled-objects 1 --sample-steps 2 --steps 240 "
     "--source.batch-size 2",
 }
 SHARED = (
