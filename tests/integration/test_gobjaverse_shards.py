@@ -143,6 +143,25 @@ def test_smaller_shards_hold_the_pictures_that_training_sees(tmp_path: Path):
     torch.testing.assert_close(views.normal[inside], unit[inside], rtol=0, atol=0.006)
 
 
+def test_shards_give_what_the_released_networks_saw(tmp_path: Path):
+    """Against the recordings' reader; shards of the full size differ from it by their 8 bits alone."""
+    official = StoredObject(OFFICIAL / "gobjaverse_raw")
+    stored = [official.read(number) for number in (0, 6, 12, 18)]
+    size = stored[0].depth.shape[-1]
+    seen = training_views(stored, size=size // 2)
+    source = str(OFFICIAL / "gobjaverse_raw")
+    assert main(["data", "gobjaverse", source, "--out", str(tmp_path / "out"), "--size", str(size)]) == 0
+    released = ObjectDataset(tmp_path / "out", split="all", composition="released")
+    views = released.canonical(0, size=size // 2)
+    for name in ("image", "mask", "normal"):
+        torch.testing.assert_close(getattr(views, name), getattr(seen, name), rtol=0, atol=1.5 / 255)
+    torch.testing.assert_close(views.coord, seen.coord, rtol=0, atol=1e-3)
+    torch.testing.assert_close(views.depth, seen.depth, rtol=0, atol=4e-5)
+    exact = dataset(tmp_path / "out").canonical(0, size=size // 2)
+    edge = (seen.mask > 0.1) & (seen.mask < 0.9)
+    assert float((exact.normal - seen.normal).abs()[edge.expand_as(seen.normal)].mean()) > 0.05
+
+
 def test_an_archive_gives_the_same_row(ball: Path, shards: Path, tmp_path: Path):
     archive = tmp_path / "in" / "object.tar"
     archive.parent.mkdir()

@@ -6,18 +6,33 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import load_file, save_file
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import SplatVAE
+from diffsplat.models.splat_vae import SplatVAE, Variant
+from diffsplat.pretrained.released_networks import (
+    load_elevation_network,
+    load_reconstructor,
+    load_splat_vae,
+)
 from diffsplat.training.recipes import network_recipes
+from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.autoencoder_stage import IMAGE_VAES, TINY_AUTOENCODERS
+from diffsplat.training.stages.elevation_stage import DINOV2_REPOSITORY
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
+from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
+from support.made_up_vgg import linear_weights, torchvision_weights
+from support.release_folders import LATENT_SPACES, VAE
 
 pytest.importorskip("trimesh")
 
 SIZE = 32
+BACKBONES: dict[Variant, str] = {"sd": "sd15", "sdxl": "pixart-sigma", "sd3": "sd35m"}
 TRAINER = {
     "steps": 3,
     "log_every": 1,
@@ -30,17 +45,15 @@ TRAINER = {
 IMAGE_VAE = ImageAutoencoderConfig(widths=(4, 8), latent_channels=3, norm_groups=2, crop=16)
 
 
-def shortened(name: str, **stage: Any) -> GradientTraining:
+def shortened(name: str, /, **stage: Any) -> GradientTraining:
     """A recipe of three steps and small batches, with some options of its stage changed."""
     recipe = network_recipes()[name].stage
     assert isinstance(recipe, GradientTraining)
-    source: Any = recipe.source
-    return replace(
-        recipe,
-        stage=replace(recipe.stage, **stage),
-        source=replace(source, batch_size=1, evaluation_objects=1),
-        trainer=replace(recipe.trainer, **TRAINER),
-    )
+    source: Any = replace(recipe.source, batch_size=1, evaluation_objects=1)
+    if hasattr(source, "image_size"):
+        source = replace(source, image_size=None)
+    trainer: Any = replace(recipe.trainer, **TRAINER)
+    return replace(recipe, stage=replace(recipe.stage, **stage), source=source, trainer=trainer)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +64,49 @@ def reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def released_reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the legacy pixel grid and without a configuration, as a release has it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("released-reconstructor")
+    network = GSRecon(dim=64, blocks=1, heads=1, image_size=SIZE)
+    network.save_pretrained(folder, weights_file="model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny real components in folders named like the repositories."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("pretrained")
+    for variant, backbone in BACKBONES.items():
+        repository, part = IMAGE_VAES[variant]
+        vae = AutoencoderKL(**VAE, **LATENT_SPACES[backbone])
+        vae.save_pretrained(folder / repository.rsplit("/", 1)[-1] / part)
+        tiny = AutoencoderTiny(
+            encoder_block_out_channels=(4, 4, 4, 4),
+            decoder_block_out_channels=(4, 4, 4, 4),
+            num_encoder_blocks=(1, 1, 1, 1),
+            num_decoder_blocks=(1, 1, 1, 1),
+            latent_channels=LATENT_SPACES[backbone]["latent_channels"],
+        )
+        tiny.save_pretrained(folder / TINY_AUTOENCODERS[variant].rsplit("/", 1)[-1])
+    dinov2 = Dinov2WithRegistersConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=1, image_size=42, patch_size=14
+    )
+    Dinov2WithRegistersModel(dinov2).save_pretrained(folder / DINOV2_REPOSITORY.rsplit("/", 1)[-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def perceptual(tmp_path_factory: pytest.TempPathFactory) -> RenderingLossOptions:
+    """LPIPS of made-up weights in a local folder."""
+    folder = tmp_path_factory.mktemp("lpips")
+    save_file(torchvision_weights(), folder / "vgg16-397923af.safetensors")
+    save_file(linear_weights(), folder / "vgg.safetensors")
+    return RenderingLossOptions(RenderedViewWeights(perceptual=1.0, perceptual_size=0), "lpips", folder)
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +131,104 @@ def test_autoencoder_small(data: Path, reconstructor: Path, image_vae: Path, tmp
     assert outcome.status == "finished"
     trained = SplatVAE.from_pretrained(tmp_path / "weights")
     assert (trained.latent_shape, trained.pixel_grid) == ((4, 3, 16, 16), "center")
+
+
+def test_reconstruction_small(data: Path, tmp_path: Path):
+    assert (
+        train_stage(shortened("reconstruction-small"), StageFolders((data,), tmp_path)).status == "finished"
+    )
+    small = GSRecon.from_pretrained(tmp_path / "weights").config
+    mini = network_recipes()["reconstruction-mini"].stage
+    assert isinstance(mini, GradientTraining)
+    assert small == mini.stage.network().config  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_reconstruction(data: Path, perceptual: RenderingLossOptions, tmp_path: Path):
+    sizes = {"dim": 64, "blocks": 1, "heads": 1, "image_size": SIZE}
+    recipe = shortened("reconstruction", **sizes, rendering=perceptual)
+    assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
+    assert '"perceptual"' in (tmp_path / "metrics.jsonl").read_text()
+    own, released = GSRecon.from_pretrained(tmp_path / "weights"), load_reconstructor(tmp_path / "weights")
+    for name, tensor in own.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(released.state_dict()[name], tensor)
+    assert released.pixel_grid == own.pixel_grid == "legacy"
+
+
+@pytest.mark.parametrize("variant", BACKBONES)
+def test_autoencoder_then_its_tiny_decoder(
+    data: Path, pretrained: Path, released_reconstructor: Path, tmp_path: Path, variant: Variant
+):
+    folders = StageFolders(
+        (data,), tmp_path / "full", pretrained=pretrained, reconstructor=released_reconstructor
+    )
+    options = {"image_size": SIZE, "rendering": RenderingLossOptions()}
+    assert train_stage(shortened(f"autoencoder-{variant}", **options), folders).status == "finished"
+    full = load_splat_vae(
+        folders.out / "weights", variant=variant, image_vae={**VAE, **LATENT_SPACES[BACKBONES[variant]]}
+    )
+    assert full.tiny_decoder is None
+    assert full.scaling_factor == LATENT_SPACES[BACKBONES[variant]]["scaling_factor"]
+
+    tiny_folders = replace(folders, out=tmp_path / "tiny", autoencoder=folders.out)
+    assert train_stage(shortened(f"tiny-decoder-{variant}", **options), tiny_folders).status == "finished"
+    trained = SplatVAE.from_pretrained(tmp_path / "tiny" / "weights")
+    for name, tensor in full.vae.state_dict().items():
+        assert torch.equal(trained.vae.state_dict()[name], tensor)
+    start = load_file(
+        pretrained / TINY_AUTOENCODERS[variant].rsplit("/", 1)[-1] / "diffusion_pytorch_model.safetensors"
+    )
+    moved = trained.state_dict()["tiny_decoder.layers.0.weight"] - start["decoder.layers.0.weight"]
+    assert 0 < float(moved.abs().max()) < 0.01
+
+
+def test_elevation(data: Path, pretrained: Path, tmp_path: Path):
+    outcome = train_stage(shortened("elevation"), StageFolders((data,), tmp_path, pretrained=pretrained))
+    assert outcome.status == "finished"
+    assert outcome.figures["mean_error_degrees"] < 90
+    trained = load_elevation_network(tmp_path / "weights")
+    start = Dinov2WithRegistersModel.from_pretrained(pretrained / DINOV2_REPOSITORY.rsplit("/", 1)[-1])
+    name = "encoder.layer.0.mlp.fc1.weight"
+    moved = trained.backbone.state_dict()[name] - start.state_dict()[name]
+    # Two updates of at most a tenth of the learning rate; the first has the learning rate 0.
+    assert 0 < float(moved.abs().max()) < 3 * 0.1 * 1e-4
+
+
+def test_elevation_small(data: Path, tmp_path: Path):
+    recipe = shortened("elevation-small", width=64, depth=1, patch=8, grid=4)
+    assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
+    trained = load_elevation_network(tmp_path / "weights")
+    assert (trained.config.width, trained.config.input_size) == (64, 32)
+
+
+def test_a_reconstructor_of_other_images_is_refused(
+    data: Path, pretrained: Path, released_reconstructor: Path, tmp_path: Path
+):
+    folders = StageFolders((data,), tmp_path, pretrained=pretrained, reconstructor=released_reconstructor)
+    recipe = shortened("autoencoder-sd", rendering=RenderingLossOptions())
+    with pytest.raises(InvalidInputError, match="image size of the reconstructor is 32, expected the 256"):
+        train_stage(recipe, folders)
+    with pytest.raises(InvalidInputError, match="size of the data's images is 32, expected the 128 pixels"):
+        train_stage(shortened("reconstruction-small", image_size=128), folders)
+
+
+def test_a_missing_image_diffusion_model_is_named(data: Path, released_reconstructor: Path, tmp_path: Path):
+    folders = StageFolders((data,), tmp_path, pretrained=tmp_path, reconstructor=released_reconstructor)
+    recipe = shortened("autoencoder-sdxl", image_size=SIZE, rendering=RenderingLossOptions())
+    with pytest.raises(MissingFileError, match="hf download madebyollin/sdxl-vae-fp16-fix"):
+        train_stage(recipe, folders)
+
+
+def test_images_and_shards_without_normals_are_refused(data: Path, tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    with pytest.raises(MissingFileError, match="holds images but no objects"):
+        train_stage(shortened("reconstruction-small"), StageFolders((tmp_path / "images",), tmp_path / "a"))
+    from pyarrow import parquet
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for shard in data.glob("objects-*.parquet"):
+        parquet.write_table(parquet.read_table(shard).drop_columns("normal"), bare / shard.name)
+    with pytest.raises(InvalidInputError, match="no column 'normal'"):
+        train_stage(shortened("reconstruction-small"), StageFolders((bare,), tmp_path / "b"))

@@ -17,10 +17,16 @@ from torch.utils.data import Dataset
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
 from diffsplat.data.pixel_cache import DecodedShard, EncodedShard, Pixels, PixelStore, pixels_id
+from diffsplat.data.released_view_composition import compose_released_views
 from diffsplat.data.shard_reading import explained_damage, read_columns
 from diffsplat.errors import InvalidInputError, MissingFileError
 
 Storage = Literal["decoded", "encoded"]
+ViewComposition = Literal["exact", "released"]
+"""Normals and points of the surface alone, on the ``center`` pixel grid; or as the released networks saw them, see
+:func:`~diffsplat.data.released_view_composition.compose_released_views`."""
+
+_IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,7 @@ class ObjectDataset(Dataset[Views]):
         split: Literal["train", "test", "all"] = "train",
         variants: bool = True,
         storage: Storage = "decoded",
+        composition: ViewComposition = "exact",
         novel_views: int = 4,
         seed: int = 0,
     ) -> None:
@@ -87,6 +94,7 @@ class ObjectDataset(Dataset[Views]):
             storage: ``decoded`` keeps uncompressed pixels in memory-mapped files next to the shards, made at
                 the first reading (110 kB of disk for a view of 128 pixels); ``encoded`` keeps the compressed
                 bytes in memory and decodes them each time.
+            composition: how views are made of the stored pixels.
             novel_views: how many views an item has in addition to the four of its ring.
             seed: of the items.
 
@@ -105,6 +113,7 @@ class ObjectDataset(Dataset[Views]):
         if not self.rows:
             raise InvalidInputError(f"no object of split {split!r} in {', '.join(str(f) for f in folders)}")
         self._storage: Storage = storage
+        self._composition: ViewComposition = composition
         self._stores: dict[Path, PixelStore] = {}
         self._pixel_ids: dict[Path, str] = {}
         self._novel_views = novel_views
@@ -142,7 +151,12 @@ class ObjectDataset(Dataset[Views]):
         if min(chosen) < 0 or max(chosen) >= len(row.ring):
             raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
         pixels = self._store(row.shard).read(row.place, chosen)
-        return to_views(pixels, row.cameras[chosen], row.captions[0] if prompt is None else prompt, size=size)
+        caption = row.captions[0] if prompt is None else prompt
+        match self._composition:
+            case "exact":
+                return to_views(pixels, row.cameras[chosen], caption, size=size)
+            case "released":
+                return released_views(pixels, row.cameras[chosen], caption, size=size)
 
     def sample(
         self, index: int, seed: int, *, novel_views: int | None = None, size: int | None = None
@@ -191,14 +205,40 @@ def read_rows(folder: Path) -> Iterable[ObjectRow]:
     Raises:
         FileNotFoundError: it holds no shard.
     """
-    shards = sorted(folder.glob("objects-*.parquet"))
-    if not shards:
-        raise MissingFileError(f"{folder} holds no objects-*.parquet, expected the output of diffsplat data")
+    shards = _shards(folder)
     columns = [name for name in shard_schema.table_schema().names if name not in shard_schema.BLOB_COLUMNS]
     for shard in shards:
         for place, values in enumerate(read_columns(shard, columns).to_pylist()):
             with explained_damage(shard, f"row {place}"):
                 yield _object_row(values, shard, place)
+
+
+def require_geometry(folders: Sequence[Path]) -> None:
+    """Refuse shards of images alone: networks that see surfaces are trained with normals and depths.
+
+    Raises:
+        ValueError: for the first shard that lacks them.
+    """
+    shard_schema.import_pyarrow()
+    from pyarrow import parquet
+
+    for shard in (shard for folder in folders for shard in _shards(folder)):
+        present = parquet.read_schema(shard).names
+        missing = [name for name in ("normal", "depth") if name not in present]
+        if missing:
+            raise InvalidInputError(
+                f"{str(shard)!r} has no column {missing[0]!r}, expected objects with normals and depths: render "
+                "them with 'diffsplat data render'"
+            )
+
+
+def _shards(folder: Path) -> list[Path]:
+    shards = sorted(folder.glob("objects-*.parquet"))
+    if not shards:
+        images = any(path.suffix.lower() in _IMAGE_SUFFIXES for path in folder.glob("*"))
+        found = "images but no objects-*.parquet" if images else "no objects-*.parquet"
+        raise MissingFileError(f"{folder} holds {found}, expected the output of diffsplat data")
+    return shards
 
 
 def _object_row(values: dict[str, Any], shard: Path, place: int) -> ObjectRow:
@@ -267,12 +307,29 @@ def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None 
     )
 
 
+def released_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None = None) -> Views:
+    """Stored pixels of ``V`` views as the released networks would have seen them; arguments of :func:`to_views`."""
+    rgba = torch.from_numpy(pixels.rgba).movedim(-1, 1) / 255.0
+    steps = torch.from_numpy(pixels.depth.astype(np.float32))[:, None]
+    span = shard_schema.DEPTH_FAR - shard_schema.DEPTH_NEAR
+    depth = torch.where(steps > 0, shard_schema.DEPTH_NEAR + (steps - 1) * (span / 65534), 0.0)
+    normal = torch.from_numpy(pixels.normal).movedim(-1, 1) / 127.5 - 1
+    unit = torch.where(steps > 0, functional.normalize(normal, dim=1), 0.0)
+    stored = pixels.depth.shape[-1]
+    _require_divisor(size or stored, stored)
+    return compose_released_views(rgba, unit, depth, cameras, size=size or stored, prompt=prompt)
+
+
+def _require_divisor(size: int, stored: int) -> None:
+    if size < 1 or stored % size:
+        raise InvalidInputError(f"cannot bring {stored} pixels to {size}, expected a divisor of {stored}")
+
+
 def _shrunk(tensors: list[Tensor], cameras: Cameras, size: int) -> list[Tensor]:
     """Averages over blocks; depth and normals over the hit pixels of a block only, points from the depth."""
     image, mask, normal, _, depth = tensors
     stored = depth.shape[-1]
-    if size < 1 or stored % size:
-        raise InvalidInputError(f"cannot bring {stored} pixels to {size}, expected a divisor of {stored}")
+    _require_divisor(size, stored)
     block = stored // size
     hit = (depth > 0).float()[:, None]
     share = functional.avg_pool2d(hit, block)

@@ -24,7 +24,7 @@ from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.configured_network import CONFIG_FILE
 
 INPUT_SIZE = 224
-"""Pixels per side that every image is resized to."""
+"""Pixels per side that the published networks resize every image to."""
 
 STATE_FILE = "model.safetensors"
 
@@ -60,6 +60,7 @@ class ElevationConfig:
         registers: register tokens.
         head_width: channels inside the two heads.
         classes: intervals of elevations.
+        input_size: pixels per side that every image is resized to; no weight tells them.
     """
 
     width: int = 768
@@ -71,6 +72,7 @@ class ElevationConfig:
     registers: int = 4
     head_width: int = 768
     classes: int = 25
+    input_size: int = INPUT_SIZE
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -82,18 +84,21 @@ class ElevationConfig:
             raise InvalidInputError(
                 f"{self.heads} attention heads cannot share a width of {self.width} channels"
             )
-        if INPUT_SIZE % self.patch:
+        if self.input_size % self.patch:
             raise InvalidInputError(
-                f"patches of {self.patch} pixels do not fill an input of {INPUT_SIZE} pixels"
+                f"patches of {self.patch} pixels do not fill an input of {self.input_size} pixels"
             )
 
     @classmethod
-    def of_state_dict(cls, state: Mapping[str, Tensor], *, heads: int | None = None) -> Self:
+    def of_state_dict(
+        cls, state: Mapping[str, Tensor], *, heads: int | None = None, input_size: int = INPUT_SIZE
+    ) -> Self:
         """The sizes that released weights have.
 
         Args:
             state: tensors under the released names.
             heads: attention heads, which no shape tells; by default each has :data:`HEAD_WIDTH` channels.
+            input_size: pixels per side that images are resized to.
 
         Raises:
             ValueError: when a tensor is missing or no such network has its shape.
@@ -118,6 +123,7 @@ class ElevationConfig:
             registers=_shape(state, "backbone.register_tokens", 3)[1],
             head_width=_shape(state, "cls_head.0.weight", 2)[0],
             classes=_shape(state, "lower_bounds", 1)[0],
+            input_size=input_size,
         )
 
 
@@ -152,17 +158,20 @@ class ElevationEstimator(nn.Module):
         self.register_buffer("lower_bounds", torch.arange(config.classes) * 2.0 - 40.0)
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor], *, heads: int | None = None) -> Self:
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], *, heads: int | None = None, input_size: int = INPUT_SIZE
+    ) -> Self:
         """The network of released weights, in evaluation mode; it keeps the given tensors, without a copy.
 
         Args:
             state: tensors under the released names.
             heads: attention heads, which no shape tells; by default each has :data:`HEAD_WIDTH` channels.
+            input_size: pixels per side that images are resized to.
 
         Raises:
             ValueError: when tensors are missing, unknown or of a wrong shape.
         """
-        config = ElevationConfig.of_state_dict(state, heads=heads)
+        config = ElevationConfig.of_state_dict(state, heads=heads, input_size=input_size)
         with torch.device("meta"):
             estimator = cls(config)
         expected = estimator.released_shapes()
@@ -237,7 +246,7 @@ class ElevationEstimator(nn.Module):
         weight = self.backbone.layernorm.weight
         pixels = functional.interpolate(
             images.to(weight.device, torch.float32),
-            size=(INPUT_SIZE, INPUT_SIZE),
+            size=(self.config.input_size, self.config.input_size),
             mode="bilinear",
             align_corners=False,
             antialias=True,

@@ -55,6 +55,7 @@ class GSRecon(ConfiguredNetwork):
             the known geometry (colour of the pixel, depth of its coordinate, opacity of the silhouette, a disk
             along the surface that fills the pixel) and predicts what to add before the activations.
         pixel_grid: pixel grid of rays and unprojection; the released weights need ``legacy``.
+        image_size: pixels per side of the images that it was trained with; None where that is not known.
     """
 
     @keep_arguments
@@ -66,8 +67,10 @@ class GSRecon(ConfiguredNetwork):
         patch: int = 8,
         parametrization: Parametrization = "absolute",
         pixel_grid: PixelGrid = "legacy",
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.image_size = image_size
         self.patch = patch
         self.parametrization: Parametrization = parametrization
         self.pixel_grid: PixelGrid = pixel_grid

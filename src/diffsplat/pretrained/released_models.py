@@ -16,7 +16,7 @@ from diffsplat.pretrained.release_layout import default_weights, find_release, r
 from diffsplat.pretrained.released_networks import (
     load_controlnet,
     load_denoiser,
-    load_elevation_state,
+    load_elevation_network,
     load_splat_vae,
 )
 from diffsplat.pretrained.schedulers import make_scheduler
@@ -154,12 +154,10 @@ def _scheduler(model: ReleasedModel) -> Any:
 
 def _elevation(model: ReleasedModel) -> Any:
     """The elevation estimator, or None where it was not downloaded: then calls have to give the elevation."""
-    from diffsplat.models.elevation_network import ElevationEstimator
 
     if not (model.folder / ELEVATION_RELEASE).is_dir():
         return None
-    state = load_elevation_state(find_release(model.folder, ELEVATION_RELEASE))
-    return ElevationEstimator.from_state_dict(state).eval()
+    return load_elevation_network(find_release(model.folder, ELEVATION_RELEASE))
 
 
 def _absent(model: ReleasedModel, part: str) -> str:

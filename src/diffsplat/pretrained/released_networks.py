@@ -17,8 +17,10 @@ from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.json_files import read_json
+from diffsplat.models.elevation_network import INPUT_SIZE, ElevationEstimator
 from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
 from diffsplat.models.splat_vae import VARIANTS, SplatVAE, Variant
+from diffsplat.pretrained.backbones import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers
 
 Denoiser = UNet2DConditionModel | PixArtTransformer2DModel | SD3Transformer2DModel
@@ -181,7 +183,11 @@ def load_reconstructor(
     blocks = _count(weights, "transformer.blocks.")
     patch = math.isqrt(inputs // INPUT_CHANNELS)
     chosen = heads or max(1, dim // _RELEASED_HEAD_WIDTH)
-    return build(lambda: GSRecon(dim=dim, blocks=blocks, heads=chosen, patch=patch), weights, dtype)
+
+    def make() -> GSRecon:
+        return GSRecon(dim=dim, blocks=blocks, heads=chosen, patch=patch, image_size=RELEASED_IMAGE_SIZE)
+
+    return build(make, weights, dtype)
 
 
 def load_elevation_state(folder: str | Path) -> dict[str, Tensor]:
@@ -196,6 +202,22 @@ def load_elevation_state(folder: str | Path) -> dict[str, Tensor]:
     """
     shards = find_weights(folder, _STATE_STEM).shards()
     return {name: tensor for shard in shards for name, tensor in shard.items()}
+
+
+def load_elevation_network(folder: str | Path) -> ElevationEstimator:
+    """An elevation network, in evaluation mode on the CPU.
+
+    Args:
+        folder: an iteration of the release, or of this package, whose ``config.json`` tells heads and input size.
+
+    Raises:
+        FileNotFoundError: when a file or a shard is missing.
+        ValueError: when a file is damaged, pickled, or holds something else.
+    """
+    state, path = load_elevation_state(folder), Path(folder) / "config.json"
+    stored = read_json(path) if path.is_file() else {}
+    size = stored.get("input_size", INPUT_SIZE)
+    return ElevationEstimator.from_state_dict(state, heads=stored.get("heads"), input_size=size)
 
 
 def _denoiser(config: DenoiserConfig, weights: WeightFiles, dtype: torch.dtype | None) -> Denoiser:

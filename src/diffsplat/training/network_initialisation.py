@@ -69,6 +69,25 @@ def splat_vae_from_image_vae(
     return splat_vae
 
 
+def add_tiny_decoder(autoencoder: SplatVAE, tiny: AutoencoderTiny) -> SplatVAE:
+    """The same autoencoder with a new tiny decoder, which starts from that of the image autoencoder's distillation.
+
+    Raises:
+        ValueError: when the distillation is of another latent space.
+    """
+    settings: Any = tiny.config
+    if settings.latent_channels != autoencoder.latent_channels:
+        raise InvalidInputError(
+            f"the tiny image autoencoder has {settings.latent_channels} latent channels, expected the "
+            f"{autoencoder.latent_channels} of the splat autoencoder"
+        )
+    widths, blocks = _tiny_sizes(tiny)
+    extended = SplatVAE(**{**autoencoder.config, "tiny_widths": widths, "tiny_blocks": blocks})
+    extended.vae.load_state_dict(autoencoder.vae.state_dict())
+    cast(nn.Module, extended.tiny_decoder).load_state_dict(_tiny_state(tiny))
+    return extended
+
+
 def widen_denoiser(network: Denoiser, latent_channels: int, *, image: bool = False) -> None:
     """Let a denoiser take rays beside noisy latents, and a mask where it will see an image; in place.
 
@@ -150,6 +169,28 @@ def initialise_reconstructor(network: GSRecon) -> None:
                 nn.init.zeros_(module.bias)
     for head in (network.out_depth, network.out_scale, network.out_opacity):
         nn.init.zeros_(head.weight)
+
+
+@torch.no_grad()
+def initialise_image_autoencoder(vae: AutoencoderKL) -> None:
+    """Let an image autoencoder pass its input on at first, in place; one that is trained for minutes needs it.
+
+    Residual branches start at zero, convolutions that keep the size as orthogonal matrices at their centre, and
+    the others as orthogonal matrices over their window.
+    """
+    for name, layer in vae.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+        if name.endswith(".conv2"):
+            nn.init.zeros_(layer.weight)
+        elif layer.stride == (1, 1):
+            center = layer.kernel_size[0] // 2
+            matrix = nn.init.orthogonal_(layer.weight.new_empty(layer.weight.shape[:2]))
+            nn.init.zeros_(layer.weight)[:, :, center, center] = matrix
+        else:
+            nn.init.orthogonal_(layer.weight)
 
 
 def _repeated(weight: Tensor, dim: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffsplat.core import Views
-from diffsplat.data.object_dataset import ObjectDataset, read_rows
+from diffsplat.data.object_dataset import ObjectDataset, ViewComposition, read_rows, require_geometry
 from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage import SourceConfig
@@ -24,12 +24,16 @@ class ViewSourceConfig(SourceConfig):
         batch_size: objects of a batch.
         novel_views: views of an object besides its four inputs.
         evaluation_objects: held-out objects that figures are measured on.
+        composition: how views are made of the stored pixels; ``released`` as the paper's networks saw them.
+        image_size: pixels per side, a divisor of the data's; those of the data by default.
         seed: of the order and of the choice of views.
     """
 
     batch_size: int = 4
     novel_views: int = 4
     evaluation_objects: int = 32
+    composition: ViewComposition = "exact"
+    image_size: int | None = None
     seed: int = 0
 
     def build(self, folders: StageFolders) -> "ViewSource":
@@ -41,9 +45,20 @@ class ViewSource:
     """Objects in a new random order every epoch; a step's batch depends on the seed and its number alone."""
 
     def __init__(self, config: ViewSourceConfig, folders: RunFolders) -> None:
+        """Read the tables.
+
+        Raises:
+            ValueError: for data without normals, or of another size than the views can be made of.
+        """
+        require_geometry(folders.data)
         self.config = config
-        self._train = training_objects(folders)
-        self._test = held_out(folders)
+        self._train = training_objects(folders, config.composition)
+        self._test = held_out(folders, config.composition)
+        stored = self._train.rows[0].cameras.width
+        self.image_size = config.image_size or stored
+        """Pixels per side of the views."""
+        fits = stored % self.image_size == 0
+        require(fits, "source.image_size", self.image_size, f"a divisor of the {stored} pixels of the data")
 
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
@@ -59,38 +74,40 @@ class ViewSource:
         return [self._views(self._test, chosen[start : start + size], 0) for start in range(0, count, size)]
 
     def _views(self, dataset: ObjectDataset, indices: Sequence[int], seed: int) -> Views:
-        novel = self.config.novel_views
-        return Views.concatenate([dataset.sample(index, seed, novel_views=novel) for index in indices])
+        novel, size = self.config.novel_views, self.config.image_size
+        return Views.concatenate(
+            [dataset.sample(index, seed, novel_views=novel, size=size) for index in indices]
+        )
 
 
-def training_objects(folders: RunFolders) -> ObjectDataset:
+def training_objects(folders: RunFolders, composition: ViewComposition = "exact") -> ObjectDataset:
     """The objects that are trained on: all but those held out, or the few that are overfitted.
 
     Raises:
         ValueError: when there are fewer than are to be overfitted.
     """
     if not folders.overfit:
-        return ObjectDataset(folders.data, split="train")
-    objects = ObjectDataset(folders.data, split="train", variants=False)
+        return ObjectDataset(folders.data, split="train", composition=composition)
+    objects = ObjectDataset(folders.data, split="train", variants=False, composition=composition)
     expected = f"at most the {len(objects)} training objects"
     require(folders.overfit <= len(objects), "overfit", folders.overfit, expected)
     objects.rows = objects.rows[: folders.overfit]
     return objects
 
 
-def held_out(folders: RunFolders) -> ObjectDataset:
+def held_out(folders: RunFolders, composition: ViewComposition = "exact") -> ObjectDataset:
     """The objects that evaluations are made with: one in ten is held out of training by its name.
 
     Of a few objects there may be none. Then the training objects serve, and a warning says so. Objects that are
     overfitted are evaluated themselves.
     """
     if folders.overfit:
-        return training_objects(folders)
+        return training_objects(folders, composition)
     data = folders.data
     if any(row.split == "test" for folder in data for row in read_rows(folder)):
-        return ObjectDataset(data, split="test", variants=False)
+        return ObjectDataset(data, split="test", variants=False, composition=composition)
     logger.warning("no object is held out of so few: evaluations are made with the training objects")
-    return ObjectDataset(data, split="train", variants=False)
+    return ObjectDataset(data, split="train", variants=False, composition=composition)
 
 
 def image_size(data: Sequence[Path]) -> int:

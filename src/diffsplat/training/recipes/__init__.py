@@ -1,6 +1,7 @@
 """Recipes by the name of the model that they make, and of single networks by their own."""
 
 from diffsplat.training.recipes.diffusion_recipes import DIFFUSION_RECIPES
+from diffsplat.training.recipes.full_size_recipes import FULL_SIZE_NETWORKS
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.small_recipe import SMALL_NETWORKS
@@ -8,7 +9,7 @@ from diffsplat.training.recipes.small_recipe import SMALL_NETWORKS
 RECIPES: dict[str, Recipe] = {MINI.name: MINI}
 """Models whose stages are trained one after another."""
 
-_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (*SMALL_NETWORKS, *DIFFUSION_RECIPES)
+_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (*FULL_SIZE_NETWORKS, *DIFFUSION_RECIPES, *SMALL_NETWORKS)
 
 
 def network_recipes() -> dict[str, NetworkRecipe]:

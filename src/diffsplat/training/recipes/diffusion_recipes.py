@@ -38,7 +38,7 @@ def _diffusion(backbone: BackboneName, batch_size: int, accumulation: int) -> Ne
         _SUMMARIES[backbone],
         GradientTraining(
             DiffusionConfig(BackboneDenoiserConfig(backbone), sample_guidance=(1.0, 3.0, 7.5)),
-            ViewSourceConfig(batch_size=batch_size),
+            ViewSourceConfig(batch_size=batch_size, composition="released"),
             TrainerConfig(
                 steps=_STEPS,
                 optim=_OPTIM,
@@ -57,7 +57,7 @@ def _controlnet(kind: ControlKind) -> NetworkRecipe:
         f"ControlNet for {kind} maps on the frozen denoiser from Stable Diffusion 1.5, 361 M",
         GradientTraining(
             DiffusionConfig(BackboneDenoiserConfig("sd15"), control=kind, sample_guidance=(1.0, 3.0, 7.5)),
-            ViewSourceConfig(batch_size=8),
+            ViewSourceConfig(batch_size=8, composition="released"),
             TrainerConfig(
                 steps=_STEPS,
                 optim=_OPTIM,

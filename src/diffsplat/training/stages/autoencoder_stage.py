@@ -8,23 +8,40 @@ from typing import Annotated, cast
 import torch
 import tyro
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
-from diffsplat.core import Rendering, SplatGrid, Views
+from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import DecoderKind, SplatVAE
-from diffsplat.training.network_initialisation import splat_vae_from_image_vae
+from diffsplat.models.splat_vae import DecoderKind, SplatVAE, Variant
+from diffsplat.pretrained.backbones import BACKBONES
+from diffsplat.training.config_checks import require
+from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 from diffsplat.training.stages.weight_files import WeightFiles, save_network
-from diffsplat.training.trained_networks import open_reconstructor
+from diffsplat.training.trained_networks import open_autoencoder, open_reconstructor
 
 Flat = tyro.conf.arg(name="")
+
+IMAGE_VAES: dict[Variant, tuple[str, str]] = {
+    "sd": (BACKBONES["sd15"].base_repository, "vae"),
+    "sdxl": ("madebyollin/sdxl-vae-fp16-fix", ""),
+    "sd3": (BACKBONES["sd35m"].base_repository, "vae"),
+}
+"""Repository and folder in it of the image autoencoder that a splat autoencoder starts from."""
+
+TINY_AUTOENCODERS: dict[Variant, str] = {
+    "sd": "madebyollin/taesd",
+    "sdxl": "madebyollin/taesdxl",
+    "sd3": "madebyollin/taesd3",
+}
+"""Repository of its distillation."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +68,77 @@ class SplatVaeConfig(StageConfig):
         return "full"
 
     @abstractmethod
-    def network(self, reconstructor: GSRecon, folders: StageFolders) -> SplatVAE:
+    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
         """The autoencoder before training."""
 
     def build(self, folders: StageFolders, /) -> "SplatVaeStage":
-        """The stage."""
+        """The stage.
+
+        Raises:
+            ValueError: when the networks that it is made from are of other images.
+        """
         reconstructor = open_reconstructor(folders.trained("reconstructor"))
-        return SplatVaeStage(self, reconstructor, self.network(reconstructor, folders))
+        autoencoder = self.network(folders, reconstructor.pixel_grid)
+        sizes = {"reconstructor": reconstructor.image_size, "autoencoder": autoencoder.image_size}
+        for name, size in sizes.items():
+            same = size in (None, self.image_size)
+            require(same, f"the image size of the {name}", size, f"the {self.image_size} of image_size")
+        same = autoencoder.pixel_grid == reconstructor.pixel_grid
+        expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
+        require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)
+        return SplatVaeStage(self, reconstructor, autoencoder)
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(SplatVaeConfig):
+    """A splat autoencoder that starts from the autoencoder of a 2D diffusion model.
+
+    Args:
+        variant: family of the 2D diffusion model, whose latent space is shared.
+    """
+
+    variant: Variant = "sd"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return ("reconstructor",)
+
+    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
+        """The image autoencoder with repeated inputs and outputs."""
+        image_vae = AutoencoderKL.from_pretrained(folders.pretrained_part(*IMAGE_VAES[self.variant]))
+        return splat_vae_from_image_vae(
+            cast(AutoencoderKL, image_vae), image_size=self.image_size, pixel_grid=pixel_grid
+        )
+
+
+@dataclass(frozen=True)
+class TinyDecoderConfig(SplatVaeConfig):
+    """The tiny decoder of a trained splat autoencoder, from a distilled autoencoder (TAESD) of the 2D diffusion model.
+
+    Args:
+        variant: family of the 2D diffusion model.
+    """
+
+    variant: Variant = "sd"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return ("reconstructor", "autoencoder")
+
+    @property
+    def decoder(self) -> DecoderKind:
+        """The decoder that is trained."""
+        return "tiny"
+
+    def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> SplatVAE:
+        """The trained autoencoder with the distilled decoder, its last convolution repeated."""
+        tiny = AutoencoderTiny.from_pretrained(folders.pretrained_part(TINY_AUTOENCODERS[self.variant]))
+        autoencoder = open_autoencoder(folders.trained("autoencoder"), self.variant)
+        kind = type(autoencoder).__name__
+        require(isinstance(autoencoder, SplatVAE), "the autoencoder", f"a {kind}", "a SplatVAE")
+        return add_tiny_decoder(cast(SplatVAE, autoencoder), cast(AutoencoderTiny, tiny))
 
 
 @dataclass(frozen=True)
@@ -69,12 +150,10 @@ class SmallAutoencoderConfig(SplatVaeConfig):
         """Trained networks that it is made from."""
         return ("reconstructor", "image_autoencoder")
 
-    def network(self, reconstructor: GSRecon, folders: StageFolders) -> SplatVAE:
+    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
         """The image autoencoder with repeated inputs and outputs."""
         image_vae = cast(AutoencoderKL, AutoencoderKL.from_pretrained(folders.trained("image_autoencoder")))
-        return splat_vae_from_image_vae(
-            image_vae, image_size=self.image_size, pixel_grid=reconstructor.pixel_grid
-        )
+        return splat_vae_from_image_vae(image_vae, image_size=self.image_size, pixel_grid=pixel_grid)
 
 
 class SplatVaeStage(Stage):

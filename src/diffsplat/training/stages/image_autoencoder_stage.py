@@ -12,6 +12,7 @@ from torch import FloatTensor, Tensor
 from diffsplat.core import Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
+from diffsplat.training.network_initialisation import initialise_image_autoencoder
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import training_objects
@@ -49,13 +50,15 @@ class ImageAutoencoderConfig(StageConfig):
             "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
             "block_out_channels": self.widths,
         }
-        return AutoencoderKL(
+        vae = AutoencoderKL(
             **arguments,
             layers_per_block=self.layers,
             latent_channels=self.latent_channels,
             norm_num_groups=self.norm_groups,
             mid_block_add_attention=False,
         )
+        initialise_image_autoencoder(vae)
+        return vae
 
     def build(self, folders: StageFolders, /) -> "ImageAutoencoderStage":
         """The stage."""

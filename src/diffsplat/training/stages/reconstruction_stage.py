@@ -1,19 +1,25 @@
 """Training of the reconstructor on rendered views."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
+from torch import nn
 
-from diffsplat.core import Rendering, Views
+from diffsplat.core import PixelGrid, Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
-from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
+from diffsplat.training.network_initialisation import initialise_reconstructor
+from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, OverfitGoal, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
+from diffsplat.training.stages.weight_files import WeightFiles, save_network
 
-_WEIGHTS = RenderedViewWeights(absolute=0.1)
+SMALL_LOSS = RenderingLossOptions(RenderedViewWeights(absolute=0.1))
 """Without a perceptual distance, whose network would take most of the time on a CPU."""
 
 
@@ -27,6 +33,10 @@ class ReconstructionConfig(StageConfig):
         heads: attention heads.
         patch: edge of a token's patch in pixels.
         parametrization: whether every channel is predicted or what is added to the known geometry.
+        pixel_grid: pixel grid of rays and unprojection; ``legacy`` that of the paper's networks.
+        image_size: pixels per side of the views; those of the data by default.
+        rendering: its loss.
+        files: how the weights are written.
     """
 
     dim: int = 192
@@ -34,6 +44,12 @@ class ReconstructionConfig(StageConfig):
     heads: int = 3
     patch: int = 16
     parametrization: Parametrization = "residual"
+    pixel_grid: PixelGrid = "center"
+    image_size: int | None = None
+    rendering: Annotated[RenderingLossOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: SMALL_LOSS
+    )
+    files: WeightFiles = "model"
 
     @property
     def overfit_goal(self) -> OverfitGoal:
@@ -41,21 +57,35 @@ class ReconstructionConfig(StageConfig):
         return OverfitGoal("psnr_input", 35.0)
 
     def network(self) -> GSRecon:
-        """The untrained reconstructor."""
-        return GSRecon(**asdict(self), pixel_grid="center")
+        """The untrained reconstructor; a network of absolute values has the first weights of the paper's."""
+        network = GSRecon(
+            dim=self.dim,
+            blocks=self.blocks,
+            heads=self.heads,
+            patch=self.patch,
+            parametrization=self.parametrization,
+            pixel_grid=self.pixel_grid,
+            image_size=self.image_size,
+        )
+        if self.parametrization == "absolute":
+            initialise_reconstructor(network)
+        return network
 
     def build(self, _folders: StageFolders, /) -> "ReconstructionStage":
         """The stage."""
-        return ReconstructionStage(self.network())
+        return ReconstructionStage(self, self.network())
 
 
 class ReconstructionStage(Stage):
     """Four views in, rendering loss on those and on novel views (DiffSplat, ICLR 2025, section 3.1)."""
 
-    def __init__(self, reconstructor: GSRecon) -> None:
+    def __init__(self, config: ReconstructionConfig, reconstructor: GSRecon) -> None:
         super().__init__()
+        self.config = config
         self.reconstructor = reconstructor
-        self.loss = RenderedViewLoss(_WEIGHTS)
+        self.loss = config.rendering.rendering_loss(reconstructor.pixel_grid)
+        self.perceptual = self.loss.perceptual if isinstance(self.loss.perceptual, nn.Module) else None
+        self.image_size = config.image_size
 
     def trainable(self) -> GSRecon:
         """The reconstructor."""
@@ -78,4 +108,4 @@ class ReconstructionStage(Stage):
 
     def save_pretrained(self, directory: Path, _step: int, /) -> None:
         """Write the reconstructor."""
-        self.reconstructor.save_pretrained(directory, half=True)
+        save_network(self.reconstructor, directory, self.config.files)

@@ -55,6 +55,9 @@ class BatchSource(Protocol[BatchT_co]):
 class Stage(nn.Module, ABC):
     """Networks and the loss that one of them is trained with. The loop belongs to the trainer."""
 
+    image_size: int | None = None
+    """Pixels per side of the images that the networks are made for; None for any."""
+
     @abstractmethod
     def forward(self, batch: Any, step: int, /) -> Losses:
         """Loss of one batch at a training step, counted from 1, under the trainer's autocast."""

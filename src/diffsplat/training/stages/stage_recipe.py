@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import shared_lock
 from diffsplat.training.run_outcome import Outcome
@@ -65,10 +66,18 @@ class GradientTraining(StageRecipe):
         return self.stage.needs
 
     def build(self, folders: StageFolders) -> tuple[Stage, BatchSource[Any]]:
-        """Stage and source; the initial weights are a function of the seed."""
+        """Stage and source; the initial weights are a function of the seed.
+
+        Raises:
+            ValueError: when the networks are made for images of another size than the data's.
+        """
         source = self.source.build(folders)
         with _seeded(self.trainer.seed):
-            return self.stage.build(folders), source
+            stage = self.stage.build(folders)
+        size: int | None = getattr(source, "image_size", None)
+        same = stage.image_size is None or size in (None, stage.image_size)
+        require(same, "the size of the data's images", size, f"the {stage.image_size} pixels of the networks")
+        return stage, source
 
     def run(self, folders: StageFolders) -> Outcome:
         """Train the network from scratch or from where it stopped."""

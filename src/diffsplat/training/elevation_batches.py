@@ -1,0 +1,112 @@
+"""Batches of single images with the elevations of their cameras."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsplat.data.object_dataset import ObjectDataset, ObjectRow, require_geometry
+from diffsplat.errors import InvalidInputError
+from diffsplat.training.run_folders import RunFolders, StageFolders
+from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.view_batches import epoch_indices, held_out, training_objects
+
+
+@dataclass(frozen=True)
+class ElevationBatch:
+    """Images of single views.
+
+    Args:
+        images: ``[B, 3, H, W]`` sRGB 0..1 on white.
+        degrees: ``[B]`` elevations in the sign of the released weights: negative above the horizon.
+    """
+
+    images: Tensor
+    degrees: Tensor
+
+
+@dataclass(frozen=True)
+class ElevationSourceConfig(SourceConfig):
+    """What a batch of single views is made of.
+
+    Args:
+        batch_size: objects of a batch.
+        views: views of an object, drawn from those between the elevations.
+        least_degrees: lowest elevation, negative below the horizon; excluded, as the intervals of the network count.
+        greatest_degrees: highest elevation; included.
+        evaluation_objects: held-out objects that figures are measured on.
+        seed: of the order and of the choice of views.
+    """
+
+    batch_size: int = 16
+    views: int = 8
+    least_degrees: float = -10.0
+    greatest_degrees: float = 40.0
+    evaluation_objects: int = 64
+    seed: int = 0
+
+    def build(self, folders: StageFolders) -> "ElevationSource":
+        """The source of images."""
+        return ElevationSource(self, folders)
+
+
+class ElevationSource:
+    """Objects in a new random order every epoch; a step's batch depends on the seed and its number alone."""
+
+    def __init__(self, config: ElevationSourceConfig, folders: RunFolders) -> None:
+        """Look for the views.
+
+        Raises:
+            ValueError: when no object has a view between the elevations.
+        """
+        require_geometry(folders.data)
+        self.config = config
+        self._train = training_objects(folders)
+        self._test = held_out(folders)
+        self._usable = {
+            dataset: [index for index, row in enumerate(dataset.rows) if len(self._views(row))]
+            for dataset in (self._train, self._test)
+        }
+        if not all(self._usable.values()):
+            raise InvalidInputError(
+                f"no view has an elevation between {config.least_degrees:g} and {config.greatest_degrees:g} degrees, "
+                "expected some in the training data and in what is held out"
+            )
+
+    def batch(self, step: int) -> ElevationBatch:
+        """``batch_size * views`` images."""
+        size, usable = self.config.batch_size, self._usable[self._train]
+        positions = epoch_indices(len(usable), range(step * size, (step + 1) * size), self.config.seed)
+        random = np.random.default_rng([self.config.seed, step])
+        return self._load(self._train, [usable[position] for position in positions], random)
+
+    def evaluation(self) -> list[ElevationBatch]:
+        """Held-out objects, spread over the table, always with the same views."""
+        usable = self._usable[self._test]
+        count = min(self.config.evaluation_objects, len(usable))
+        chosen = [usable[int(place)] for place in np.linspace(0, len(usable) - 1, count)]
+        size = self.config.batch_size
+        return [
+            self._load(self._test, chosen[start : start + size], np.random.default_rng(start))
+            for start in range(0, count, size)
+        ]
+
+    def _views(self, row: ObjectRow) -> list[int]:
+        """Numbers of the views between the elevations."""
+        least, greatest = self.config.least_degrees, self.config.greatest_degrees
+        return [view for view, degrees in enumerate(row.elevations) if least < degrees <= greatest]
+
+    def _load(
+        self, dataset: ObjectDataset, indices: Sequence[int], random: np.random.Generator
+    ) -> ElevationBatch:
+        images: list[Tensor] = []
+        degrees: list[float] = []
+        for index in indices:
+            row = dataset.rows[index]
+            usable = self._views(row)
+            drawn = random.choice(usable, self.config.views, replace=len(usable) < self.config.views).tolist()
+            images.append(dataset.load_views(index, drawn).image[0])
+            degrees += [-row.elevations[view] for view in drawn]
+        return ElevationBatch(torch.cat(images), torch.tensor(degrees))

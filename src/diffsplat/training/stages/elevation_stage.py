@@ -1,0 +1,142 @@
+"""Training of the elevation network on single views."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from transformers import Dinov2WithRegistersModel
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.io.file_access import make_folder
+from diffsplat.io.json_files import write_json
+from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
+from diffsplat.pretrained.released_networks import load_elevation_network
+from diffsplat.training.elevation_batches import ElevationBatch
+from diffsplat.training.elevation_loss import elevation_losses
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+
+DINOV2_REPOSITORY = "facebook/dinov2-with-registers-base"
+"""The vision transformer that the paper's elevation network starts from."""
+
+
+@dataclass(frozen=True)
+class ElevationStageConfig(StageConfig):
+    """The elevation network.
+
+    Args:
+        pretrained_backbone: start from DINOv2 with registers, which decides the sizes of the transformer; otherwise
+            from random weights.
+        width: channels of the transformer; a head has 64.
+        depth: its blocks.
+        patch: pixels per side of a patch.
+        grid: patches per side of an image.
+        offset_weight: of the squared error of the degrees above an interval's lower bound.
+    """
+
+    pretrained_backbone: bool = True
+    width: int = 192
+    depth: int = 6
+    patch: int = 16
+    grid: int = 8
+    offset_weight: float = 1.0
+
+    def build(self, folders: StageFolders, /) -> "ElevationStage":
+        """The stage."""
+        return ElevationStage(self, self.network(folders))
+
+    def network(self, folders: StageFolders) -> ElevationEstimator:
+        """The network before training."""
+        if not self.pretrained_backbone:
+            return ElevationEstimator(
+                ElevationConfig(
+                    width=self.width,
+                    depth=self.depth,
+                    heads=max(1, self.width // 64),
+                    patch=self.patch,
+                    grid=self.grid,
+                    head_width=self.width,
+                    input_size=self.patch * self.grid,
+                )
+            )
+        folder = folders.pretrained_part(DINOV2_REPOSITORY)
+        backbone = cast(Dinov2WithRegistersModel, Dinov2WithRegistersModel.from_pretrained(folder))
+        return estimator_of_backbone(backbone)
+
+
+class ElevationStage(Stage):
+    """Cross-entropy of the interval of the elevation and squared error inside it, on images without augmentation."""
+
+    def __init__(self, config: ElevationStageConfig, estimator: ElevationEstimator) -> None:
+        super().__init__()
+        self.config = config
+        self.estimator = estimator
+        self.estimator.backbone.embeddings.mask_token.requires_grad_(False)
+
+    def trainable(self) -> ElevationEstimator:
+        """The elevation network."""
+        return self.estimator
+
+    def start_from(self, folder: Path, /) -> None:
+        """Take over the weights of an earlier run or of a release."""
+        earlier = load_elevation_network(folder)
+        if earlier.config != self.estimator.config:
+            raise InvalidInputError(
+                f"the network in {str(folder)!r} is a {earlier.config}, expected {self.estimator.config}"
+            )
+        self.estimator.load_state_dict(earlier.state_dict())
+
+    def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
+        """Loss of a batch of images."""
+        logits, offsets = self.estimator.classify(batch.images)
+        losses = elevation_losses(
+            logits.float(),
+            offsets.float(),
+            batch.degrees,
+            self.estimator.lower_bounds,
+            self.config.offset_weight,
+        )
+        return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
+
+    @torch.no_grad()
+    def evaluate(self, batch: ElevationBatch) -> Report:
+        """Mean and median absolute error in degrees, and the share of errors below 5 degrees."""
+        errors = (self.estimator(batch.images) - batch.degrees).abs()
+        return Report(
+            {
+                "mean_error_degrees": float(errors.mean()),
+                "median_error_degrees": float(errors.median()),
+                "below_5_degrees": float((errors < 5).float().mean()),
+            }
+        )
+
+    def save_pretrained(self, directory: Path, _step: int, /) -> None:
+        """Write the weights under the names of the released file, and the sizes that they do not tell."""
+        write_json(asdict(self.estimator.config), make_folder(directory) / CONFIG_FILE)
+        state = {name: tensor.contiguous() for name, tensor in self.estimator.released_state_dict().items()}
+        save_file(state, directory / RELEASED_WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def estimator_of_backbone(backbone: Dinov2WithRegistersModel) -> ElevationEstimator:
+    """An elevation network with the sizes and weights of a DINOv2, and untrained heads.
+
+    Raises:
+        ValueError: when it is no such network.
+    """
+    settings: Any = backbone.config
+    config = ElevationConfig(
+        width=settings.hidden_size,
+        depth=settings.num_hidden_layers,
+        heads=settings.num_attention_heads,
+        mlp_ratio=int(settings.mlp_ratio),
+        patch=settings.patch_size,
+        grid=settings.image_size // settings.patch_size,
+        registers=settings.num_register_tokens,
+        head_width=settings.hidden_size,
+    )
+    estimator = ElevationEstimator(config)
+    estimator.backbone.load_state_dict(backbone.state_dict())
+    return estimator
