@@ -232,3 +232,11 @@ def test_images_and_shards_without_normals_are_refused(data: Path, tmp_path: Pat
         parquet.write_table(parquet.read_table(shard).drop_columns("normal"), bare / shard.name)
     with pytest.raises(InvalidInputError, match="no column 'normal'"):
         train_stage(shortened("reconstruction-small"), StageFolders((bare,), tmp_path / "b"))
+
+
+def test_missing_perceptual_weights_say_where_they_come_from(data: Path, tmp_path: Path):
+    recipe = shortened("reconstruction", image_size=SIZE)
+    rendering = replace(recipe.stage.rendering, perceptual_weights=tmp_path)  # pyright: ignore[reportAttributeAccessIssue]
+    recipe = replace(recipe, stage=replace(recipe.stage, rendering=rendering))
+    with pytest.raises(MissingFileError, match=r"take https://download\.pytorch\.org/models/vgg16"):
+        train_stage(recipe, StageFolders((data,), tmp_path / "out"))

@@ -36,6 +36,12 @@ VGG_FILE, LINEAR_FILE = "vgg16-397923af.pth", "vgg.pth"
 _VGG_URL = f"https://download.pytorch.org/models/{VGG_FILE}"
 _PACKAGED_LINEAR = "lpips/weights/v0.1/vgg.pth"
 _PACKAGED_SHIFT_TOLERANT = "stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth"
+_SOURCES = {
+    VGG_FILE: _VGG_URL,
+    LINEAR_FILE: f"{_PACKAGED_LINEAR} in the package lpips",
+    "vgg_shift_tolerant.pth": f"{_PACKAGED_SHIFT_TOLERANT} in the package stlpips-pytorch",
+}
+"""Where files of weights come from."""
 
 
 class PerceptualDistance(Protocol):
@@ -111,9 +117,9 @@ def load_perceptual_distance(kind: DistanceKind, folder: Path | None = None) -> 
 
     Args:
         kind: ``st-lpips`` reads the weights that the package ``stlpips-pytorch`` carries, without importing it.
-        folder: where the weights of ``lpips`` lie, :data:`VGG_FILE` and :data:`LINEAR_FILE`, each also as
-            ``.safetensors``. By default the first is downloaded once into torch's cache, and the second is that
-            which the package ``lpips`` carries.
+        folder: where the weights lie: :data:`VGG_FILE` and :data:`LINEAR_FILE` of ``lpips``,
+            ``vgg_shift_tolerant.pth`` of ``st-lpips`` (or that file itself), each also as ``.safetensors``. By default
+            the first is downloaded once into torch's cache, and the others are those which the packages carry.
 
     Raises:
         FileNotFoundError: when weights are missing from the folder.
@@ -128,7 +134,12 @@ def load_perceptual_distance(kind: DistanceKind, folder: Path | None = None) -> 
             vgg = _downloaded_vgg() if folder is None else _read_weights(folder / VGG_FILE)
             return VggDistance.from_published(vgg, _read_weights(linear))
         case "st-lpips":
-            weights = _read_weights(_packaged("stlpips-pytorch", _PACKAGED_SHIFT_TOLERANT))
+            packaged = Path(_PACKAGED_SHIFT_TOLERANT)
+            if folder is None:
+                path = _packaged("stlpips-pytorch", _PACKAGED_SHIFT_TOLERANT)
+            else:
+                path = folder if folder.is_file() else folder / packaged.name
+            weights = _read_weights(path)
             return VggDistance.from_published(weights, weights, shift_tolerant=True)
         case _:
             assert_never(kind)
@@ -162,7 +173,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(converted)
     if not path.is_file():
         raise MissingFileError(
-            f"the weights {str(path)!r} are missing, expected that file or {converted.name}"
+            f"the weights {str(path)!r} are missing, expected that file or {converted.name}: take "
+            f"{_SOURCES.get(path.name, path.name)}"
         )
     return torch.load(path, map_location="cpu", weights_only=True)
 

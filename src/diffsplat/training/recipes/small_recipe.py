@@ -20,7 +20,7 @@ SMALL_IMAGE_AUTOENCODER = GradientTraining(
     ImageAutoencoderConfig(),
     ViewSourceConfig(batch_size=1, novel_views=0, evaluation_objects=16),
     TrainerConfig(
-        steps=4_000,
+        steps=2_600,
         optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50),
         ema=_EMA,
         evaluate_every=500,
@@ -33,12 +33,12 @@ SMALL_AUTOENCODER = GradientTraining(
         rendering=SMALL_LOSS,
         files="model",
     ),
-    ViewSourceConfig(batch_size=1, novel_views=2, evaluation_objects=16),
+    ViewSourceConfig(batch_size=1, novel_views=2, evaluation_objects=12),
     TrainerConfig(
-        steps=1_500,
-        optim=OptimConfig(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50),
+        steps=5_000,
+        optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50),
         ema=_EMA,
-        evaluate_every=250,
+        evaluate_every=500,
     ),
 )
 
