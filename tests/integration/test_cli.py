@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from PIL import Image
 
 from diffsplat.cli.main import main
 from diffsplat.core import Splats
+from diffsplat.data.trained_words import TrainedWords
 from diffsplat.io.splat_formats import read_splats, write_splats
-from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines import DiffSplatPipeline, known_words
 
 ROOT = os.geteuid() == 0
 
@@ -148,6 +150,19 @@ def test_generate_writes_splats_and_contact_sheet(here, small_model, capsys):
     assert 0 < read_splats("a-red-chair.ply").count <= 4 * 16 * 16
     with Image.open("a-red-chair.png") as sheet:
         assert sheet.size == (4 * 256, 256)
+
+
+def test_generate_says_once_what_the_model_does_not_know(
+    here, small_model, capsys, monkeypatch, tmp_path_factory
+):
+    model = shutil.copytree(small_model, tmp_path_factory.mktemp("words") / "model")
+    TrainedWords({"chair": 2, "table": 1, "lamp": 1, "bed": 1}, {}).save(model)
+    monkeypatch.setattr(known_words, "FAR", 2.0)  # the encoder of this model is untrained
+    assert main(["generate", "a giraffe", "a red chair", "--count", "2", "--model", str(model)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "trained on nothing like" in line]
+    assert len(lines) == 1
+    assert "'a giraffe'; the nearest that it knows: " in lines[0]
+    assert len(listing(here)) == 4
 
 
 def test_generate_repeats_to_the_byte(here, small_model):

@@ -95,7 +95,7 @@ def test_chain_writes_a_model_that_the_pipeline_loads(chain: Path) -> None:
     assert splats.count == 4 * 32 * 32
     names = {path.name for path in (chain / "model").iterdir()}
     networks = {"reconstructor", "autoencoder", "denoiser", "refiner", "text_encoder", "scheduler"}
-    assert names == networks | {"model_index.json", "README.md", "CREDITS.md"}
+    assert names == networks | {"model_index.json", "README.md", "CREDITS.md", "words.json"}
     card = (chain / "model" / "README.md").read_text()
     for start, figure in (
         ("| reconstructor | 3 | 6 |", "psnr_novel"),

@@ -112,6 +112,7 @@ def text(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    sentences: bool = False,
 ) -> None:
     """Measure text generation: a hundred prompts, judged by a network that never trained with the generator.
 
@@ -123,17 +124,18 @@ def text(
         seed: Seed of every prompt.
         steps: Denoising steps; the model's default when not given.
         guidance: Guidance scale; the model's default when not given.
+        sentences: Ask for the same objects in free sentences instead of plain prompts.
     """
     arguments.check()
     pipe = ModelChoice.parse(model, OpeningOptions()).open()
-    asked = mini_prompts()
+    asked = mini_prompts(sentences=sentences)
     fitted, figures, store = _judge(arguments)
 
     def generate(prompt: str) -> Splats:
         return pipe(prompt, seed=seed, steps=steps, guidance=guidance).splats[0]
 
     evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
-    sampling = {"seed": seed, "steps": steps, "guidance": guidance}
+    sampling = {"seed": seed, "steps": steps, "guidance": guidance, "sentences": sentences}
     settings = {"model": model, **sampling, "judge": figures}
     _finish("text", evaluation, arguments, settings)
     print(_table("judge on real renders", figures))

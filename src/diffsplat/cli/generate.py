@@ -190,11 +190,15 @@ def _generate_all(
             degrees = resolved.elevation_deg
             print(f"{str(image)!r} was taken from {degrees:.1f} degrees above the horizon", file=sys.stderr)
     up = arguments.up and UP_AXES[arguments.up]
+    noticed: set[str] = set()
     with tqdm(total=len(planned) * generation.steps, unit="step", file=sys.stderr, leave=False) as bar:
         for item in planned:
             bar.set_description(item.name[:40])
             single = replace(options[item.image], prompts=(item.prompt,), seed=item.seed, count=1)
             (made,) = pipe.generate(single, conditions[item.image], lambda *_: bar.update()).objects()
+            if made.notice is not None and made.prompt not in noticed:
+                noticed.add(made.prompt)
+                bar.write(made.notice, file=sys.stderr)
             make_folder(item.splats.parent)
             for path in item.paths:
                 write_object(made, path, up=up, force=arguments.force)

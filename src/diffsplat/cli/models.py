@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from diffsplat.cli.option_help import Flag, option
+from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.backbones import (
     BACKBONES,
@@ -84,7 +85,20 @@ def download(
     print(f"{name} is in {str(folder)!r}.")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"list": list_models, "download": download}
+def words(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME|FOLDER")] = "mini") -> None:
+    """List the nouns that a model was trained on, with the number of objects of each.
+
+    Args:
+        name: mini, or a model folder.
+    """
+    known = TrainedWords.from_folder(find_model(name))
+    if known is None:
+        raise InvalidInputError(f"the model {name!r} does not say what it was trained on")
+    for noun, count in known.nouns.items():
+        print(f"{count:5d}  {noun}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"list": list_models, "download": download, "words": words}
 DEFAULT = "list"
 """What the subcommand does when none of its own is named."""
 

@@ -21,6 +21,8 @@ from diffsplat.io.file_access import atomic_path
 NOUNS = 50
 COLORS_PER_NOUN = 2
 MINI_PROMPTS = "prompts_mini.json"
+MINI_SENTENCES = "prompts_mini_sentences.json"
+"""A free sentence for each of those prompts, written before any model was trained on more than plain captions."""
 
 MINI_NOUNS = (
     *("armchair", "axe", "barrel", "bathtub", "bed", "bench", "bicycle", "book", "bottle", "bowl"),
@@ -134,7 +136,8 @@ def write_prompts(prompts: list[JudgedPrompt], path: Path, *, force: bool = Fals
         temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-def mini_prompts() -> list[JudgedPrompt]:
-    """The prompts that the embedded model is measured with."""
-    text = files("diffsplat.evaluation").joinpath(MINI_PROMPTS).read_text(encoding="utf-8")
+def mini_prompts(*, sentences: bool = False) -> list[JudgedPrompt]:
+    """The prompts that the embedded model is measured with, plain or as free sentences."""
+    name = MINI_SENTENCES if sentences else MINI_PROMPTS
+    text = files("diffsplat.evaluation").joinpath(name).read_text(encoding="utf-8")
     return [JudgedPrompt(**entry) for entry in json.loads(text)]

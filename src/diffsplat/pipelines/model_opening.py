@@ -134,7 +134,7 @@ class ModelChoice:
         device = choose_device(options.device)
         if options.embeddings is not None:
             components["text_encoder"] = self._stored_prompts(options.embeddings, texts or ())
-        elif texts is not None:
+        elif texts is not None and not self._has_small_text_encoder():
             components["text_encoder"] = self.encode(texts)
         pipe = DiffSplatPipeline.from_pretrained(
             self.model,
@@ -147,6 +147,16 @@ class ModelChoice:
         for path in options.lora:
             pipe.load_lora(path, options.lora_scale)
         return pipe.place(device, low_memory=options.low_memory)
+
+    def _has_small_text_encoder(self) -> bool:
+        """Whether the text encoder may stay: it also tells how far a prompt is from what the model knows."""
+        from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
+        from diffsplat.pretrained.stored_networks import stored_class
+
+        return (
+            not self.released
+            and stored_class(find_model(self.model) / "text_encoder") == TextEncoder.__name__
+        )
 
     def encode(self, texts: Sequence[str]) -> StoredPrompts:
         """Encode texts with the model's text encoder alone, which is dropped afterwards."""

@@ -1,7 +1,7 @@
 """Generated objects, as a pipeline returns them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.splats import SPLAT_FIELDS
@@ -20,6 +20,7 @@ class GeneratedObject:
         elevation_deg: degrees above the horizon of these views.
         prompt: its description.
         seed: its random seed.
+        notice: one sentence when the model was trained on nothing like it.
     """
 
     splats: Splats
@@ -27,6 +28,7 @@ class GeneratedObject:
     elevation_deg: float
     prompt: str
     seed: int
+    notice: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -43,11 +45,13 @@ class SplatOutput:
         splats: ``[B, N]``, one set an object.
         cameras: ``[B, V]`` the views that the splats were generated in.
         generation: the options, defaults and elevation filled in.
+        notices: by prompt, one sentence when the model was trained on nothing like it.
     """
 
     splats: Splats
     cameras: Cameras
     generation: ResolvedGeneration
+    notices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -67,7 +71,12 @@ class SplatOutput:
         splats, cameras = self.splats.to("cpu"), self.cameras.to("cpu")
         return tuple(
             GeneratedObject(
-                splats[index].visible(), cameras[index], self.generation.elevation_deg, prompt, seed
+                splats[index].visible(),
+                cameras[index],
+                self.generation.elevation_deg,
+                prompt,
+                seed,
+                self.notices.get(prompt),
             )
             for index, (prompt, seed) in enumerate(self.generation.objects)
         )

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Splats
+from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.images.framing_options import ImageFraming
 from diffsplat.models.autocast import Precision, autocast
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.text.quantized_sentence_encoder import TextEncoder as SentenceTextEncoder
 from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines.denoising_loop import Field, denoise, object_generators, object_noise
 from diffsplat.pipelines.device_placement import Placement, stream_layers
@@ -38,6 +40,7 @@ from diffsplat.pipelines.image_and_control_conditions import (
     control_views,
     image_latents,
 )
+from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
 from diffsplat.pipelines.pipeline_protocols import (
     Autoencoder,
@@ -49,7 +52,7 @@ from diffsplat.pipelines.pipeline_protocols import (
 from diffsplat.pipelines.splat_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pretrained.backbones import BACKBONES, ControlKind, Sampler
-from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.schedulers import make_scheduler
 
 if TYPE_CHECKING:
@@ -88,6 +91,7 @@ class DiffSplatPipeline:
             range, or of a model that predicts no flow.
 
     Attributes:
+        known_words: what the model was trained on, where its folder says.
         precision: arithmetic of the denoiser; ``auto`` is bf16 where the device is faster in it, else fp32.
         objects_per_pass: how many objects are denoised at once. With 1 an object is bitwise the same whatever
             it is generated together with; more is faster on a GPU and differs by rounding.
@@ -119,6 +123,7 @@ class DiffSplatPipeline:
         self.defaults = defaults or SamplingDefaults()
         if refiner is not None:
             check_refiner(denoiser, refiner, self.defaults)
+        self.known_words: KnownWords | None = None
         self.precision: Precision = "auto"
         self.objects_per_pass = 1
         self._placement = Placement(denoiser.device)
@@ -160,7 +165,11 @@ class DiffSplatPipeline:
                 BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype
             )
             return cls(**load_released(chosen, components))
-        return cls(**load_components(model, components, image=image, control=control, dtype=dtype))
+        pipe = cls(**load_components(model, components, image=image, control=control, dtype=dtype))
+        words = TrainedWords.from_folder(find_model(model))
+        if words is not None and isinstance(pipe.text_encoder, SentenceTextEncoder):
+            pipe.known_words = KnownWords(words, pipe.text_encoder)
+        return pipe
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder that :meth:`from_pretrained` reads, its networks in half precision.
@@ -172,6 +181,8 @@ class DiffSplatPipeline:
         save_components(
             Path(folder), components, self.defaults, image=self.takes_image, control=self.control_kind
         )
+        if self.known_words is not None:
+            self.known_words.words.save(Path(folder))
 
     @property
     def device(self) -> torch.device:
@@ -347,7 +358,16 @@ class DiffSplatPipeline:
                 callback(next(done), total)
 
         parts = [self._one_pass(resolved, chunk, shared, cameras, advance) for chunk in passes]
-        return SplatOutput(Splats.concatenate(parts), cameras.for_objects(len(objects)), resolved)
+        notices = {} if images and images.image is not None else self.notices(resolved.prompts)
+        return SplatOutput(Splats.concatenate(parts), cameras.for_objects(len(objects)), resolved, notices)
+
+    def notices(self, prompts: Sequence[str]) -> dict[str, str]:
+        """By prompt, one sentence for each that the model was trained on nothing like; needs ``known_words``."""
+        if self.known_words is None:
+            return {}
+        with self._placement.on_device(self.text_encoder):
+            found = {prompt: self.known_words.notice(prompt) for prompt in prompts}
+        return {prompt: notice for prompt, notice in found.items() if notice is not None}
 
     def _shared_conditions(
         self, generation: ResolvedGeneration, images: ConditionImages, cameras: Cameras

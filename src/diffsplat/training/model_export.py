@@ -9,6 +9,7 @@ from typing import Any
 
 from diffsplat.data.credits_page import credits_page, licences_summary
 from diffsplat.data.object_dataset import read_rows
+from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.mini_denoiser import denoised_channels
@@ -27,7 +28,8 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
     """Write a model folder, complete or not at all.
 
     It holds ``model_index.json``, a folder for each network, the scheduler, ``README.md`` with what the runs say
-    about the training, and ``CREDITS.md`` of every object in the data. Without a trained refiner the model has none.
+    about the training, ``CREDITS.md`` of every object in the data, and
+    ``words.json`` with the nouns. Without a trained refiner the model has none.
 
     Args:
         target: the model folder.
@@ -69,6 +71,7 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     write_index(folder, (*TEXT_COMPONENTS, "refiner") if refined else TEXT_COMPONENTS, defaults)
     rows = [row for shards in folders.data for row in read_rows(shards)]
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
+    TrainedWords.of(rows).save(folder)
     (folder / "README.md").write_text(_model_card(runs, licences_summary(rows)), encoding="utf-8")
 
 

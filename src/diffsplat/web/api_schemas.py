@@ -152,6 +152,9 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
     steps_done: int = Field(description="denoising steps done, of all objects")
     steps_in_all: int
     error: str | None = Field(description="why it failed, one sentence")
+    notice: str | None = Field(
+        description="one sentence when the model was trained on nothing like the prompt; known when it is done"
+    )
     results: list[ResultView]
 
     @classmethod
@@ -169,6 +172,7 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
             steps_done=job.steps_done,
             steps_in_all=job.steps,
             error=job.error,
+            notice=next((item.notice for item in job.results), None),
             results=[
                 ResultView(
                     number=number,
@@ -198,6 +202,7 @@ class ModelView(BaseModel):
     steps: int = Field(description="denoising steps unless a request says otherwise")
     guidance: float = Field(description="guidance unless a request says otherwise")
     elevation: float = Field(description="degrees above the horizon unless a request says otherwise")
+    examples: list[str] = Field(description="prompts for objects that it was trained on")
 
     @classmethod
     def of(cls, model: ServedModel) -> Self:
@@ -209,6 +214,7 @@ class ModelView(BaseModel):
             steps=defaults.steps,
             guidance=defaults.guidance,
             elevation=defaults.elevation_deg,
+            examples=[] if pipe.known_words is None else list(pipe.known_words.words.examples()),
         )
 
 

@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from diffsplat.pipelines import known_words
+from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.web.model_worker import ModelWorker, ServedModel
 from support.api_client import CHAIR, events, finished, sentence, submit
 
@@ -280,6 +283,16 @@ def test_the_catalogue_says_what_a_model_takes(client):
     assert model["takes"]["control"] is None
     assert "text only" in model["takes"]["reasons"]["image"]
     assert {file["suffix"] for file in catalogue["files"]} >= {*WRITABLE_SUFFIXES, ".mp4", ".png"}
+
+
+def test_what_the_model_does_not_know_is_said(client, small_pipeline, monkeypatch):
+    words = TrainedWords({"chair": 2, "lamp": 1}, {})
+    monkeypatch.setattr(small_pipeline, "known_words", KnownWords(words, small_pipeline.text_encoder))
+    monkeypatch.setattr(known_words, "FAR", 2.0)  # the encoder of this model is untrained
+    assert finished(client, prompt="a red chair")["notice"] is None
+    notice = finished(client, prompt="a giraffe")["notice"]
+    assert notice.startswith("the model was trained on nothing like 'a giraffe'")
+    assert client.get("/api/models").json()["models"][0]["examples"] == ["a red chair", "an orange lamp"]
 
 
 def test_a_failing_model_fails_its_job_alone(serve, small_pipeline):

@@ -83,6 +83,10 @@ class TextEncoder(nn.Module):
         sentence = functional.normalize(tokens.sum(1) / mask.sum(1, keepdim=True), dim=-1)
         return TextCondition(tokens=tokens, mask=mask, pooled=sentence)
 
+    def is_one_piece(self, word: str) -> bool:
+        """Whether the vocabulary holds the whole word, as it does common ones but no misspelt ones."""
+        return self._tokenizer.token_to_id(word) is not None
+
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """``[B, T]`` word-piece numbers and ``[B, T]`` bool mask."""
         ids = torch.full((len(texts), self.max_tokens), self.bert.config.pad_token_id, dtype=torch.long)

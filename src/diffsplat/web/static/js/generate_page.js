@@ -62,11 +62,20 @@ function fillForm({ models, limits }, fields) {
     fields.control.available = model.takes.control !== null;
     byId("note").hidden = fields.image.available || fields.control.available;
     byId("note").textContent = `${model.name} takes text only.`;
+    byId("examples").hidden = model.examples.length === 0;
+    byId("examples").replaceChildren(...model.examples.map(exampleButton));
   };
   select.addEventListener("change", choose);
   choose();
   const dice = iconButton("dice", "Random seed", () => (byId("seed").value = Math.floor(Math.random() * LARGEST_SEED)));
   byId("seed").after(dice);
+}
+
+function exampleButton(prompt) {
+  return make("button", { type: "button", click: () => {
+    byId("prompt").value = prompt;
+    byId("form").requestSubmit();
+  } }, prompt);
 }
 
 async function generate(viewer, fields) {
@@ -104,6 +113,7 @@ async function follow(viewer, job) {
     const last = await api.follow(job.id, showProgress);
     if (last?.state === "done") await show(viewer, gallery.add(last));
     else gallery.forget(job.id);
+    if (last?.notice) notify(asSentence(last.notice), "warning");
     if (last?.state === "failed") notify(asSentence(last.error), "error");
     if (last?.state === "cancelled") notify("Cancelled.");
     if (!last) notify("This job is no longer on the server.", "error");

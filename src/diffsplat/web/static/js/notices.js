@@ -3,7 +3,7 @@ import { iconButton, make } from "./dom.js";
 
 const STAY_MS = 8000;
 
-/** `notify(sentence, kind)` for messages inside `parent`; kind "error" stays until it is closed. */
+/** `notify(sentence, kind)` for messages inside `parent`; kinds "error" and "warning" stay until they are closed. */
 export function createNotices(parent) {
   const list = make("div", { class: "notices", role: "status", "aria-live": "polite" });
   parent.append(list);
@@ -12,7 +12,7 @@ export function createNotices(parent) {
     const notice = make("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : undefined },
       make("span", {}, sentence), close);
     list.append(notice);
-    if (kind !== "error") setTimeout(() => notice.remove(), STAY_MS);
+    if (kind === "info") setTimeout(() => notice.remove(), STAY_MS);
     return notice;
   };
 }

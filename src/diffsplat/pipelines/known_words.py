@@ -1,0 +1,130 @@
+"""Whether a model was trained on what a prompt asks for, by words and by sentence embeddings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from diffsplat.data.english_nouns import singular_of
+from diffsplat.data.trained_words import TrainedWords
+from diffsplat.images.color_words import COLOR_WORDS
+from diffsplat.models.text.text_condition import TextCondition
+
+FAR = 0.65
+"""Cosine below which a prompt without a known word is far from all of them; see docs/model-card.md for its errors."""
+_NEAREST = 3
+_LONGEST_NAME = 3
+_SHORTEST_MISTYPED = 4
+_AT_ONCE = 64
+_SUBJECTS = ("i", "we", "you", "he", "she", "they", "it")
+"""Words after which "saw" is no tool."""
+_SMALL_WORDS = (
+    *("a", "an", "the", "of", "with", "and", "or", "in", "on", "to", "for", "from", "at", "by", "as", "like"),
+    *("i", "me", "my", "we", "our", "you", "your", "it", "its"),
+    *("this", "that", "which", "who", "what", "where"),
+    *("is", "are", "be", "would", "could", "can", "some", "all", "only", "no", "not"),
+    *("please", "make", "create", "show", "give", "want", "need", "love", "see"),
+)
+"""Words that say nothing of the object."""
+
+
+class SentenceEncoder(Protocol):
+    """A text encoder with sentence vectors."""
+
+    def __call__(self, texts: list[str], /) -> TextCondition:
+        """Encode texts; pooled are unit vectors ``[B, D]``."""
+        ...
+
+    def is_one_piece(self, word: str) -> bool:
+        """Whether the vocabulary holds the whole word."""
+        ...
+
+
+class KnownWords:
+    """The words of a model and their embeddings.
+
+    Args:
+        words: what it was trained on.
+        encoder: of the model.
+    """
+
+    def __init__(self, words: TrainedWords, encoder: SentenceEncoder) -> None:
+        self.words = words
+        given = {**{noun: noun for noun in words.nouns}, **words.names}
+        self._names = {**{singular_of(name): noun for name, noun in given.items()}, **given}
+        self._encoder = encoder
+
+    def notice(self, prompt: str) -> str | None:
+        """One sentence when the model was trained on nothing like what the prompt asks for, None otherwise."""
+        words = re.findall(r"[\w'-]+", prompt.lower())
+        content = [word for word in words if word not in _SMALL_WORDS and word not in COLOR_WORDS]
+        if not content or self._names_any(words):
+            return None
+        if float(self._similarity([f"a {' '.join(content)}"]).max()) >= FAR:
+            return None
+        nearest = self._nearest([*content, *_joined(content, 2)])
+        listed = " and ".join([", ".join(nearest[:-1]), nearest[-1]]) if len(nearest) > 1 else nearest[0]
+        return f"the model was trained on nothing like {prompt!r}; the nearest that it knows: {listed}"
+
+    def _names_any(self, words: Sequence[str]) -> bool:
+        """Whether a word or a few together are a known name, in the plural or with a typing error too."""
+        nouns = [
+            word for before, word in zip(("", *words[:-1]), words, strict=True) if before not in _SUBJECTS
+        ]
+        spelled = (nouns, [singular_of(word) for word in nouns])
+        if any(
+            name in self._names
+            for form in spelled
+            for length in range(1, _LONGEST_NAME + 1)
+            for name in _joined(form, length)
+        ):
+            return True
+        return any(self._is_mistyped(word) for word in words)
+
+    def _is_mistyped(self, word: str) -> bool:
+        if len(word) < _SHORTEST_MISTYPED or self._encoder.is_one_piece(word):
+            return False
+        return any(len(name) >= _SHORTEST_MISTYPED and is_one_slip(word, name) for name in self._names)
+
+    def _nearest(self, texts: list[str]) -> list[str]:
+        """The three nouns that are nearest to any of the texts, the nearest first."""
+        best = self._similarity(texts).amax(dim=0)
+        order = best.argsort(descending=True).tolist()
+        nouns = list(self._names.values())
+        return list(dict.fromkeys(nouns[index] for index in order))[:_NEAREST]
+
+    def _similarity(self, texts: Iterable[str]) -> Tensor:
+        """Cosines ``[texts, names]``."""
+        return self._embedded([*texts]) @ self._table.T
+
+    @cached_property
+    def _table(self) -> Tensor:
+        return self._embedded([f"a {name}" for name in self._names])
+
+    @torch.no_grad()
+    def _embedded(self, texts: list[str]) -> Tensor:
+        chunks = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
+        vectors = (self._encoder(chunk).pooled for chunk in chunks)
+        return torch.cat([vector.float().cpu() for vector in vectors if vector is not None])
+
+
+def _joined(words: Sequence[str], length: int) -> Iterator[str]:
+    """So many words in a row."""
+    return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))
+
+
+def is_one_slip(one: str, other: str) -> bool:
+    """Whether two words differ in one letter, one letter more or less, or two neighbours swapped."""
+    if abs(len(one) - len(other)) > 1 or one == other:
+        return False
+    same = next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    one, other = one[same:], other[same:]
+    swapped = one[:2] == other[:2][::-1] and one[2:] == other[2:]
+    return swapped or one[1:] == other[1:] or one[1:] == other or one == other[1:]
