@@ -1,6 +1,7 @@
 """Every recipe of a denoiser or ControlNet, with tiny networks, through the command line."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from diffsplat.cli.main import main
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
+from diffsplat.io.splat_formats import read_splats
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pipelines.image_and_control_conditions import image_latents
@@ -74,6 +76,13 @@ def train(recipe: str, out: Path, *options: str) -> int:
     return main(["train", recipe, "--out", str(out), *fixed, *few, *quick, *options])
 
 
+def generated(model: str, out: Path, target: Path, *options: str) -> torch.Tensor:
+    """Colours of what the release of a run generates."""
+    command = ["generate", "a box", "--model", model, "--weights", str(out / "release"), "--steps", "2"]
+    assert main([*command, "-o", str(target), "--force", *options]) == 0
+    return read_splats(target).colors
+
+
 def entries(out: Path, kind: str) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
@@ -88,7 +97,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "variant", [(), ("--image",), ("--rendering-loss",)], ids=["text", "image", "rendering"]
 )
-def test_denoisers_of_backbones_train(given: Given, tmp_path: Path, name: str, variant: tuple[str, ...]):
+def test_denoisers_of_backbones_train_and_generate(
+    given: Given, tmp_path: Path, picture: Path, name: str, variant: tuple[str, ...]
+):
     assert train(f"diffusion-{name}", tmp_path, *given.of(name), *variant) == 0
     first, *_, last = entries(tmp_path, "train")
     assert {"loss", "diffusion"} <= first.keys()
@@ -101,6 +112,15 @@ def test_denoisers_of_backbones_train(given: Given, tmp_path: Path, name: str, v
     stored = weights(tmp_path / "weights")
     first_layer = stored["conv_in.weight" if row.family == "unet" else "pos_embed.proj.weight"]
     assert first_layer.shape[1] == inputs
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "release", moved / "release")  # follows the links
+    words = ("--image", str(picture), "--elevation", "10") if "--image" in variant else ()
+    made = generated(name, tmp_path, tmp_path / "a.ply", *words)
+    assert torch.equal(made, generated(name, moved, tmp_path / "b.ply", *words))
+    kind = "transformer_ema" if row.family != "unet" else "unet_ema"
+    release = row.image_release if "--image" in variant else row.text_release
+    place = tmp_path / "release" / release / "checkpoints" / "000003" / kind
+    assert place.resolve() == (tmp_path / "weights").resolve()
 
 
 def test_rays_are_learned_from_zero(given: Given, tmp_path: Path):
@@ -137,13 +157,18 @@ def test_condition_images_are_sampled_in_training_only(
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
-def test_controlnets_train_on_a_frozen_denoiser(given: Given, tmp_path: Path, kind: str):
+def test_controlnets_train_on_a_frozen_denoiser(given: Given, tmp_path: Path, picture: Path, kind: str):
     assert train("diffusion-sd15", tmp_path / "text", *given.of("sd15")) == 0
     options = [*given.of("sd15"), "--denoiser", str(tmp_path / "text")]
     assert train(f"controlnet-{kind}", tmp_path / "control", *options) == 0
     stored = weights(tmp_path / "control" / "weights")
     assert float(stored["controlnet_mid_block.weight"].abs().max()) > 0
     assert stored["conv_in.weight"].shape[1] == 10
+    out, words = tmp_path / "control", ("--control", kind, "--control-image", str(picture))
+    plain = generated("sd15", out, tmp_path / "plain.ply")
+    steered = generated("sd15", out, tmp_path / "steered.ply", *words, "--control-scale", "200")
+    assert plain.shape != steered.shape or not torch.allclose(plain, steered, atol=1e-4)
+    assert torch.equal(plain, generated("sd15", tmp_path / "text", tmp_path / "text.ply"))
 
 
 @pytest.mark.parametrize(

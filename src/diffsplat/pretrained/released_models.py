@@ -20,7 +20,7 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
 )
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.pretrained.stored_networks import open_image_encoder
+from diffsplat.pretrained.stored_networks import open_autoencoder, open_image_encoder
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def _denoiser(model: ReleasedModel) -> Any:
 
 def _autoencoder(model: ReleasedModel) -> Any:
     iteration = find_release(model.folder, model.backbone.autoencoder_release)
+    if (iteration / "config.json").is_file():  # trained here
+        return open_autoencoder(iteration, dtype=model.dtype or torch.float32)
     config = model.base / "vae" / "config.json"
     if not config.is_file():
         raise MissingFileError(_absent(model, "vae/config.json"))

@@ -34,9 +34,14 @@ from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_cache import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
+from diffsplat.training.release_folder import Release
 from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.stages.denoiser_configs import DenoiserConfig, MiniDenoiserConfig
+from diffsplat.training.stages.denoiser_configs import (
+    BackboneDenoiserConfig,
+    DenoiserConfig,
+    MiniDenoiserConfig,
+)
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
 from diffsplat.training.view_batches import every_caption
@@ -95,6 +100,16 @@ class DiffusionConfig(StageConfig):
                 "denoiser",
             )
         )
+
+    @property
+    def release(self) -> Release | None:
+        """Place of a backbone's denoiser or ControlNet among the released weights."""
+        if not isinstance(self.network, BackboneDenoiserConfig):
+            return None
+        row = self.network.row
+        if self.control == "none":
+            return Release.of_denoiser(row, image=self.image)
+        return Release.of_controlnet(row, self.control)
 
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
         """The stage."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 from torch import Tensor, nn
 
 from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import Need, StageFolders
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -107,6 +108,11 @@ class StageConfig(ABC):
     @property
     def overfit_goal(self) -> OverfitGoal | None:
         """What the evaluation of a few objects must reach that nothing else is trained on."""
+        return None
+
+    @property
+    def release(self) -> Release | None:
+        """Place of the network among the released weights; None where it has none, such as a small one."""
         return None
 
     @abstractmethod

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from diffsplat.training.config_checks import require
+from diffsplat.training.release_folder import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import shared_lock
 from diffsplat.training.run_outcome import Outcome
@@ -89,6 +90,9 @@ class GradientTraining(StageRecipe):
         outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
         if folders.overfit and outcome.figures:
             _report_overfit(folders.overfit, self.stage.overfit_goal, outcome.figures)
+        release = self.stage.release
+        if release is not None and outcome.status != "interrupted":
+            self.processes().once(lambda: lay_release(release, folders, outcome.step))
         return outcome
 
     def processes(self) -> Processes:
