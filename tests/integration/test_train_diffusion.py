@@ -23,6 +23,7 @@ from support.release_folders import DENOISERS, LATENT_SPACES, VAE, build_release
 trimesh = pytest.importorskip("trimesh")
 
 SIZE = 64
+RENDERING = ("--rendering-loss", "--rendering.perceptual", "none", "--rendering.loss.perceptual", "0")
 CONTROLS = ("depth", "normal", "canny")
 
 
@@ -71,6 +72,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
 
 def train(recipe: str, out: Path, *options: str) -> int:
     fixed = ["--steps", "3", "--log-every", "1", "--source.batch-size", "2", "--source.novel-views", "1"]
+    fixed += ["--source.image-size", str(SIZE)]
     few = ["--source.evaluation-objects", "1", "--sample-guidance", "2", "--sample-steps", "2"]
     quick = ["--accumulation", "1", "--optim.warmup-steps", "1", "--device", "cpu", "--precision", "fp32"]
     return main(["train", recipe, "--out", str(out), *fixed, *few, *quick, *options])
@@ -94,9 +96,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-@pytest.mark.parametrize(
-    "variant", [(), ("--image",), ("--rendering-loss",)], ids=["text", "image", "rendering"]
-)
+@pytest.mark.parametrize("variant", [(), ("--image",), RENDERING], ids=["text", "image", "rendering"])
 def test_denoisers_of_backbones_train_and_generate(
     given: Given, tmp_path: Path, picture: Path, name: str, variant: tuple[str, ...]
 ):
@@ -171,9 +171,7 @@ def test_controlnets_train_on_a_frozen_denoiser(given: Given, tmp_path: Path, pi
     assert torch.equal(plain, generated("sd15", tmp_path / "text", tmp_path / "text.ply"))
 
 
-@pytest.mark.parametrize(
-    "variant", [(), ("--image",), ("--rendering-loss",)], ids=["text", "image", "rendering"]
-)
+@pytest.mark.parametrize("variant", [(), ("--image",), RENDERING], ids=["text", "image", "rendering"])
 def test_small_denoisers_train(given: Given, tmp_path: Path, variant: tuple[str, ...]):
     tiny = ("--widths", "16", "16", "--image-autoencoder", str(given.networks / "image-autoencoder"))
     assert train("diffusion-small", tmp_path, *given.of("small"), *tiny, *variant) == 0
@@ -202,6 +200,6 @@ def test_data_of_another_size_is_refused(given: Given, tmp_path: Path, capsys: p
     options = [*given.of("sd15"), "--autoencoder", str(tmp_path / "vae")]
     assert train("diffusion-sd15", tmp_path / "run", *options) == 2
     assert (
-        "the size of the data's images is 64, expected the 128 pixels of the autoencoder"
+        "the size of the data's images is 64, expected the 128 pixels of the networks"
         in capsys.readouterr().err
     )

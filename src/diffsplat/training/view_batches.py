@@ -110,11 +110,6 @@ def held_out(folders: RunFolders, composition: ViewComposition = "exact") -> Obj
     return ObjectDataset(data, split="train", variants=False, composition=composition)
 
 
-def image_size(data: Sequence[Path]) -> int:
-    """Pixels per side of the images in folders of shards, by their first object."""
-    return next(iter(read_rows(data[0]))).cameras.width
-
-
 def every_caption(data: Sequence[Path]) -> list[str]:
     """All captions of the objects in folders of shards, each once."""
     return sorted({caption for folder in data for row in read_rows(folder) for caption in row.captions})

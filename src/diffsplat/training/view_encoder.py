@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.core import Views
+from diffsplat.models.splat_vae import Variant
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
 from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.trained_networks import TrainableAutoencoder, open_autoencoder, open_reconstructor
-from diffsplat.training.view_batches import image_size
 
 
 class ViewEncoder(nn.Module):
@@ -31,21 +31,21 @@ class ViewEncoder(nn.Module):
         self.autoencoder = cast(nn.Module, autoencoder).eval().requires_grad_(False)
 
     @classmethod
-    def open(cls, folders: StageFolders) -> "ViewEncoder":
+    def open(cls, folders: StageFolders, variant: Variant | None = None) -> "ViewEncoder":
         """The encoder of a run's reconstructor and autoencoder.
 
+        Args:
+            folders: of the run.
+            variant: latent space of a released autoencoder, where its weights do not tell it.
+
         Raises:
-            ValueError: when their pixel grids differ, or the data has images of another size.
+            ValueError: when their pixel grids differ.
         """
         reconstructor = open_reconstructor(folders.trained("reconstructor"))
-        autoencoder = open_autoencoder(folders.trained("autoencoder"))
+        autoencoder = open_autoencoder(folders.trained("autoencoder"), variant)
         expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
         same = autoencoder.pixel_grid == reconstructor.pixel_grid
         require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)
-        found, wanted = image_size(folders.data), autoencoder.image_size
-        require(
-            found == wanted, "the size of the data's images", found, f"the {wanted} pixels of the autoencoder"
-        )
         return cls(reconstructor, autoencoder)
 
     @property

@@ -4,8 +4,10 @@ from typing import get_args
 
 from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.training.recipes.recipe import NetworkRecipe
+from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName, SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import Control, DiffusionConfig
+from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -23,6 +25,9 @@ _OPTIM = OptimConfig(
     schedule="constant",
 )
 
+_VIEWS = ViewSourceConfig(batch_size=8, composition="released", image_size=256)
+_RENDERING = RenderingLossOptions(RenderedViewWeights(perceptual=1.0), perceptual="lpips")
+
 _SMALL_OPTIM = OptimConfig(lr=5e-4, betas=(0.9, 0.99), warmup_steps=100)
 
 _SUMMARIES: dict[BackboneName, str] = {
@@ -37,7 +42,9 @@ def _diffusion(backbone: BackboneName, batch_size: int, accumulation: int) -> Ne
         f"diffusion-{backbone}",
         _SUMMARIES[backbone],
         GradientTraining(
-            DiffusionConfig(BackboneDenoiserConfig(backbone), sample_guidance=(1.0, 3.0, 7.5)),
+            DiffusionConfig(
+                BackboneDenoiserConfig(backbone), rendering=_RENDERING, sample_guidance=(1.0, 3.0, 7.5)
+            ),
             ViewSourceConfig(batch_size=batch_size, composition="released"),
             TrainerConfig(
                 steps=_STEPS,

@@ -11,6 +11,8 @@ import torch
 from diffsplat.io.json_files import read_json
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
 from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.network_families import Family
+from diffsplat.models.splat_vae import Variant
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import PromptEncoder
 from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
@@ -66,6 +68,11 @@ class DenoiserConfig(ABC):
     @property
     def rendering_snr_gamma(self) -> float | None:
         """The rendering loss of an object counts ``min(SNR, gamma)``; None for 1."""
+        return None
+
+    @property
+    def variant(self) -> Variant | None:
+        """Latent space that a released autoencoder has; None where only autoencoders of runs are read."""
         return None
 
     @abstractmethod
@@ -247,6 +254,12 @@ class BackboneDenoiserConfig(DenoiserConfig):
     def row(self) -> Backbone:
         """The backbone's row of the table."""
         return find_backbone(self.backbone)
+
+    @property
+    def variant(self) -> Variant:
+        """Latent space of the backbone."""
+        variants: dict[Family, Variant] = {"unet": "sd", "pixart": "sdxl", "sd3": "sd3"}
+        return variants[self.row.family]
 
     @property
     def rendering_snr_gamma(self) -> float | None:

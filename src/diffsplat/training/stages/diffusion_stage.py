@@ -35,13 +35,13 @@ from diffsplat.training.latent_cache import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.release_folder import Release
-from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.stages.denoiser_configs import (
     BackboneDenoiserConfig,
     DenoiserConfig,
     MiniDenoiserConfig,
 )
+from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
 from diffsplat.training.view_batches import every_caption
@@ -66,18 +66,18 @@ class DiffusionConfig(StageConfig):
         image: condition the denoiser on an image of view 0, which makes one more view.
         control: train a ControlNet for this kind of map on a frozen denoiser instead of the denoiser.
         rendering_loss: also render what is predicted and compare it with the views.
-        rendering: weights of that loss.
+        rendering: that loss.
         dropout: share of objects that lose their text, their image, or both; each with this probability.
         sample_guidance: guidance scales that held-out samples are drawn with; none for no samples.
         sample_steps: denoising steps of those samples.
-        sampled_objects: how many objects of an evaluation batch are sampled.
+        sampled_objects: how many objects of an evaluation batch are sampled; 0 for none.
     """
 
     network: Annotated[DenoiserConfig, tyro.conf.arg(name="")] = field(default_factory=MiniDenoiserConfig)
     image: bool = False
     control: Control = "none"
     rendering_loss: bool = False
-    rendering: RenderedViewWeights = field(default_factory=RenderedViewWeights)
+    rendering: RenderingLossOptions = field(default_factory=RenderingLossOptions)
     dropout: float = 0.05
     sample_guidance: tuple[float, ...] = (3.0,)
     sample_steps: int = 20
@@ -113,7 +113,7 @@ class DiffusionConfig(StageConfig):
 
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
         """The stage."""
-        encoder = ViewEncoder.open(folders)
+        encoder = ViewEncoder.open(folders, self.network.variant)
         opened = folders if self.control == "none" else folders.starting_from("denoiser")
         denoiser = self.network.open(opened, encoder.codec, self.image)
         return DiffusionStage(
@@ -137,7 +137,7 @@ class DiffusionConfig(StageConfig):
         if self.rendering_loss:
             rendering = LatentRendering(
                 encoder.codec,
-                RenderedViewLoss(self.rendering, pixel_grid=encoder.codec.pixel_grid),
+                self.rendering.rendering_loss(encoder.codec.pixel_grid),
                 snr_gamma=self.network.rendering_snr_gamma,
             )
         objective = self.network.objective(folders, self.image)
@@ -186,6 +186,7 @@ class DiffusionStage(Stage):
         self.step = step
         self.prompts = prompts
         self.scheduler = scheduler
+        self.image_size = encoder.codec.image_size
         self.channels = min(denoised_channels(cast(Any, denoiser).config), encoder.codec.latent_channels)
         views = attended_views(encoder.codec.views, image=config.image)
         for network in (self.denoiser, self.controlnet):
@@ -212,6 +213,8 @@ class DiffusionStage(Stage):
         conditions = self._conditions(batch, latents)
         scalars = {f"loss_{share:g}": self._loss_at(share, latents, conditions) for share in _QUANTILES}
         scalars = {"loss": sum(scalars.values()) / len(scalars), **scalars}
+        if not self.config.sampled_objects:
+            return Report(scalars)
         images: dict[str, Tensor] = {}
         shown = latents[: self.config.sampled_objects]
         made = {
