@@ -13,6 +13,9 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE, Variant
+from diffsplat.pretrained.backbones import ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE
+from diffsplat.pretrained.backbones import find_backbone as released_row
+from diffsplat.pretrained.release_layout import find_release
 from diffsplat.pretrained.released_networks import (
     load_elevation_network,
     load_reconstructor,
@@ -148,7 +151,8 @@ def test_reconstruction(data: Path, perceptual: RenderingLossOptions, tmp_path: 
     recipe = shortened("reconstruction", **sizes, rendering=perceptual)
     assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
     assert '"perceptual"' in (tmp_path / "metrics.jsonl").read_text()
-    own, released = GSRecon.from_pretrained(tmp_path / "weights"), load_reconstructor(tmp_path / "weights")
+    place = find_release(tmp_path / "release", RECONSTRUCTOR_RELEASE)
+    own, released = GSRecon.from_pretrained(tmp_path / "weights"), load_reconstructor(place)
     for name, tensor in own.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(released.state_dict()[name], tensor)
@@ -172,7 +176,12 @@ def test_autoencoder_then_its_tiny_decoder(
 
     tiny_folders = replace(folders, out=tmp_path / "tiny", autoencoder=folders.out)
     assert train_stage(shortened(f"tiny-decoder-{variant}", **options), tiny_folders).status == "finished"
-    trained = SplatVAE.from_pretrained(tmp_path / "tiny" / "weights")
+    release = released_row(BACKBONES[variant]).autoencoder_release
+    trained = load_splat_vae(
+        find_release(tmp_path / "tiny" / "release", release),
+        variant=variant,
+        image_vae={**VAE, **LATENT_SPACES[BACKBONES[variant]]},
+    )
     for name, tensor in full.vae.state_dict().items():
         assert torch.equal(trained.vae.state_dict()[name], tensor)
     start = load_file(
@@ -186,7 +195,7 @@ def test_elevation(data: Path, pretrained: Path, tmp_path: Path):
     outcome = train_stage(shortened("elevation"), StageFolders((data,), tmp_path, pretrained=pretrained))
     assert outcome.status == "finished"
     assert outcome.figures["mean_error_degrees"] < 90
-    trained = load_elevation_network(tmp_path / "weights")
+    trained = load_elevation_network(find_release(tmp_path / "release", ELEVATION_RELEASE))
     start = Dinov2WithRegistersModel.from_pretrained(pretrained / DINOV2_REPOSITORY.rsplit("/", 1)[-1])
     name = "encoder.layer.0.mlp.fc1.weight"
     moved = trained.backbone.state_dict()[name] - start.state_dict()[name]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffsplat.io.file_access import make_folder
+from diffsplat.models.splat_vae import Variant
 from diffsplat.pretrained.backbones import (
+    BACKBONES,
     DENOISER_PARTS,
     ELEVATION_RELEASE,
     RECONSTRUCTOR_RELEASE,
@@ -27,6 +29,9 @@ RELEASE_FOLDER = "release"
 
 _UNKNOWN_STEP = "000000"
 
+_BACKBONES: dict[Variant, str] = {"sd": "sd15", "sdxl": "pixart-sigma", "sd3": "sd35m"}
+"""Backbone that denoises the latents of an autoencoder."""
+
 
 @dataclass(frozen=True)
 class Release:
@@ -41,6 +46,12 @@ class Release:
     name: str
     part: Part | None = None
     backbone: Backbone | None = None
+
+    @classmethod
+    def of_autoencoder(cls, variant: Variant) -> "Release":
+        """Place of a splat autoencoder and its tiny decoder."""
+        row = BACKBONES[_BACKBONES[variant]]
+        return cls(row.autoencoder_release, backbone=row)
 
     @classmethod
     def of_denoiser(cls, row: Backbone, *, image: bool = False) -> "Release":

@@ -1,5 +1,6 @@
 """Recipes of the paper's denoisers and ControlNets (DiffSplat, ICLR 2025, section 4.1 and appendix)."""
 
+from dataclasses import replace
 from typing import get_args
 
 from diffsplat.pretrained.backbones import ControlKind
@@ -45,7 +46,7 @@ def _diffusion(backbone: BackboneName, batch_size: int, accumulation: int) -> Ne
             DiffusionConfig(
                 BackboneDenoiserConfig(backbone), rendering=_RENDERING, sample_guidance=(1.0, 3.0, 7.5)
             ),
-            ViewSourceConfig(batch_size=batch_size, composition="released"),
+            replace(_VIEWS, batch_size=batch_size),
             TrainerConfig(
                 steps=_STEPS,
                 optim=_OPTIM,
@@ -64,7 +65,7 @@ def _controlnet(kind: ControlKind) -> NetworkRecipe:
         f"ControlNet for {kind} maps on the frozen denoiser from Stable Diffusion 1.5, 361 M",
         GradientTraining(
             DiffusionConfig(BackboneDenoiserConfig("sd15"), control=kind, sample_guidance=(1.0, 3.0, 7.5)),
-            ViewSourceConfig(batch_size=8, composition="released"),
+            _VIEWS,
             TrainerConfig(
                 steps=_STEPS,
                 optim=_OPTIM,

@@ -19,6 +19,7 @@ from diffsplat.models.splat_vae import DecoderKind, SplatVAE, Variant
 from diffsplat.pretrained.backbones import BACKBONES
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
+from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
@@ -100,6 +101,11 @@ class AutoencoderConfig(SplatVaeConfig):
     variant: Variant = "sd"
 
     @property
+    def release(self) -> Release:
+        """Place among the released weights."""
+        return Release.of_autoencoder(self.variant)
+
+    @property
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
         return ("reconstructor",)
@@ -121,6 +127,11 @@ class TinyDecoderConfig(SplatVaeConfig):
     """
 
     variant: Variant = "sd"
+
+    @property
+    def release(self) -> Release:
+        """Place among the released weights."""
+        return Release.of_autoencoder(self.variant)
 
     @property
     def needs(self) -> tuple[Need, ...]:

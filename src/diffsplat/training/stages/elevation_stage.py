@@ -13,9 +13,11 @@ from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import write_json
 from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
+from diffsplat.pretrained.backbones import ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
 from diffsplat.training.elevation_loss import elevation_losses
+from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 
@@ -43,6 +45,11 @@ class ElevationStageConfig(StageConfig):
     patch: int = 16
     grid: int = 8
     offset_weight: float = 1.0
+
+    @property
+    def release(self) -> Release | None:
+        """Place among the released weights, of a network of the released sizes."""
+        return Release(ELEVATION_RELEASE) if self.pretrained_backbone else None
 
     def build(self, folders: StageFolders, /) -> "ElevationStage":
         """The stage."""

@@ -11,7 +11,9 @@ from torch import nn
 from diffsplat.core import PixelGrid, Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
+from diffsplat.pretrained.backbones import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
+from diffsplat.training.release_folder import Release
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
@@ -55,6 +57,11 @@ class ReconstructionConfig(StageConfig):
     def overfit_goal(self) -> OverfitGoal:
         """PSNR (dB) of the input views."""
         return OverfitGoal("psnr_input", 35.0)
+
+    @property
+    def release(self) -> Release | None:
+        """Place among the released weights, of a network that is written as these are."""
+        return Release(RECONSTRUCTOR_RELEASE) if self.files == "release" else None
 
     def network(self) -> GSRecon:
         """The untrained reconstructor; a network of absolute values has the first weights of the paper's."""
