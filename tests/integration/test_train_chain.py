@@ -370,6 +370,6 @@ def test_overfit_trains_and_evaluates_few_objects_and_gives_a_verdict(
 
 def test_more_objects_than_there_are_cannot_be_overfitted(data: Path, tmp_path: Path) -> None:
     folders = StageFolders((data,), tmp_path / "run", overfit=5)
-    with pytest.raises(InvalidInputError, match="overfit is 5, expected at most the 4 training objects"):
+    with pytest.raises(InvalidInputError, match="overfit is 5, expected at most the 3 training objects"):
         train_stage(RECONSTRUCTION, folders)
     assert not folders.out.exists()
