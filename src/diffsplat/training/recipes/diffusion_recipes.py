@@ -29,7 +29,7 @@ _OPTIM = OptimConfig(
 _VIEWS = ViewSourceConfig(batch_size=8, composition="released", image_size=256)
 _RENDERING = RenderingLossOptions(RenderedViewWeights(perceptual=1.0), perceptual="lpips")
 
-_SMALL_OPTIM = OptimConfig(lr=5e-4, betas=(0.9, 0.99), warmup_steps=100)
+_SMALL_OPTIM = OptimConfig(lr=1e-3, betas=(0.9, 0.99), warmup_steps=100)
 
 _SUMMARIES: dict[BackboneName, str] = {
     "sd15": "denoiser from Stable Diffusion 1.5, 0.86 B; --image, --rendering-loss",
@@ -85,7 +85,7 @@ def _small(name: str, summary: str, control: Control = "none") -> NetworkRecipe:
         summary,
         GradientTraining(
             DiffusionConfig(SmallUNetConfig(), control=control, sample_guidance=(1.0, 3.0)),
-            ViewSourceConfig(batch_size=8, evaluation_objects=16),
+            ViewSourceConfig(batch_size=4, evaluation_objects=16),
             TrainerConfig(steps=3_000, optim=_SMALL_OPTIM, ema=ema, evaluate_every=500),
         ),
     )
