@@ -18,7 +18,7 @@ from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
 from diffsplat.data.pixel_cache import DecodedShard, EncodedShard, Pixels, PixelStore, pixels_id
 from diffsplat.data.released_view_composition import compose_released_views
-from diffsplat.data.shard_reading import explained_damage, read_columns
+from diffsplat.data.shard_reading import OPTIONAL_COLUMNS, explained_damage, read_columns
 from diffsplat.errors import InvalidInputError, MissingFileError
 
 Storage = Literal["decoded", "encoded"]
@@ -242,6 +242,9 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _object_row(values: dict[str, Any], shard: Path, place: int) -> ObjectRow:
+    values = {
+        name: value for name, value in values.items() if value is not None or name not in OPTIONAL_COLUMNS
+    }
     _require_whole(values)
     size = values.pop("size")
     cameras = Cameras(

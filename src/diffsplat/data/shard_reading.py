@@ -29,8 +29,8 @@ DAMAGE = (
     MemoryError,
 )
 """What pyarrow, Pillow and torch raise for broken content."""
-_OPTIONAL = ("license_basis",)
-"""Columns that older shards lack."""
+OPTIONAL_COLUMNS = ("license_basis",)
+"""Columns that older shards lack, and that may be empty."""
 _CHANNELS = {"rgba": "RGBA", "normal": "RGB"}
 
 
@@ -67,7 +67,7 @@ def read_columns(shard: Path, names: Sequence[str]) -> pyarrow.Table:
 
     with explained_damage(shard):
         present = set(parquet.read_schema(shard).names)
-        missing = [name for name in names if name not in present and name not in _OPTIONAL]
+        missing = [name for name in names if name not in present and name not in OPTIONAL_COLUMNS]
         if missing:
             raise InvalidInputError(f"{str(shard)!r} is not a readable shard: it lacks {', '.join(missing)}")
         wanted = [name for name in names if name in present]
