@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from diffsplat.cli.option_help import Flag, option
-from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.backbones import (
     BACKBONES,
@@ -91,6 +90,8 @@ def words(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME
     Args:
         name: mini, or a model folder.
     """
+    from diffsplat.data.trained_words import TrainedWords
+
     known = TrainedWords.from_folder(find_model(name))
     if known is None:
         raise InvalidInputError(f"the model {name!r} does not say what it was trained on")
