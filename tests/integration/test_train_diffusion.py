@@ -171,6 +171,17 @@ def test_controlnets_train_on_a_frozen_denoiser(given: Given, tmp_path: Path, pi
     assert torch.equal(plain, generated("sd15", tmp_path / "text", tmp_path / "text.ply"))
 
 
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_small_controlnets_train(given: Given, tmp_path: Path, kind: str):
+    """Their prompts have a mask, which ControlNets of diffusers do not take."""
+    tiny = ("--widths", "16", "16")
+    assert train("diffusion-small", tmp_path / "text", *given.of("small"), *tiny) == 0
+    options = (*given.of("small"), "--denoiser", str(tmp_path / "text"))
+    assert train(f"controlnet-{kind}-small", tmp_path / "control", *options) == 0
+    (evaluation,) = entries(tmp_path / "control", "evaluation")
+    assert {"silhouette_iou_guidance_2", "silhouette_iou_without_control"} <= evaluation.keys()
+
+
 @pytest.mark.parametrize("variant", [(), ("--image",), RENDERING], ids=["text", "image", "rendering"])
 def test_small_denoisers_train(given: Given, tmp_path: Path, variant: tuple[str, ...]):
     tiny = ("--widths", "16", "16", "--image-autoencoder", str(given.networks / "image-autoencoder"))

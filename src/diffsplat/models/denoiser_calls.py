@@ -52,6 +52,8 @@ def network_output(
             if residuals is not None:
                 extra["down_block_additional_residuals"] = residuals.down
                 extra["mid_block_additional_residual"] = residuals.middle
+            if text.mask is not None:
+                extra["encoder_attention_mask"] = text.mask.repeat_interleave(views, dim=0)
             output = network(images, **_unet_inputs(timestep, text, views, kind), **extra, return_dict=False)
         case "pixart":
             tokens, mask = _shortened(text)
@@ -88,6 +90,8 @@ def control_residuals(
 ) -> Residuals:
     """Run a ControlNet (Zhang et al. 2023) over several views.
 
+    That of diffusers takes no mask of the text: it also attends to the padding of prompts that have one.
+
     Args:
         controlnet: ``ControlNetModel`` of diffusers with its views set.
         inputs: ``[B, V, C + E, h, w]`` what the UNet gets.
@@ -111,13 +115,10 @@ def control_residuals(
 
 
 def _unet_inputs(timestep: Tensor, text: TextCondition, views: int, kind: torch.dtype) -> dict[str, Tensor]:
-    inputs = {
+    return {
         "timestep": timestep.repeat_interleave(views),
         "encoder_hidden_states": text.tokens.to(kind).repeat_interleave(views, dim=0),
     }
-    if text.mask is not None:
-        inputs["encoder_attention_mask"] = text.mask.repeat_interleave(views, dim=0)
-    return inputs
 
 
 def _shortened(text: TextCondition) -> tuple[Tensor, Tensor | None]:
