@@ -11,7 +11,8 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from diffsplat.models.autocast import faster_in_bf16
-from diffsplat.models.mini_denoiser import denoiser_rays, make_denoiser, predict_latents
+from diffsplat.models.denoiser_calls import network_output
+from diffsplat.models.mini_denoiser import TIMESTEPS, denoiser_rays, make_denoiser
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import denoise, object_generators
@@ -221,9 +222,11 @@ def test_views_of_an_object_see_each_other(pipe):
     noise = object_noise(pipe.autoencoder.latent_shape, (0,))
     moved = noise.clone()
     moved[:, 0] += 1
+    pure_noise = torch.full((1,), float(TIMESTEPS))
     with torch.no_grad():
         before, after = (
-            predict_latents(pipe.denoiser, latents, torch.ones(1), text, rays) for latents in (noise, moved)
+            network_output(pipe.denoiser, torch.cat([latents, rays], dim=2), pure_noise, text)
+            for latents in (noise, moved)
         )
     assert (after - before)[:, 1:].abs().max() > 1e-3
 

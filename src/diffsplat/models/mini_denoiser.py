@@ -1,18 +1,15 @@
-"""Making the denoiser of the embedded model, its ray inputs and its prediction of clean latents."""
+"""Making the denoiser of the embedded model, and its ray inputs."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import plucker_rays
-from diffsplat.models.denoiser_calls import network_output
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.text.text_condition import TextCondition
 
 PLUCKER_CHANNELS = 6
 TIMESTEPS = 1000
@@ -64,28 +61,3 @@ def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center"
     rays = plucker_rays(cameras, grid)
     small = functional.interpolate(rays.flatten(0, 1), size=(latent_size, latent_size), mode="bilinear")
     return small.unflatten(0, rays.shape[:2])
-
-
-def predict_latents(
-    network: MultiViewPixArt,
-    noisy: Tensor,
-    level: Tensor,
-    text: TextCondition,
-    rays: Tensor,
-) -> Tensor:
-    """The network's guess of the clean latents.
-
-    With many channels in a token that is an easier target than the velocity (Li and He 2025, "Back to Basics: Let
-    Denoising Generative Models Denoise").
-
-    Args:
-        network: from :func:`make_denoiser`.
-        noisy: ``[B, V, C, h, w]`` latents ``(1 - level) * latent + level * noise``.
-        level: ``[B]`` noise level, 0 to 1, shared by the views of an object.
-        text: of ``B`` prompts.
-        rays: ``[B, V, 6, h, w]`` from :func:`denoiser_rays`.
-
-    Returns:
-        ``[B, V, C, h, w]`` float32.
-    """
-    return network_output(network, torch.cat([noisy, rays], dim=2), level * TIMESTEPS, text)

@@ -29,7 +29,6 @@ RELEASE_REPOSITORY = "chenguolin/DiffSplat"
 RECONSTRUCTOR_RELEASE = "gsrecon_gobj265k_cnp_even4"
 ELEVATION_RELEASE = "elevest_gobj265k_b_C25"
 
-RELEASED_VIEWS = 4
 RELEASED_IMAGE_SIZE = 256
 """Edge of a generated view in pixels; latents are an eighth of it."""
 

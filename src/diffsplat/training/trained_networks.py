@@ -11,6 +11,7 @@ from diffsplat.models.splat_vae import Variant
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
 from diffsplat.pretrained import stored_networks
 from diffsplat.pretrained.released_networks import load_reconstructor, load_splat_vae
+from diffsplat.training.config_checks import require
 
 _CONFIG = "config.json"
 
@@ -21,6 +22,17 @@ class TrainableAutoencoder(Autoencoder, Protocol):
     def encode(self, grid: SplatGrid, /) -> Tensor:
         """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``, the posterior's mode where there is one."""
         ...
+
+
+def require_same_pixel_grid(reconstructor: GSRecon, autoencoder: Autoencoder) -> None:
+    """Refuse an autoencoder that would place the reconstructor's depths elsewhere.
+
+    Raises:
+        ValueError: names both pixel grids.
+    """
+    expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
+    same = autoencoder.pixel_grid == reconstructor.pixel_grid
+    require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)
 
 
 def open_reconstructor(folder: Path) -> GSRecon:

@@ -8,9 +8,13 @@ from torch import Tensor, nn
 from diffsplat.core import Views
 from diffsplat.models.splat_vae import Variant
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
-from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.trained_networks import TrainableAutoencoder, open_autoencoder, open_reconstructor
+from diffsplat.training.trained_networks import (
+    TrainableAutoencoder,
+    open_autoencoder,
+    open_reconstructor,
+    require_same_pixel_grid,
+)
 
 
 class ViewEncoder(nn.Module):
@@ -43,9 +47,7 @@ class ViewEncoder(nn.Module):
         """
         reconstructor = open_reconstructor(folders.trained("reconstructor"))
         autoencoder = open_autoencoder(folders.trained("autoencoder"), variant)
-        expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
-        same = autoencoder.pixel_grid == reconstructor.pixel_grid
-        require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)
+        require_same_pixel_grid(reconstructor, autoencoder)
         return cls(reconstructor, autoencoder)
 
     @property

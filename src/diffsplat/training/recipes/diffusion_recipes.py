@@ -26,6 +26,14 @@ _OPTIM = OptimConfig(
     schedule="constant",
 )
 
+_TRAINER = TrainerConfig(
+    steps=_STEPS,
+    optim=_OPTIM,
+    ema=EmaConfig(decay=0.9999),
+    accumulation=2,
+    evaluate_every=5_000,
+    checkpoint_minutes=30,
+)
 _VIEWS = ViewSourceConfig(batch_size=8, composition="released", image_size=256)
 _RENDERING = RenderingLossOptions(RenderedViewWeights(perceptual=1.0), perceptual="lpips")
 
@@ -47,14 +55,7 @@ def _diffusion(backbone: BackboneName, batch_size: int, accumulation: int) -> Ne
                 BackboneDenoiserConfig(backbone), rendering=_RENDERING, sample_guidance=(1.0, 3.0, 7.5)
             ),
             replace(_VIEWS, batch_size=batch_size),
-            TrainerConfig(
-                steps=_STEPS,
-                optim=_OPTIM,
-                ema=EmaConfig(decay=0.9999),
-                accumulation=accumulation,
-                evaluate_every=5_000,
-                checkpoint_minutes=30,
-            ),
+            replace(_TRAINER, accumulation=accumulation),
         ),
     )
 
@@ -66,14 +67,7 @@ def _controlnet(kind: ControlKind) -> NetworkRecipe:
         GradientTraining(
             DiffusionConfig(BackboneDenoiserConfig("sd15"), control=kind, sample_guidance=(1.0, 3.0, 7.5)),
             _VIEWS,
-            TrainerConfig(
-                steps=_STEPS,
-                optim=_OPTIM,
-                ema=EmaConfig(decay=0.0),
-                accumulation=2,
-                evaluate_every=5_000,
-                checkpoint_minutes=30,
-            ),
+            replace(_TRAINER, ema=EmaConfig(decay=0.0)),
         ),
     )
 

@@ -26,7 +26,7 @@ from diffsplat.training.stages.rendering_loss_options import RenderingLossOption
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 from diffsplat.training.stages.weight_files import WeightFiles, save_network
-from diffsplat.training.trained_networks import open_autoencoder, open_reconstructor
+from diffsplat.training.trained_networks import open_autoencoder, open_reconstructor, require_same_pixel_grid
 
 Flat = tyro.conf.arg(name="")
 
@@ -84,9 +84,7 @@ class SplatVaeConfig(StageConfig):
         for name, size in sizes.items():
             same = size in (None, self.image_size)
             require(same, f"the image size of the {name}", size, f"the {self.image_size} of image_size")
-        same = autoencoder.pixel_grid == reconstructor.pixel_grid
-        expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
-        require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)
+        require_same_pixel_grid(reconstructor, autoencoder)
         return SplatVaeStage(self, reconstructor, autoencoder)
 
 

@@ -218,13 +218,16 @@ class DiffusionStage(Stage):
         images: dict[str, Tensor] = {}
         shown = latents[: self.config.sampled_objects]
         made = {
-            f"guidance_{scale:g}": self._samples(shown, conditions, scale)
+            f"guidance_{scale:g}": self._decoded(self._samples(shown, conditions, scale))
             for scale in self.config.sample_guidance
         }
-        if self.config.control != "none":
-            scalars |= self._agreement(made, shown, batch, conditions)
-        for name, sampled in (made or {"restored": self._restored(shown, conditions)}).items():
-            report = self._compare(self._decoded(sampled), batch)
+        if made and self.config.control != "none":
+            free = replace(conditions, control=None)
+            sampled = self._samples(shown, free, self.config.sample_guidance[-1])
+            compared = {**made, "without_control": self._decoded(sampled)}
+            scalars |= self._agreement(compared, _views(batch), self.config.control)
+        for name, grid in (made or {"restored": self._decoded(self._restored(shown, conditions))}).items():
+            report = self._compare(grid, batch)
             scalars |= {f"{figure}_{name}": value for figure, value in report.scalars.items()}
             images |= {f"{name}_{image}": pixels for image, pixels in report.images.items()}
         return Report(scalars, images)
@@ -300,18 +303,13 @@ class DiffusionStage(Stage):
         )
         return denoise(guided, torch.randn_like(latents), self.scheduler, self.config.sample_steps)
 
-    def _agreement(
-        self, made: dict[str, Tensor], latents: Tensor, batch: Batch, conditions: Conditions
-    ) -> dict[str, float]:
-        """How well samples follow their control images, beside samples of the same prompts without any."""
-        views, kind, figures = _views(batch).objects(slice(0, len(latents))), self.config.control, {}
-        free = replace(conditions, control=None)
-        for scale in self.config.sample_guidance[-1:]:
-            made = {**made, "without_control": self._samples(latents, free, scale)}
-        for name, sampled in made.items():
-            splats = self._splats(self._decoded(sampled), batch)
-            rendering = render(splats, views.cameras[:, :1])
-            agreement = control_agreement(rendering, views, cast(ControlKind, kind))
+    def _agreement(self, grids: dict[str, SplatGrid], views: Views, kind: ControlKind) -> dict[str, float]:
+        """How well the first objects' grids follow their control images, by the grids' names."""
+        figures: dict[str, float] = {}
+        for name, grid in grids.items():
+            shown = views.objects(slice(0, grid.values.shape[0]))
+            rendering = render(self._splats(grid, views), shown.cameras[:, :1])
+            agreement = control_agreement(rendering, shown, kind)
             figures |= {f"{figure}_{name}": value for figure, value in agreement.items()}
         return figures
 
