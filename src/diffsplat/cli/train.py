@@ -42,24 +42,27 @@ def list_recipes() -> None:
         print(f"{command:{widths[0]}}  {makes:{widths[1]}}  {needs}".rstrip())
 
 
-def export(
-    runs: Annotated[Path, tyro.conf.Positional],
-    out: Path,
-    data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")],
-    sampling: Annotated[SamplingRecipe, Flat] = MINI.sampling,
-    force: bool = False,
-) -> None:
-    """Write a model folder from the weights that the stages have by now.
+def _export_command(recipe: Recipe) -> Command:
+    def command(
+        runs: Annotated[Path, tyro.conf.Positional],
+        out: Path,
+        data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")],
+        sampling: Annotated[SamplingRecipe, Flat] = recipe.sampling,
+        force: bool = False,
+    ) -> None:
+        """Write a model folder from the weights that the stages have by now.
 
-    Args:
-        runs: Folder of the runs, the OUT of diffsplat train mini.
-        out: The model folder to write.
-        data: Folders that diffsplat data wrote, for the credits.
-        sampling: How the model is sampled unless its user says otherwise.
-        force: Replace an existing folder.
-    """
-    size = export_model(out, RunFolders(data, runs), sampling, force=force)
-    print(f"{out} ({size / 1e6:.1f} MB)")
+        Args:
+            runs: Folder of the runs, the OUT of diffsplat train mini or small.
+            out: The model folder to write.
+            data: Folders that diffsplat data wrote, for the credits.
+            sampling: How the model is sampled unless its user says otherwise.
+            force: Replace an existing folder.
+        """
+        size = export_model(out, RunFolders(data, runs), sampling, force=force)
+        print(f"{out} ({size / 1e6:.1f} MB)")
+
+    return command
 
 
 def _recipe_command(default: Recipe) -> Command:
@@ -102,7 +105,8 @@ def _commands() -> dict[str, Command]:
     commands: dict[str, Command] = {"list": list_recipes}
     commands |= {recipe.name: _recipe_command(recipe) for recipe in RECIPES.values()}
     commands |= {recipe.name: _stage_command(recipe.stage) for recipe in network_recipes().values()}
-    return commands | {"export": export}
+    exports = {name: "export" if recipe is MINI else f"export-{name}" for name, recipe in RECIPES.items()}
+    return commands | {exports[name]: _export_command(recipe) for name, recipe in RECIPES.items()}
 
 
 def _report(work: Callable[[], Status], result: Path) -> None:

@@ -199,7 +199,8 @@ class ElevationEstimator(nn.Module):
         config = read_json(Path(folder) / CONFIG_FILE)
         stored = load_file(Path(folder) / STATE_FILE)
         state = {name: tensor.float() for name, tensor in stored.items()}
-        return cls.from_state_dict(state, heads=int(config["heads"]))
+        size = int(config.get("input_size", INPUT_SIZE))
+        return cls.from_state_dict(state, heads=int(config["heads"]), input_size=size)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the sizes, and the weights under the released names.

@@ -7,6 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, Self, get_args
 
+import tyro
+
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json, write_json
@@ -62,7 +64,7 @@ class SamplingDefaults:
     steps: int = DEFAULT_STEPS
     guidance: float = DEFAULT_GUIDANCE
     elevation_deg: float = DEFAULT_ELEVATION_DEG
-    prediction: Prediction = "latents"
+    prediction: tyro.conf.Suppress[Prediction] = "latents"  # of the network, nothing that a user could choose
     smoothing: float = 0.0
     refined_below: float = 0.0
     refiner_guidance: float = 1.0

@@ -12,16 +12,23 @@ from diffsplat.data.object_dataset import read_rows
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
+from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
 from diffsplat.models.mini_denoiser import denoised_channels
+from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.pretrained.backbones import Prediction
 from diffsplat.pretrained.model_folders import TEXT_COMPONENTS, write_index
 from diffsplat.pretrained.schedulers import make_scheduler
+from diffsplat.pretrained.stored_networks import stored_class
 from diffsplat.training.config_record import read_record
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.run_outcome import atomic_folder
+from diffsplat.training.stages.denoiser_configs import SMALL_SCHEDULE
 
-_NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+_TEXT_FILES = (CONFIG_FILE, "model.safetensors", "tokenizer.json")
+_TEXT_NETWORKS = ("reconstructor", "autoencoder", "denoiser")
+_IMAGE_NETWORKS = ("image_encoder", "image_denoiser", "elevation_estimator")
+_TITLES = {False: "A small text-to-splats model", True: "A small model of text and images to splats"}
 
 
 def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *, force: bool = False) -> int:
@@ -29,7 +36,8 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
 
     It holds ``model_index.json``, a folder for each network, the scheduler, ``README.md`` with what the runs say
     about the training, ``CREDITS.md`` of every object in the data, and
-    ``words.json`` with the nouns. Without a trained refiner the model has none.
+    ``words.json`` with the nouns. Without a trained refiner the model has none, and without a denoiser of images it
+    takes none.
 
     Args:
         target: the model folder.
@@ -42,8 +50,9 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
 
     Raises:
         FileNotFoundError: when a network is not trained yet.
-        ValueError: when ``target`` exists without ``force``, or is no folder, or when the refiner is of other
-            latents than the denoiser or was not trained up to the level that it is to take over at.
+        ValueError: when ``target`` exists without ``force``, or is no folder, when the denoiser predicts something
+            else, or when the refiner is of other latents than the denoiser or was not trained up to the level that
+            it is to take over at.
     """
     if target.exists() and not (force and target.is_dir()):
         raise InvalidInputError(
@@ -55,31 +64,57 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
 
 
 def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
-    runs = {network: folders.out / stage for stage, network in NETWORKS.items()}
+    runs = _trained_runs(folders, sampling)
     defaults = sampling.defaults
-    refined = defaults.refined_below > 0 and (runs["refiner"] / "weights").is_dir()
-    if not refined:
-        del runs["refiner"]
+    if "refiner" not in runs:
         defaults = replace(defaults, refined_below=0.0, refiner_guidance=1.0)
     for network, run in runs.items():
-        _copy(run / "weights", folder / network, _NETWORK_FILES)
-    if refined:
+        _copy_network(run / "weights", folder / network)
+    _check_prediction(folder, defaults.prediction)
+    if "refiner" in runs:
         _check_refiner(folder, runs["refiner"], defaults.refined_below)
     _copy(folders.text_encoder, folder / "text_encoder", _TEXT_FILES)
-    scheduler = make_scheduler(sampling.sampler, {"shift": sampling.shift}, defaults.prediction)
-    scheduler.save_pretrained(folder / "scheduler")
-    write_index(folder, (*TEXT_COMPONENTS, "refiner") if refined else TEXT_COMPONENTS, defaults)
+    schedule = {"shift": sampling.shift} if defaults.prediction == "latents" else SMALL_SCHEDULE
+    make_scheduler(sampling.sampler, schedule, defaults.prediction).save_pretrained(folder / "scheduler")
+    takes_image = "image_denoiser" in runs
+    image_defaults = replace(defaults, guidance=sampling.image_guidance) if takes_image else None
+    components = [*TEXT_COMPONENTS, *(name for name in runs if name not in _TEXT_NETWORKS)]
+    write_index(folder, components, defaults, image_defaults)
     rows = [row for shards in folders.data for row in read_rows(shards)]
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
     TrainedWords.of(rows).save(folder)
-    (folder / "README.md").write_text(_model_card(runs, licences_summary(rows)), encoding="utf-8")
+    card = _model_card(_TITLES[takes_image], runs, licences_summary(rows))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _trained_runs(folders: RunFolders, sampling: SamplingRecipe) -> dict[str, Path]:
+    """Runs of the networks that the model consists of, by the networks' names."""
+    runs = {network: folders.out / stage for stage, network in NETWORKS.items()}
+    trained = {network for network, run in runs.items() if (run / "weights").is_dir()}
+    names = [*_TEXT_NETWORKS]
+    if sampling.defaults.refined_below > 0 and "refiner" in trained:
+        names.append("refiner")
+    if "image_denoiser" in trained:
+        names += [name for name in _IMAGE_NETWORKS if name in trained]
+    return {network: run for network, run in runs.items() if network in names}
+
+
+def _check_prediction(folder: Path, prediction: Prediction) -> None:
+    """Refuse a denoiser that predicts something else than the model's index would say.
+
+    The embedded model's class of denoiser predicts latents, small UNets v.
+    """
+    kind = stored_class(folder / "denoiser")
+    if (kind == MultiViewPixArt.__name__) != (prediction == "latents"):
+        raise InvalidInputError(
+            f"the denoiser is a {kind}, expected one that predicts {prediction}; of 'diffsplat train NAME' the export "
+            "is 'export-NAME', and 'export' of mini"
+        )
 
 
 def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
     """Refuse a refiner of other latents than the denoiser's, or one that is to be used above its training levels."""
-    channels = [
-        denoised_channels(read_json(folder / name / "config.json")) for name in ("refiner", "denoiser")
-    ]
+    channels = [denoised_channels(read_json(folder / name / CONFIG_FILE)) for name in ("refiner", "denoiser")]
     if channels[0] != channels[1]:
         raise InvalidInputError(
             f"the refiner denoises {channels[0]} channels, expected the denoiser's {channels[1]}"
@@ -92,6 +127,12 @@ def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
         )
 
 
+def _copy_network(source: Path, target: Path) -> None:
+    """Copy a network with its weights under the name that a model folder has for them."""
+    weights = RELEASED_WEIGHTS_FILE if target.name == "elevation_estimator" else WEIGHTS_FILE
+    _copy(source, target, (CONFIG_FILE, weights))
+
+
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
     target.mkdir()
     for name in names:
@@ -100,12 +141,12 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _model_card(runs: Mapping[str, Path], licences: str) -> str:
+def _model_card(title: str, runs: Mapping[str, Path], licences: str) -> str:
     """Markdown page of what the runs of the networks say: configuration, steps, hours, last figures."""
     lines = [
-        "# A small text-to-splats model",
+        f"# {title}",
         "",
-        "Text to 3D Gaussian splats by diffusing splat latents of four views. Trained by diffsplat on renders of",
+        "3D Gaussian splats by diffusing splat latents of four views. Trained by diffsplat on renders of",
         f"these objects: {licences}. `CREDITS.md` names every one of them.",
         "The licence of the weights is for whoever trained them to choose, within what those of the objects allow.",
         "",

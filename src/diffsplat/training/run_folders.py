@@ -52,12 +52,18 @@ class RunFolders:
         require(self.overfit >= 0, "overfit", self.overfit, "a number of objects, or 0 for all")
 
     def of_stage(self, name: str) -> "StageFolders":
-        """Folders of one of several stages: each has a folder of its own in ``out``."""
+        """Folders of one of several stages: each has a folder of its own in ``out``.
+
+        A denoiser that takes an image starts from that of text, unless there is an earlier one.
+        """
+        earlier = None if self.start_from is None else self.start_from / name / "weights"
+        if earlier is None and name == "image-diffusion":
+            earlier = self.out / "diffusion" / "weights"
         return StageFolders(
             self.data,
             self.out / name,
             self.text_encoder,
-            None if self.start_from is None else self.start_from / name / "weights",
+            earlier,
             self.pretrained,
             self.overfit,
             reconstructor=self.out / "reconstruction" / "weights",

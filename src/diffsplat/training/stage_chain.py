@@ -1,7 +1,6 @@
 """The stages of a recipe in order, from data to a model folder."""
 
 import logging
-from collections.abc import Mapping
 from typing import Literal
 
 from diffsplat.training.model_export import export_model
@@ -28,7 +27,7 @@ def train_recipe(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeI
     Raises:
         ValueError: when another training runs in the same folder.
     """
-    stages = _stages(recipe)
+    stages = recipe.trained_stages()
     processes = next(iter(stages.values())).processes()
     with processes.explained_loss(), shared_lock(folders.out, processes):
         for name, stage in stages.items():
@@ -45,9 +44,3 @@ def _train_unfinished(name: str, stage: StageRecipe, folders: RunFolders, proces
         logger.info("%s is trained already", name)
         return "finished"
     return train_stage(stage, folders.of_stage(name)).status
-
-
-def _stages(recipe: Recipe) -> Mapping[str, StageRecipe]:
-    """Those that the model needs: a refiner only where it is sampled with one."""
-    refined = recipe.sampling.defaults.refined_below > 0
-    return {name: stage for name, stage in recipe.stages.items() if refined or name != "refiner"}

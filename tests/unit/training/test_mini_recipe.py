@@ -98,7 +98,10 @@ def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
             lambda: SamplingRecipe(SamplingDefaults(refined_below=1.0)),
             r"refined_below is 1\.0, expected a level",
         ),
-        (lambda: SamplingRecipe(SamplingDefaults(prediction="flow")), "prediction is flow, expected latents"),
+        (
+            lambda: SamplingRecipe(SamplingDefaults(prediction="flow")),
+            "prediction is flow, expected latents or v_",
+        ),
         (lambda: SamplingRecipe(shift=0.0), r"shift is 0\.0, expected a number above 0"),
         (lambda: MiniDenoiserConfig(greatest_level=0.0), r"greatest_level is 0\.0, expected a level above 0"),
         (lambda: MiniDenoiserConfig(channels=-1), "channels is -1, expected a number of channels"),

@@ -4,18 +4,18 @@ from diffsplat.training.recipes.diffusion_recipes import DIFFUSION_RECIPES
 from diffsplat.training.recipes.full_size_recipes import FULL_SIZE_NETWORKS
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
-from diffsplat.training.recipes.small_recipe import SMALL_NETWORKS
+from diffsplat.training.recipes.small_recipe import SMALL, SMALL_CONTROLNETS
 
-RECIPES: dict[str, Recipe] = {MINI.name: MINI}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}
 """Models whose stages are trained one after another."""
 
-_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (*FULL_SIZE_NETWORKS, *DIFFUSION_RECIPES, *SMALL_NETWORKS)
+_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (*FULL_SIZE_NETWORKS, *DIFFUSION_RECIPES, *SMALL_CONTROLNETS)
 
 
 def network_recipes() -> dict[str, NetworkRecipe]:
     """Everything that one command trains one network of: the stages of models, and single networks."""
     stages = (
-        NetworkRecipe(f"{name}-{recipe.name}", f"{NETWORKS[name]} of {recipe.name}", stage)
+        NetworkRecipe(f"{name}-{recipe.name}", f"{NETWORKS[name].replace('_', ' ')} of {recipe.name}", stage)
         for recipe in RECIPES.values()
         for name, stage in recipe.stages.items()
     )

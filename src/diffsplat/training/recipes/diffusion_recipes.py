@@ -6,8 +6,8 @@ from typing import get_args
 from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.training.recipes.recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
-from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName, SmallUNetConfig
-from diffsplat.training.stages.diffusion_stage import Control, DiffusionConfig
+from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
@@ -36,8 +36,6 @@ _TRAINER = TrainerConfig(
 )
 _VIEWS = ViewSourceConfig(batch_size=8, composition="released", image_size=256)
 _RENDERING = RenderingLossOptions(RenderedViewWeights(perceptual=1.0), perceptual="lpips")
-
-_SMALL_OPTIM = OptimConfig(lr=1e-3, betas=(0.9, 0.99), warmup_steps=100)
 
 _SUMMARIES: dict[BackboneName, str] = {
     "sd15": "denoiser from Stable Diffusion 1.5, 0.86 B; --image, --rendering-loss",
@@ -72,28 +70,10 @@ def _controlnet(kind: ControlKind) -> NetworkRecipe:
     )
 
 
-def _small(name: str, summary: str, control: Control = "none") -> NetworkRecipe:
-    ema = EmaConfig(decay=0.998 if control == "none" else 0.0)
-    return NetworkRecipe(
-        name,
-        summary,
-        GradientTraining(
-            DiffusionConfig(SmallUNetConfig(), control=control, sample_guidance=(1.0, 3.0)),
-            ViewSourceConfig(batch_size=4, evaluation_objects=16),
-            TrainerConfig(steps=3_000, optim=_SMALL_OPTIM, ema=ema, evaluate_every=500),
-        ),
-    )
-
-
 DIFFUSION_RECIPES: tuple[NetworkRecipe, ...] = (
     _diffusion("sd15", batch_size=8, accumulation=2),
     _diffusion("pixart-sigma", batch_size=8, accumulation=2),
     _diffusion("sd35m", batch_size=2, accumulation=8),
     *(_controlnet(kind) for kind in get_args(ControlKind)),
-    _small("diffusion-small", "small UNet for two CPU cores; --image, --rendering-loss"),
-    *(
-        _small(f"controlnet-{kind}-small", f"ControlNet for {kind} maps on the frozen small UNet", kind)
-        for kind in get_args(ControlKind)
-    ),
 )
-"""Denoisers and ControlNets, full-size and small."""
+"""Denoisers and ControlNets."""

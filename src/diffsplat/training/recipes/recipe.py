@@ -15,11 +15,17 @@ Flat = tyro.conf.arg(name="")
 
 NETWORKS = {
     "reconstruction": "reconstructor",
+    "image-autoencoder": "image_encoder",
     "autoencoder": "autoencoder",
     "diffusion": "denoiser",
     "refiner": "refiner",
+    "image-diffusion": "image_denoiser",
+    "elevation": "elevation_estimator",
 }
 """Network that a stage makes, by the name of the stage: also the network's folder in a model."""
+
+IMAGE_STAGES = ("image-diffusion", "elevation")
+"""Stages of what generates from an image."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +36,24 @@ class SamplingRecipe:
         defaults: what goes into the model's index.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
         sampler: how it is stepped from noise level to noise level.
+        image_guidance: guidance scale of what generates from an image.
     """
 
     defaults: Annotated[SamplingDefaults, Flat] = field(default_factory=SamplingDefaults)
     shift: float = DEFAULT_SHIFT
     sampler: Sampler = "euler"
+    image_guidance: float = 2.0
 
     def __post_init__(self) -> None:
         steps, smoothing = self.defaults.steps, self.defaults.smoothing
         below = self.defaults.refined_below
-        prediction = self.defaults.prediction
+        prediction, known = self.defaults.prediction, ("latents", "v_prediction")
         require(steps >= 1, "steps", steps, "at least 1")
         require(self.shift > 0, "shift", self.shift, "a number above 0")
         require(smoothing >= 0, "smoothing", smoothing, "at least 0")
         require(0 <= below < 1, "refined_below", below, "a level from 0, for no refiner, to below 1")
-        require(prediction == "latents", "prediction", prediction, "latents, which the stages train")
+        require(prediction in known, "prediction", prediction, " or ".join(known))
+        require(self.image_guidance >= 0, "image_guidance", self.image_guidance, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,28 @@ class Recipe:
         summary: one line on the model.
         stages: by name, in the order in which they run.
         sampling: how the model is sampled.
+        image: also train what generates from an image: a denoiser that starts from that of text, and the elevation
+            network.
     """
 
     name: tyro.conf.Suppress[str]
     summary: tyro.conf.Suppress[str]
     stages: Annotated[Mapping[str, StageRecipe], Flat]
     sampling: SamplingRecipe
+    image: bool = False
+
+    def __post_init__(self) -> None:
+        able = all(name in self.stages for name in IMAGE_STAGES)
+        require(
+            able or not self.image,
+            "image",
+            self.image,
+            f"no image, which the model {self.name} does not take",
+        )
+
+    def trained_stages(self) -> dict[str, StageRecipe]:
+        """Those that the model needs: a refiner only where it is sampled with one."""
+        left_out = () if self.image else IMAGE_STAGES
+        if self.sampling.defaults.refined_below == 0:
+            left_out += ("refiner",)
+        return {name: stage for name, stage in self.stages.items() if name not in left_out}

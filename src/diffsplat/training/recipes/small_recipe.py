@@ -1,12 +1,16 @@
-"""Recipes of small networks, of the architectures of the full-size ones: two CPU cores train each within an hour."""
+"""The recipe ``small``: the architectures of the full-size networks at sizes that two CPU cores train."""
 
 from dataclasses import replace
-from typing import cast
+from typing import cast, get_args
 
+from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import NetworkRecipe
+from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
+from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.stages.reconstruction_stage import SMALL_LOSS
@@ -58,11 +62,48 @@ SMALL_RECONSTRUCTION = replace(
 )
 """That of the embedded model with smaller batches, which 5,000 steps take half an hour with."""
 
-SMALL_NETWORKS = (
-    NetworkRecipe("reconstruction-small", "reconstructor of the small models, 128 px", SMALL_RECONSTRUCTION),
-    NetworkRecipe(
-        "image-autoencoder-small", "image autoencoder of the small models", SMALL_IMAGE_AUTOENCODER
-    ),
-    NetworkRecipe("autoencoder-small", "splat autoencoder from that of images, 128 px", SMALL_AUTOENCODER),
-    NetworkRecipe("elevation-small", "elevation network of 128 px images", SMALL_ELEVATION),
+_DENOISING = TrainerConfig(
+    steps=3_000,
+    optim=OptimConfig(lr=1e-3, betas=(0.9, 0.99), warmup_steps=100),
+    ema=EmaConfig(decay=0.998),
+    evaluate_every=500,
 )
+_DENOISED_VIEWS = ViewSourceConfig(batch_size=4, evaluation_objects=16)
+
+SMALL_DIFFUSION = GradientTraining(
+    DiffusionConfig(SmallUNetConfig(), sample_guidance=(1.0, 3.0)), _DENOISED_VIEWS, _DENOISING
+)
+
+SMALL_IMAGE_DIFFUSION = replace(
+    SMALL_DIFFUSION,
+    stage=DiffusionConfig(SmallUNetConfig(), image=True, sample_guidance=(1.0, 2.0)),
+    source=replace(_DENOISED_VIEWS, seed=1),
+    trainer=replace(_DENOISING, steps=1_500, optim=replace(_DENOISING.optim, lr=5e-4), seed=1),
+)
+"""Starts from the denoiser of text, whose batches and noise would come again with the same seeds."""
+
+SMALL = Recipe(
+    name="small",
+    summary="the paper's architectures at 128 px for two CPU cores: text to four splat grids; --image for images too",
+    stages={
+        "reconstruction": SMALL_RECONSTRUCTION,
+        "image-autoencoder": SMALL_IMAGE_AUTOENCODER,
+        "autoencoder": SMALL_AUTOENCODER,
+        "diffusion": SMALL_DIFFUSION,
+        "image-diffusion": SMALL_IMAGE_DIFFUSION,
+        "elevation": SMALL_ELEVATION,
+    },
+    sampling=SamplingRecipe(SamplingDefaults(guidance=3.0, prediction="v_prediction"), sampler="dpm++"),
+)
+
+
+def _controlnet(kind: ControlKind) -> NetworkRecipe:
+    stage = DiffusionConfig(SmallUNetConfig(), control=kind, sample_guidance=(1.0, 3.0))
+    return NetworkRecipe(
+        f"controlnet-{kind}-small",
+        f"ControlNet for {kind} maps on the frozen small UNet",
+        GradientTraining(stage, _DENOISED_VIEWS, replace(_DENOISING, ema=EmaConfig(decay=0.0))),
+    )
+
+
+SMALL_CONTROLNETS = tuple(_controlnet(kind) for kind in get_args(ControlKind))

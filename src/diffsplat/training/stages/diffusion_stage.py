@@ -91,15 +91,12 @@ class DiffusionConfig(StageConfig):
     @property
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that the stage or its batches are made from."""
-        return (
-            ("reconstructor", "autoencoder")
-            if self.control == "none"
-            else (
-                "reconstructor",
-                "autoencoder",
-                "denoiser",
-            )
-        )
+        needed: list[Need] = ["reconstructor", "autoencoder"]
+        if self.control != "none":
+            needed.append("denoiser")
+        if self.image and not isinstance(self.network, BackboneDenoiserConfig):
+            needed.append("image_autoencoder")
+        return tuple(needed)
 
     @property
     def release(self) -> Release | None:

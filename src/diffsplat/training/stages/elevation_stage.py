@@ -1,17 +1,13 @@
 """Training of the elevation network on single views."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from transformers import Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import make_folder
-from diffsplat.io.json_files import write_json
-from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.pretrained.backbones import ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
@@ -122,9 +118,7 @@ class ElevationStage(Stage):
 
     def save_pretrained(self, directory: Path, _step: int, /) -> None:
         """Write the weights under the names of the released file, and the sizes that they do not tell."""
-        write_json(asdict(self.estimator.config), make_folder(directory) / CONFIG_FILE)
-        state = {name: tensor.contiguous() for name, tensor in self.estimator.released_state_dict().items()}
-        save_file(state, directory / RELEASED_WEIGHTS_FILE, metadata={"format": "pt"})
+        self.estimator.save_pretrained(directory)
 
 
 def estimator_of_backbone(backbone: Dinov2WithRegistersModel) -> ElevationEstimator:

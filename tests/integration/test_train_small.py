@@ -1,0 +1,126 @@
+"""One command from data to a small model of text and images, with tiny networks of the paper's architectures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffsplat.cli.main import main
+from diffsplat.io.splat_formats import read_splats
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.training.recipes.small_recipe import SMALL
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.stage_recipe import GradientTraining
+
+STAGES = {
+    "reconstruction": "--dim 48 --blocks 1",
+    "image-autoencoder": "--widths 8 16 --latent-channels 3 --norm-groups 2 --crop 16",
+    "autoencoder": "--image-size 32",
+    "diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
+    "image-diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
+    "elevation": "--width 64 --depth 1 --patch 8 --grid 4",
+}
+COMMON = "--steps 2 --log-every 1 --device cpu --precision fp32 --tracker none --source.batch-size 1"
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    words = ["train", "small", "--data", str(data), "--out", str(out), *more]
+    for stage, options in STAGES.items():
+        given = f"{options} {COMMON} --source.evaluation-objects 1"
+        words += [f"--{stage}.{word[2:]}" if word.startswith("--") else word for word in given.split()]
+    return words
+
+
+@pytest.fixture(scope="module")
+def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was begun for text and goes on for images."""
+    folder = tmp_path_factory.mktemp("small")
+    assert main(command(data, folder)) == 0
+    assert not (folder / "model" / "image_denoiser").exists()
+    assert main(command(data, folder, "--image")) == 0
+    return folder
+
+
+def generated(model: Path, output: Path, *words: str) -> torch.Tensor:
+    given = ["generate", "a chair", "--model", str(model), "-o", str(output), "--steps", "2"]
+    assert main([*given, *words]) == 0
+    splats = read_splats(output)
+    assert splats.count > 0
+    return splats.colors
+
+
+def test_the_model_generates_from_text_and_from_an_image(out: Path, tmp_path: Path, picture: Path) -> None:
+    text = generated(out / "model", tmp_path / "text.ply")
+    image = generated(out / "model", tmp_path / "image.ply", "--image", str(picture))
+    level = generated(out / "model", tmp_path / "b.ply", "--image", str(picture), "--elevation", "20")
+    assert not torch.equal(text, image) if text.shape == image.shape else True
+    assert level.shape != image.shape or not torch.equal(level, image)
+    pipe = DiffSplatPipeline.from_pretrained(out / "model", image=True)
+    assert pipe.scheduler.config["prediction_type"] == "v_prediction"
+    assert (pipe.defaults.guidance, pipe.defaults.prediction) == (2.0, "v_prediction")
+    assert pipe.elevation_estimator is not None
+    assert pipe.elevation_estimator.config.input_size == 32
+
+
+def test_its_card_and_its_networks_are_those_of_the_runs(out: Path) -> None:
+    model = out / "model"
+    index = json.loads((model / "model_index.json").read_text())
+    assert {name: value[1] for name, value in index.items() if isinstance(value, list)} == {
+        "denoiser": "UNet2DConditionModel",
+        "image_denoiser": "UNet2DConditionModel",
+        "autoencoder": "SplatVAE",
+        "image_encoder": "AutoencoderKL",
+        "text_encoder": "TextEncoder",
+        "scheduler": "DPMSolverMultistepScheduler",
+        "elevation_estimator": "ElevationEstimator",
+    }
+    card = (model / "README.md").read_text()
+    for network in ("reconstructor", "image_encoder", "autoencoder", "denoiser", "image_denoiser"):
+        assert f"| {network} | 2 | 2 |" in card
+
+
+def test_the_image_denoiser_starts_from_that_of_text(out: Path, data: Path) -> None:
+    recipe = SMALL.stages["image-diffusion"]
+    assert isinstance(recipe, GradientTraining)
+    assert isinstance(recipe.stage, DiffusionConfig)
+    folders = StageFolders((data,), out).of_stage("image-diffusion")
+    assert folders.start_from == out / "diffusion" / "weights"
+    record = json.loads((out / "image-diffusion" / "config.json").read_text())
+    assert record["folders"]["start_from"] == str(folders.start_from)
+    stage, _ = recipe.build(folders)
+    text = DiffSplatPipeline.from_pretrained(out / "model").denoiser
+    layer = stage.trainable().conv_in.weight.detach()  # type: ignore[union-attr]
+    assert torch.allclose(layer[:, :9], text.conv_in.weight, atol=1e-3)  # type: ignore[attr-defined]
+    assert float(layer[:, 9:].abs().max()) == 0
+
+
+def test_what_the_recipe_says_of_the_denoiser_is_what_it_is_trained_for(out: Path, data: Path) -> None:
+    for name in ("diffusion", "image-diffusion"):
+        recipe = SMALL.stages[name]
+        assert isinstance(recipe, GradientTraining)
+        assert isinstance(recipe.stage, DiffusionConfig)
+        objective = recipe.stage.network.objective(StageFolders((data,), out), recipe.stage.image)
+        assert objective.prediction == SMALL.sampling.defaults.prediction
+
+
+def test_an_export_keeps_to_its_recipe(
+    out: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(out), "--out", str(tmp_path / "model"), "--data", str(data)]
+    assert main(["train", "export", *words]) == 2
+    assert (
+        "the denoiser is a UNet2DConditionModel, expected one that predicts latents"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "model").exists()
+    assert main(["train", "export-small", *words, "--guidance", "2.5"]) == 0
+    assert json.loads((tmp_path / "model" / "model_index.json").read_text())["guidance"] == 2.5
+
+
+def test_a_model_that_takes_no_image_trains_none(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "mini", "--data", str(data), "--out", str(tmp_path / "run"), "--image"]) == 2
+    assert "expected no image, which the model mini does not take" in capsys.readouterr().err
