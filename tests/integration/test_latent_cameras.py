@@ -12,7 +12,8 @@ from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.geometry import ring_cameras
 from diffsplat.models import ComponentAutoencoder, GSRecon
-from diffsplat.training.latent_cache import LatentSourceConfig, latent_table
+from diffsplat.training.latent_batches import LatentSourceConfig
+from diffsplat.training.latent_cache import latent_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.view_batches import ViewSourceConfig
 from diffsplat.training.view_encoder import ViewEncoder
@@ -46,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> StageFolders:
 
 def test_cached_latents_have_the_cameras_of_their_views(folders: StageFolders) -> None:
     dataset = ObjectDataset(folders.data, split="train")
-    cameras = latent_table(folders, dataset, "train").cameras
+    cameras = latent_table(folders, dataset).cameras
     for number, row in enumerate(dataset.rows):
         elevation = torch.tensor(row.elevations[row.ring_views(0)[0]])
         expected = DEFAULT_RADIUS * torch.sin(torch.deg2rad(elevation))
@@ -57,7 +58,7 @@ def test_cached_latents_have_the_cameras_of_their_views(folders: StageFolders) -
 
 def test_online_latents_are_those_of_the_same_views_in_the_cache(folders: StageFolders) -> None:
     encoder, dataset = ViewEncoder.open(folders), ObjectDataset(folders.data, split="train")
-    table = latent_table(folders, dataset, "train")
+    table = latent_table(folders, dataset)
     for number in range(len(dataset)):
         views = dataset.canonical(number)
         torch.testing.assert_close(encoder(views)[0], table.latents[number].float(), atol=5e-3, rtol=1e-2)
@@ -67,7 +68,7 @@ def test_online_latents_are_those_of_the_same_views_in_the_cache(folders: StageF
 
 def test_a_batch_of_latents_comes_with_the_cameras_of_its_objects(folders: StageFolders) -> None:
     dataset = ObjectDataset(folders.data, split="train")
-    table = latent_table(folders, dataset, "train")
+    table = latent_table(folders, dataset)
     batch = LatentSourceConfig(batch_size=len(dataset)).build(folders).batch(0)
     for latents, pose in zip(batch.latents, batch.cameras.camera_to_world, strict=True):
         same = [torch.equal(latents, other.float()) for other in table.latents]

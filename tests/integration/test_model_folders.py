@@ -224,5 +224,5 @@ def test_an_index_without_the_sampling_of_its_image_denoiser_is_refused(
     index = json.loads((folders["all"] / "model_index.json").read_text())
     del index["image"]
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="lacks 'image', expected how its image denoiser is sampled"):
+    with pytest.raises(ValueError, match="lacks 'image', expected how it is sampled with an image"):
         DiffSplatPipeline.from_pretrained(tmp_path)

@@ -183,7 +183,7 @@ def test_a_denoiser_of_the_first_channels_leaves_the_others_at_their_mean(pipe):
 
 def test_a_refiner_of_other_latents_is_refused(pipe):
     other = make_denoiser(latent_channels=3, latent_size=4, width=64, layers=1, text_channels=32, patch=1)
-    with pytest.raises(ValueError, match="the refiner has 9 in_channels, expected the 10"):
+    with pytest.raises(ValueError, match="the refiner has 3 out_channels, expected the 4"):
         refined(pipe, other, 0.9)
 
 

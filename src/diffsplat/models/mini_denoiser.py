@@ -9,9 +9,12 @@ from torch.nn import functional
 from diffsplat.core import Cameras, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import plucker_rays
+from diffsplat.models.condition_encoder import CONDITION_KINDS
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 
 PLUCKER_CHANNELS = 6
+CONDITION_CHANNELS = 1 + len(CONDITION_KINDS)
+"""Channels of a network that takes images and control maps: a mask, 0 in their view, and the kind of image."""
 TIMESTEPS = 1000
 """Noise levels 0..1 are given to the network as 0..1000."""
 SMALLEST_LEVEL = 1e-3
@@ -26,6 +29,7 @@ def make_denoiser(
     layers: int,
     text_channels: int,
     patch: int,
+    conditioned: bool = False,
 ) -> MultiViewPixArt:
     """A denoiser with random weights.
 
@@ -36,13 +40,15 @@ def make_denoiser(
         layers: number of transformer blocks.
         text_channels: length of a text token.
         patch: edge of the square of latents that makes a token.
+        conditioned: whether it also takes a view with an image or a control map, see
+            :mod:`~diffsplat.models.condition_encoder`.
     """
     if width % 64:
         raise InvalidInputError(f"the denoiser's width is {width}, expected a multiple of 64")
     return MultiViewPixArt(
         num_attention_heads=width // 64,
         attention_head_dim=64,
-        in_channels=latent_channels + PLUCKER_CHANNELS,
+        in_channels=latent_channels + PLUCKER_CHANNELS + (CONDITION_CHANNELS if conditioned else 0),
         out_channels=latent_channels,
         num_layers=layers,
         sample_size=latent_size,
@@ -52,8 +58,8 @@ def make_denoiser(
 
 
 def denoised_channels(config: Mapping[str, Any]) -> int:
-    """How many channels of the latents a network from :func:`make_denoiser` works on, by its configuration."""
-    return int(config["in_channels"]) - PLUCKER_CHANNELS
+    """How many channels of the latents a network works on, by its configuration; PixArt's also predict variances."""
+    return int(config["out_channels"])
 
 
 def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center") -> Tensor:

@@ -15,6 +15,7 @@ from diffsplat.core.full_precision import full_precision
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
+from diffsplat.models.principal_components import PrincipalComponents
 from diffsplat.models.transformer_blocks import patchify, unpatchify
 
 CHANNEL_WEIGHTS = ((RGB, 1.0), (SCALE, 0.3), (ROTATION, 0.2), (OPACITY, 1.0), (DEPTH, 50.0))
@@ -114,21 +115,11 @@ class ComponentAutoencoder(ConfiguredNetwork):
         Latents are divided by the square root of their deviation, half way to equal deviations: the components
         that matter more stay larger, which a denoiser recovers first from noise.
         """
-        count, total = 0, torch.zeros_like(self.center, dtype=torch.float64)
-        moment = torch.zeros(total.numel(), total.numel(), device=total.device)
-        for grid in grids:
-            patches = self.patches(grid).flatten(0, 1)
-            count += patches.shape[0]
-            total += patches.double().sum(dim=0)
-            moment += patches.mT @ patches
-        if not count:
-            raise InvalidInputError("fit_components got no grids, expected some")
-        center = total / count
-        values, vectors = torch.linalg.eigh(moment.double() / count - torch.outer(center, center))
-        deviations = values.flip(0)[: self.latent_channels].clamp_min(1e-12).sqrt()
+        found = PrincipalComponents.fit(self.patches(grid).flatten(0, 1) for grid in grids)
+        deviations = found.deviations[: self.latent_channels]
         scale = deviations.sqrt()
-        self.center.copy_(center)
-        self.components.copy_(vectors.flip(1)[:, : self.latent_channels].mT)
+        self.center.copy_(found.center)
+        self.components.copy_(found.vectors[: self.latent_channels])
         unit = (deviations / scale).square().mean().sqrt()
         self.latent_scale.copy_(scale * unit / self.latent_deviation)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.denoiser_calls import Residuals, control_residuals, network_output
@@ -23,7 +24,8 @@ class Conditions:
         rays: ``[B, V, 6, h, w]`` Pluecker rays at latent size.
         text: of ``B`` prompts.
         negative: what guidance steers away from; None for no guidance.
-        image_latent: ``[B, C, h, w]`` scaled latents of an image of view 0, for an image-conditioned network.
+        image_latent: ``[B, C, h, w]`` scaled latents of an image of view 0, for an image-conditioned network; of one
+            that takes several kinds of image ``[B, C + K, h, w]``, with ``K`` channels that say which kind it is.
         control: ``[B, V, 3, H, W]`` control images 0..1, for a ControlNet.
     """
 
@@ -103,7 +105,7 @@ class GuidedDenoiser:
         """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``."""
         batch = torch.cat([latents, latents]) if self.guided else latents
         steps = torch.cat([timestep, timestep]) if self.guided else timestep
-        inputs = denoiser_inputs(batch, self.conditions)
+        inputs = denoiser_inputs(batch, self.conditions, self.network.config["in_channels"])
         residuals = None if self.controlnet is None else self._residuals(self.controlnet, inputs, steps)
         output = network_output(self.network, inputs, steps, self.conditions.text, residuals)
         prediction = of_views(output, latents)
@@ -162,7 +164,7 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
     Raises:
         ValueError: says which.
     """
-    for name in ("in_channels", "caption_channels"):
+    for name in ("out_channels", "caption_channels"):
         expected, found = (network.config[name] for network in (denoiser, refiner))
         if found != expected:
             raise InvalidInputError(
@@ -179,27 +181,39 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
         )
 
 
-def denoiser_inputs(latents: Tensor, conditions: Conditions) -> Tensor:
-    """A denoiser's input for every view: noisy latents, rays, and with an image a mask and one more view.
+def denoiser_inputs(latents: Tensor, conditions: Conditions, channels: int | None = None) -> Tensor:
+    """A denoiser's input for every view: noisy latents, rays, and of a network that takes images a mask.
 
     The image's latents take the place of noisy ones in a view before the others, which has the rays of view 0
-    and the mask 0 where the others have 1.
+    and the mask 0 where the others have 1. The kind of image stands behind the mask, zero in the other views.
 
     Args:
         latents: ``[B, V, C, h, w]`` noisy latents.
         conditions: of the same objects.
+        channels: of the network's input, where it may take an image that there is not; by default none are missing.
 
     Returns:
-        ``[B, V, C + 6, h, w]``, or ``[B, V + 1, C + 7, h, w]`` with an image.
+        ``[B, V, C + 6, h, w]``, or ``[B, V + 1, C + 7 + K, h, w]`` with an image.
     """
     rays = conditions.rays.to(latents.dtype)
     if conditions.image_latent is None:
-        return torch.cat([latents, rays], dim=2)
+        inputs = torch.cat([latents, rays], dim=2)
+        absent = 0 if channels is None else channels - inputs.shape[2]
+        return _without_image(inputs, absent) if absent else inputs
+    count = latents.shape[2]
     image = conditions.image_latent.to(latents.dtype).unsqueeze(1)
-    views = torch.cat([image, latents], dim=1)
+    views = torch.cat([image[:, :, :count], latents], dim=1)
     mask = torch.ones_like(views[:, :, :1])
     mask[:, 0] = 0
-    return torch.cat([views, torch.cat([rays[:, :1], rays], dim=1), mask], dim=2)
+    kind = image[:, :, count:]
+    kinds = torch.cat([kind, kind.new_zeros(*kind.shape[:1], latents.shape[1], *kind.shape[2:])], dim=1)
+    return torch.cat([views, torch.cat([rays[:, :1], rays], dim=1), mask, kinds], dim=2)
+
+
+def _without_image(inputs: Tensor, absent: int) -> Tensor:
+    """Inputs ``[B, V, C, h, w]`` with the channels that they lack: the mask of noisy views, 1, and zeros."""
+    mask = torch.ones_like(inputs[:, :, :1])
+    return functional.pad(torch.cat([inputs, mask], dim=2), (0, 0, 0, 0, 0, absent - 1))
 
 
 def of_views(output: Tensor, latents: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from diffsplat.pretrained.model_folders import (
 from diffsplat.pretrained.schedulers import load_scheduler, require_known_scheduler
 from diffsplat.pretrained.stored_networks import (
     open_autoencoder,
+    open_condition_encoder,
     open_controlnet,
     open_denoiser,
     open_elevation_estimator,
@@ -61,6 +62,8 @@ def load_components(
     stored.require_files(wanted.values())
     defaults = stored.defaults(image=image)
     components: dict[str, Any] = {"defaults": defaults, "control_kind": control, **given}
+    if stored.takes_every_condition:
+        components |= {"defaults": stored.defaults(), "image_defaults": stored.defaults(image=True)}
     readers = _readers(dtype or torch.float32, defaults.prediction, components)
     for name, part in wanted.items():  # a ControlNet comes after its denoiser
         components[name] = _explained(name, part, readers[name])
@@ -87,9 +90,9 @@ def load_text_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
 def save_components(
     folder: Path,
     components: Mapping[str, Any],
-    defaults: SamplingDefaults,
+    defaults: SamplingDefaults | None,
+    image_defaults: SamplingDefaults | None = None,
     *,
-    image: bool = False,
     control: ControlKind | None = None,
 ) -> None:
     """Write a model folder: networks as safetensors in half precision, text encoders as they are.
@@ -97,8 +100,8 @@ def save_components(
     Args:
         folder: of the model.
         components: by the names of the pipeline; None where there is none.
-        defaults: how the model is sampled.
-        image: the denoiser generates from images.
+        defaults: how the model is sampled from text; None when it generates from images only.
+        image_defaults: how it is sampled from an image; None when it takes none.
         control: kind of control map that the ControlNet follows.
 
     Raises:
@@ -111,13 +114,13 @@ def save_components(
         )
     for name, component in present.items():
         _require_storable(name, component)
-    names = {"denoiser": "image_denoiser"} if image else {}
+    names = {"denoiser": "image_denoiser"} if defaults is None else {}
     names |= {"controlnet": controlnet_folder(control)} if control else {}
     make_folder(folder)
     for name, component in present.items():
         _save_component(name, component, folder / names.get(name, name))
     written = [names.get(name, name) for name in present]
-    write_index(folder, written, *((None, defaults) if image else (defaults, None)))
+    write_index(folder, written, defaults, image_defaults)
 
 
 def _require_storable(name: str, component: Any) -> None:
@@ -165,6 +168,7 @@ def _readers(
         "refiner": partial(open_denoiser, dtype=dtype),
         "autoencoder": partial(open_autoencoder, dtype=dtype),
         "image_encoder": partial(open_image_encoder, dtype=dtype),
+        "condition_encoder": open_condition_encoder,
         "elevation_estimator": open_elevation_estimator,
         "controlnet": lambda folder: open_controlnet(folder, components["denoiser"], dtype=dtype),
     }

@@ -16,7 +16,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.images.framing_options import ImageFraming
 from diffsplat.models.autocast import Precision, autocast
-from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
+from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder as SentenceTextEncoder
 from diffsplat.models.text.stored_prompts import StoredPrompts
@@ -58,6 +58,7 @@ from diffsplat.pretrained.schedulers import make_scheduler
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    from diffsplat.models.condition_encoder import ConditionEncoder
     from diffsplat.models.elevation_network import ElevationEstimator
 
 StepCallback = Callable[[int, int], object]
@@ -65,7 +66,7 @@ StepCallback = Callable[[int, int], object]
 
 COMPONENTS = (
     *("denoiser", "autoencoder", "text_encoder", "scheduler"),
-    *("refiner", "image_encoder", "controlnet", "elevation_estimator"),
+    *("refiner", "image_encoder", "condition_encoder", "controlnet", "elevation_estimator"),
 )
 
 
@@ -82,9 +83,11 @@ class DiffSplatPipeline:
         refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
             its own. None for none, also where the model has one.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
+        condition_encoder: encodes images and control maps for one denoiser that takes both.
         controlnet: for control maps.
         elevation_estimator: estimates the elevation that an image was taken from.
-        control_kind: kind of control map that the ControlNet follows.
+        control_kind: kind of control map that the ControlNet, or a denoiser with a condition encoder, follows.
+        image_defaults: like ``defaults``, for calls with an image or a control map; by default the same.
 
     Raises:
         ValueError: for a refiner of other latents, without a level to take over at, with a guidance scale out of
@@ -107,9 +110,11 @@ class DiffSplatPipeline:
         *,
         refiner: Denoiser | None = None,
         image_encoder: "AutoencoderKL | None" = None,
+        condition_encoder: "ConditionEncoder | None" = None,
         controlnet: Denoiser | None = None,
         elevation_estimator: "ElevationEstimator | None" = None,
         control_kind: ControlKind | None = None,
+        image_defaults: SamplingDefaults | None = None,
     ) -> None:
         self.denoiser = denoiser.eval()
         self.autoencoder = autoencoder.eval()
@@ -117,10 +122,12 @@ class DiffSplatPipeline:
         self.scheduler = scheduler
         self.refiner = refiner
         self.image_encoder = image_encoder
+        self.condition_encoder = condition_encoder
         self.controlnet = controlnet
         self.elevation_estimator = elevation_estimator
         self.control_kind: ControlKind | None = control_kind
         self.defaults = defaults or SamplingDefaults()
+        self.image_defaults = image_defaults or self.defaults
         if refiner is not None:
             check_refiner(denoiser, refiner, self.defaults)
         self.known_words: KnownWords | None = None
@@ -178,9 +185,10 @@ class DiffSplatPipeline:
             ValueError: for a component that could not be read again, such as a denoiser with LoRA files.
         """
         components = {name: getattr(self, name) for name in COMPONENTS}
-        save_components(
-            Path(folder), components, self.defaults, image=self.takes_image, control=self.control_kind
-        )
+        text = None if self.needs_image else self.defaults
+        image = self.image_defaults if self.takes_image else None
+        control = None if self.controlnet is None else self.control_kind
+        save_components(Path(folder), components, text, image, control=control)
         if self.known_words is not None:
             self.known_words.words.save(Path(folder))
 
@@ -196,9 +204,21 @@ class DiffSplatPipeline:
         return (views, min(channels, denoised_channels(self.denoiser.config)), height, width)
 
     @property
+    def needs_image(self) -> bool:
+        """Whether it generates from an image only."""
+        _, channels, _, _ = self.latent_shape
+        return int(self.denoiser.config["in_channels"]) == channels + PLUCKER_CHANNELS + 1
+
+    @property
     def takes_image(self) -> bool:
-        """Whether the denoiser is conditioned on an image."""
-        return denoised_channels(self.denoiser.config) > self.autoencoder.latent_channels
+        """Whether it generates from an image."""
+        return self.needs_image or self.condition_encoder is not None
+
+    @property
+    def takes_control(self) -> bool:
+        """Whether it follows a control map."""
+        own = self.condition_encoder is not None and self.control_kind is not None
+        return own or self.controlnet is not None
 
     def to(self, device: str | torch.device) -> Self:
         """Move every network to a device, in place."""
@@ -299,18 +319,16 @@ class DiffSplatPipeline:
         Raises:
             ValueError: when the model has no use for an image, or lacks one.
         """
-        if (image is not None) != self.takes_image:
-            raise InvalidInputError(
-                "this model takes no image, expected none"
-                if image is not None
-                else "this model generates from an image, expected an image"
-            )
-        if (control is not None) != (self.controlnet is not None):
-            raise InvalidInputError(
-                "this model has no ControlNet, expected no control map"
-                if control is not None
-                else "this model has a ControlNet, expected a control map"
-            )
+        if image is not None and not self.takes_image:
+            raise InvalidInputError("this model takes no image, expected none")
+        if image is None and self.needs_image:
+            raise InvalidInputError("this model generates from an image, expected an image")
+        if control is not None and not self.takes_control:
+            raise InvalidInputError("this model follows no control map, expected none")
+        if control is None and self.controlnet is not None:
+            raise InvalidInputError("this model has a ControlNet, expected a control map")
+        if image is not None and control is not None and self.condition_encoder is not None:
+            raise InvalidInputError("this model takes an image or a control map, expected one of them")
         size = self.autoencoder.image_size
         return ConditionImages(
             image=None if image is None else condition_image(image, size, cut_out=True, framing=framing),
@@ -325,7 +343,7 @@ class DiffSplatPipeline:
             ValueError: without a prompt and an image.
         """
         image = images.image if images else None
-        resolved = generation.resolved(self.defaults, from_image=image is not None)
+        resolved = generation.resolved(self._defaults_for(images), from_image=image is not None)
         if image is None or resolved.elevation is not None or self.elevation_estimator is None:
             return resolved
         with self._placement.on_device(self.elevation_estimator):
@@ -375,19 +393,43 @@ class DiffSplatPipeline:
         """Conditions of all objects; every network but the denoisers and the decoder is done after this."""
         with self._placement.on_device(self.text_encoder):
             prompts = StoredPrompts.encode(self.text_encoder, generation.texts).to(self.device)
-        latents = control = None
-        if images.image is not None:
-            if self.image_encoder is None:
-                raise InvalidInputError("the pipeline has no image encoder, expected one for an image")
-            with self._placement.on_device(self.image_encoder):
-                image = images.image[None].to(self.device)
-                latents = image_latents(self.image_encoder, image, shifted=not generation.unshifted)
-        if images.control is not None:
-            control = control_views(images.control[None].to(self.device), self.autoencoder.views)
+        views, control = self.autoencoder.views, None
+        if images.control is not None and self.controlnet is not None:
+            control = control_views(images.control[None].to(self.device), views)
         rays = denoiser_rays(
             cameras.for_objects(1), self.autoencoder.latent_size, self.autoencoder.pixel_grid
         )
-        return _SharedConditions(prompts, rays, latents, control)
+        least, most = generation.least_guidance, generation.guidance
+        from_image = images.image is not None
+        return _SharedConditions(
+            prompts,
+            rays,
+            self._condition_view(images, shifted=not generation.unshifted),
+            control,
+            triangle_guidance(least, most, views) if from_image else constant_guidance(most, views),
+            self._defaults_for(images),
+        )
+
+    def _condition_view(self, images: ConditionImages, *, shifted: bool) -> Tensor | None:
+        """``[1, C, h, w]`` latents of the image, or of the control map of a denoiser that takes both."""
+        if self.condition_encoder is not None:
+            kind = "image" if images.image is not None else self.control_kind
+            image = images.control if images.image is None else images.image
+            if image is None or kind is None:
+                return None
+            with self._placement.on_device(self.condition_encoder):
+                return self.condition_encoder.encode(image[None].to(self.device), kind)
+        if images.image is None:
+            return None
+        if self.image_encoder is None:
+            raise InvalidInputError("the pipeline has no image encoder, expected one for an image")
+        with self._placement.on_device(self.image_encoder):
+            return image_latents(self.image_encoder, images.image[None].to(self.device), shifted=shifted)
+
+    def _defaults_for(self, images: ConditionImages | None) -> SamplingDefaults:
+        """How the model is sampled with or without an image or a control map."""
+        conditioned = images is not None and (images.image is not None or images.control is not None)
+        return self.image_defaults if conditioned else self.defaults
 
     def _one_pass(
         self,
@@ -401,9 +443,10 @@ class DiffSplatPipeline:
         generators = object_generators(tuple(seed for _, seed in objects))
         noise = object_noise(self.latent_shape, generators).to(self.device)
         conditions = shared.for_objects(generation, [prompt for prompt, _ in objects])
+        defaults = shared.defaults
         with self._placement.on_device(*self._denoisers()), autocast(self.device, self.precision):
             latents = denoise(
-                self._field(generation, conditions),
+                self._field(generation, conditions, shared),
                 noise,
                 self._scheduler(generation.sampler),
                 generation.steps,
@@ -413,36 +456,33 @@ class DiffSplatPipeline:
         with self._placement.on_device(self.autoencoder):
             grid = self.autoencoder.decode(latents)
         views, pixel_grid = cameras.for_objects(len(objects)), self.autoencoder.pixel_grid
-        if self.defaults.smoothing:
-            grid = clean_surfaces(grid, views, self.defaults.smoothing, pixel_grid)
+        if defaults.smoothing:
+            grid = clean_surfaces(grid, views, defaults.smoothing, pixel_grid)
         return grid.to_splats(views, pixel_grid)
 
-    def _field(self, generation: ResolvedGeneration, conditions: Conditions) -> Field:
+    def _field(
+        self, generation: ResolvedGeneration, conditions: Conditions, shared: "_SharedConditions"
+    ) -> Field:
         """The prediction that the sampler follows: the guided denoiser, and below the model's level the refiner."""
-        guided = self._guided(generation, conditions)
-        if self.refiner is None:
-            return guided
-        check_refiner(self.denoiser, self.refiner, self.defaults)
-        scale = self.defaults.refiner_guidance
-        followed = conditions if scale > 1 else replace(conditions, negative=None)
-        scales = constant_guidance(scale, self.autoencoder.views).to(self.device)
-        refiner = GuidedDenoiser(self.refiner, followed, scales, self.defaults.prediction)
-        return Handover(guided, refiner, self.defaults.refined_below)
-
-    def _guided(self, generation: ResolvedGeneration, conditions: Conditions) -> GuidedDenoiser:
-        views, from_image = self.autoencoder.views, conditions.image_latent is not None
+        defaults, views = shared.defaults, self.autoencoder.views
         for network in self._denoisers():
-            set_multiview_attention(network, attended_views(views, image=from_image))
-        least, most = generation.least_guidance, generation.guidance
-        scales = triangle_guidance(least, most, views) if from_image else constant_guidance(most, views)
-        return GuidedDenoiser(
+            set_multiview_attention(network, attended_views(views, image=conditions.image_latent is not None))
+        guided = GuidedDenoiser(
             self.denoiser,
             conditions,
-            scales.to(self.device),
-            self.defaults.prediction,
+            shared.guidance.to(self.device),
+            defaults.prediction,
             controlnet=self.controlnet,
             control=ControlOptions(generation.control_scale, generation.guess_mode),
         )
+        unrefined = conditions.image_latent is not None and not defaults.refined_below
+        if self.refiner is None or unrefined:
+            return guided
+        check_refiner(self.denoiser, self.refiner, defaults)
+        followed = conditions if defaults.refiner_guidance > 1 else replace(conditions, negative=None)
+        scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
+        refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
+        return Handover(guided, refiner, defaults.refined_below)
 
     def _scheduler(self, sampler: Sampler | None) -> Scheduler:
         """A scheduler of its own for every pass, because schedulers keep state."""
@@ -453,12 +493,19 @@ class DiffSplatPipeline:
 
 @dataclass(frozen=True)
 class _SharedConditions:
-    """Encoded prompts, and the conditions of one object without its text."""
+    """Encoded prompts, the conditions of one object without its text, and how it is sampled.
+
+    Args:
+        guidance: ``[V]`` scale of each view.
+        defaults: of the model, with or without an image.
+    """
 
     prompts: StoredPrompts
     rays: Tensor
     image_latent: Tensor | None
     control: Tensor | None
+    guidance: Tensor
+    defaults: SamplingDefaults
 
     def for_objects(self, generation: ResolvedGeneration, texts: list[str]) -> Conditions:
         """Conditions of ``B`` objects with these texts."""

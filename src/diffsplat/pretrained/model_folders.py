@@ -30,12 +30,15 @@ EMBEDDED_MODELS = ("mini",)
 TEXT_COMPONENTS = ("denoiser", "autoencoder", "text_encoder", "scheduler")
 """What a model generates from text with, each in a folder of its name; a refiner may come with them."""
 
+CONDITION_ENCODER = "condition_encoder"
+"""Component of a model whose one denoiser also takes images and every kind of control map."""
+
 IMAGE_COMPONENTS = ("image_denoiser", "image_encoder", "autoencoder", "text_encoder", "scheduler")
 """What a model generates from images with; an elevation estimator may come with them."""
 
 _OWN_CLASSES = (
     *("MultiViewPixArt", "ComponentAutoencoder", "SplatVAE", "TextEncoder", "ClipT5Encoder"),
-    "ElevationEstimator",
+    *("ConditionEncoder", "ElevationEstimator"),
 )
 _SCHEDULER_FILE = "scheduler_config.json"
 _CONFIG_FILE = "config.json"
@@ -109,7 +112,8 @@ def find_model(model: str | Path) -> Path:
 class ModelFolder:
     """A model on disk: a folder of components, and an index that names them.
 
-    It generates from text, from an image, or from both with a denoiser for each; the other components serve both.
+    It generates from text, from an image, or from both with a denoiser for each; the other components serve both. Of
+    a model with a condition encoder, one denoiser takes text, images and control maps.
 
     Args:
         name: what it was asked for by.
@@ -137,11 +141,10 @@ class ModelFolder:
             raise InvalidInputError(
                 f"{str(path)!r} describes {found!r}, expected the index of a {PIPELINE_NAME}"
             )
-        if "image_denoiser" in index and not isinstance(index.get("image"), dict):
-            raise InvalidInputError(
-                f"{str(path)!r} lacks 'image', expected how its image denoiser is sampled"
-            )
-        return cls(str(model), folder, index)
+        stored = cls(str(model), folder, index)
+        if stored.takes_images and not isinstance(index.get("image"), dict):
+            raise InvalidInputError(f"{str(path)!r} lacks 'image', expected how it is sampled with an image")
+        return stored
 
     @property
     def takes_text_alone(self) -> bool:
@@ -149,9 +152,22 @@ class ModelFolder:
         return "image_denoiser" not in self.index or "denoiser" in self.index
 
     @property
+    def takes_images(self) -> bool:
+        """Whether it generates from images."""
+        return "image_denoiser" in self.index or self.takes_every_condition
+
+    @property
+    def takes_every_condition(self) -> bool:
+        """Whether one denoiser takes text, images and every kind of control map."""
+        return CONDITION_ENCODER in self.index
+
+    @property
     def controls(self) -> tuple[ControlKind, ...]:
-        """Kinds of control maps that it has ControlNets for."""
-        return tuple(kind for kind in get_args(ControlKind) if controlnet_folder(kind) in self.index)
+        """Kinds of control maps that it follows."""
+        kinds: tuple[ControlKind, ...] = get_args(ControlKind)
+        if self.takes_every_condition:
+            return kinds
+        return tuple(kind for kind in kinds if controlnet_folder(kind) in self.index)
 
     def require_variant(self, *, image: bool = False, control: ControlKind | None = None) -> None:
         """Make sure that the model generates from an image, or follows a kind of control map.
@@ -162,9 +178,9 @@ class ModelFolder:
         model = f"the model {self.name!r}"
         if image and control is not None:
             raise InvalidInputError(f"{model} takes an image or a control map, expected one of them")
-        if (image or control) and not self.controls and "image_denoiser" not in self.index:
+        if (image or control) and not self.controls and not self.takes_images:
             raise InvalidInputError(f"{model} takes text only, expected another such as sd15")
-        if image and "image_denoiser" not in self.index:
+        if image and not self.takes_images:
             raise InvalidInputError(f"{model} takes no image, expected another such as sd15")
         if control is not None and control not in self.controls:
             known = f"one of: {', '.join(self.controls)}" if self.controls else "another such as sd15"
@@ -187,11 +203,14 @@ class ModelFolder:
         """
         self.require_variant(image=image, control=control)
         from_image = image or not self.takes_text_alone
-        names = IMAGE_COMPONENTS if from_image else TEXT_COMPONENTS
-        optional = "elevation_estimator" if from_image else "refiner"
-        names += (optional,) if optional in self.index else ()
+        own_denoiser = from_image and "image_denoiser" in self.index
+        names = IMAGE_COMPONENTS if own_denoiser else TEXT_COMPONENTS
+        optional = ("elevation_estimator",) if from_image else ()
+        optional += () if own_denoiser else ("refiner", CONDITION_ENCODER)
+        names += tuple(name for name in optional if name in self.index)
         parts = {"denoiser" if name == "image_denoiser" else name: self.folder / name for name in names}
-        return parts if control is None else {**parts, "controlnet": self.folder / controlnet_folder(control)}
+        network = controlnet_folder(control) if control is not None else ""
+        return {**parts, "controlnet": self.folder / network} if network in self.index else parts
 
     def require_files(self, parts: Collection[Path]) -> None:
         """Make sure that the files of components are there.

@@ -76,6 +76,17 @@ def open_image_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any
     return vae.eval()
 
 
+def open_condition_encoder(folder: Path) -> Any:
+    """A condition encoder in evaluation mode and float32 on the CPU.
+
+    Raises:
+        OSError, ValueError: when a file is missing or damaged.
+    """
+    from diffsplat.models.condition_encoder import ConditionEncoder
+
+    return ConditionEncoder.from_pretrained(folder)
+
+
 def open_controlnet(folder: Path, unet: Any, *, dtype: torch.dtype = torch.float32) -> Any:
     """A ControlNet in evaluation mode on the CPU; arguments of ``released_networks.load_controlnet``."""
     from diffsplat.pretrained.released_networks import load_controlnet

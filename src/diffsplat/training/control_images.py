@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from diffsplat.core import Rendering, Views
 from diffsplat.images.depth_control_map import depth_control_map
+from diffsplat.models.condition_encoder import ConditionKind
 from diffsplat.pipelines.control_maps import canny_map
 from diffsplat.pretrained.backbones import ControlKind
 
@@ -22,6 +23,11 @@ def control_images(views: Views, kind: ControlKind) -> Tensor:
             return views.normal[:, 0]
         case "canny":
             return torch.stack([canny_map(image) for image in views.image[:, 0]])
+
+
+def condition_images(views: Views, kind: ConditionKind) -> Tensor:
+    """``[B, 3, H, W]`` of the first views: what they look like, or control images."""
+    return views.image[:, 0] if kind == "image" else control_images(views, kind)
 
 
 def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> dict[str, float]:

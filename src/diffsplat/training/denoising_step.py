@@ -33,7 +33,7 @@ class ConditionedDenoiser:
 
     def __call__(self, noisy: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
         """Predict for the views of the latents."""
-        inputs = denoiser_inputs(noisy, conditions)
+        inputs = denoiser_inputs(noisy, conditions, self.network.config["in_channels"])
         residuals = None
         if self.controlnet is not None and conditions.control is not None:
             residuals = control_residuals(

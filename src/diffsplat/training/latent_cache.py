@@ -1,84 +1,64 @@
-"""Latents of a data set seen from the front, computed once and kept on disk."""
+"""Latents of a data set, computed once and kept on disk."""
 
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from diffsplat.core import DEFAULT_RADIUS, Cameras
-from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.core import Cameras, Views
+from diffsplat.data.object_dataset import ObjectDataset, ObjectRow
 from diffsplat.io.file_access import atomic_path, make_folder
-from diffsplat.training.batch_tensors import to_device
-from diffsplat.training.grid_cache import caching_device, folder_digest, grid_table
+from diffsplat.training.batch_prefetch import Prefetcher
+from diffsplat.training.grid_cache import caching_device, folder_digest
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.stage import SourceConfig
-from diffsplat.training.trained_networks import TrainableAutoencoder, open_autoencoder
-from diffsplat.training.view_batches import epoch_indices, held_out, training_objects
+from diffsplat.training.view_encoder import ViewEncoder
 
 logger = logging.getLogger(__name__)
 
-_ENCODED_AT_ONCE = 8
+_ENCODED_AT_ONCE = 4
+_SHARD_RINGS = 128
 
 
 @dataclass(frozen=True)
-class LatentBatch:
-    """Cached latents of objects, for a denoiser.
+class ObjectRing:
+    """Four views of an object.
 
     Args:
-        latents: ``[B, V, C, h, w]`` normalised latents.
-        cameras: ``[B, V]`` cameras that the latents' views were taken with.
-        prompt: one caption an object.
+        row: of the data set.
+        views: of the row, in the order of their azimuths; latents are in the world of the first.
     """
 
-    latents: Tensor
-    cameras: Cameras
-    prompt: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LatentSourceConfig(SourceConfig):
-    """What a batch of latents is made of.
-
-    Args:
-        batch_size: objects of a batch.
-        evaluation_objects: held-out objects that the loss is measured on.
-        seed: of the order and of the captions.
-    """
-
-    batch_size: int = 16
-    evaluation_objects: int = 64
-    seed: int = 0
-
-    def build(self, folders: StageFolders) -> "LatentSource":
-        """The source of latents."""
-        return LatentSource(self, folders)
+    row: int
+    views: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class LatentTable:
-    """Latents of every object of a split, seen from the front.
+    """Latents of rings.
 
     Args:
+        rings: ``N`` rings; that of every object from the front comes first, in the order of the rows.
         latents: ``[N, V, C, h, w]`` half precision.
         cameras: ``[N, V]`` of the views.
     """
 
+    rings: Sequence[ObjectRing]
     latents: Tensor
     cameras: Cameras
 
     def save(self, path: Path) -> None:
-        """Write to one safetensors file, complete or not at all."""
-        make_folder(path.parent)
+        """Write the tensors to one safetensors file, complete or not at all."""
         tensors = {
             "latents": self.latents,
             "camera_to_world": self.cameras.camera_to_world.contiguous(),
@@ -88,91 +68,94 @@ class LatentTable:
             save_file(tensors, temporary, metadata={"image_size": str(self.cameras.width)})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        with safe_open(path, framework="pt") as file:
+    def load(cls, rings: Sequence[ObjectRing], paths: Sequence[Path]) -> Self:
+        """Read what :meth:`save` wrote to several files, in their order."""
+        with safe_open(paths[0], framework="pt") as file:
             size = int(file.metadata()["image_size"])
-        tensors = load_file(path)
-        cameras = Cameras(tensors["camera_to_world"], tensors["intrinsics"], size, size)
-        return cls(tensors["latents"], cameras)
+        parts = [load_file(path) for path in paths]
+        latents, poses, intrinsics = (
+            torch.cat([part[name] for part in parts]) for name in ("latents", "camera_to_world", "intrinsics")
+        )
+        return cls(rings, latents, Cameras(poses, intrinsics, size, size))
 
 
-class LatentSource:
-    """Batches of latents; computed at the first use, read from the cache afterwards."""
+def latent_table(
+    folders: StageFolders, dataset: ObjectDataset, *, rings: int = 1, channels: int = 0
+) -> LatentTable:
+    """The latents of a data set, from the cache where it has them; otherwise one process computes them.
 
-    def __init__(self, config: LatentSourceConfig, folders: StageFolders) -> None:
-        self.config = config
-        self._train = training_objects(folders)
-        self._test = held_out(folders)
-        self._tables = {
-            name: latent_table(folders, dataset, name)
-            for name, dataset in {"train": self._train, "test": self._test}.items()
-        }
+    An interrupted call is continued by the next.
 
-    def batch(self, step: int) -> LatentBatch:
-        """Objects in shuffled epochs, each with a random one of its captions."""
-        size = self.config.batch_size
-        indices = epoch_indices(len(self._train), range(step * size, (step + 1) * size), self.config.seed)
-        random = np.random.default_rng([self.config.seed, step])
-        return self._gather(self._train, self._tables["train"], indices, random)
-
-    def evaluation(self) -> list[LatentBatch]:
-        """Held-out objects, spread over the table, always with the same captions."""
-        total = len(self._test)
-        count = min(self.config.evaluation_objects, total)
-        chosen = [int(index) for index in np.linspace(0, total - 1, count)]
-        size = self.config.batch_size
-        parts = [chosen[start : start + size] for start in range(0, count, size)]
-        table = self._tables["test"]
-        return [self._gather(self._test, table, part, np.random.default_rng(0)) for part in parts]
-
-    def _gather(
-        self, dataset: ObjectDataset, table: LatentTable, indices: list[int], random: np.random.Generator
-    ) -> LatentBatch:
-        captions = tuple(str(random.choice(dataset.rows[index].captions)) for index in indices)
-        return LatentBatch(table.latents[indices].float(), table.cameras[indices], captions)
+    Args:
+        folders: of the run.
+        dataset: the objects.
+        rings: how many rings of an object, see :func:`object_rings`.
+        channels: how many of the latents' channels, the first ones; 0 for all.
+    """
+    chosen = object_rings(dataset, rings)
+    folder = folders.latents / _fingerprint(folders, dataset, chosen, channels)
+    paths = {start: folder / f"{start:06d}.safetensors" for start in range(0, len(chosen), _SHARD_RINGS)}
+    make_folder(folder)
+    with FileLock(folder.with_suffix(".lock")):
+        missing = [start for start, path in paths.items() if not path.is_file()]
+        if missing:
+            logger.info("encoding %d rings of views into %s", len(chosen), folder)
+            encoder = ViewEncoder.open(folders).to(caching_device())
+            for start in tqdm(missing, unit="shard", desc="latents"):
+                shard = chosen[start : start + _SHARD_RINGS]
+                _encode(encoder, dataset, shard, channels).save(paths[start])
+    return LatentTable.load(chosen, list(paths.values()))
 
 
-def latent_table(folders: StageFolders, dataset: ObjectDataset, name: str) -> LatentTable:
-    """The latents of a data set, from the cache where it has them; otherwise one process computes them."""
-    path = folders.latents / f"{name}-{_fingerprint(folders, dataset)}.safetensors"
-    make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            logger.info("encoding %d objects into %s", len(dataset), path)
-            _encode(folders, dataset).save(path)
-    return LatentTable.load(path)
+def object_rings(dataset: ObjectDataset, count: int) -> list[ObjectRing]:
+    """Rings of every row: the one from the front, then up to ``count - 1`` others, each from a random view on."""
+    fronts = [ObjectRing(index, tuple(row.ring_views(0))) for index, row in enumerate(dataset.rows)]
+    return fronts + [
+        ObjectRing(index, views)
+        for index, row in enumerate(dataset.rows)
+        for views in _other_rings(row, count - 1)
+    ]
 
 
-def _encode(folders: StageFolders, dataset: ObjectDataset) -> LatentTable:
-    device = caching_device()
-    autoencoder = cast(nn.Module, open_autoencoder(folders.trained("autoencoder"))).to(device)
-    grids = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
+def _other_rings(row: ObjectRow, count: int) -> list[tuple[int, ...]]:
+    random = np.random.default_rng(list(row.object_id.encode()))
+    chosen = random.permutation([ring for ring in row.rings if ring != 0])[:count]
+    return [tuple(np.roll(row.ring_views(int(ring)), random.integers(4)).tolist()) for ring in chosen]
+
+
+def _encode(
+    encoder: ViewEncoder, dataset: ObjectDataset, rings: Sequence[ObjectRing], channels: int
+) -> LatentTable:
+    batches = [rings[start : start + _ENCODED_AT_ONCE] for start in range(0, len(rings), _ENCODED_AT_ONCE)]
+
+    def load(number: int) -> Views:
+        return Views.concatenate([dataset.load_views(ring.row, ring.views) for ring in batches[number]])
+
     latents: list[Tensor] = []
-    with torch.no_grad():
-        for batch in tqdm(grids.batches(_ENCODED_AT_ONCE), unit="batch", desc="latents"):
-            encoded = cast(TrainableAutoencoder, autoencoder).encode(to_device(batch, device))
-            latents.append(encoded.half().cpu())
-    return LatentTable(torch.cat(latents), _cameras(dataset))
-
-
-def _cameras(dataset: ObjectDataset) -> Cameras:
-    """``[N, V]`` cameras of the views that the grids of :func:`grid_table` were made from."""
-    cameras = [row.cameras[row.ring_views(0)].relative_to_first(DEFAULT_RADIUS) for row in dataset.rows]
+    cameras: list[Cameras] = []
+    with Prefetcher(load, 0, len(batches), 2) as views:
+        for _ in batches:
+            taken = views.take()
+            encoded = encoder(taken.to(caching_device()))
+            latents.append(encoded[:, :, : channels or None].half().cpu())
+            cameras.append(taken.cameras)
     first = cameras[0]
-    return replace(
+    together = replace(
         first,
-        camera_to_world=torch.stack([one.camera_to_world for one in cameras]),
-        intrinsics=torch.stack([one.intrinsics for one in cameras]),
+        camera_to_world=torch.cat([one.camera_to_world for one in cameras]),
+        intrinsics=torch.cat([one.intrinsics for one in cameras]),
     )
+    return LatentTable(rings, torch.cat(latents), together)
 
 
-def _fingerprint(folders: StageFolders, dataset: ObjectDataset) -> str:
-    """Changes with the networks, and with the images and cameras of the data set."""
+def _fingerprint(
+    folders: StageFolders, dataset: ObjectDataset, rings: Sequence[ObjectRing], channels: int
+) -> str:
+    """Changes with the networks, and with the images and cameras of the rings."""
     networks = (folders.trained("reconstructor"), folders.trained("autoencoder"))
     digest = hashlib.sha256(b"".join(map(folder_digest, networks)))
-    for index, row in enumerate(dataset.rows):
-        views = row.ring_views(0)
-        place = [dataset.pixels_key(index), views, row.cameras[views].camera_to_world.tolist()]
-        digest.update(json.dumps(place).encode())
+    digest.update(str(channels).encode())
+    for ring in rings:
+        poses = dataset.rows[ring.row].cameras[list(ring.views)].camera_to_world.tolist()
+        digest.update(json.dumps([dataset.pixels_key(ring.row), ring.views, poses]).encode())
     return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ from diffsplat.pretrained.release_layout import (
 )
 from diffsplat.training.config_checks import require
 
-Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "denoiser"]
+Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "condition_encoder", "denoiser"]
 """A trained network that a stage reads."""
 
 
@@ -69,6 +69,7 @@ class RunFolders:
             reconstructor=self.out / "reconstruction" / "weights",
             image_autoencoder=self.out / "image-autoencoder" / "weights",
             autoencoder=self.out / "autoencoder" / "weights",
+            condition_encoder=self.out / "condition" / "weights",
             denoiser=self.out / "diffusion" / "weights",
         )
 
@@ -100,12 +101,14 @@ class StageFolders(RunFolders):
         reconstructor: Trained reconstructor, a run or a release, for a stage that needs it.
         image_autoencoder: Trained image autoencoder of the small models, which have no image-diffusion model.
         autoencoder: Trained autoencoder, a run or a release, for a stage that needs it.
+        condition_encoder: Encoder of images and control maps, for a denoiser of the embedded model that takes them.
         denoiser: Trained text-conditioned denoiser, a run or a release, for a ControlNet.
     """
 
     reconstructor: Path | None = None
     image_autoencoder: Path | None = None
     autoencoder: Path | None = None
+    condition_encoder: Path | None = None
     denoiser: Path | None = None
 
     def trained(self, need: Need) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -421,9 +422,9 @@ def is_finished(config: TrainerConfig, out: Path) -> bool:
 
 
 def _mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the figures of evaluation batches."""
+    """Mean of each figure over the evaluation batches that have it."""
     names = dict.fromkeys(itertools.chain(*figures))
-    return {name: sum(float(f[name]) for f in figures) / len(figures) for name in names}
+    return {name: mean(float(f[name]) for f in figures if name in f) for name in names}
 
 
 def _seed(seed: int, index: int) -> None:

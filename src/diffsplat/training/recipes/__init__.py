@@ -2,14 +2,19 @@
 
 from diffsplat.training.recipes.diffusion_recipes import DIFFUSION_RECIPES
 from diffsplat.training.recipes.full_size_recipes import FULL_SIZE_NETWORKS
-from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.recipes.mini_recipe import CONDITIONED_NETWORKS, MINI
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.small_recipe import SMALL, SMALL_CONTROLNETS
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}
 """Models whose stages are trained one after another."""
 
-_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (*FULL_SIZE_NETWORKS, *DIFFUSION_RECIPES, *SMALL_CONTROLNETS)
+_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (
+    *CONDITIONED_NETWORKS,
+    *FULL_SIZE_NETWORKS,
+    *DIFFUSION_RECIPES,
+    *SMALL_CONTROLNETS,
+)
 
 
 def network_recipes() -> dict[str, NetworkRecipe]:

@@ -7,11 +7,11 @@ objects for each network, so that it makes the same kind of model and not the sa
 """
 
 from diffsplat.pretrained.model_folders import SamplingDefaults
-from diffsplat.training.latent_cache import LatentSourceConfig
-from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
+from diffsplat.training.latent_batches import LatentSourceConfig
+from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.principal_component_fit import ComponentFit
+from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
@@ -30,6 +30,34 @@ _DENOISING = OptimConfig(name="muon", lr=1e-3, betas=(0.9, 0.99), weight_decay=0
 24,000 objects; AdamW lost ground at a learning rate of 8e-4."""
 
 _EMA = EmaConfig(decay=0.998)
+
+_CONDITIONED = GradientTraining(
+    DiffusionConfig(
+        MiniDenoiserConfig(
+            width=256,
+            layers=7,
+            patch=4,
+            channels=_DENOISED_CHANNELS,
+            conditioned=True,
+            level_mean=1.4,
+            level_deviation=1.6,
+        ),
+        dropout=0.1,
+        sample_guidance=(2.0,),
+    ),
+    LatentSourceConfig(batch_size=32, channels=_DENOISED_CHANNELS, rings=4, conditioned_share=0.6),
+    TrainerConfig(steps=12_000, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
+)
+
+CONDITIONED_NETWORKS = (
+    NetworkRecipe("condition-mini", "encoder of images and control maps, for the next", ConditionFit()),
+    NetworkRecipe(
+        "conditioned-diffusion-mini",
+        "denoiser of text, images and control maps; starts from that of mini",
+        _CONDITIONED,
+    ),
+)
+"""Networks that let one denoiser take text, an image or a control map."""
 
 MINI = Recipe(
     name="mini",

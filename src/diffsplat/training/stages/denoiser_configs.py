@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from torch import nn
 
 from diffsplat.io.json_files import read_json
+from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.network_families import Family
@@ -30,7 +32,7 @@ from diffsplat.training.diffusion_objective import (
     UniformTimesteps,
 )
 from diffsplat.training.grid_cache import caching_device
-from diffsplat.training.network_initialisation import widen_denoiser
+from diffsplat.training.network_initialisation import widen_denoiser, widen_input
 from diffsplat.training.run_folders import StageFolders, find_network
 
 if TYPE_CHECKING:
@@ -75,6 +77,11 @@ class DenoiserConfig(ABC):
         """Latent space that a released autoencoder has; None where only autoencoders of runs are read."""
         return None
 
+    @property
+    def takes_conditions(self) -> bool:
+        """Whether batches come with images or control maps that the one denoiser takes."""
+        return False
+
     @abstractmethod
     def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
         """The denoiser with its first weights: of ``folders.start_from``, of a 2D model, or random ones.
@@ -98,7 +105,7 @@ class DenoiserConfig(ABC):
         """What encodes its prompts."""
 
     @abstractmethod
-    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+    def image_encoder(self, folders: StageFolders) -> "AutoencoderKL | ConditionEncoder":
         """What encodes condition images."""
 
 
@@ -116,6 +123,8 @@ class MiniDenoiserConfig(DenoiserConfig):
         channels: how many of the latents' channels are denoised, the principal ones; 0 for all. The others hold
             detail that text says nothing of and that a small network cannot make.
         text_channels: length of a text token.
+        conditioned: whether it also takes an image or a control map of view 0. One that does can start from one
+            that does not.
         level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
             numbers name their object already at level 0.95: what has to be learned from text lies above.
         level_deviation: deviation of that logit.
@@ -130,6 +139,7 @@ class MiniDenoiserConfig(DenoiserConfig):
     patch: int = 4
     channels: int = 0
     text_channels: int = 384
+    conditioned: bool = False
     level_mean: float = 1.8
     level_deviation: float = 1.6
     greatest_level: float = 1.0
@@ -143,10 +153,22 @@ class MiniDenoiserConfig(DenoiserConfig):
 
     def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
         """The denoiser, of an earlier run or with random weights."""
-        require(not image, "image", image, "no image, which the embedded model's denoiser cannot take")
+        require(
+            not image,
+            "image",
+            image,
+            "conditioned instead, which lets one denoiser take images and control maps",
+        )
         network = self.untrained(autoencoder)
-        if folders.start_from is not None:
-            network.load_weights(find_network(folders.start_from))
+        if folders.start_from is None:
+            return network
+        earlier = MultiViewPixArt.from_pretrained(find_network(folders.start_from))
+        if self.conditioned and earlier.config["in_channels"] < network.config["in_channels"]:
+            projection = earlier.pos_embed.proj
+            projection.weight = nn.Parameter(
+                widen_input(projection.weight.detach(), network.config["in_channels"])
+            )
+        network.load_state_dict(earlier.state_dict())
         return network
 
     def untrained(self, autoencoder: Autoencoder) -> MultiViewPixArt:
@@ -161,6 +183,7 @@ class MiniDenoiserConfig(DenoiserConfig):
             layers=self.layers,
             text_channels=self.text_channels,
             patch=self.patch,
+            conditioned=self.conditioned,
         )
 
     def objective(self, _folders: StageFolders, _image: bool, /) -> Objective:
@@ -172,13 +195,18 @@ class MiniDenoiserConfig(DenoiserConfig):
         """Euler steps along the flow."""
         return FlowEulerScheduler(self.sample_shift)
 
+    @property
+    def takes_conditions(self) -> bool:
+        """As :attr:`conditioned` says."""
+        return self.conditioned
+
     def prompts(self, folders: StageFolders) -> PromptSource:
         """The embedded text encoder."""
         return _embedded_prompts(folders)
 
-    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+    def image_encoder(self, folders: StageFolders) -> ConditionEncoder:
         """That of the run."""
-        return open_image_encoder(folders.trained("image_autoencoder"))
+        return ConditionEncoder.from_pretrained(folders.trained("condition_encoder"))
 
 
 @dataclass(frozen=True)
@@ -232,7 +260,7 @@ class SmallUNetConfig(DenoiserConfig):
         """The embedded text encoder."""
         return _embedded_prompts(folders)
 
-    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+    def image_encoder(self, folders: StageFolders) -> "AutoencoderKL":
         """That of the run."""
         return open_image_encoder(folders.trained("image_autoencoder"))
 
@@ -299,7 +327,7 @@ class BackboneDenoiserConfig(DenoiserConfig):
 
         return PromptSource(make, base / "text_encoder")
 
-    def image_vae(self, folders: StageFolders) -> "AutoencoderKL":
+    def image_encoder(self, folders: StageFolders) -> "AutoencoderKL":
         """The image autoencoder of the 2D model."""
         return open_image_encoder(folders.pretrained_part(self.row.base_repository, "vae"))
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from diffsplat.core import Rendering, SplatGrid, Splats, Views
 from diffsplat.core.full_precision import full_precision
+from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
+from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
@@ -31,7 +33,7 @@ from diffsplat.training.config_checks import require
 from diffsplat.training.control_images import control_agreement, control_images
 from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
 from diffsplat.training.grid_cache import folder_digest
-from diffsplat.training.latent_cache import LatentBatch
+from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.release_folder import Release
@@ -96,6 +98,8 @@ class DiffusionConfig(StageConfig):
             needed.append("denoiser")
         if self.image and not isinstance(self.network, BackboneDenoiserConfig):
             needed.append("image_autoencoder")
+        if self.network.takes_conditions:
+            needed.append("condition_encoder")
         return tuple(needed)
 
     @property
@@ -120,7 +124,7 @@ class DiffusionConfig(StageConfig):
             self._step(encoder, denoiser, folders),
             self._prompts(folders),
             self.network.scheduler(folders, self.image),
-            self.network.image_vae(folders) if self.image else None,
+            self.network.image_encoder(folders) if self.image or self.network.takes_conditions else None,
         )
 
     def _step(self, encoder: ViewEncoder, denoiser: Denoiser, folders: StageFolders) -> DenoisingStep:
@@ -161,7 +165,8 @@ class DiffusionStage(Stage):
         step: losses of latents and conditions.
         prompts: encoded captions, the empty one among them.
         scheduler: samples.
-        image_vae: encodes condition images; None for none.
+        image_encoder: encodes condition images, of a network that takes several kinds control maps too; None for
+            none.
     """
 
     def __init__(
@@ -172,14 +177,16 @@ class DiffusionStage(Stage):
         step: DenoisingStep,
         prompts: PromptTable,
         scheduler: Any,
-        image_vae: "AutoencoderKL | None" = None,
+        image_encoder: "AutoencoderKL | ConditionEncoder | None" = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.denoiser = cast(nn.Module, denoiser)
         self.controlnet = cast("nn.Module | None", cast(ConditionedDenoiser, step.denoiser).controlnet)
-        self.image_vae = None if image_vae is None else cast(nn.Module, image_vae).requires_grad_(False)
+        self.image_encoder = (
+            None if image_encoder is None else cast(nn.Module, image_encoder).requires_grad_(False)
+        )
         self.step = step
         self.prompts = prompts
         self.scheduler = scheduler
@@ -205,7 +212,20 @@ class DiffusionStage(Stage):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Report:
-        """Loss of held-out objects over the noise levels, and figures and an image of samples for them."""
+        """Loss of held-out objects over the noise levels, and figures and an image of samples for them.
+
+        Those of batches with a condition begin with its kind.
+        """
+        report = self._evaluated(batch)
+        if not isinstance(batch, LatentBatch) or batch.condition is None:
+            return report
+        kind = batch.condition.kind
+        return Report(
+            {f"{kind}_{name}": value for name, value in report.scalars.items()},
+            {f"{kind}_{name}": image for name, image in report.images.items()},
+        )
+
+    def _evaluated(self, batch: Batch) -> Report:
         latents = self._latents(batch)
         conditions = self._conditions(batch, latents)
         scalars = {f"loss_{share:g}": self._loss_at(share, latents, conditions) for share in _QUANTILES}
@@ -267,11 +287,14 @@ class DiffusionStage(Stage):
 
     @torch.no_grad()
     def _image_latents(self, batch: Batch) -> Tensor | None:
-        if self.image_vae is None:
+        if isinstance(self.image_encoder, ConditionEncoder):
+            condition = batch.condition if isinstance(batch, LatentBatch) else None
+            return None if condition is None else self.image_encoder.encode(condition.images, condition.kind)
+        if self.image_encoder is None:
             return None
         # Only the trained network is in training mode, and only while it is trained.
         sample = self.trainable().training
-        return image_latents(cast(Any, self.image_vae), _views(batch).image[:, 0], sample=sample)
+        return image_latents(cast(Any, self.image_encoder), _views(batch).image[:, 0], sample=sample)
 
     def _control(self, batch: Batch) -> Tensor | None:
         if self.config.control == "none":
@@ -288,7 +311,7 @@ class DiffusionStage(Stage):
         views = latents.shape[1]
         scales = (
             triangle_guidance(1.0, guidance, views)
-            if self.config.image
+            if conditions.image_latent is not None
             else constant_guidance(guidance, views)
         )
         guided = GuidedDenoiser(
@@ -334,7 +357,16 @@ class DiffusionStage(Stage):
         if isinstance(batch, Views):
             return report_rendering(rendering, batch.objects(slice(0, count)))
         shown = rendering.rgb[:TILED_OBJECTS]
-        return Report({}, {"views": tile_images(shown.flatten(0, 1), columns=shown.shape[1]).clamp(0, 1)})
+        images = {"views": tile_images(shown.flatten(0, 1), columns=shown.shape[1]).clamp(0, 1)}
+        return Report({} if batch.condition is None else self._likeness(rendering, batch), images)
+
+    def _likeness(self, rendering: Rendering, batch: LatentBatch) -> dict[str, float]:
+        """PSNR (dB) of the view of the condition and of the others, against the objects' own latents."""
+        count = rendering.rgb.shape[0]
+        grid = self._decoded(self._latents(batch)[:count])
+        own = render(self._splats(grid, batch), batch.cameras[:count], normals=False)
+        values = psnr(rendering.rgb, own.rgb)
+        return {"psnr_seen": float(values[:, 0].mean()), "psnr_others": float(values[:, 1:].mean())}
 
 
 def _views(batch: Batch) -> Views:

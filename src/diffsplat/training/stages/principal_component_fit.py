@@ -1,19 +1,27 @@
-"""The component autoencoder: fitted in one pass over splat grids, not trained by gradients."""
+"""Networks of principal components: fitted in one pass over the data, not trained by gradients."""
 
 import json
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
+from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionEncoder
+from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.config_record import write_record
+from diffsplat.training.control_images import condition_images
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outcome import Outcome, atomic_folder
@@ -23,7 +31,52 @@ from diffsplat.training.view_batches import held_out, training_objects
 
 
 @dataclass(frozen=True)
-class ComponentFit(StageRecipe):
+class PrincipalComponentFit(StageRecipe):
+    """A network whose weights are principal components of the training data: nothing is trained.
+
+    Args:
+        device: ``auto`` takes the GPU when there is one.
+    """
+
+    device: Device = "auto"
+
+    def run(self, folders: StageFolders) -> Outcome:
+        """Fit the components, or take those of an earlier run, and measure what they lose: in the main process."""
+        processes = self.processes()
+        figures = processes.once(lambda: self._make(folders, processes.device))
+        return Outcome("finished", 0, figures, folders.out / "weights")
+
+    def processes(self) -> Processes:
+        """The processes of the run."""
+        return Processes(self.device)
+
+    def is_finished(self, out: Path) -> bool:
+        """Whether the fitted network is written."""
+        return (out / "weights").is_dir()
+
+    @abstractmethod
+    def fitted(self, folders: StageFolders, device: torch.device, /) -> ConfiguredNetwork:
+        """The network, on the CPU."""
+
+    @abstractmethod
+    def measured(self, network: Any, folders: StageFolders, /) -> dict[str, float]:
+        """What its components lose of held-out objects."""
+
+    def _make(self, folders: StageFolders, device: torch.device) -> dict[str, float]:
+        """Write the network; its figures."""
+        network = self.fitted(folders, device)
+        figures = self.measured(network, folders)
+        make_folder(folders.out)
+        write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
+        line = {"step": 0, "kind": "evaluation", **figures}
+        (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        with atomic_folder(folders.out / "weights") as weights:
+            network.save_pretrained(weights, half=True)
+        return figures
+
+
+@dataclass(frozen=True)
+class ComponentFit(PrincipalComponentFit):
     """An autoencoder of the principal components of a trained reconstructor's splat grids.
 
     Args:
@@ -32,7 +85,6 @@ class ComponentFit(StageRecipe):
         latent_deviation: root mean square of the latents.
         component_objects: objects whose grids the components are computed from.
         evaluation_objects: held-out objects that figures are measured on; 0 for no figures.
-        device: ``auto`` takes the GPU when there is one.
     """
 
     patch: int = 8
@@ -40,7 +92,6 @@ class ComponentFit(StageRecipe):
     latent_deviation: float = 1.0
     component_objects: int = 480
     evaluation_objects: int = 32
-    device: Device = "auto"
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -56,33 +107,7 @@ class ComponentFit(StageRecipe):
             latent_deviation=self.latent_deviation,
         )
 
-    def run(self, folders: StageFolders) -> Outcome:
-        """Fit the components, or take those of an earlier run, and measure what they lose: in the main process."""
-        processes = self.processes()
-        figures = processes.once(lambda: self._make(folders, processes.device))
-        return Outcome("finished", 0, figures, folders.out / "weights")
-
-    def processes(self) -> Processes:
-        """The processes of the run."""
-        return Processes(self.device)
-
-    def is_finished(self, out: Path) -> bool:
-        """Whether the fitted autoencoder is written."""
-        return (out / "weights").is_dir()
-
-    def _make(self, folders: StageFolders, device: torch.device) -> dict[str, float]:
-        """Write the autoencoder; its figures."""
-        autoencoder = self._fitted(folders, device)
-        figures = self._measure(autoencoder, folders) if self.evaluation_objects else {}
-        make_folder(folders.out)
-        write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
-        line = {"step": 0, "kind": "evaluation", **figures}
-        (folders.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        with atomic_folder(folders.out / "weights") as weights:
-            autoencoder.save_pretrained(weights, half=True)
-        return figures
-
-    def _fitted(self, folders: StageFolders, device: torch.device) -> ComponentAutoencoder:
+    def fitted(self, folders: StageFolders, device: torch.device, /) -> ComponentAutoencoder:
         """The autoencoder, on the CPU."""
         dataset = training_objects(folders)
         autoencoder = self.network(dataset.rows[0].cameras.width)
@@ -94,12 +119,65 @@ class ComponentFit(StageRecipe):
         autoencoder.to(device).fit_components(to_device(grids, device) for grids in batches)
         return autoencoder.cpu()
 
-    def _measure(self, autoencoder: ComponentAutoencoder, folders: StageFolders) -> dict[str, float]:
+    def measured(self, network: ComponentAutoencoder, folders: StageFolders, /) -> dict[str, float]:
         """PSNR (dB) and SSIM on held-out objects, through the reconstructor and the autoencoder."""
+        if not self.evaluation_objects:
+            return {}
         reconstructor = GSRecon.from_pretrained(folders.trained("reconstructor"))
 
         def predict(inputs: Views) -> SplatGrid:
-            return autoencoder.decode(autoencoder.encode(reconstructor(inputs)))
+            return network.decode(network.encode(reconstructor(inputs)))
 
         objects = held_out_views(held_out(folders), self.evaluation_objects)
         return evaluate_grids({"autoencoder": predict}, objects).figures
+
+
+@dataclass(frozen=True)
+class ConditionFit(PrincipalComponentFit):
+    """An encoder of images and control maps, of the principal components of their patches.
+
+    Args:
+        patch: edge of a patch in pixels, as of the autoencoder's.
+        channels: principal components, as many as the denoiser's latents have channels.
+        component_views: views whose images and maps the components are computed from.
+        evaluation_views: held-out views that figures are measured on.
+    """
+
+    patch: int = 8
+    channels: int = 24
+    component_views: int = 1_000
+    evaluation_views: int = 64
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Nothing."""
+        return ()
+
+    def fitted(self, folders: StageFolders, device: torch.device, /) -> ConditionEncoder:
+        """The encoder, on the CPU."""
+        dataset = training_objects(folders)
+        encoder = ConditionEncoder(dataset.rows[0].cameras.width, self.patch, self.channels)
+        if folders.start_from is not None:
+            encoder.load_weights(folders.start_from)
+            return encoder
+        views = tqdm(_single_views(dataset, self.component_views), unit="view", desc="components")
+        images = (condition_images(view, kind) for view in views for kind in CONDITION_KINDS)
+        encoder.to(device).fit_components(to_device(batch, device) for batch in images)
+        return encoder.cpu()
+
+    def measured(self, network: ConditionEncoder, folders: StageFolders, /) -> dict[str, float]:
+        """PSNR (dB) of what is left of each kind of image."""
+        views = _single_views(held_out(folders), self.evaluation_views)
+        figures: dict[str, float] = {}
+        for kind in CONDITION_KINDS:
+            images = [condition_images(view, kind) for view in views]
+            kept = [psnr(network.decode(network.encode(image, kind)), image) for image in images]
+            figures[f"psnr_{kind}"] = float(torch.stack(kept).mean())
+        return figures
+
+
+def _single_views(dataset: ObjectDataset, count: int) -> list[Views]:
+    """Random views of random objects."""
+    random = np.random.default_rng(0)
+    rows = random.integers(len(dataset), size=count).tolist()
+    return [dataset.load_views(row, [int(random.integers(len(dataset.rows[row].ring)))]) for row in rows]

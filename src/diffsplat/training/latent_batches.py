@@ -1,0 +1,151 @@
+"""Batches of cached latents, some with an image or a control map of their first view."""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from diffsplat.core import Cameras, Views
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionKind
+from diffsplat.training.config_checks import require
+from diffsplat.training.control_images import condition_images
+from diffsplat.training.latent_cache import LatentTable, latent_table
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.view_batches import epoch_indices, held_out, training_objects
+
+_KIND_SHARES = (0.55, 0.15, 0.15, 0.15)
+"""Shares of the batches with a condition, by :data:`CONDITION_KINDS`."""
+
+_WORDLESS_SHARES = (0.5, 0.1, 0.1, 0.1)
+"""Shares of their objects that come without a caption: an image mostly does, a control map seldom."""
+
+
+@dataclass(frozen=True)
+class ConditionBatch:
+    """What the first views of objects look like.
+
+    Args:
+        images: ``[B, 3, H, W]`` images or control maps 0..1.
+        kind: what they are.
+    """
+
+    images: Tensor
+    kind: ConditionKind
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """Cached latents of objects, for a denoiser.
+
+    Args:
+        latents: ``[B, V, C, h, w]`` normalised latents.
+        cameras: ``[B, V]`` cameras that the latents' views were taken with.
+        prompt: one caption an object; empty for none.
+        condition: images of the first views; None for text alone.
+    """
+
+    latents: Tensor
+    cameras: Cameras
+    prompt: tuple[str, ...]
+    condition: ConditionBatch | None = None
+
+
+@dataclass(frozen=True)
+class LatentSourceConfig(SourceConfig):
+    """What a batch of latents is made of.
+
+    Args:
+        batch_size: objects of a batch.
+        evaluation_objects: held-out objects that the loss is measured on; with conditions as many with an image.
+        channels: how many of the latents' channels are kept, the first ones; 0 for all.
+        rings: rings of an object that are kept. The first is seen from the front; others have any elevation and
+            start at any side, and serve batches with a condition alone, since words do not tell the side.
+        conditioned_share: share of the batches that come with an image or a control map.
+        seed: of the order, the captions and the conditions.
+    """
+
+    batch_size: int = 16
+    evaluation_objects: int = 64
+    channels: int = 0
+    rings: int = 1
+    conditioned_share: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.rings >= 1, "rings", self.rings, "at least 1")
+        share = self.conditioned_share
+        require(0 <= share <= 1, "conditioned_share", share, "a share from 0 to 1")
+
+    def build(self, folders: StageFolders) -> "LatentSource":
+        """The source of latents."""
+        return LatentSource(self, folders)
+
+
+class LatentSource:
+    """Batches of latents; computed at the first use, read from the cache afterwards.
+
+    The objects of a batch have the same kind of condition. A step's batch depends on the seed and its number alone.
+    """
+
+    def __init__(self, config: LatentSourceConfig, folders: StageFolders) -> None:
+        self.config = config
+        self._train = _Split(training_objects(folders), config, folders)
+        self._test = _Split(held_out(folders), config, folders)
+
+    def batch(self, step: int) -> LatentBatch:
+        """Objects in shuffled epochs, each with a random one of its captions."""
+        size, seed = self.config.batch_size, self.config.seed
+        rows = epoch_indices(len(self._train.dataset), range(step * size, (step + 1) * size), seed)
+        random = np.random.default_rng([seed, step])
+        kind = None
+        if random.random() < self.config.conditioned_share:
+            kind = CONDITION_KINDS[int(random.choice(len(CONDITION_KINDS), p=_KIND_SHARES))]
+        return self._train.gather(rows, kind, random)
+
+    def evaluation(self) -> list[LatentBatch]:
+        """Held-out objects, spread over the table, always with the same captions, then with images alone."""
+        total, size = len(self._test.dataset), self.config.batch_size
+        count = min(self.config.evaluation_objects, total)
+        chosen = [int(index) for index in np.linspace(0, total - 1, count)]
+        parts = [chosen[start : start + size] for start in range(0, count, size)]
+        batches = [self._test.gather(part, None, np.random.default_rng(0)) for part in parts]
+        if self.config.conditioned_share:
+            pictured = [self._test.gather(part, "image", np.random.default_rng(0)) for part in parts]
+            batches += [replace(batch, prompt=("",) * len(batch.prompt)) for batch in pictured]
+        return batches
+
+
+class _Split:
+    """The latents of a data set, and which of them belong to each of its rows."""
+
+    def __init__(self, dataset: ObjectDataset, config: LatentSourceConfig, folders: StageFolders) -> None:
+        self.dataset = dataset
+        self._table: LatentTable = latent_table(
+            folders, dataset, rings=config.rings, channels=config.channels
+        )
+        self._rings: dict[int, list[int]] = defaultdict(list)
+        for number, ring in enumerate(self._table.rings):
+            self._rings[ring.row].append(number)
+
+    def gather(self, rows: list[int], kind: ConditionKind | None, random: np.random.Generator) -> LatentBatch:
+        """A batch of rows, from the front; or from anywhere, with a condition."""
+        captions = [str(random.choice(self.dataset.rows[row].captions)) for row in rows]
+        if kind is None:
+            return LatentBatch(self._table.latents[rows].float(), self._table.cameras[rows], tuple(captions))
+        chosen = [int(random.choice(self._rings[row])) for row in rows]
+        wordless = random.random(len(rows)) < _WORDLESS_SHARES[CONDITION_KINDS.index(kind)]
+        prompts = ("" if absent else caption for absent, caption in zip(wordless, captions, strict=True))
+        return LatentBatch(
+            self._table.latents[chosen].float(),
+            self._table.cameras[chosen],
+            tuple(prompts),
+            ConditionBatch(self._condition_images(chosen, kind), kind),
+        )
+
+    def _condition_images(self, chosen: list[int], kind: ConditionKind) -> Tensor:
+        rings = [self._table.rings[number] for number in chosen]
+        views = Views.concatenate([self.dataset.load_views(ring.row, ring.views[:1]) for ring in rings])
+        return condition_images(views, kind)

@@ -1,0 +1,257 @@
+"""One denoiser for text, images and control maps: a model folder of it, and its training."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsplat.cli.main import main
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import folder_objects
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.io.splat_formats import read_splats
+from diffsplat.models import ComponentAutoencoder, GSRecon
+from diffsplat.models.condition_encoder import ConditionEncoder
+from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
+from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
+from diffsplat.training.control_images import condition_images
+from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
+from diffsplat.training.latent_cache import latent_table, object_rings
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.principal_component_fit import ConditionFit
+from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
+from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
+from diffsplat.training.view_encoder import ViewEncoder
+
+trimesh = pytest.importorskip("trimesh")
+PROMPT = "a red chair"
+SIZE = 32
+
+
+def conditioned_pipeline() -> DiffSplatPipeline:
+    """The embedded model, its denoiser widened as training widens it: new weights are zero."""
+    pipe = DiffSplatPipeline.from_pretrained("mini")
+    narrow = pipe.denoiser
+    assert isinstance(narrow, MultiViewPixArt)
+    wide = MultiViewPixArt(**{**narrow.config, "in_channels": narrow.config["in_channels"] + 5})
+    state = narrow.state_dict()
+    state["pos_embed.proj.weight"] = torch.nn.functional.pad(
+        state["pos_embed.proj.weight"], (0, 0, 0, 0, 0, 5)
+    )
+    wide.load_state_dict(state)
+    pipe.denoiser = wide.eval()
+    pipe.condition_encoder = ConditionEncoder().eval()
+    pipe.image_defaults = SamplingDefaults(steps=2, guidance=2.0, elevation_deg=20.0)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose denoiser tells the kinds of condition from each other."""
+    pipe = conditioned_pipeline()
+    assert isinstance(pipe.denoiser, MultiViewPixArt)
+    weight = pipe.denoiser.pos_embed.proj.weight
+    torch.nn.init.normal_(weight.data[:, -5:], std=0.02, generator=torch.Generator().manual_seed(0))
+    target = tmp_path_factory.mktemp("models") / "conditioned"
+    pipe.save_pretrained(target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[16:48, 20:44] = (200, 40, 30, 255)
+    path = tmp_path_factory.mktemp("photos") / "box.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def values(output: SplatOutput) -> torch.Tensor:
+    return torch.cat([output.splats.means, output.splats.colors], dim=-1)
+
+
+def generated(folder: Path, output: Path, *words: object) -> torch.Tensor:
+    command = ["generate", "--model", folder, "--steps", 2, "-o", output, "--force", *words]
+    assert main([str(word) for word in command]) == 0
+    splats = read_splats(output)
+    return torch.cat([splats.means, splats.colors], dim=-1)
+
+
+def test_a_widened_denoiser_makes_of_text_what_it_made_before():
+    narrow, wide = DiffSplatPipeline.from_pretrained("mini"), conditioned_pipeline()
+    before, after = (values(pipe(PROMPT, steps=3, seed=3)) for pipe in (narrow, wide))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+
+
+def test_one_folder_generates_from_text_images_and_maps(folder: Path, photo: Path, tmp_path: Path):
+    words = {
+        "text": (PROMPT,),
+        "image": ("--image", photo, "--elevation", 20),
+        "depth": (PROMPT, "--control", "depth", "--control-image", photo),
+        "canny": (PROMPT, "--control", "canny", "--control-image", photo),
+    }
+    made = {name: generated(folder, tmp_path / "a.ply", *given) for name, given in words.items()}
+    for first, second in (("text", "depth"), ("depth", "canny"), ("image", "text")):
+        same = made[first].shape == made[second].shape
+        assert not same or (made[first] - made[second]).abs().mean() > 1e-3
+
+
+def test_a_folder_keeps_how_it_is_sampled_from_text_and_from_images(folder: Path):
+    stored = ModelFolder.find(folder)
+    assert stored.defaults() == DiffSplatPipeline.from_pretrained("mini").defaults
+    assert stored.defaults(image=True) == SamplingDefaults(steps=2, guidance=2.0, elevation_deg=20.0)
+    assert stored.controls == ("depth", "normal", "canny")
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["condition_encoder"] == ["diffsplat", "ConditionEncoder"]
+    assert "image_denoiser" not in index
+
+
+def test_an_image_has_guidance_of_its_own_and_no_refiner(folder: Path, photo: Path):
+    pipe = DiffSplatPipeline.from_pretrained(folder)
+    output = pipe("", image=photo, elevation=20.0)
+    assert (output.generation.steps, output.generation.guidance) == (2, 2.0)
+    expected = values(output)
+    pipe.refiner = None
+    assert torch.equal(values(pipe("", image=photo, elevation=20.0)), expected)
+
+
+def test_images_and_maps_are_not_taken_together(folder: Path, photo: Path):
+    pipe = DiffSplatPipeline.from_pretrained(folder, control="depth")
+    with pytest.raises(ValueError, match="an image or a control map, expected one of them"):
+        pipe(PROMPT, image=photo, control=photo)
+    with pytest.raises(ValueError, match="follows no control map"):
+        DiffSplatPipeline.from_pretrained(folder)(PROMPT, control=photo)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> StageFolders:
+    """Boxes of several colours on orbits, and untrained networks."""
+    root = tmp_path_factory.mktemp("conditioned")
+    (root / "meshes").mkdir()
+    for number, name in enumerate(("crate", "box", "chest", "trunk")):
+        mesh = trimesh.creation.box(extents=(1.0, 0.6, 0.3 + 0.2 * number))
+        mesh.visual.vertex_colors = [60 * number, 200, 40, 255]
+        mesh.export(root / "meshes" / f"{name}.ply")
+    options = RenderOptions(size=SIZE, supersampling=1, processes=1, views="orbits")
+    ingest(folder_objects(root / "meshes"), root / "data", options, progress=False)
+    torch.manual_seed(0)
+    GSRecon(
+        dim=32, blocks=1, heads=1, patch=8, parametrization="residual", pixel_grid="center"
+    ).save_pretrained(root / "reconstructor")
+    ComponentAutoencoder(image_size=SIZE, patch=8, latent_channels=16).save_pretrained(root / "autoencoder")
+    given = StageFolders(
+        (root / "data",),
+        root / "run",
+        reconstructor=root / "reconstructor",
+        autoencoder=root / "autoencoder",
+    )
+    fit = ConditionFit(channels=6, component_views=8, evaluation_views=2)
+    train_stage(fit, replace(given, out=root / "condition"))
+    return replace(given, condition_encoder=root / "condition")
+
+
+def test_latents_of_rings_are_those_of_their_views(folders: StageFolders):
+    dataset = ObjectDataset(folders.data, split="train")
+    table = latent_table(folders, dataset, rings=3, channels=6)
+    assert len(table.rings) == sum(min(3, len(row.rings)) for row in dataset.rows)
+    assert [ring.row for ring in table.rings[: len(dataset)]] == list(range(len(dataset)))
+    encoder = ViewEncoder.open(folders)
+    for number in (0, len(dataset), len(table.rings) - 1):
+        ring = table.rings[number]
+        row = dataset.rows[ring.row]
+        turned = [row.azimuths[view] for view in ring.views]
+        assert np.allclose(np.diff(turned) % 360, 90, atol=1e-3)
+        expected = encoder(dataset.load_views(ring.row, ring.views))[0, :, :6]
+        torch.testing.assert_close(table.latents[number].float(), expected, atol=5e-3, rtol=1e-2)
+    starts = {
+        dataset.rows[ring.row].ring_views(dataset.rows[ring.row].ring[ring.views[0]])[0]
+        for ring in table.rings
+    }
+    assert starts != {ring.views[0] for ring in table.rings}
+
+
+def conditioned_batches(folders: StageFolders, count: int = 40) -> list[LatentBatch]:
+    config = LatentSourceConfig(batch_size=2, channels=6, rings=3, conditioned_share=0.7)
+    source = config.build(folders)
+    return [source.batch(step) for step in range(count)]
+
+
+def test_a_condition_shows_the_first_view_of_its_latents(folders: StageFolders):
+    dataset = ObjectDataset(folders.data, split="train")
+    table = latent_table(folders, dataset, rings=3, channels=6)
+    kinds = set()
+    for batch in conditioned_batches(folders):
+        if batch.condition is None:
+            continue
+        kinds.add(batch.condition.kind)
+        for latents, image in zip(batch.latents, batch.condition.images, strict=True):
+            numbers = [n for n, other in enumerate(table.latents) if torch.equal(other.float(), latents)]
+            shown = [table.rings[number] for number in numbers]
+            views = [dataset.load_views(ring.row, ring.views[:1]) for ring in shown]
+            expected = [condition_images(view, batch.condition.kind)[0] for view in views]
+            assert any(torch.equal(image, other) for other in expected)
+    assert kinds == {"image", "depth", "normal", "canny"}
+
+
+def test_batches_of_text_alone_are_seen_from_the_front(folders: StageFolders):
+    dataset = ObjectDataset(folders.data, split="train")
+    fronts = latent_table(folders, dataset).latents[:, :, :6].float()
+    plain = [batch for batch in conditioned_batches(folders) if batch.condition is None]
+    assert 5 < len(plain) < 20
+    for batch in plain:
+        assert all(batch.prompt)
+        for latents in batch.latents:
+            assert any(torch.equal(latents, front) for front in fronts)
+
+
+def test_rings_are_drawn_in_the_same_way_again(folders: StageFolders):
+    dataset = ObjectDataset(folders.data, split="train")
+    assert object_rings(dataset, 3) == object_rings(dataset, 3)
+
+
+def test_training_of_one_denoiser_for_all(folders: StageFolders, tmp_path: Path):
+    """It starts from a denoiser of text, and its figures tell batches with an image from those without."""
+    text = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6)
+    narrow = text.untrained(ViewEncoder.open(folders).codec)
+    narrow.save_pretrained(tmp_path / "text")
+    recipe = GradientTraining(
+        DiffusionConfig(replace(text, conditioned=True), sample_steps=2, sampled_objects=1),
+        LatentSourceConfig(batch_size=2, evaluation_objects=1, channels=6, rings=2, conditioned_share=0.5),
+        TrainerConfig(
+            steps=4,
+            log_every=1,
+            precision="fp32",
+            device="cpu",
+            tracker="none",
+            optim=OptimConfig(warmup_steps=1),
+        ),
+    )
+    given = replace(folders, out=tmp_path / "run", start_from=tmp_path / "text")
+    weights = dict(recipe.build(given)[0].trainable().named_parameters())
+    for name, value in narrow.named_parameters():
+        assert torch.equal(weights[name][:, : value.shape[1]] if value.ndim == 4 else weights[name], value)
+    figures = train_stage(recipe, given).figures
+    assert {"loss", "image_loss", "image_psnr_seen_guidance_3", "image_psnr_others_guidance_3"} <= set(
+        figures
+    )
+    trained = MultiViewPixArt.from_pretrained(tmp_path / "run" / "weights")
+    assert trained.config["in_channels"] == narrow.config["in_channels"] + 5
+    assert trained.pos_embed.proj.weight[:, -5:].abs().max() > 0
+
+
+def test_without_its_encoder_a_conditioned_denoiser_is_not_trained(folders: StageFolders, tmp_path: Path):
+    recipe = GradientTraining(
+        DiffusionConfig(MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, conditioned=True)),
+        LatentSourceConfig(),
+        TrainerConfig(steps=1),
+    )
+    given = replace(folders, out=tmp_path / "run", condition_encoder=None)
+    with pytest.raises(ValueError, match="--condition-encoder is missing"):
+        train_stage(recipe, given)
