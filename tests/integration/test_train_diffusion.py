@@ -206,7 +206,11 @@ def test_bad_input_is_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
-def test_data_of_another_size_is_refused(given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_data_of_another_size_is_refused_before_captions_are_encoded(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("diffsplat.training.stages.diffusion_stage.PromptTable.open", None)
+    monkeypatch.setattr("diffsplat.training.stages.diffusion_stage.ViewEncoder.open", None)
     SplatVAE({**VAE, **LATENT_SPACES["sd15"]}, (), (), 128).save_pretrained(tmp_path / "vae")
     options = [*given.of("sd15"), "--autoencoder", str(tmp_path / "vae")]
     assert train("diffusion-sd15", tmp_path / "run", *options) == 2

@@ -210,12 +210,12 @@ def test_elevation_small(data: Path, tmp_path: Path):
     assert (trained.config.width, trained.config.input_size) == (64, 32)
 
 
-def test_a_reconstructor_of_other_images_is_refused(
-    data: Path, pretrained: Path, released_reconstructor: Path, tmp_path: Path
-):
-    folders = StageFolders((data,), tmp_path, pretrained=pretrained, reconstructor=released_reconstructor)
-    recipe = shortened("autoencoder-sd", rendering=RenderingLossOptions())
-    with pytest.raises(InvalidInputError, match="image size of the reconstructor is 32, expected the 256"):
+def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrained: Path, tmp_path: Path):
+    large = tmp_path / "large"
+    GSRecon(dim=64, blocks=1, heads=1, image_size=64).save_pretrained(large, weights_file="model.safetensors")
+    folders = StageFolders((data,), tmp_path / "run", pretrained=pretrained, reconstructor=large)
+    recipe = shortened("autoencoder-sd", image_size=SIZE, rendering=RenderingLossOptions())
+    with pytest.raises(InvalidInputError, match="image size of the reconstructor is 64, expected the 32"):
         train_stage(recipe, folders)
     with pytest.raises(InvalidInputError, match="size of the data's images is 32, expected the 128 pixels"):
         train_stage(shortened("reconstruction-small", image_size=128), folders)

@@ -144,6 +144,10 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_resumes(
     (sentence,) = sentences(errors)
     assert "another process of this run has ended; start the same command again" in sentence
     assert not (tmp_path / "weights").exists()
+    if rank == 0:
+        code, _, errors = run_processes(1, str(script), str(tmp_path), "1", "0")
+        assert code != 0
+        assert "begun with another configuration: processes was 2 and is 1. Expected the same" in errors
     code, _, errors = run_processes(2, str(script), str(tmp_path), "1", "0")
     assert code == 0, errors
     assert curve(tmp_path) == curve(two)

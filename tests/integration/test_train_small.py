@@ -26,11 +26,11 @@ COMMON = "--steps 2 --log-every 1 --device cpu --precision fp32 --tracker none -
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:
-    words = ["train", "small", "--data", str(data), "--out", str(out), *more]
+    words = ["train", "small", "--data", str(data), "--out", str(out)]
     for stage, options in STAGES.items():
         given = f"{options} {COMMON} --source.evaluation-objects 1"
         words += [f"--{stage}.{word[2:]}" if word.startswith("--") else word for word in given.split()]
-    return words
+    return [*words, *more]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,19 @@ def test_an_export_keeps_to_its_recipe(
     assert not (tmp_path / "model").exists()
     assert main(["train", "export-small", *words, "--guidance", "2.5"]) == 0
     assert json.loads((tmp_path / "model" / "model_index.json").read_text())["guidance"] == 2.5
+
+
+def test_data_of_another_size_is_refused_before_the_first_stage(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(command(data, run, "--autoencoder.image-size", "64")) == 2
+    assert "the size of the data's images is 32, expected the 64 pixels" in capsys.readouterr().err
+    assert main(command(data, run, "--diffusion.source.image-size", "24")) == 2
+    assert (
+        "source.image_size is 24, expected a divisor of the 32 pixels of the data" in capsys.readouterr().err
+    )
+    assert not run.exists()
 
 
 def test_a_model_that_takes_no_image_trains_none(

@@ -48,7 +48,9 @@ def write_record(
     if resumed_at is None:
         (out / CHANGES_FILE).unlink(missing_ok=True)
     elif path.is_file():
-        changes = changed_fields(read_json(path, _REMEDY), current)
+        # Records of earlier versions lack the number of processes.
+        before = {"processes": current.get("processes"), **read_json(path, _REMEDY)}
+        changes = changed_fields(before, current)
         if changes and not allow_changes:
             listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in changes.items())
             raise InvalidInputError(

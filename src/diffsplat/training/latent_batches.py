@@ -1,7 +1,9 @@
 """Batches of cached latents, some with an image or a control map of their first view."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +16,7 @@ from diffsplat.training.control_images import condition_images
 from diffsplat.training.latent_cache import LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig
-from diffsplat.training.view_batches import epoch_indices, held_out, training_objects
+from diffsplat.training.view_batches import epoch_indices, held_out, stored_image_size, training_objects
 
 _KIND_SHARES = (0.55, 0.15, 0.15, 0.15)
 """Shares of the batches with a condition, by :data:`CONDITION_KINDS`."""
@@ -78,6 +80,10 @@ class LatentSourceConfig(SourceConfig):
         require(self.rings >= 1, "rings", self.rings, "at least 1")
         share = self.conditioned_share
         require(0 <= share <= 1, "conditioned_share", share, "a share from 0 to 1")
+
+    def view_size(self, data: Sequence[Path], /) -> int:
+        """Pixels per side of the views that the latents are made from, those of the data."""
+        return stored_image_size(data)
 
     def build(self, folders: StageFolders) -> "LatentSource":
         """The source of latents."""

@@ -6,10 +6,12 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from diffsplat.core import SplatGrid
+from diffsplat.io.json_files import read_json
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import Variant
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
 from diffsplat.pretrained import stored_networks
+from diffsplat.pretrained.backbones import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.released_networks import load_reconstructor, load_splat_vae
 from diffsplat.training.config_checks import require
 
@@ -42,6 +44,12 @@ def open_reconstructor(folder: Path) -> GSRecon:
         if (folder / _CONFIG).is_file()
         else load_reconstructor(folder).float()
     )
+
+
+def autoencoder_image_size(folder: Path) -> int:
+    """Pixels per side of the images that an autoencoder of ours, or a released one, is made for."""
+    path = folder / _CONFIG
+    return int(read_json(path)["image_size"]) if path.is_file() else RELEASED_IMAGE_SIZE
 
 
 def open_autoencoder(folder: Path, variant: Variant | None = None) -> TrainableAutoencoder:

@@ -116,7 +116,8 @@ class Trainer:
         source: batches by number.
         config: the run.
         out: folder of the run: record, checkpoints, metrics, weights.
-        record: what to save as ``config.json``; the trainer's configuration when absent.
+        record: what to save as ``config.json`` with the number of processes; the trainer's configuration when
+            absent.
 
     Raises:
         ValueError: for a stage without trainable parameters, or a device that is not there.
@@ -133,8 +134,8 @@ class Trainer:
     ) -> None:
         self.config = config
         self.out = out
-        self._record = asdict(config) if record is None else record
         self._processes = Processes(config.device)
+        self._record = {"processes": self._processes.count, **(asdict(config) if record is None else record)}
         with self._processes.main_first():
             require_tracker(config.tracker)
         self._device = self._processes.device

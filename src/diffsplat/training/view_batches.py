@@ -36,6 +36,14 @@ class ViewSourceConfig(SourceConfig):
     image_size: int | None = None
     seed: int = 0
 
+    def view_size(self, data: Sequence[Path], /) -> int:
+        """Pixels per side of the views."""
+        stored = stored_image_size(data)
+        size = self.image_size or stored
+        fits = stored % size == 0
+        require(fits, "source.image_size", size, f"a divisor of the {stored} pixels of the data")
+        return size
+
     def build(self, folders: StageFolders) -> "ViewSource":
         """The source of views."""
         return ViewSource(self, folders)
@@ -48,17 +56,12 @@ class ViewSource:
         """Read the tables.
 
         Raises:
-            ValueError: for data without normals, or of another size than the views can be made of.
+            ValueError: for data without normals.
         """
         require_geometry(folders.data)
         self.config = config
         self._train = training_objects(folders, config.composition)
         self._test = held_out(folders, config.composition)
-        stored = self._train.rows[0].cameras.width
-        self.image_size = config.image_size or stored
-        """Pixels per side of the views."""
-        fits = stored % self.image_size == 0
-        require(fits, "source.image_size", self.image_size, f"a divisor of the {stored} pixels of the data")
 
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
@@ -78,6 +81,11 @@ class ViewSource:
         return Views.concatenate(
             [dataset.sample(index, seed, novel_views=novel, size=size) for index in indices]
         )
+
+
+def stored_image_size(data: Sequence[Path]) -> int:
+    """Pixels per side of the images in the first folder of shards."""
+    return next(iter(read_rows(data[0]))).cameras.width
 
 
 def training_objects(folders: RunFolders, composition: ViewComposition = "exact") -> ObjectDataset:

@@ -72,6 +72,10 @@ class SplatVaeConfig(StageConfig):
     def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
         """The autoencoder before training."""
 
+    def network_size(self, _folders: StageFolders, /) -> int:
+        """Pixels per side of the images."""
+        return self.image_size
+
     def build(self, folders: StageFolders, /) -> "SplatVaeStage":
         """The stage.
 
@@ -181,7 +185,6 @@ class SplatVaeStage(Stage):
         rendering = config.rendering.rendering_loss(reconstructor.pixel_grid)
         self.perceptual = rendering.perceptual if isinstance(rendering.perceptual, nn.Module) else None
         self.loss = SplatVaeLoss(rendering, config.grid_weight, config.rendering_weight, config.decoder)
-        self.image_size = config.image_size
 
     def trainable(self) -> SplatVAE:
         """The autoencoder; what is not trained is frozen."""

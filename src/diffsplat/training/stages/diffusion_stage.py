@@ -46,6 +46,7 @@ from diffsplat.training.stages.denoiser_configs import (
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
+from diffsplat.training.trained_networks import autoencoder_image_size
 from diffsplat.training.view_batches import every_caption
 from diffsplat.training.view_encoder import ViewEncoder
 
@@ -111,6 +112,11 @@ class DiffusionConfig(StageConfig):
         if self.control == "none":
             return Release.of_denoiser(row, image=self.image)
         return Release.of_controlnet(row, self.control)
+
+    def network_size(self, folders: StageFolders, /) -> int | None:
+        """Pixels per side of the images that the autoencoder is made for; None while it is not trained."""
+        trained = folders.autoencoder is not None and folders.autoencoder.exists()
+        return autoencoder_image_size(folders.trained("autoencoder")) if trained else None
 
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
         """The stage."""
@@ -190,7 +196,6 @@ class DiffusionStage(Stage):
         self.step = step
         self.prompts = prompts
         self.scheduler = scheduler
-        self.image_size = encoder.codec.image_size
         self.channels = min(denoised_channels(cast(Any, denoiser).config), encoder.codec.latent_channels)
         views = attended_views(encoder.codec.views, image=config.image)
         for network in (self.denoiser, self.controlnet):

@@ -78,6 +78,10 @@ class ReconstructionConfig(StageConfig):
             initialise_reconstructor(network)
         return network
 
+    def network_size(self, _folders: StageFolders, /) -> int | None:
+        """Pixels per side of the images."""
+        return self.image_size
+
     def build(self, _folders: StageFolders, /) -> "ReconstructionStage":
         """The stage."""
         return ReconstructionStage(self, self.network())
@@ -92,7 +96,6 @@ class ReconstructionStage(Stage):
         self.reconstructor = reconstructor
         self.loss = config.rendering.rendering_loss(reconstructor.pixel_grid)
         self.perceptual = self.loss.perceptual if isinstance(self.loss.perceptual, nn.Module) else None
-        self.image_size = config.image_size
 
     def trainable(self) -> GSRecon:
         """The reconstructor."""

@@ -56,9 +56,6 @@ class BatchSource(Protocol[BatchT_co]):
 class Stage(nn.Module, ABC):
     """Networks and the loss that one of them is trained with. The loop belongs to the trainer."""
 
-    image_size: int | None = None
-    """Pixels per side of the images that the networks are made for; None for any."""
-
     @abstractmethod
     def forward(self, batch: Any, step: int, /) -> Losses:
         """Loss of one batch at a training step, counted from 1, under the trainer's autocast."""
@@ -115,6 +112,10 @@ class StageConfig(ABC):
         """Place of the network among the released weights; None where it has none, such as a small one."""
         return None
 
+    def network_size(self, _folders: StageFolders, /) -> int | None:
+        """Pixels per side of the images that its networks are made for, by their configurations; None for any."""
+        return None
+
     @abstractmethod
     def build(self, folders: StageFolders, /) -> Stage:
         """The stage, its network with random weights."""
@@ -122,6 +123,14 @@ class StageConfig(ABC):
 
 class SourceConfig(ABC):
     """Configuration of the batches of a stage."""
+
+    def view_size(self, _data: Sequence[Path], /) -> int | None:
+        """Pixels per side of its images; None where the networks bring them to their own size.
+
+        Raises:
+            ValueError: when the images of the data cannot be brought to it.
+        """
+        return None
 
     @abstractmethod
     def build(self, folders: StageFolders) -> BatchSource[Any]:

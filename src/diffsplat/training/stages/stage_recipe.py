@@ -34,6 +34,16 @@ class StageRecipe(ABC):
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
 
+    def check_images(self, _folders: StageFolders) -> None:
+        """Refuse data of another size than the networks are made for, before anything is computed.
+
+        Networks that are not trained yet are passed over.
+
+        Raises:
+            ValueError: says both sizes.
+        """
+        return
+
     @abstractmethod
     def run(self, folders: StageFolders) -> Outcome:
         """Make the network, or go on where an earlier call stopped."""
@@ -66,18 +76,22 @@ class GradientTraining(StageRecipe):
         """Trained networks that it is made from."""
         return self.stage.needs
 
+    def check_images(self, folders: StageFolders) -> None:
+        """Refuse data of another size than the networks are made for."""
+        size, expected = self.source.view_size(folders.data), self.stage.network_size(folders)
+        same = None in (size, expected) or size == expected
+        require(same, "the size of the data's images", size, f"the {expected} pixels of the networks")
+
     def build(self, folders: StageFolders) -> tuple[Stage, BatchSource[Any]]:
         """Stage and source; the initial weights are a function of the seed.
 
         Raises:
             ValueError: when the networks are made for images of another size than the data's.
         """
+        self.check_images(folders)
         source = self.source.build(folders)
         with _seeded(self.trainer.seed):
             stage = self.stage.build(folders)
-        size: int | None = getattr(source, "image_size", None)
-        same = stage.image_size is None or size in (None, stage.image_size)
-        require(same, "the size of the data's images", size, f"the {stage.image_size} pixels of the networks")
         return stage, source
 
     def run(self, folders: StageFolders) -> Outcome:
