@@ -13,13 +13,13 @@ from diffsplat.cli.main import main
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.models import ComponentAutoencoder, GSRecon
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
 from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
-from diffsplat.training.control_images import condition_images
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
 from diffsplat.training.latent_cache import latent_table, object_rings
 from diffsplat.training.run_folders import StageFolders
@@ -255,3 +255,22 @@ def test_without_its_encoder_a_conditioned_denoiser_is_not_trained(folders: Stag
     given = replace(folders, out=tmp_path / "run", condition_encoder=None)
     with pytest.raises(ValueError, match="--condition-encoder is missing"):
         train_stage(recipe, given)
+
+
+def test_images_and_maps_are_measured_by_the_command_line(folder: Path, data: Path, tmp_path: Path):
+    common = ["--model", folder, "--data", data, "--limit", 1, "--force", "--out"]
+    for words, names in (
+        (["image"], {"image_seen_psnr", "image_novel_psnr", "image_seen_ssim", "image_novel_ssim"}),
+        (
+            ["control", "--kind", "normal"],
+            {
+                f"{name}_{figure}"
+                for name in ("with_map", "without")
+                for figure in ("silhouette_iou", "normal_cosine")
+            },
+        ),
+    ):
+        report = tmp_path / f"{words[0]}.json"
+        assert main([str(word) for word in ["evaluate", *words, *common, report]]) == 0
+        assert set(json.loads(report.read_text())["figures"]) == names
+        assert report.with_suffix(".png").is_file()

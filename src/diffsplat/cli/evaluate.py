@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,13 @@ import tyro
 
 from diffsplat.core import SplatGrid, Splats, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.evaluation.condition_evaluation import (
+    Make,
+    NearestObject,
+    evaluate_controls,
+    evaluate_images,
+)
+from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.evaluation.efficientnet import load_efficientnet
 from diffsplat.evaluation.evaluation_prompts import (
     MINI_NOUNS,
@@ -38,6 +46,7 @@ from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
+from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.pretrained.model_folders import ModelFolder, find_model
 from diffsplat.pretrained.stored_networks import open_autoencoder
 
@@ -141,6 +150,79 @@ def text(
     print(_table("judge on real renders", figures))
 
 
+def image(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    *,
+    model: str = "mini",
+    seed: int = 0,
+    estimate_elevation: bool = False,
+    nearest: bool = False,
+) -> None:
+    """Measure generation from an image: PSNR and SSIM of the view that is given and of the others.
+
+    Args:
+        arguments: What to measure on and where to write.
+        model: Name of a model, or a model folder.
+        seed: Seed of every object.
+        estimate_elevation: Let the model estimate the elevation of the image instead of telling it.
+        nearest: Measure next to it the training object in --data that looks most like the image, by the features of
+            the noun judge's network.
+    """
+    arguments.check()
+    choice = ModelChoice.parse(model, OpeningOptions())
+    pipe = replace(choice, image=True).open()
+
+    def generate(views: Views) -> Splats:
+        elevation = None if estimate_elevation else _elevation(views)
+        return pipe(image=views.image[0, 0], elevation=elevation, seed=seed).splats
+
+    makers: dict[str, Make] = {"image": generate}
+    if nearest:
+        reconstruct = _reconstructor(choice.model)
+        makers["nearest"] = NearestObject.of(
+            open_objects(arguments.data, split="train", variants=False),
+            FeatureStore(load_efficientnet(), _default_cache() / _FEATURES).features,
+            lambda views: reconstruct(views).to_splats(views.cameras),
+        )
+    dataset = open_objects(arguments.data, split="test", variants=False)
+    evaluation = evaluate_images(makers, held_out_views(dataset, arguments.limit))
+    settings = {"model": model, "seed": seed, "estimate_elevation": estimate_elevation}
+    _finish("image", evaluation, arguments, settings)
+
+
+def control(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    *,
+    kind: ControlKind,
+    model: str = "mini",
+    seed: int = 0,
+) -> None:
+    """Measure how well results agree with a control map, next to results of the same words without the map.
+
+    Args:
+        arguments: What to measure on and where to write.
+        kind: Kind of control map.
+        model: Name of a model, or a model folder.
+        seed: Seed of every object.
+    """
+    arguments.check()
+    choice = ModelChoice.parse(model, OpeningOptions())
+    steered, free = replace(choice, control=kind).open(), choice.open()
+
+    def follow(views: Views) -> Splats:
+        control = control_images(views, kind)[0]
+        return steered(views.prompt[0], control=control, elevation=_elevation(views), seed=seed).splats
+
+    def ignore(views: Views) -> Splats:
+        return free(views.prompt[0], elevation=_elevation(views), seed=seed).splats
+
+    dataset = open_objects(arguments.data, split="test", variants=False)
+    evaluation = evaluate_controls(
+        {"with_map": follow, "without": ignore}, kind, held_out_views(dataset, arguments.limit)
+    )
+    _finish("control", evaluation, arguments, {"model": model, "kind": kind, "seed": seed})
+
+
 def ceiling(
     arguments: tyro.conf.OmitArgPrefixes[JudgedArguments],
     *,
@@ -208,6 +290,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruction": reconstruction,
     "autoencoder": autoencoder,
     "text": text,
+    "image": image,
+    "control": control,
     "ceiling": ceiling,
     "judge": judge,
     "prompts": prompts,
@@ -221,6 +305,12 @@ def _report_grids(
     dataset = open_objects(arguments.data, split="test", variants=False)
     evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit))
     _finish(subcommand, evaluation, arguments, {"model": model})
+
+
+def _elevation(views: Views) -> float:
+    """Degrees above the horizon of the first view."""
+    center = views.cameras.centers[0, 0]
+    return math.degrees(math.asin(float(center[1] / center.norm())))
 
 
 def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], FeatureStore]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffsplat.core import Rendering, SplatGrid, Splats, Views
 from diffsplat.core.full_precision import full_precision
+from diffsplat.evaluation.control_agreement import control_agreement, control_images
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.condition_encoder import ConditionEncoder
@@ -30,7 +31,6 @@ from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.config_checks import require
-from diffsplat.training.control_images import control_agreement, control_images
 from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
 from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_batches import LatentBatch

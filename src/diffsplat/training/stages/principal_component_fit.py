@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
@@ -21,7 +22,6 @@ from diffsplat.models.principal_component_autoencoder import ComponentAutoencode
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.config_record import write_record
-from diffsplat.training.control_images import condition_images
 from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outcome import Outcome, atomic_folder

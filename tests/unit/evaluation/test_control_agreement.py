@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffsplat.core import Rendering, Views
+from diffsplat.evaluation.control_agreement import control_agreement, control_images, edge_f1
 from diffsplat.geometry import ring_cameras
 from diffsplat.pretrained.backbones import ControlKind
-from diffsplat.training.control_images import control_agreement, control_images, edge_f1
 
 SIZE = 32
 SQUARE = (slice(None), slice(None), slice(None), slice(8, 24), slice(8, 24))

@@ -1,4 +1,4 @@
-"""Control images of training views, and how well a result follows its control image."""
+"""Control images of views, and how well a result follows its control image."""
 
 import torch
 from torch import Tensor
