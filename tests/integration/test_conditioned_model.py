@@ -19,6 +19,7 @@ from diffsplat.models import ComponentAutoencoder, GSRecon
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
+from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
 from diffsplat.training.latent_cache import latent_table, object_rings
@@ -29,6 +30,7 @@ from diffsplat.training.stages.principal_component_fit import ConditionFit
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 from diffsplat.training.view_encoder import ViewEncoder
+from diffsplat.web.model_worker import load_models
 
 trimesh = pytest.importorskip("trimesh")
 PROMPT = "a red chair"
@@ -255,6 +257,17 @@ def test_without_its_encoder_a_conditioned_denoiser_is_not_trained(folders: Stag
     given = replace(folders, out=tmp_path / "run", condition_encoder=None)
     with pytest.raises(ValueError, match="--condition-encoder is missing"):
         train_stage(recipe, given)
+
+
+def test_a_server_takes_words_and_images_with_one_model(folder: Path, photo: Path):
+    served = load_models([str(folder), f"{folder}:depth"], OpeningOptions()).models
+    words, depth = served["conditioned"], served["conditioned:depth"]
+    assert set(words.reasons) == {"control"}
+    assert not depth.reasons
+    with_image = words.pipe.prepare(image=photo)
+    assert with_image.image is not None
+    assert words.pipe.prepare().image is None
+    assert depth.pipe.prepare(control=photo).control is not None
 
 
 def test_images_and_maps_are_measured_by_the_command_line(folder: Path, data: Path, tmp_path: Path):

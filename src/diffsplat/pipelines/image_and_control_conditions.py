@@ -31,6 +31,11 @@ class ConditionImages:
     image: Tensor | None = None
     control: Tensor | None = None
 
+    @property
+    def given(self) -> bool:
+        """Whether there is any."""
+        return self.image is not None or self.control is not None
+
 
 def condition_image(
     source: ImageSource, size: int, *, cut_out: bool, framing: ImageFraming | None = None

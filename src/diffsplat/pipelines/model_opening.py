@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
@@ -71,6 +71,12 @@ class ModelChoice:
             known = ", ".join(("image", *get_args(ControlKind)))
             raise InvalidInputError(f"the model {name!r} has an unknown variant, expected one of: {known}")
         return cls(name, options=options)
+
+    def taking_images(self) -> Self:
+        """The same model, opened so that it also generates from images where one denoiser takes text and images."""
+        if self.released or self.image or self.control is not None:
+            return self
+        return replace(self, image=ModelFolder.find(self.model).takes_every_condition)
 
     @property
     def label(self) -> str:

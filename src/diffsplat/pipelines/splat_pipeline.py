@@ -127,7 +127,7 @@ class DiffSplatPipeline:
         self.elevation_estimator = elevation_estimator
         self.control_kind: ControlKind | None = control_kind
         self.defaults = defaults or SamplingDefaults()
-        self.image_defaults = image_defaults or self.defaults
+        self.image_defaults = image_defaults
         if refiner is not None:
             check_refiner(denoiser, refiner, self.defaults)
         self.known_words: KnownWords | None = None
@@ -186,7 +186,7 @@ class DiffSplatPipeline:
         """
         components = {name: getattr(self, name) for name in COMPONENTS}
         text = None if self.needs_image else self.defaults
-        image = self.image_defaults if self.takes_image else None
+        image = self.defaults_for(conditioned=True) if self.takes_image else None
         control = None if self.controlnet is None else self.control_kind
         save_components(Path(folder), components, text, image, control=control)
         if self.known_words is not None:
@@ -343,7 +343,8 @@ class DiffSplatPipeline:
             ValueError: without a prompt and an image.
         """
         image = images.image if images else None
-        resolved = generation.resolved(self._defaults_for(images), from_image=image is not None)
+        defaults = self.defaults_for(conditioned=images is not None and images.given)
+        resolved = generation.resolved(defaults, from_image=image is not None)
         if image is None or resolved.elevation is not None or self.elevation_estimator is None:
             return resolved
         with self._placement.on_device(self.elevation_estimator):
@@ -407,7 +408,7 @@ class DiffSplatPipeline:
             self._condition_view(images, shifted=not generation.unshifted),
             control,
             triangle_guidance(least, most, views) if from_image else constant_guidance(most, views),
-            self._defaults_for(images),
+            self.defaults_for(conditioned=images.given),
         )
 
     def _condition_view(self, images: ConditionImages, *, shifted: bool) -> Tensor | None:
@@ -426,10 +427,9 @@ class DiffSplatPipeline:
         with self._placement.on_device(self.image_encoder):
             return image_latents(self.image_encoder, images.image[None].to(self.device), shifted=shifted)
 
-    def _defaults_for(self, images: ConditionImages | None) -> SamplingDefaults:
-        """How the model is sampled with or without an image or a control map."""
-        conditioned = images is not None and (images.image is not None or images.control is not None)
-        return self.image_defaults if conditioned else self.defaults
+    def defaults_for(self, *, conditioned: bool) -> SamplingDefaults:
+        """How the model is sampled with, or without, an image or a control map."""
+        return (self.image_defaults if conditioned else None) or self.defaults
 
     def _one_pass(
         self,

@@ -1,7 +1,7 @@
 """The service behind the API, apart from HTTP: options, condition images, jobs, files."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
@@ -65,7 +65,7 @@ class Service:
             QueueFullError: when there is no place.
         """
         model = self._model(options.model)
-        generation = self._resolved(options, model, from_image="image" in files)
+        generation = self._resolved(options, model, files)
         for name in files:
             if name in model.reasons:
                 raise InvalidInputError(f"{model.reasons[name]}, expected no {name}")
@@ -99,8 +99,11 @@ class Service:
             raise InvalidInputError(f"the model is {name!r}, expected one of: {', '.join(self.models)}")
         return self.models[name]
 
-    def _resolved(self, options: JobOptions, model: ServedModel, *, from_image: bool) -> ResolvedGeneration:
-        resolved = options.generation().resolved(model.pipe.defaults, from_image=from_image)
+    def _resolved(
+        self, options: JobOptions, model: ServedModel, given: Collection[str]
+    ) -> ResolvedGeneration:
+        defaults = model.pipe.defaults_for(conditioned=bool(given))
+        resolved = options.generation().resolved(defaults, from_image="image" in given)
         for name, value, most in (
             ("steps", resolved.steps, self.limits.max_steps),
             ("count", resolved.count, self.limits.max_count),

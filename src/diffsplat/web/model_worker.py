@@ -32,7 +32,7 @@ class ServedModel:
         refused: dict[str, str] = {}
         if not self.pipe.takes_image:
             refused["image"] = f"the model {self.name} takes text only"
-        if self.pipe.controlnet is None:
+        if not self.pipe.takes_control:
             refused["control"] = f"the model {self.name} has no ControlNet"
         return refused
 
@@ -77,4 +77,5 @@ def load_models(names: Sequence[str], options: OpeningOptions) -> ModelWorker:
         ValueError, FileNotFoundError: when there is no such model.
     """
     choices = [ModelChoice.parse(name, options) for name in names]
-    return ModelWorker.of([ServedModel(choice.label, choice.open(), choice.control) for choice in choices])
+    served = [ServedModel(choice.label, choice.taking_images().open(), choice.control) for choice in choices]
+    return ModelWorker.of(served)
