@@ -22,10 +22,11 @@ from diffsplat.evaluation.condition_evaluation import (
 from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.evaluation.efficientnet import load_efficientnet
 from diffsplat.evaluation.evaluation_prompts import (
-    MINI_NOUNS,
+    PROMPT_NOUNS,
     JudgedPrompt,
+    PromptSet,
     build_prompts,
-    mini_prompts,
+    stored_prompts,
     write_prompts,
 )
 from diffsplat.evaluation.judge_fitting import load_or_fit
@@ -83,6 +84,8 @@ class ReportArguments:
 class JudgedArguments(ReportArguments):
     """Options shared by the subcommands that use the noun judge."""
 
+    prompts: PromptSet = "mini"
+    """Which prompts: of furniture and props, or of what games are made of. The judge learns their nouns."""
     cache: Path | None = None
     """Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given."""
 
@@ -137,7 +140,7 @@ def text(
     """
     arguments.check()
     pipe = ModelChoice.parse(model, OpeningOptions()).open()
-    asked = mini_prompts(sentences=sentences)
+    asked = stored_prompts(arguments.prompts, sentences=sentences)
     fitted, figures, store = _judge(arguments)
 
     def generate(prompt: str) -> Splats:
@@ -242,7 +245,7 @@ def ceiling(
     arguments.check()
     reconstruct = _reconstructor(model)
     predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
-    asked = _spread(mini_prompts(), arguments.limit)
+    asked = _spread(stored_prompts(arguments.prompts), arguments.limit)
     fitted, figures, store = _judge(arguments)
     real = asked_objects(open_objects(arguments.data, split="train"), asked)
 
@@ -272,16 +275,17 @@ def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
         )
 
 
-def prompts(data: Path, out: Path, *, force: bool = False) -> None:
-    """Build the prompt list of the embedded model again from the captions of its training objects.
+def prompts(data: Path, out: Path, *, nouns: PromptSet = "mini", force: bool = False) -> None:
+    """Build a set of prompts again from the captions of training objects.
 
     Args:
         data: Folder that `diffsplat data` wrote, or one that holds several of them.
         out: JSON file.
+        nouns: Which set.
         force: Replace an existing file.
     """
     require_writable(out, force=force)
-    built = build_prompts(open_objects(data, split="train").rows, MINI_NOUNS)
+    built = build_prompts(open_objects(data, split="train").rows, PROMPT_NOUNS[nouns])
     write_prompts(built, out, force=force)
     print(f"{len(built)} prompts, {sum(prompt.trained for prompt in built)} of them of trained pairs: {out}")
 
@@ -316,7 +320,7 @@ def _elevation(views: Views) -> float:
 def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], FeatureStore]:
     folder = arguments.cache or _default_cache()
     store = FeatureStore(load_efficientnet(), folder / _FEATURES)
-    nouns = sorted({prompt.noun for prompt in mini_prompts()})
+    nouns = sorted({prompt.noun for prompt in stored_prompts(arguments.prompts)})
     fitted, figures = load_or_fit(arguments.data, nouns, store, folder)
     return fitted, asdict(figures), store
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.caption_phrases import with_article
@@ -20,9 +21,11 @@ from diffsplat.io.file_access import atomic_path
 
 NOUNS = 50
 COLORS_PER_NOUN = 2
-MINI_PROMPTS = "prompts_mini.json"
-MINI_SENTENCES = "prompts_mini_sentences.json"
-"""A free sentence for each of those prompts, written before any model was trained on more than plain captions."""
+PromptSet = Literal["mini", "games"]
+"""Furniture and props, the nouns of :data:`MINI_NOUNS`; or what games are made of, those of :data:`GAME_NOUNS`.
+
+Each set also has a free sentence for each of its prompts, written before any model was trained on more than plain
+captions, and of ``games`` before any was trained on its nouns."""
 
 MINI_NOUNS = (
     *("armchair", "axe", "barrel", "bathtub", "bed", "bench", "bicycle", "book", "bottle", "bowl"),
@@ -32,6 +35,17 @@ MINI_NOUNS = (
     *("street lamp", "sword", "table", "tomato", "torch", "trash can", "tree", "truck", "tv", "washbasin"),
 )
 """Nouns of the embedded model's data: the commonest and some rare ones, no people, no two names of one thing."""
+
+GAME_NOUNS = (
+    *("airplane", "alien", "asteroid", "barn", "boat", "bookcase", "bow", "bush", "cactus", "cloud"),
+    *("coin", "corn", "crystal", "cupcake", "dagger", "dinosaur", "dog", "donut", "fish", "flag"),
+    *("flower", "fountain", "fridge", "gem", "gravestone", "hammer", "heart", "helmet", "horse", "house"),
+    *("key", "log", "mountain", "mushroom", "nightstand", "pistol", "planet", "potion", "rifle", "ring"),
+    *("robot", "scroll", "shovel", "sideboard", "spaceship", "star", "tank", "tower", "turret", "windmill"),
+)
+"""Nouns of Quaternius' and Kenney's objects with at least three of them, no people, none of :data:`MINI_NOUNS`."""
+
+PROMPT_NOUNS: dict[PromptSet, tuple[str, ...]] = {"mini": MINI_NOUNS, "games": GAME_NOUNS}
 
 
 @dataclass(frozen=True)
@@ -136,8 +150,8 @@ def write_prompts(prompts: list[JudgedPrompt], path: Path, *, force: bool = Fals
         temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-def mini_prompts(*, sentences: bool = False) -> list[JudgedPrompt]:
-    """The prompts that the embedded model is measured with, plain or as free sentences."""
-    name = MINI_SENTENCES if sentences else MINI_PROMPTS
-    text = files("diffsplat.evaluation").joinpath(name).read_text(encoding="utf-8")
+def stored_prompts(name: PromptSet = "mini", *, sentences: bool = False) -> list[JudgedPrompt]:
+    """A set of prompts that models are measured with, plain or as free sentences."""
+    file = f"prompts_{name}_sentences.json" if sentences else f"prompts_{name}.json"
+    text = files("diffsplat.evaluation").joinpath(file).read_text(encoding="utf-8")
     return [JudgedPrompt(**entry) for entry in json.loads(text)]

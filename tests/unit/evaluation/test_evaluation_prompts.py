@@ -1,10 +1,19 @@
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import get_args
 
 import pytest
 
-from diffsplat.evaluation.evaluation_prompts import JudgedPrompt, build_prompts, mini_prompts, spoken_pairs
+from diffsplat.evaluation.evaluation_prompts import (
+    PROMPT_NOUNS,
+    JudgedPrompt,
+    PromptSet,
+    build_prompts,
+    spoken_pairs,
+    stored_prompts,
+)
 from diffsplat.images.color_words import COLOR_WORDS
 
 
@@ -71,8 +80,10 @@ def test_what_cannot_work_is_refused():
         build_prompts(everywhere, NOUNS)
 
 
-def test_the_stored_prompts():
-    prompts = mini_prompts()
+@pytest.mark.parametrize("name", get_args(PromptSet))
+def test_the_stored_prompts(name: PromptSet):
+    prompts = stored_prompts(name)
+    assert {prompt.noun for prompt in prompts} == set(PROMPT_NOUNS[name])
     assert len({prompt.prompt for prompt in prompts}) == 100
     assert len({prompt.noun for prompt in prompts}) == 50
     assert set(Counter(prompt.noun for prompt in prompts).values()) == {2}
@@ -81,6 +92,16 @@ def test_the_stored_prompts():
     for prompt in prompts:
         assert isinstance(prompt, JudgedPrompt)
         assert re.fullmatch(rf"((a|an) )?{prompt.color} {prompt.noun}", prompt.prompt)
+
+
+@pytest.mark.parametrize("name", get_args(PromptSet))
+def test_sentences_ask_for_the_same_objects(name: PromptSet):
+    plain, free = stored_prompts(name), stored_prompts(name, sentences=True)
+    assert len({item.prompt for item in free} - {item.prompt for item in plain}) == 100
+    for asked, sentence in zip(plain, free, strict=True):
+        assert replace(sentence, prompt=asked.prompt) == asked
+        words = re.findall(r"[a-z]+", sentence.prompt.lower())
+        assert get_close_matches(asked.color, words, 1, 0.8)  # some have typing errors
 
 
 def _article(word: str) -> str:

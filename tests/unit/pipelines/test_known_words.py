@@ -7,7 +7,7 @@ import pytest
 import diffsplat
 from diffsplat.cli.models import words
 from diffsplat.data.trained_words import TrainedWords
-from diffsplat.evaluation.evaluation_prompts import mini_prompts
+from diffsplat.evaluation.evaluation_prompts import stored_prompts
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pipelines.known_words import KnownWords, is_one_slip
 
@@ -23,7 +23,7 @@ def known() -> KnownWords:
 
 
 def test_no_prompt_of_the_evaluation_is_far(known: KnownWords) -> None:
-    prompts = [item.prompt for sentences in (False, True) for item in mini_prompts(sentences=sentences)]
+    prompts = [item.prompt for sentences in (False, True) for item in stored_prompts(sentences=sentences)]
     assert len(prompts) == 200
     assert [prompt for prompt in prompts if known.notice(prompt)] == []
 
