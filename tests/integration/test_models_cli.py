@@ -12,6 +12,7 @@ import pytest
 from diffsplat.cli.main import main
 from diffsplat.pretrained.backbones import (
     BACKBONES,
+    DINOV2_REPOSITORY,
     ELEVATION_RELEASE,
     RECONSTRUCTOR_RELEASE,
     RELEASE_REPOSITORY,
@@ -19,6 +20,7 @@ from diffsplat.pretrained.backbones import (
 )
 from diffsplat.pretrained.hub import needed_files
 from diffsplat.pretrained.release_layout import default_weights
+from diffsplat.training.run_folders import RunFolders
 from support.hub_server import COMMIT, FakeHub, running_hub
 
 SD15, SD35 = BACKBONES["sd15"], BACKBONES["sd35m"]
@@ -129,6 +131,57 @@ def test_download_fetches_what_generation_needs_and_nothing_else(hub: FakeHub, w
         assert (weights / name).read_bytes() == release[name]
     vae = weights / BASE / "vae" / "diffusion_pytorch_model.safetensors"
     assert vae.read_bytes() == b"vae diffusion_pytorch_model.safetensors"
+
+
+def test_what_training_starts_from(hub: FakeHub, weights: Path):
+    """Parts of the 2D model, and the weights that loaders look for of those that a repository has at its root."""
+    hub.files[SD15.base_repository] |= base_files(("unet",))
+    hub.files[SD15.tiny_autoencoder] = {
+        "config.json": b"{}",
+        "diffusion_pytorch_model.safetensors": b"both",
+        "taesd_decoder.safetensors": b"decoder",
+        "README.md": b"card",
+    }
+    hub.files[DINOV2_REPOSITORY] = {
+        "config.json": b"{}",
+        "model.safetensors": b"dino",
+        "pytorch_model.bin": b"dino",
+    }
+    assert main(["models", "download", "sd15", "--for-training"]) == 0
+    assert main(["models", "download", "elevation", "--for-training"]) == 0
+    base = {name for name in NEEDED_BY_TEXT if name.startswith(BASE)}
+    base |= {f"{BASE}/unet/config.json", f"{BASE}/unet/model.safetensors"}
+    others = {"taesd/config.json", "taesd/diffusion_pytorch_model.safetensors"}
+    others |= {f"dinov2-with-registers-base/{name}" for name in ("config.json", "model.safetensors")}
+    assert present(weights) == base | others | {"revisions.json"}
+    folders = RunFolders((), weights, pretrained=weights)
+    for repository, part in (
+        (SD15.base_repository, SD15.base_denoiser),
+        SD15.trained_autoencoder,
+        (SD15.tiny_autoencoder, ""),
+        (DINOV2_REPOSITORY, ""),
+    ):
+        assert folders.pretrained_part(repository, part).is_relative_to(weights)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("reconstructor",),
+            "the training of 'reconstructor' starts from random weights, expected one of: elevation",
+        ),
+        (
+            ("sd15", "--image"),
+            "all variants are trained from the same networks, expected neither --image nor",
+        ),
+        (("mini",), "unknown backbone 'mini', expected one of: sd15"),
+    ],
+)
+def test_training_without_networks_to_start_from(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert message in refusal(capsys, "download", *words, "--for-training")
 
 
 def test_image_and_control_variants(hub: FakeHub, tmp_path: Path):

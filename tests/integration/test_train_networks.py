@@ -13,7 +13,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE, Variant
-from diffsplat.pretrained.backbones import ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE
+from diffsplat.pretrained.backbones import DINOV2_REPOSITORY, ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE
 from diffsplat.pretrained.backbones import find_backbone as released_row
 from diffsplat.pretrained.release_layout import find_release
 from diffsplat.pretrained.released_networks import (
@@ -24,8 +24,6 @@ from diffsplat.pretrained.released_networks import (
 from diffsplat.training.recipes import network_recipes
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.autoencoder_stage import IMAGE_VAES, TINY_AUTOENCODERS
-from diffsplat.training.stages.elevation_stage import DINOV2_REPOSITORY
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
@@ -85,7 +83,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("pretrained")
     for variant, backbone in BACKBONES.items():
-        repository, part = IMAGE_VAES[variant]
+        repository, part = released_row(backbone).trained_autoencoder
         vae = AutoencoderKL(**VAE, **LATENT_SPACES[backbone])
         vae.save_pretrained(folder / repository.rsplit("/", 1)[-1] / part)
         tiny = AutoencoderTiny(
@@ -95,7 +93,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_decoder_blocks=(1, 1, 1, 1),
             latent_channels=LATENT_SPACES[backbone]["latent_channels"],
         )
-        tiny.save_pretrained(folder / TINY_AUTOENCODERS[variant].rsplit("/", 1)[-1])
+        tiny.save_pretrained(folder / released_row(BACKBONES[variant]).tiny_autoencoder.rsplit("/", 1)[-1])
     dinov2 = Dinov2WithRegistersConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=1, image_size=42, patch_size=14
     )
@@ -185,7 +183,9 @@ def test_autoencoder_then_its_tiny_decoder(
     for name, tensor in full.vae.state_dict().items():
         assert torch.equal(trained.vae.state_dict()[name], tensor)
     start = load_file(
-        pretrained / TINY_AUTOENCODERS[variant].rsplit("/", 1)[-1] / "diffusion_pytorch_model.safetensors"
+        pretrained
+        / released_row(BACKBONES[variant]).tiny_autoencoder.rsplit("/", 1)[-1]
+        / "diffusion_pytorch_model.safetensors"
     )
     moved = trained.state_dict()["tiny_decoder.layers.0.weight"] - start["decoder.layers.0.weight"]
     assert 0 < float(moved.abs().max()) < 0.01
@@ -224,7 +224,7 @@ def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrain
 def test_a_missing_image_diffusion_model_is_named(data: Path, released_reconstructor: Path, tmp_path: Path):
     folders = StageFolders((data,), tmp_path, pretrained=tmp_path, reconstructor=released_reconstructor)
     recipe = shortened("autoencoder-sdxl", image_size=SIZE, rendering=RenderingLossOptions())
-    with pytest.raises(MissingFileError, match="hf download madebyollin/sdxl-vae-fp16-fix"):
+    with pytest.raises(MissingFileError, match="models download pixart-sigma --for-training"):
         train_stage(recipe, folders)
 
 

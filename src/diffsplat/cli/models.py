@@ -18,6 +18,7 @@ from diffsplat.pretrained.backbones import (
     every_component,
     find_backbone,
     model_components,
+    training_components,
 )
 from diffsplat.pretrained.hub import download_sizes, fetch, look_up
 from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, find_model
@@ -58,6 +59,7 @@ def download(
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
     image: Flag = False,
     control: Annotated[tuple[ControlKind, ...], tyro.conf.arg(help_behavior_hint="")] = (),
+    for_training: Flag = False,
     weights: Annotated[Path | None, option("DIR")] = None,
     revision: Annotated[str | None, option("COMMIT")] = None,
 ) -> None:
@@ -67,10 +69,16 @@ def download(
         name: A model of 'diffsplat models'.
         image: The image-conditioned model and the elevation network, instead of the text model.
         control: Also the ControlNets of these kinds.
+        for_training: What training starts from instead of what was released: the parts of the 2D model, its tiny
+            autoencoder, or DINOv2.
         weights: Folder for the released weights.
         revision: Branch, tag or commit of the release; by default that of the first download.
     """
-    components = _wanted(name, image, control)
+    components = training_components(name) if for_training else _wanted(name, image, control)
+    if for_training and (image or control):
+        raise InvalidInputError(
+            "all variants are trained from the same networks, expected neither --image nor --control"
+        )
     folder = weights or default_weights()
     selections = look_up(components, folder, revision=revision)
     for selection in selections:

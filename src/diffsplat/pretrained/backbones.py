@@ -1,6 +1,6 @@
 """Which released models there are, and which folders of which repository each consists of. Needs no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,6 +54,9 @@ class Backbone:
         text_prediction: what the text model predicts.
         image_prediction: what the image model predicts.
         gated: whether the base repository asks for consent to a licence.
+        tiny_autoencoder: repository of the distilled image autoencoder that a tiny decoder is trained from.
+        fixed_autoencoder: repository of the image autoencoder that the splat autoencoder is trained from; empty where
+            it is the base model's.
     """
 
     name: str
@@ -72,6 +75,18 @@ class Backbone:
     text_prediction: Prediction = "epsilon"
     image_prediction: Prediction = "v_prediction"
     gated: bool = False
+    tiny_autoencoder: str = "madebyollin/taesd"
+    fixed_autoencoder: str = ""
+
+    @property
+    def trained_autoencoder(self) -> tuple[str, str]:
+        """Repository of the image autoencoder that the splat autoencoder is trained from, and folder in it."""
+        return (self.fixed_autoencoder, "") if self.fixed_autoencoder else (self.base_repository, "vae")
+
+    @property
+    def base_denoiser(self) -> str:
+        """Folder of the 2D denoiser in the base repository."""
+        return "unet" if self.family == "unet" else "transformer"
 
 
 _ONE_ENCODER = ("scheduler", "text_encoder", "tokenizer", "vae")
@@ -115,6 +130,8 @@ BACKBONES: dict[str, Backbone] = {
             text_release="gsdiff_gobj83k_pas_fp16__render",
             image_release="gsdiff_gobj83k_pas_fp16_image__render",
             text_guidance=4.5,
+            tiny_autoencoder="madebyollin/taesdxl",
+            fixed_autoencoder="madebyollin/sdxl-vae-fp16-fix",
         ),
         Backbone(
             name="sd35m",
@@ -131,16 +148,21 @@ BACKBONES: dict[str, Backbone] = {
             text_prediction="flow",
             image_prediction="flow",
             gated=True,
+            tiny_autoencoder="madebyollin/taesd3",
         ),
     )
 }
 """The released backbones by name. The embedded model's folder describes itself."""
+
+DINOV2_REPOSITORY = "facebook/dinov2-with-registers-base"
+"""The vision transformer that the elevation network is trained from."""
 
 SINGLES = ("reconstructor", "elevation")
 """Networks that belong to no backbone."""
 
 _DENOISER_PARAMETERS: dict[Family, float] = {"unet": 0.86e9, "pixart": 0.61e9, "sd3": 2.24e9}
 _CONTROLNET_PARAMETERS = 361e6
+_TINY_PARAMETERS, _DINOV2_PARAMETERS = 2.4e6, 87e6
 _AUTOENCODER_PARAMETERS = 84e6
 _CLIP_L, _CLIP_G, _T5_XXL, _IMAGE_VAE = 123e6, 695e6, 4.76e9, 84e6
 _BASE_PARAMETERS: dict[Family, dict[str, float]] = {
@@ -237,6 +259,36 @@ def every_component(name: str) -> tuple[Component, ...]:
     return (*_networks(row).values(), *_shared(row))
 
 
+def training_components(name: str) -> tuple[Component, ...]:
+    """What the training of a backbone's networks, or of one of :data:`SINGLES`, starts from: no release of ours.
+
+    Raises:
+        ValueError: for a name that is neither, or a network that starts from random weights.
+    """
+    if name == "elevation":
+        return (Component("DINOv2 with registers", DINOV2_REPOSITORY, "", parameters=_DINOV2_PARAMETERS),)
+    if name in SINGLES:
+        raise InvalidInputError(
+            f"the training of {name!r} starts from random weights, expected one of: elevation, {', '.join(BACKBONES)}"
+        )
+    row = find_backbone(name)
+    parameters = _DENOISER_PARAMETERS[row.family]
+    denoiser = Component(
+        "2D denoiser", row.base_repository, row.base_denoiser, parameters=parameters, gated=row.gated
+    )
+    tiny = Component("tiny image autoencoder", row.tiny_autoencoder, "", parameters=_TINY_PARAMETERS)
+    fixed = Component("image autoencoder", row.fixed_autoencoder, "", parameters=_IMAGE_VAE)
+    return (denoiser, tiny, *((fixed,) if row.fixed_autoencoder else ()), *_base(row))
+
+
+def trained_from(repository: str) -> str:
+    """Name of the backbone or single network whose training starts from a repository."""
+    names = ("elevation", *BACKBONES)
+    return next(
+        name for name in names if repository in {part.repository for part in training_components(name)}
+    )
+
+
 def _networks(row: Backbone) -> dict[str, Component]:
     """Denoisers and ControlNets of a backbone by their labels."""
     part, parameters = DENOISER_PARTS[row.family], _DENOISER_PARAMETERS[row.family]
@@ -255,21 +307,23 @@ def _networks(row: Backbone) -> dict[str, Component]:
 
 def _shared(row: Backbone) -> tuple[Component, ...]:
     """What all variants of a backbone need: the splat autoencoder and parts of the image-diffusion model."""
-    parameters = _BASE_PARAMETERS[row.family]
     autoencoder = Component(
         "splat autoencoder",
         RELEASE_REPOSITORY,
         row.autoencoder_release,
         parameters=_AUTOENCODER_PARAMETERS,
     )
-    base = (
-        Component(
+    return (autoencoder, *_base(row))
+
+
+def _base(row: Backbone) -> Iterator[Component]:
+    """Parts of the image-diffusion model that generation needs."""
+    parameters = _BASE_PARAMETERS[row.family]
+    for folder in row.base_folders:
+        yield Component(
             folder.replace("_", " "),
             row.base_repository,
             folder,
             parameters=parameters.get(folder, 0.0),
             gated=row.gated,
         )
-        for folder in row.base_folders
-    )
-    return (autoencoder, *base)

@@ -141,8 +141,8 @@ def fetch(selection: Selection, weights: Path) -> None:
 def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
     """The files of a component among all of its repository.
 
-    Of a release only the highest iteration. Weights only as safetensors: in full precision where there is a choice,
-    and whole rather than in shards.
+    Of a release only the highest iteration. Weights only as safetensors: under the name that loaders look for and in
+    full precision where there is a choice, and whole rather than in shards.
 
     Args:
         files: paths in the repository.
@@ -158,7 +158,8 @@ def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
         folder = checkpoints / (newest_iteration(iterations) or "")
         folder = folder / component.part if component.part else folder
     names = [path.name for path in map(PurePosixPath, files) if path.parent == folder]
-    chosen = choose_weights(names)
+    stems = ("diffusion_pytorch_model", "model", None)
+    chosen = next(filter(None, (choose_weights(names, stem) for stem in stems)), [])
     settings = [name for name in names if name.endswith(_SETTINGS) and not is_index(name)]
     if component.parameters and not chosen:
         pickled = next((name for name in names if name.endswith(PICKLES)), None)

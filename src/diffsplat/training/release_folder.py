@@ -29,7 +29,11 @@ RELEASE_FOLDER = "release"
 
 _UNKNOWN_STEP = "000000"
 
-_BACKBONES: dict[Variant, str] = {"sd": "sd15", "sdxl": "pixart-sigma", "sd3": "sd35m"}
+VARIANT_BACKBONES: dict[Variant, Backbone] = {
+    "sd": BACKBONES["sd15"],
+    "sdxl": BACKBONES["pixart-sigma"],
+    "sd3": BACKBONES["sd35m"],
+}
 """Backbone that denoises the latents of an autoencoder."""
 
 
@@ -50,7 +54,7 @@ class Release:
     @classmethod
     def of_autoencoder(cls, variant: Variant) -> "Release":
         """Place of a splat autoencoder and its tiny decoder."""
-        row = BACKBONES[_BACKBONES[variant]]
+        row = VARIANT_BACKBONES[variant]
         return cls(row.autoencoder_release, backbone=row)
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.pretrained.backbones import trained_from
 from diffsplat.pretrained.release_layout import (
     choose_weights,
     default_weights,
@@ -87,8 +88,9 @@ class RunFolders:
         folder = model / part
         if not (folder / "config.json").is_file():
             raise MissingFileError(
-                f"{str(folder)!r} holds no network of {repository}: download it with 'hf download {repository} "
-                f"--local-dir {model}', or name the folder that holds {model.name} with --pretrained"
+                f"{str(folder)!r} holds no network of {repository}: download it with 'diffsplat models download "
+                f"{trained_from(repository)} --for-training', or name the folder that holds {model.name} with "
+                "--pretrained"
             )
         return folder
 

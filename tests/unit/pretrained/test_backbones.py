@@ -12,6 +12,8 @@ from diffsplat.pretrained.backbones import (
     Backbone,
     every_component,
     model_components,
+    trained_from,
+    training_components,
 )
 from diffsplat.pretrained.released_models import ReleasedModel
 
@@ -141,3 +143,19 @@ def test_what_is_downloaded(name: str):
     controls = {("chenguolin/DiffSplat", folder, "controlnet") for folder in facts.controls.values()}
     everything = {(part.repository, part.folder, part.part) for part in every_component(name)}
     assert everything == {text, image} | controls | shared
+
+
+TRAINED_FROM = {
+    "sd15": {("madebyollin/taesd", "")},
+    "pixart-sigma": {("madebyollin/taesdxl", ""), ("madebyollin/sdxl-vae-fp16-fix", "")},
+    "sd35m": {("madebyollin/taesd3", "")},
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_what_training_starts_from(name: str):
+    row = BACKBONES[name]
+    base = {*row.base_folders, "unet" if name == "sd15" else "transformer"}
+    found = {(part.repository, part.folder) for part in training_components(name)}
+    assert found == {(FACTS[name].base, folder) for folder in base} | TRAINED_FROM[name]
+    assert {trained_from(repository) for repository, _ in found} == {name}

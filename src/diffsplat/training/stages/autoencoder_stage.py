@@ -16,10 +16,9 @@ from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE, Variant
-from diffsplat.pretrained.backbones import BACKBONES
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
-from diffsplat.training.release_folder import Release
+from diffsplat.training.release_folder import VARIANT_BACKBONES, Release
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
@@ -29,20 +28,6 @@ from diffsplat.training.stages.weight_files import WeightFiles, save_network
 from diffsplat.training.trained_networks import open_autoencoder, open_reconstructor, require_same_pixel_grid
 
 Flat = tyro.conf.arg(name="")
-
-IMAGE_VAES: dict[Variant, tuple[str, str]] = {
-    "sd": (BACKBONES["sd15"].base_repository, "vae"),
-    "sdxl": ("madebyollin/sdxl-vae-fp16-fix", ""),
-    "sd3": (BACKBONES["sd35m"].base_repository, "vae"),
-}
-"""Repository and folder in it of the image autoencoder that a splat autoencoder starts from."""
-
-TINY_AUTOENCODERS: dict[Variant, str] = {
-    "sd": "madebyollin/taesd",
-    "sdxl": "madebyollin/taesdxl",
-    "sd3": "madebyollin/taesd3",
-}
-"""Repository of its distillation."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +99,9 @@ class AutoencoderConfig(SplatVaeConfig):
 
     def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
         """The image autoencoder with repeated inputs and outputs."""
-        image_vae = AutoencoderKL.from_pretrained(folders.pretrained_part(*IMAGE_VAES[self.variant]))
+        image_vae = AutoencoderKL.from_pretrained(
+            folders.pretrained_part(*VARIANT_BACKBONES[self.variant].trained_autoencoder)
+        )
         return splat_vae_from_image_vae(
             cast(AutoencoderKL, image_vae), image_size=self.image_size, pixel_grid=pixel_grid
         )
@@ -147,7 +134,9 @@ class TinyDecoderConfig(SplatVaeConfig):
 
     def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> SplatVAE:
         """The trained autoencoder with the distilled decoder, its last convolution repeated."""
-        tiny = AutoencoderTiny.from_pretrained(folders.pretrained_part(TINY_AUTOENCODERS[self.variant]))
+        tiny = AutoencoderTiny.from_pretrained(
+            folders.pretrained_part(VARIANT_BACKBONES[self.variant].tiny_autoencoder)
+        )
         autoencoder = open_autoencoder(folders.trained("autoencoder"), self.variant)
         kind = type(autoencoder).__name__
         require(isinstance(autoencoder, SplatVAE), "the autoencoder", f"a {kind}", "a SplatVAE")

@@ -299,8 +299,8 @@ class BackboneDenoiserConfig(DenoiserConfig):
         row = self.row
         if folders.start_from is not None:
             return _opened(folders.start_from, row.latent_channels, image=image)
-        part = "unet" if row.family == "unet" else "transformer"
-        return _opened(folders.pretrained_part(row.base_repository, part), row.latent_channels, image=image)
+        base = folders.pretrained_part(row.base_repository, row.base_denoiser)
+        return _opened(base, row.latent_channels, image=image)
 
     def objective(self, folders: StageFolders, image: bool, /) -> Objective:
         """Noise or v at uniform timesteps of the model's schedule; of Stable Diffusion 3.5, the flow."""

@@ -9,16 +9,13 @@ from transformers import Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
-from diffsplat.pretrained.backbones import ELEVATION_RELEASE
+from diffsplat.pretrained.backbones import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
 from diffsplat.training.elevation_loss import elevation_losses
 from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
-
-DINOV2_REPOSITORY = "facebook/dinov2-with-registers-base"
-"""The vision transformer that the paper's elevation network starts from."""
 
 
 @dataclass(frozen=True)
