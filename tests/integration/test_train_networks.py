@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError, MissingFileError
@@ -21,6 +22,7 @@ from diffsplat.pretrained.released_networks import (
     load_reconstructor,
     load_splat_vae,
 )
+from diffsplat.pretrained.stored_networks import open_elevation_estimator
 from diffsplat.training.recipes import network_recipes
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
@@ -208,6 +210,24 @@ def test_elevation_small(data: Path, tmp_path: Path):
     assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
     trained = load_elevation_network(tmp_path / "weights")
     assert (trained.config.width, trained.config.input_size) == (64, 32)
+
+
+def test_elevation_mini(data: Path, tmp_path: Path):
+    """Trained on images as they are and mirrored, either of them at random."""
+    recipe = shortened("elevation-mini", widths=(8, 16), hidden=8, dropout=0.0)
+    assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
+    trained = open_elevation_estimator(tmp_path / "weights")
+    stage, source = recipe.build(StageFolders((data,), tmp_path))
+    stage.eval()
+    batch = replace(source.batch(0), images=source.batch(0).images[:1], degrees=source.batch(0).degrees[:1])
+    ways = [
+        functional.smooth_l1_loss(stage.trainable()(images), batch.degrees, beta=2.0).item()
+        for images in (batch.images, batch.images.flip(-1))
+    ]
+    assert abs(ways[0] - ways[1]) > 1e-6
+    losses = {round(stage(batch, 1).total.item(), 5) for _ in range(20)}
+    assert losses == {round(value, 5) for value in ways}
+    assert trained.config["widths"] == [8, 16]
 
 
 def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrained: Path, tmp_path: Path):

@@ -7,12 +7,14 @@ objects for each network, so that it makes the same kind of model and not the sa
 """
 
 from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
+from diffsplat.training.stages.small_elevation_stage import SmallElevationStageConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -49,7 +51,19 @@ _CONDITIONED = GradientTraining(
     TrainerConfig(steps=12_000, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
 )
 
+_ELEVATION = GradientTraining(
+    SmallElevationStageConfig(),
+    ElevationSourceConfig(batch_size=16, views=4, evaluation_objects=128),
+    TrainerConfig(
+        steps=6_000,
+        optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.05, warmup_steps=100),
+        ema=_EMA,
+        evaluate_every=500,
+    ),
+)
+
 CONDITIONED_NETWORKS = (
+    NetworkRecipe("elevation-mini", "elevation network of mini, 64 px", _ELEVATION),
     NetworkRecipe("condition-mini", "encoder of images and control maps, for the next", ConditionFit()),
     NetworkRecipe(
         "conditioned-diffusion-mini",
@@ -57,7 +71,7 @@ CONDITIONED_NETWORKS = (
         _CONDITIONED,
     ),
 )
-"""Networks that let one denoiser take text, an image or a control map."""
+"""What lets one denoiser take text, an image or a control map, and the network that finds an image's elevation."""
 
 MINI = Recipe(
     name="mini",

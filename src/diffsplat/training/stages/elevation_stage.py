@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from transformers import Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError
@@ -104,18 +105,23 @@ class ElevationStage(Stage):
     @torch.no_grad()
     def evaluate(self, batch: ElevationBatch) -> Report:
         """Mean and median absolute error in degrees, and the share of errors below 5 degrees."""
-        errors = (self.estimator(batch.images) - batch.degrees).abs()
-        return Report(
-            {
-                "mean_error_degrees": float(errors.mean()),
-                "median_error_degrees": float(errors.median()),
-                "below_5_degrees": float((errors < 5).float().mean()),
-            }
-        )
+        return elevation_report(self.estimator(batch.images), batch.degrees)
 
     def save_pretrained(self, directory: Path, _step: int, /) -> None:
         """Write the weights under the names of the released file, and the sizes that they do not tell."""
         self.estimator.save_pretrained(directory)
+
+
+def elevation_report(estimated: Tensor, degrees: Tensor) -> Report:
+    """Figures of estimated elevations ``[B]`` against the true ones."""
+    errors = (estimated - degrees).abs()
+    return Report(
+        {
+            "mean_error_degrees": float(errors.mean()),
+            "median_error_degrees": float(errors.median()),
+            "below_5_degrees": float((errors < 5).float().mean()),
+        }
+    )
 
 
 def estimator_of_backbone(backbone: Dinov2WithRegistersModel) -> ElevationEstimator:

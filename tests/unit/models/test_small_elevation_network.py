@@ -1,0 +1,54 @@
+"""The small elevation network: sizes, storage, and that it can learn an angle."""
+
+import pytest
+import torch
+
+from diffsplat.models.small_elevation_network import SmallElevationEstimator
+from diffsplat.pretrained.stored_networks import open_elevation_estimator
+
+
+def tilted_bars(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of a dark bar whose height tells a number of degrees from -40 to 10."""
+    random = torch.Generator().manual_seed(seed)
+    degrees = torch.rand(count, generator=random) * 50 - 40
+    rows = torch.arange(32)[None, :, None]
+    edge = ((degrees + 40) / 50 * 24 + 4)[:, None, None]
+    images = torch.sigmoid(rows - edge).expand(count, 32, 32)
+    return images[:, None].expand(count, 3, 32, 32), degrees
+
+
+def test_it_learns_an_angle_that_images_show():
+    torch.manual_seed(0)
+    network = SmallElevationEstimator(input_size=32, widths=(8, 16), hidden=16, dropout=0.0)
+    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
+    for step in range(60):
+        images, degrees = tilted_bars(32, step)
+        optimizer.zero_grad()
+        (network(images) - degrees).square().mean().backward()
+        optimizer.step()
+    images, degrees = tilted_bars(64, 1_000)
+    above = network.eval().degrees_above_horizon(images)
+    assert float((above + degrees).abs().mean()) < 3
+
+
+def test_a_stored_network_estimates_the_same(tmp_path):
+    network = SmallElevationEstimator(input_size=32, widths=(8, 16), hidden=16).eval()
+    network.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    opened = open_elevation_estimator(tmp_path)
+    images = torch.rand(3, 3, 48, 48)
+    assert torch.equal(opened.degrees_above_horizon(images), network.degrees_above_horizon(images))
+
+
+@pytest.mark.parametrize("arguments", [{"input_size": 60}, {"widths": (12, 16)}, {"widths": ()}])
+def test_sizes_that_do_not_fit_are_refused(arguments):
+    with pytest.raises(ValueError, match="expected multiples of"):
+        SmallElevationEstimator(**arguments)
+
+
+def test_other_images_are_refused():
+    network = SmallElevationEstimator(input_size=32, widths=(8,), hidden=8)
+    with pytest.raises(ValueError, match=r"shape \(1, 4, 32, 32\)"):
+        network(torch.rand(1, 4, 32, 32))
+    with pytest.raises(ValueError, match="floating-point"):
+        network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
