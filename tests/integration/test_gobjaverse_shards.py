@@ -70,7 +70,7 @@ def rows(out: Path) -> list[dict]:
 
 
 def dataset(out: Path) -> ObjectDataset:
-    return ObjectDataset(out, split="all", storage="encoded")
+    return ObjectDataset(out, split="all")
 
 
 @pytest.mark.parametrize(

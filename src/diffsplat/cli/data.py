@@ -18,7 +18,8 @@ from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.manifest_sources import manifest_objects
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import SourceListing, folder_objects
-from diffsplat.data.object_dataset import ObjectDataset, read_rows
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_writing import ShardReport
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path
@@ -113,7 +114,7 @@ def write_credits(
         out: The file to write.
         force: Replace an existing file.
     """
-    page = credits_page(row for folder in folders for row in read_rows(folder))
+    page = credits_page(ObjectTable(folders))
     with atomic_path(out, force=force) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,6 +42,7 @@ from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
+from diffsplat.io.user_cache import user_cache
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
@@ -184,7 +184,7 @@ def image(
         reconstruct = _reconstructor(choice.model)
         makers["nearest"] = NearestObject.of(
             open_objects(arguments.data, split="train", variants=False),
-            FeatureStore(load_efficientnet(), _default_cache() / _FEATURES).features,
+            FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
             lambda views: reconstruct(views).to_splats(views.cameras),
         )
     dataset = open_objects(arguments.data, split="test", variants=False)
@@ -318,16 +318,11 @@ def _elevation(views: Views) -> float:
 
 
 def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], FeatureStore]:
-    folder = arguments.cache or _default_cache()
+    folder = arguments.cache or user_cache() / "judge"
     store = FeatureStore(load_efficientnet(), folder / _FEATURES)
     nouns = sorted({prompt.noun for prompt in stored_prompts(arguments.prompts)})
     fitted, figures = load_or_fit(arguments.data, nouns, store, folder)
     return fitted, asdict(figures), store
-
-
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "diffsplat" / "judge"
 
 
 def _reconstructor(model: str) -> Predict:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,56 +15,16 @@ from torch.utils.data import Dataset
 
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
-from diffsplat.data.pixel_cache import DecodedShard, EncodedShard, Pixels, PixelStore, pixels_id
+from diffsplat.data.object_ids import named
+from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.released_view_composition import compose_released_views
-from diffsplat.data.shard_reading import OPTIONAL_COLUMNS, explained_damage, read_columns
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.data.shard_reading import Pixels, read_pixels
+from diffsplat.errors import InvalidInputError
 
-Storage = Literal["decoded", "encoded"]
 ViewComposition = Literal["exact", "released"]
 """Normals and points of the surface alone, on the ``center`` pixel grid; or as the released networks saw them, see
 :func:`~diffsplat.data.released_view_composition.compose_released_views`."""
-
-_IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectRow(shard_schema.ObjectInfo):
-    """One object in one colour, without its pixels.
-
-    Args:
-        split: as in the shards.
-        azimuths, elevations: ``[V]`` degrees.
-        ring: ``[V]`` number of the ring of four that a view belongs to, -1 for none.
-        cameras: ``[V]``, in the world of the mesh.
-        shard, place: where the pixels are.
-    """
-
-    split: shard_schema.Split
-    azimuths: tuple[float, ...]
-    elevations: tuple[float, ...]
-    ring: tuple[int, ...]
-    cameras: Cameras
-    shard: Path
-    place: int
-
-    def ring_views(self, ring: int) -> list[int]:
-        """Indices of the views of a ring, in the order of their azimuths around the object."""
-        views = [index for index, number in enumerate(self.ring) if number == ring]
-        first = self.azimuths[views[0]] if views else 0.0
-        return sorted(views, key=lambda index: round((self.azimuths[index] - first) % 360.0, 3))
-
-    def turned_ring(self, random: np.random.Generator) -> list[int]:
-        """Indices of the views of a random ring of four, in the order of their azimuths, from a random one on."""
-        ring = self.ring_views(int(random.choice(self.rings)))
-        start = int(random.integers(4))
-        return ring[start:] + ring[:start]
-
-    @property
-    def rings(self) -> list[int]:
-        """Numbers of the rings of exactly four views, ascending."""
-        counts = Counter(number for number in self.ring if number >= 0)
-        return sorted(number for number, count in counts.items() if count == 4)
 
 
 class ObjectDataset(Dataset[Views]):
@@ -80,42 +39,44 @@ class ObjectDataset(Dataset[Views]):
         *,
         split: Literal["train", "test", "all"] = "train",
         variants: bool = True,
-        storage: Storage = "decoded",
+        ids: Collection[str] | None = None,
         composition: ViewComposition = "exact",
         novel_views: int = 4,
         seed: int = 0,
     ) -> None:
-        """Read the tables, not yet the pixels.
+        """Map the table of rows; neither rows nor pixels are read.
 
         Args:
-            folders: where ``diffsplat data`` wrote shards.
+            folders: where ``diffsplat data`` wrote shards: paths, or addresses of fsspec.
             split: which objects.
             variants: also the repainted versions.
-            storage: ``decoded`` keeps uncompressed pixels in memory-mapped files next to the shards, made at
-                the first reading (110 kB of disk for a view of 128 pixels); ``encoded`` keeps the compressed
-                bytes in memory and decodes them each time.
+            ids: only these objects, see :func:`~diffsplat.data.object_ids.named`; all by default.
             composition: how views are made of the stored pixels.
             novel_views: how many views an item has in addition to the four of its ring.
             seed: of the items.
 
         Raises:
             FileNotFoundError: a folder holds no shard.
-            ValueError: no object is left, or an option is unknown.
+            ValueError: no object is left, an option is unknown, or a shard is damaged.
         """
-        if split not in ("train", "test", "all") or storage not in ("decoded", "encoded") or novel_views < 0:
+        if split not in ("train", "test", "all") or novel_views < 0:
             raise InvalidInputError(
-                f"split {split!r}, storage {storage!r}, novel_views {novel_views}: expected train, test or "
-                "all; decoded or encoded; at least 0"
+                f"split {split!r}, novel_views {novel_views}: expected train, test or all; at least 0"
             )
         folders = [folders] if isinstance(folders, str | Path) else list(folders)
-        rows = [row for folder in folders for row in read_rows(Path(folder))]
-        self.rows = [row for row in rows if split in ("all", row.split) and (variants or not row.variant)]
-        if not self.rows:
-            raise InvalidInputError(f"no object of split {split!r} in {', '.join(str(f) for f in folders)}")
-        self._storage: Storage = storage
+        rows = ObjectTable(folders)
+        if ids is not None:
+            rows = rows.select(named(rows.column("object_id"), ids))
+        if split != "all":
+            rows = rows.select(np.asarray(rows.column("split")) == split)
+        if not variants:
+            rows = rows.select(np.asarray(rows.column("variant")) == "")
+        if not len(rows):
+            among = "" if ids is None else f" among the {len(ids)} that are asked for"
+            places = ", ".join(str(folder) for folder in folders)
+            raise InvalidInputError(f"no object of split {split!r} in {places}{among}")
+        self.rows = rows
         self._composition: ViewComposition = composition
-        self._stores: dict[Path, PixelStore] = {}
-        self._pixel_ids: dict[Path, str] = {}
         self._novel_views = novel_views
         self._seed = seed
 
@@ -127,7 +88,8 @@ class ObjectDataset(Dataset[Views]):
 
     def noun_counts(self) -> Counter[str]:
         """How many different objects each noun has; repainted versions count once."""
-        return Counter(row.noun for row in self.rows if not row.variant)
+        originals = self.rows.select(np.asarray(self.rows.column("variant")) == "")
+        return Counter(originals.column("noun").to_pylist())
 
     def load_views(
         self, index: int, views: Sequence[int], *, size: int | None = None, prompt: str | None = None
@@ -144,13 +106,15 @@ class ObjectDataset(Dataset[Views]):
             IndexError: there is no such row or view.
             ValueError: no view is asked for, or the size does not divide the stored one.
         """
-        row = self.rows[index]
+        return self._views(self.rows[index], views, size, prompt)
+
+    def _views(self, row: ObjectRow, views: Sequence[int], size: int | None, prompt: str | None) -> Views:
         chosen = list(views)
         if not chosen:
             raise InvalidInputError("got no views to load, expected at least one")
         if min(chosen) < 0 or max(chosen) >= len(row.ring):
             raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
-        pixels = self._store(row.shard).read(row.place, chosen)
+        pixels = read_pixels(row.shard, row.place, row.cameras.width, chosen)
         caption = row.captions[0] if prompt is None else prompt
         match self._composition:
             case "exact":
@@ -173,106 +137,17 @@ class ObjectDataset(Dataset[Views]):
         wanted = self._novel_views if novel_views is None else novel_views
         novel = [others[i % len(others)] for i in range(wanted)]
         prompt = str(random.choice(np.array(row.captions)))
-        return self.load_views(index, ring + novel, size=size, prompt=prompt)
+        return self._views(row, ring + novel, size, prompt)
 
     def canonical(self, index: int, *, size: int | None = None, prompt: str | None = None) -> Views:
         """The four views that text generation makes: ring 0, the front first (azimuths 0, 90, 180, 270)."""
-        return self.load_views(index, self.rows[index].ring_views(0), size=size, prompt=prompt)
+        row = self.rows[index]
+        return self._views(row, row.ring_views(0), size, prompt)
 
     def pixels_key(self, index: int) -> str:
         """Identity of a row's images: another set of images has another key, whatever it is called."""
         row = self.rows[index]
-        if row.shard not in self._pixel_ids:
-            self._pixel_ids[row.shard] = pixels_id(row.shard)
-        return f"{self._pixel_ids[row.shard]}/{row.place}"
-
-    def prepare(self) -> None:
-        """Open (and decode, where that was not done yet) every shard now, with a progress bar."""
-        from tqdm import tqdm
-
-        for shard in tqdm(sorted({row.shard for row in self.rows}), unit="shard", desc="decoding images"):
-            self._store(shard)
-
-    def _store(self, shard: Path) -> PixelStore:
-        if shard not in self._stores:
-            self._stores[shard] = DecodedShard(shard) if self._storage == "decoded" else EncodedShard(shard)
-        return self._stores[shard]
-
-
-def read_rows(folder: Path) -> Iterable[ObjectRow]:
-    """All rows of a folder of shards, without pixels.
-
-    Raises:
-        FileNotFoundError: it holds no shard.
-    """
-    shards = _shards(folder)
-    columns = [name for name in shard_schema.table_schema().names if name not in shard_schema.BLOB_COLUMNS]
-    for shard in shards:
-        for place, values in enumerate(read_columns(shard, columns).to_pylist()):
-            with explained_damage(shard, f"row {place}"):
-                yield _object_row(values, shard, place)
-
-
-def require_geometry(folders: Sequence[Path]) -> None:
-    """Refuse shards of images alone: networks that see surfaces are trained with normals and depths.
-
-    Raises:
-        ValueError: for the first shard that lacks them.
-    """
-    shard_schema.import_pyarrow()
-    from pyarrow import parquet
-
-    for shard in (shard for folder in folders for shard in _shards(folder)):
-        present = parquet.read_schema(shard).names
-        missing = [name for name in ("normal", "depth") if name not in present]
-        if missing:
-            raise InvalidInputError(
-                f"{str(shard)!r} has no column {missing[0]!r}, expected objects with normals and depths: render "
-                "them with 'diffsplat data render'"
-            )
-
-
-def _shards(folder: Path) -> list[Path]:
-    shards = sorted(folder.glob("objects-*.parquet"))
-    if not shards:
-        images = any(path.suffix.lower() in _IMAGE_SUFFIXES for path in folder.glob("*"))
-        found = "images but no objects-*.parquet" if images else "no objects-*.parquet"
-        raise MissingFileError(f"{folder} holds {found}, expected the output of diffsplat data")
-    return shards
-
-
-def _object_row(values: dict[str, Any], shard: Path, place: int) -> ObjectRow:
-    values = {
-        name: value for name, value in values.items() if value is not None or name not in OPTIONAL_COLUMNS
-    }
-    _require_whole(values)
-    size = values.pop("size")
-    cameras = Cameras(
-        camera_to_world=torch.tensor(values.pop("camera_to_world")).reshape(-1, 4, 4),
-        intrinsics=torch.tensor(values.pop("intrinsics")).reshape(-1, 4),
-        width=size,
-        height=size,
-    )
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return ObjectRow(**fields, cameras=cameras, shard=shard, place=place)
-
-
-def _require_whole(values: dict[str, Any]) -> None:
-    """Refuse a row with missing values, lists of different lengths, or no caption.
-
-    Raises:
-        ValueError: names the column.
-    """
-    for name, value in values.items():
-        if value is None or (isinstance(value, list) and None in value):
-            raise ValueError(f"its {name} has a missing value")
-    views = len(values["ring"])
-    counts = {"azimuths": views, "elevations": views, "camera_to_world": 16 * views, "intrinsics": 4 * views}
-    for name, count in counts.items():
-        if len(values[name]) != count:
-            raise ValueError(f"its {name} has {len(values[name])} numbers, expected {count} of {views} views")
-    if not values["captions"]:
-        raise ValueError("it has no caption")
+        return f"{row.pixels}/{row.place}"
 
 
 def to_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int | None = None) -> Views:

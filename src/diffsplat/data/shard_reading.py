@@ -1,11 +1,11 @@
-"""Reading shards of unknown origin: one sentence for whatever is wrong with one."""
+"""Reading parts of shards of unknown origin: one sentence for whatever is wrong with one."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffsplat.data import shard_schema
+from diffsplat.data.shard_folders import Shard
 from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow import parquet
 
 DAMAGE = (
     OSError,
@@ -34,8 +36,17 @@ OPTIONAL_COLUMNS = ("license_basis",)
 _CHANNELS = {"rgba": "RGBA", "normal": "RGB"}
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Views as stored: ``rgba [V, H, W, 4]``, ``normal [V, H, W, 3]`` bytes, ``depth [V, H, W]`` uint16."""
+
+    rgba: NDArray[np.uint8]
+    normal: NDArray[np.uint8]
+    depth: NDArray[np.uint16]
+
+
 @contextmanager
-def explained_damage(shard: Path, where: str = "") -> Iterator[None]:
+def explained_damage(shard: Shard, where: str = "") -> Iterator[None]:
     """Turn what broken content raises into one sentence that names the shard.
 
     Args:
@@ -56,26 +67,72 @@ def explained_damage(shard: Path, where: str = "") -> Iterator[None]:
         ) from error
 
 
-def read_columns(shard: Path, names: Sequence[str]) -> pyarrow.Table:
+@contextmanager
+def opened(shard: Shard) -> Iterator[parquet.ParquetFile]:
+    """A shard to read parts of; only its footer is read now."""
+    shard_schema.import_pyarrow()
+    from pyarrow import parquet
+
+    with shard.folder.open(shard.name) as source, explained_damage(shard):
+        local = isinstance(source, str)
+        with parquet.ParquetFile(source, memory_map=local, pre_buffer=not local) as file:
+            yield file
+
+
+def read_columns(shard: Shard, file: parquet.ParquetFile, names: Sequence[str]) -> pyarrow.Table:
     """Columns of a shard, of the types of its schema; those that older shards lack are left out.
 
     Raises:
-        ValueError: the file is no Parquet file, damaged, or has columns of other types.
+        ValueError: the shard lacks a column, is damaged, or has columns of other types.
     """
-    shard_schema.import_pyarrow()
-    from pyarrow import parquet, schema
+    from pyarrow import schema
 
+    present = set(file.schema_arrow.names)
+    missing = [name for name in names if name not in present and name not in OPTIONAL_COLUMNS]
+    if missing:
+        raise InvalidInputError(f"{str(shard)!r} is not a readable shard: it lacks {', '.join(missing)}")
+    wanted = [name for name in names if name in present]
     with explained_damage(shard):
-        present = set(parquet.read_schema(shard).names)
-        missing = [name for name in names if name not in present and name not in OPTIONAL_COLUMNS]
-        if missing:
-            raise InvalidInputError(f"{str(shard)!r} is not a readable shard: it lacks {', '.join(missing)}")
-        wanted = [name for name in names if name in present]
-        table = parquet.read_table(shard, columns=wanted).select(wanted)
+        table = file.read(columns=wanted, use_threads=False).select(wanted)
         expected = shard_schema.table_schema()
         table = table.cast(schema([expected.field(name) for name in wanted], metadata=table.schema.metadata))
         table.validate(full=True)
         return table
+
+
+def read_pixels(shard: Shard, place: int, size: int, views: Sequence[int]) -> Pixels:
+    """The pixels of some views of a row; no other row is read where the shard has a row group for each.
+
+    Args:
+        shard: the file.
+        place: number of the row in it.
+        size: pixels per side.
+        views: of the row.
+
+    Raises:
+        ValueError: the row is damaged.
+    """
+    with opened(shard) as file, explained_damage(shard, f"row {place}"):
+        group, first = _row_group(file, place)
+        row = file.read_row_group(group, columns=list(shard_schema.BLOB_COLUMNS), use_threads=False)
+        row = row.slice(place - first, 1)
+        cells = {name: row.column(name)[0] for name in shard_schema.BLOB_COLUMNS}
+        decoded = {
+            name: np.stack([decode_pixels(cell[view].as_py(), name, size) for view in views])
+            for name, cell in cells.items()
+        }
+    return Pixels(**decoded)
+
+
+def _row_group(file: parquet.ParquetFile, place: int) -> tuple[int, int]:
+    """The row group that a row lies in, and its first row."""
+    first = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if place < first + rows:
+            return group, first
+        first += rows
+    raise IndexError(f"it has {first} rows")
 
 
 def decode_pixels(data: bytes, column: str, size: int) -> NDArray[Any]:

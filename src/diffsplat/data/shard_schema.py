@@ -73,6 +73,14 @@ def import_pyarrow() -> Any:
     return pyarrow
 
 
+def import_compute() -> Any:
+    """pyarrow's functions of columns, which its type information lacks."""
+    import_pyarrow()
+    from pyarrow import compute
+
+    return compute
+
+
 def table_schema() -> pyarrow.Schema:
     """The Arrow schema of a shard."""
     pa = import_pyarrow()
@@ -115,12 +123,20 @@ def pixels_id(table: pyarrow.Table) -> str:
 
 
 def write_shard(table: pyarrow.Table, path: Path, *, force: bool = False) -> None:
-    """Write a table of rows whole or not at all, with :func:`pixels_id` in its metadata as ``pixels``."""
+    """Write a table of rows whole or not at all, with :func:`pixels_id` in its metadata as ``pixels``.
+
+    Every row is a row group, so that one object is read without its neighbours, from disk or over the network.
+    """
     pa = import_pyarrow()
     metadata = {**(table.schema.metadata or {}), b"pixels": pixels_id(table).encode("ascii")}
     with atomic_path(path, force=force) as temporary:
         pa.parquet.write_table(
-            table.replace_schema_metadata(metadata), temporary, compression="none", row_group_size=16
+            table.replace_schema_metadata(metadata),
+            temporary,
+            compression="none",
+            row_group_size=1,
+            use_dictionary=False,
+            write_statistics=False,
         )
 
 

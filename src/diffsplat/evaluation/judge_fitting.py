@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core.stable_hash import stable_hash
-from diffsplat.data.object_dataset import ObjectDataset, ObjectRow
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.data.object_row import ObjectRow
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.judge_augmentation import DISTORTIONS
 from diffsplat.evaluation.judge_images import FeatureStore, find_shards, open_objects

@@ -10,13 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.pixel_cache import CACHE_FOLDER
+from diffsplat.data.shard_folders import SHARDS
 from diffsplat.errors import MissingFileError
 from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.evaluation.noun_judge import image_features
 from diffsplat.io.file_access import atomic_path, make_folder
-
-_SHARDS = "objects-*.parquet"
 
 
 def open_objects(
@@ -24,15 +22,11 @@ def open_objects(
 ) -> ObjectDataset:
     """The rendered objects in ``data`` and in the folders right below it.
 
-    Pixels that a training has decoded before are read from there.
-
     Raises:
         FileNotFoundError: there is no such folder, or no shard in it.
     """
     folders = sorted({shard.parent for shard in find_shards(data)})
-    decoded = all((folder / CACHE_FOLDER).is_dir() for folder in folders)
-    storage = "decoded" if decoded else "encoded"
-    return ObjectDataset(folders, split=split, variants=variants, storage=storage)
+    return ObjectDataset(folders, split=split, variants=variants)
 
 
 def find_shards(data: Path) -> list[Path]:
@@ -43,9 +37,9 @@ def find_shards(data: Path) -> list[Path]:
     """
     if not data.is_dir():
         raise MissingFileError(f"no such folder of rendered objects: {data}")
-    shards = sorted({shard for pattern in (_SHARDS, f"*/{_SHARDS}") for shard in data.glob(pattern)})
+    shards = sorted({shard for pattern in (SHARDS, f"*/{SHARDS}") for shard in data.glob(pattern)})
     if not shards:
-        raise MissingFileError(f"{data} holds no {_SHARDS}, expected the output of diffsplat data")
+        raise MissingFileError(f"{data} holds no {SHARDS}, expected the output of diffsplat data")
     return shards
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsplat.data.object_dataset import ObjectDataset, ObjectRow, require_geometry
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage import SourceConfig
-from diffsplat.training.view_batches import epoch_indices, held_out, training_objects
+from diffsplat.training.view_batches import held_out, training_objects
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,15 @@ class ElevationSource:
         Raises:
             ValueError: when no object has a view between the elevations.
         """
-        require_geometry(folders.data)
         self.config = config
         self._train = training_objects(folders)
         self._test = held_out(folders)
+        for objects in (self._train, self._test):
+            objects.rows.require_geometry()
         self._usable = {
-            dataset: [index for index, row in enumerate(dataset.rows) if len(self._views(row))]
+            dataset: np.flatnonzero(
+                dataset.rows.seen_between(config.least_degrees, config.greatest_degrees)
+            ).tolist()
             for dataset in (self._train, self._test)
         }
         if not all(self._usable.values()):
@@ -74,11 +79,12 @@ class ElevationSource:
                 f"no view has an elevation between {config.least_degrees:g} and {config.greatest_degrees:g} degrees, "
                 "expected some in the training data and in what is held out"
             )
+        self._order = EpochOrder(len(self._usable[self._train]), config.seed)
 
     def batch(self, step: int) -> ElevationBatch:
         """``batch_size * views`` images."""
         size, usable = self.config.batch_size, self._usable[self._train]
-        positions = epoch_indices(len(usable), range(step * size, (step + 1) * size), self.config.seed)
+        positions = self._order.rows(range(step * size, (step + 1) * size))
         random = np.random.default_rng([self.config.seed, step])
         return self._load(self._train, [usable[position] for position in positions], random)
 

@@ -16,7 +16,7 @@ from diffsplat.training.config_checks import require
 from diffsplat.training.latent_cache import LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig
-from diffsplat.training.view_batches import epoch_indices, held_out, stored_image_size, training_objects
+from diffsplat.training.view_batches import epoch_order_of, held_out, stored_image_size, training_objects
 
 _KIND_SHARES = (0.55, 0.15, 0.15, 0.15)
 """Shares of the batches with a condition, by :data:`CONDITION_KINDS`."""
@@ -66,6 +66,8 @@ class LatentSourceConfig(SourceConfig):
         rings: rings of an object that are kept. The first is seen from the front; others have any elevation and
             start at any side, and serve batches with a condition alone, since words do not tell the side.
         conditioned_share: share of the batches that come with an image or a control map.
+        balance_nouns: show objects of rare nouns more often and of common ones less, see
+            :func:`~diffsplat.data.object_sampling.noun_weights`.
         seed: of the order, the captions and the conditions.
     """
 
@@ -74,6 +76,7 @@ class LatentSourceConfig(SourceConfig):
     channels: int = 0
     rings: int = 1
     conditioned_share: float = 0.0
+    balance_nouns: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,11 +103,12 @@ class LatentSource:
         self.config = config
         self._train = _Split(training_objects(folders), config, folders)
         self._test = _Split(held_out(folders), config, folders)
+        self._order = epoch_order_of(self._train.dataset, config.seed, balance_nouns=config.balance_nouns)
 
     def batch(self, step: int) -> LatentBatch:
         """Objects in shuffled epochs, each with a random one of its captions."""
         size, seed = self.config.batch_size, self.config.seed
-        rows = epoch_indices(len(self._train.dataset), range(step * size, (step + 1) * size), seed)
+        rows = self._order.rows(range(step * size, (step + 1) * size))
         random = np.random.default_rng([seed, step])
         kind = None
         if random.random() < self.config.conditioned_share:

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Views
-from diffsplat.data.object_dataset import ObjectDataset, ObjectRow
+from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.data.object_row import ObjectRow
 from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.training.batch_prefetch import Prefetcher
 from diffsplat.training.grid_cache import caching_device, folder_digest

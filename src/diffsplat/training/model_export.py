@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsplat.data.credits_page import credits_page, licences_summary
-from diffsplat.data.object_dataset import read_rows
+from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
@@ -80,7 +80,7 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     image_defaults = replace(defaults, guidance=sampling.image_guidance) if takes_image else None
     components = [*TEXT_COMPONENTS, *(name for name in runs if name not in _TEXT_NETWORKS)]
     write_index(folder, components, defaults, image_defaults)
-    rows = [row for shards in folders.data for row in read_rows(shards)]
+    rows = ObjectTable(folders.data)
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
     TrainedWords.of(rows).save(folder)
     card = _model_card(_TITLES[takes_image], runs, licences_summary(rows))

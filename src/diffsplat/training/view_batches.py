@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from diffsplat.core import Views
-from diffsplat.data.object_dataset import ObjectDataset, ViewComposition, read_rows, require_geometry
+from diffsplat.data.object_dataset import ObjectDataset, ViewComposition
+from diffsplat.data.object_sampling import EpochOrder, noun_weights
+from diffsplat.data.object_table import ObjectTable
+from diffsplat.data.shard_schema import import_compute
 from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage import SourceConfig
@@ -26,6 +29,8 @@ class ViewSourceConfig(SourceConfig):
         evaluation_objects: held-out objects that figures are measured on.
         composition: how views are made of the stored pixels; ``released`` as the paper's networks saw them.
         image_size: pixels per side, a divisor of the data's; those of the data by default.
+        balance_nouns: show objects of rare nouns more often and of common ones less, see
+            :func:`~diffsplat.data.object_sampling.noun_weights`.
         seed: of the order and of the choice of views.
     """
 
@@ -34,6 +39,7 @@ class ViewSourceConfig(SourceConfig):
     evaluation_objects: int = 32
     composition: ViewComposition = "exact"
     image_size: int | None = None
+    balance_nouns: bool = False
     seed: int = 0
 
     def view_size(self, data: Sequence[Path], /) -> int:
@@ -58,15 +64,17 @@ class ViewSource:
         Raises:
             ValueError: for data without normals.
         """
-        require_geometry(folders.data)
         self.config = config
         self._train = training_objects(folders, config.composition)
         self._test = held_out(folders, config.composition)
+        for objects in (self._train, self._test):
+            objects.rows.require_geometry()
+        self._order = epoch_order_of(self._train, config.seed, balance_nouns=config.balance_nouns)
 
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
         size = self.config.batch_size
-        indices = epoch_indices(len(self._train), range(step * size, (step + 1) * size), self.config.seed)
+        indices = self._order.rows(range(step * size, (step + 1) * size))
         return self._views(self._train, indices, self.config.seed + step)
 
     def evaluation(self) -> list[Views]:
@@ -85,7 +93,7 @@ class ViewSource:
 
 def stored_image_size(data: Sequence[Path]) -> int:
     """Pixels per side of the images in the first folder of shards."""
-    return next(iter(read_rows(data[0]))).cameras.width
+    return ObjectTable([data[0]])[0].cameras.width
 
 
 def training_objects(folders: RunFolders, composition: ViewComposition = "exact") -> ObjectDataset:
@@ -111,25 +119,23 @@ def held_out(folders: RunFolders, composition: ViewComposition = "exact") -> Obj
     """
     if folders.overfit:
         return training_objects(folders, composition)
-    data = folders.data
-    if any(row.split == "test" for folder in data for row in read_rows(folder)):
-        return ObjectDataset(data, split="test", variants=False, composition=composition)
-    logger.warning("no object is held out of so few: evaluations are made with the training objects")
-    return ObjectDataset(data, split="train", variants=False, composition=composition)
+    found = ObjectDataset(folders.data, split="all", variants=False, composition=composition)
+    split = np.asarray(found.rows.column("split"))
+    if not (split == "test").any():
+        logger.warning("no object is held out of so few: evaluations are made with the training objects")
+    found.rows = found.rows.select(split == ("test" if (split == "test").any() else "train"))
+    return found
 
 
-def every_caption(data: Sequence[Path]) -> list[str]:
+def every_caption(data: Sequence[Path | str]) -> list[str]:
     """All captions of the objects in folders of shards, each once."""
-    return sorted({caption for folder in data for row in read_rows(folder) for caption in row.captions})
+    compute = import_compute()
+    captions = ObjectTable(data).column("captions")
+    return sorted(compute.unique(compute.list_flatten(captions)).to_pylist())
 
 
-def epoch_indices(length: int, positions: Sequence[int], seed: int) -> list[int]:
-    """Items at some positions of an endless sequence of shuffled epochs over ``length`` items."""
-    orders: dict[int, np.ndarray] = {}
-    chosen: list[int] = []
-    for position in positions:
-        epoch, offset = divmod(position, length)
-        if epoch not in orders:
-            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(length)
-        chosen.append(int(orders[epoch][offset]))
-    return chosen
+def epoch_order_of(objects: ObjectDataset, seed: int, *, balance_nouns: bool) -> EpochOrder:
+    """The order that objects are trained on in: endless epochs, each shuffled anew."""
+    rows = objects.rows
+    weights = noun_weights(rows.column("noun"), rows.column("object_id")) if balance_nouns else None
+    return EpochOrder(len(rows), seed, weights)

@@ -53,11 +53,10 @@ def index_of(dataset, word):
     return next(i for i, row in enumerate(dataset.rows) if word in row.object_id)
 
 
-@pytest.mark.parametrize("storage", ["decoded", "encoded"])
 @pytest.mark.parametrize("first", [0, 6, 13, 22])
-def test_a_sphere_lies_on_its_sphere_in_the_world_of_any_first_view(shards, storage, first):
+def test_a_sphere_lies_on_its_sphere_in_the_world_of_any_first_view(shards, first):
     """Every coordinate is 0.46 from the origin and every normal points away from it, whatever view comes first."""
-    dataset = ObjectDataset(shards, split="all", storage=storage)
+    dataset = ObjectDataset(shards, split="all")
     views = dataset.load_views(index_of(dataset, "Ball"), [first, (first + 5) % 24, (first + 9) % 24])
     hit = (views.depth > 0)[0, :, 0]
     points = (views.coord[0] * 2 - 1).movedim(1, -1)[hit]
@@ -84,20 +83,11 @@ def test_coordinates_come_from_depth_and_camera(shards):
     torch.testing.assert_close(views.coord[hit], expected[hit], atol=1e-6, rtol=0)
 
 
-def test_both_storages_read_the_same(shards):
-    decoded, encoded = (ObjectDataset(shards, split="all", storage=kind) for kind in ("decoded", "encoded"))
-    for index in range(len(decoded)):
-        one, other = decoded.sample(index, 9), encoded.sample(index, 9)
-        assert one.prompt == other.prompt
-        for name in ("image", "mask", "normal", "coord", "depth"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
-
-
 def test_pictures_hold_what_another_reader_sees(shards):
     dataset = ObjectDataset(shards, split="all")
     index = index_of(dataset, "Ball")
     row = dataset.rows[index]
-    table = parquet.read_table(row.shard).slice(row.place, 1).to_pylist()[0]
+    table = parquet.read_table(str(row.shard)).slice(row.place, 1).to_pylist()[0]
     picture = np.asarray(Image.open(io.BytesIO(table["rgba"][2])).convert("RGBA")).astype(np.float64) / 255
     steps = np.asarray(Image.open(io.BytesIO(table["depth"][2]))).astype(np.float64)
     views = dataset.load_views(index, [2])

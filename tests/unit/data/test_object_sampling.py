@@ -1,30 +1,27 @@
 """Weights of nouns by hand, and orders of epochs by counting."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from diffsplat.data.object_sampling import epoch_order, noun_weights
+from diffsplat.data.object_sampling import EpochOrder, epoch_order, noun_weights
 
 
 def rows(**nouns):
-    """So many objects of a noun each."""
-    return [SimpleNamespace(noun=n, object_id=f"{n}{i}") for n, count in nouns.items() for i in range(count)]
+    """Nouns and names of so many objects of a noun each."""
+    pairs = [(noun, f"{noun}{index}") for noun, count in nouns.items() for index in range(count)]
+    return [noun for noun, _ in pairs], [name for _, name in pairs]
 
 
 def test_rare_nouns_count_more_and_common_ones_less():
     """One frog counts as 4, 30 chairs as 24, 10 tables as 10: 38 for 41 rows."""
-    weights = noun_weights(rows(frog=1, chair=30, table=10))
+    weights = noun_weights(*rows(frog=1, chair=30, table=10))
     np.testing.assert_allclose(weights * 38 / 41, [4.0] + [24 / 30] * 30 + [1.0] * 10)
 
 
 def test_repainted_versions_share_the_weight_of_their_object():
-    items = rows(chair=5)
-    items += [
-        SimpleNamespace(noun="chair", object_id=f"chair0#{color}") for color in ("red", "blue", "green")
-    ]
-    weights = noun_weights(items)
+    nouns, names = rows(chair=5)
+    names += [f"chair0#{color}" for color in ("red", "blue", "green")]
+    weights = noun_weights(nouns + ["chair"] * 3, names)
     np.testing.assert_allclose(weights[1:5], weights[1])
     np.testing.assert_allclose(weights[[0, 5, 6, 7]], weights[1] / 4)
 
@@ -32,7 +29,7 @@ def test_repainted_versions_share_the_weight_of_their_object():
 @pytest.mark.parametrize(("least", "most"), [(0, 4), (5, 4)])
 def test_limits_are_checked(least, most):
     with pytest.raises(ValueError, match="expected 1 <= least <= most"):
-        noun_weights(rows(frog=1), least=least, most=most)
+        noun_weights(*rows(frog=1), least=least, most=most)
 
 
 def test_an_epoch_holds_each_row_as_often_as_its_weight_says():
@@ -50,3 +47,13 @@ def test_equal_weights_give_permutations_that_follow_seed_and_epoch():
     assert one.tolist() == epoch_order(np.ones(50), 0, 0).tolist()
     assert one.tolist() != epoch_order(np.ones(50), 0, 1).tolist()
     assert one.tolist() != epoch_order(np.ones(50), 1, 0).tolist()
+
+
+def test_epochs_follow_each_other_without_weights_and_with_them():
+    order = EpochOrder(7, 5)
+    first, second = (np.random.default_rng([5, epoch]).permutation(7).tolist() for epoch in (0, 1))
+    assert order.rows(range(5, 12)) == first[5:] + second[:5]
+    assert order.rows([6, 0]) == [first[6], first[0]]
+    weights = np.array([0.5, 1.5, 1.0])
+    weighed = EpochOrder(3, 5, weights)
+    assert weighed.rows(range(6)) == [*epoch_order(weights, 5, 0), *epoch_order(weights, 5, 1)]

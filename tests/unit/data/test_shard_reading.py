@@ -13,39 +13,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from diffsplat.data import shard_schema
-from diffsplat.data.object_dataset import ObjectDataset, Storage
+from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import DiffSplatError, InvalidInputError
-from diffsplat.geometry import ring_cameras
 from support.damaged_files import damaged
-
-SIZE = 8
-
-
-def row() -> dict[str, Any]:
-    """An object seen in one ring of four."""
-    cameras = ring_cameras(size=SIZE)
-    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
-    info = shard_schema.ObjectInfo(
-        object_id="a/b",
-        name="b",
-        noun="chair",
-        captions=("a chair",),
-        source="a",
-        license="CC0",
-        creator="me",
-    )
-    return {
-        **info.columns(),
-        "size": SIZE,
-        "azimuths": [0.0, 90.0, 180.0, 270.0],
-        "elevations": [10.0] * 4,
-        "ring": [0] * 4,
-        "camera_to_world": cameras.camera_to_world.flatten().tolist(),
-        "intrinsics": cameras.intrinsics.flatten().tolist(),
-        "rgba": [shard_schema.encode_image(noise)] * 4,
-        "normal": [shard_schema.encode_image(noise[..., :3].copy())] * 4,
-        "depth": [shard_schema.encode_depth(np.full((SIZE, SIZE), 1.4))] * 4,
-    }
+from support.object_shards import object_cells
 
 
 def write(folder: Path, values: dict[str, Any], schema: pa.Schema | None = None) -> Path:
@@ -55,8 +26,8 @@ def write(folder: Path, values: dict[str, Any], schema: pa.Schema | None = None)
     return path
 
 
-def read(folder: Path, storage: Storage) -> int:
-    dataset = ObjectDataset(folder, split="all", storage=storage)
+def read(folder: Path) -> int:
+    dataset = ObjectDataset(folder, split="all")
     for index in range(len(dataset)):
         dataset.canonical(index)
     return len(dataset)
@@ -67,16 +38,15 @@ def of_type(name: str, kind: pa.DataType) -> pa.Schema:
     return schema.set(schema.get_field_index(name), pa.field(name, kind))
 
 
-@pytest.mark.parametrize("storage", ["encoded", "decoded"])
-def test_a_whole_shard_is_read(tmp_path: Path, storage: Storage):
-    write(tmp_path, row())
-    assert read(tmp_path, storage) == 1
+def test_a_whole_shard_is_read(tmp_path: Path):
+    write(tmp_path, object_cells())
+    assert read(tmp_path) == 1
 
 
 def test_a_shard_without_a_column_of_later_versions_is_read(tmp_path: Path):
     schema = shard_schema.table_schema()
-    write(tmp_path, row(), schema.remove(schema.get_field_index("license_basis")))
-    assert read(tmp_path, "encoded") == 1
+    write(tmp_path, object_cells(), schema.remove(schema.get_field_index("license_basis")))
+    assert read(tmp_path) == 1
 
 
 SMALL = shard_schema.encode_image(np.zeros((4, 4, 4), np.uint8))
@@ -89,45 +59,48 @@ DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "no caption": ({"captions": []}, "no caption"),
     "no size": ({"size": 0}, "is not a readable shard"),
     "small image": ({"rgba": [SMALL] * 4}, "its rgba has 4 x 4 pixels RGBA, expected 8 x 8"),
-    "wrong kind of image": ({"depth": row()["rgba"]}, "its depth has 8 x 8 pixels RGBA"),
+    "wrong kind of image": ({"depth": object_cells()["rgba"]}, "its depth has 8 x 8 pixels RGBA"),
     "no image": ({"normal": [b"no image"] * 4}, "cannot identify image file"),
     "few images": ({"rgba": []}, "is not a readable shard"),
 }
 
 
-@pytest.mark.parametrize("storage", ["encoded", "decoded"])
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_rows_get_one_sentence(tmp_path: Path, name: str, storage: Storage):
+def test_damaged_rows_get_one_sentence(tmp_path: Path, name: str):
     changes, words = DAMAGES[name]
-    path = write(tmp_path, row() | changes)
+    path = write(tmp_path, object_cells() | changes)
     with pytest.raises(InvalidInputError, match=words) as caught:
-        read(tmp_path, storage)
+        read(tmp_path)
     assert str(path) in str(caught.value)
 
 
 def test_columns_of_other_types_get_one_sentence(tmp_path: Path):
-    write(tmp_path, row() | {"captions": 3.5}, of_type("captions", pa.float32()))
+    write(tmp_path, object_cells() | {"captions": 3.5}, of_type("captions", pa.float32()))
     with pytest.raises(InvalidInputError, match="is not a readable shard"):
-        read(tmp_path, "encoded")
+        read(tmp_path)
 
 
-def test_the_folder_of_decoded_pixels_stays_below_the_shard(tmp_path: Path):
-    path = write(tmp_path, row())
+def test_a_shard_names_no_place_outside_its_folder(tmp_path: Path):
+    path = write(tmp_path, object_cells())
     table = parquet.read_table(path).replace_schema_metadata({b"pixels": b"../../elsewhere"})
     parquet.write_table(table, path, compression="none")
-    read(tmp_path, "decoded")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["decoded", "objects-0.parquet"]
+    read(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        ".rows.arrow.lock",
+        "objects-0.parquet",
+        "rows.arrow",
+    ]
 
 
 @pytest.mark.parametrize("rounds", [150, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_shards_damaged_at_random_are_read_or_refused(tmp_path: Path, rounds: int):
-    path = write(tmp_path, row())
+    path = write(tmp_path, object_cells())
     whole, source = path.read_bytes(), random.Random(rounds)
     good = refused = 0
     for _ in range(rounds):
         path.write_bytes(damaged(whole, source))
         try:
-            good += read(tmp_path, "encoded")
+            good += read(tmp_path)
         except DiffSplatError:
             refused += 1
     assert good
