@@ -70,8 +70,12 @@ def read_record(out: Path) -> dict[str, Any]:
 
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Old and new value of every field that differs and matters, by its dotted name; None for an absent one."""
+    """Old and new value of every field that differs and matters, by its dotted name; None for an absent one.
+
+    An option that is off is no change of a record from before there was such an option.
+    """
     old, new = _flattened(before), _flattened(after)
+    old |= {name: value for name, value in new.items() if name not in old and value is False}
     names = [name for name in {**old, **new} if name.rpartition(".")[2] not in _NEUTRAL]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
