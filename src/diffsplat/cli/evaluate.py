@@ -37,8 +37,10 @@ from diffsplat.evaluation.model_evaluation import (
     evaluate_grids,
     evaluate_text,
     held_out_views,
+    objects_of_nouns,
 )
 from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.evaluation.shape_evaluation import evaluate_shapes
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
@@ -226,6 +228,33 @@ def control(
     _finish("control", evaluation, arguments, {"model": model, "kind": kind, "seed": seed})
 
 
+def shapes(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    *,
+    model: str = "mini",
+    prompts: PromptSet = "mini",
+    seeds: int = 4,
+) -> None:
+    """Measure loose bits of generated objects, and how much their shapes differ from seed to seed.
+
+    Args:
+        arguments: Real objects to compare with, and where to write.
+        model: Name of a model, or a model folder.
+        prompts: Which prompts.
+        seeds: How many objects of each prompt.
+    """
+    arguments.check()
+    pipe = ModelChoice.parse(model, OpeningOptions()).open()
+    asked = _spread(stored_prompts(prompts), arguments.limit)
+    real = objects_of_nouns(
+        open_objects(arguments.data, split="train", variants=False), {prompt.noun for prompt in asked}
+    )
+    evaluation = evaluate_shapes(
+        lambda prompt, seed: pipe(prompt, seed=seed).splats[0], asked, range(seeds), real
+    )
+    _finish("shapes", evaluation, arguments, {"model": model, "prompts": prompts, "seeds": seeds})
+
+
 def ceiling(
     arguments: tyro.conf.OmitArgPrefixes[JudgedArguments],
     *,
@@ -296,6 +325,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "text": text,
     "image": image,
     "control": control,
+    "shapes": shapes,
     "ceiling": ceiling,
     "judge": judge,
     "prompts": prompts,

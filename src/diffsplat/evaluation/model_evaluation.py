@@ -1,7 +1,7 @@
 """Measuring a model: reconstruction and autoencoder against held-out objects, text by judges."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,20 @@ def asked_objects(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) -> di
         rank = {index: stable_hash(dataset.rows[index].object_id) for index in colored or named}
         found[prompt.prompt] = dataset.canonical(min(rank, key=rank.__getitem__))
     return found
+
+
+def objects_of_nouns(
+    dataset: ObjectDataset, nouns: Collection[str], limit: int = 6
+) -> dict[str, list[Views]]:
+    """For each noun views of at most ``limit`` real objects, chosen by a hash, the first four from the front."""
+    found: dict[str, list[int]] = {noun: [] for noun in nouns}
+    for index in sorted(range(len(dataset)), key=lambda index: stable_hash(dataset.rows[index].object_id)):
+        found.get(dataset.rows[index].noun, []).append(index)
+    return {
+        noun: [dataset.canonical(index) for index in indices[:limit]]
+        for noun, indices in found.items()
+        if indices
+    }
 
 
 def judged_cameras() -> Cameras:
