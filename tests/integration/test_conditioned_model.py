@@ -21,14 +21,20 @@ from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
+from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
 from diffsplat.training.latent_cache import latent_table, object_rings
-from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.run_folders import RunFolders, StageFolders
+from diffsplat.training.stage_chain import train_recipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.principal_component_fit import ConditionFit
+from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
+from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
+from diffsplat.training.stages.small_elevation_stage import SmallElevationStageConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
+from diffsplat.training.view_batches import ViewSourceConfig
 from diffsplat.training.view_encoder import ViewEncoder
 from diffsplat.web.model_worker import load_models
 
@@ -287,3 +293,37 @@ def test_images_and_maps_are_measured_by_the_command_line(folder: Path, data: Pa
         assert main([str(word) for word in ["evaluate", *words, *common, report]]) == 0
         assert set(json.loads(report.read_text())["figures"]) == names
         assert report.with_suffix(".png").is_file()
+
+
+def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, tmp_path: Path):
+    trainer = TrainerConfig(
+        steps=2,
+        log_every=1,
+        precision="fp32",
+        device="cpu",
+        tracker="none",
+        optim=OptimConfig(warmup_steps=1),
+    )
+    latents = LatentSourceConfig(batch_size=2, evaluation_objects=1, channels=6, conditioned_share=0.5)
+    network = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, conditioned=True)
+    views = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
+    recipe = replace(
+        MINI,
+        stages={
+            "reconstruction": GradientTraining(ReconstructionConfig(dim=48, blocks=1), views, trainer),
+            "autoencoder": ComponentFit(latent_channels=8, evaluation_objects=1),
+            "condition": ConditionFit(channels=6, component_views=8, evaluation_views=2),
+            "diffusion": GradientTraining(DiffusionConfig(network, sampled_objects=0), latents, trainer),
+            "elevation": GradientTraining(
+                SmallElevationStageConfig(input_size=32, widths=(8, 16), hidden=8),
+                ElevationSourceConfig(batch_size=2, views=2, evaluation_objects=1),
+                trainer,
+            ),
+        },
+    )
+    assert train_recipe(recipe, RunFolders((data,), tmp_path)) == "finished"
+    stored = ModelFolder.find(tmp_path / "model")
+    assert stored.takes_every_condition
+    assert stored.defaults(image=True).guidance == MINI.sampling.image_guidance
+    for words in ((PROMPT,), ("--image", photo), (PROMPT, "--control", "normal", "--control-image", photo)):
+        assert len(generated(tmp_path / "model", tmp_path / "a.ply", *words)) > 100

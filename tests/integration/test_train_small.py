@@ -136,4 +136,4 @@ def test_a_model_that_takes_no_image_trains_none(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "mini", "--data", str(data), "--out", str(tmp_path / "run"), "--image"]) == 2
-    assert "expected no image, which the model mini does not take" in capsys.readouterr().err
+    assert "expected no image, for which the model mini has no denoiser of its own" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FI
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pretrained.backbones import Prediction
-from diffsplat.pretrained.model_folders import TEXT_COMPONENTS, write_index
+from diffsplat.pretrained.model_folders import CONDITION_ENCODER, TEXT_COMPONENTS, write_index
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.pretrained.stored_networks import stored_class
 from diffsplat.training.config_record import read_record
@@ -28,6 +28,7 @@ from diffsplat.training.stages.denoiser_configs import SMALL_SCHEDULE
 _TEXT_FILES = (CONFIG_FILE, "model.safetensors", "tokenizer.json")
 _TEXT_NETWORKS = ("reconstructor", "autoencoder", "denoiser")
 _IMAGE_NETWORKS = ("image_encoder", "image_denoiser", "elevation_estimator")
+_CONDITION_NETWORKS = (CONDITION_ENCODER, "elevation_estimator")
 _TITLES = {False: "A small text-to-splats model", True: "A small model of text and images to splats"}
 
 
@@ -76,8 +77,9 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     _copy(folders.text_encoder, folder / "text_encoder", _TEXT_FILES)
     schedule = {"shift": sampling.shift} if defaults.prediction == "latents" else SMALL_SCHEDULE
     make_scheduler(sampling.sampler, schedule, defaults.prediction).save_pretrained(folder / "scheduler")
-    takes_image = "image_denoiser" in runs
-    image_defaults = replace(defaults, guidance=sampling.image_guidance) if takes_image else None
+    takes_image = "image_denoiser" in runs or CONDITION_ENCODER in runs
+    unrefined = replace(defaults, refined_below=0.0, refiner_guidance=1.0)
+    image_defaults = replace(unrefined, guidance=sampling.image_guidance) if takes_image else None
     components = [*TEXT_COMPONENTS, *(name for name in runs if name not in _TEXT_NETWORKS)]
     write_index(folder, components, defaults, image_defaults)
     rows = ObjectTable(folders.data)
@@ -94,8 +96,9 @@ def _trained_runs(folders: RunFolders, sampling: SamplingRecipe) -> dict[str, Pa
     names = [*_TEXT_NETWORKS]
     if sampling.defaults.refined_below > 0 and "refiner" in trained:
         names.append("refiner")
-    if "image_denoiser" in trained:
-        names += [name for name in _IMAGE_NETWORKS if name in trained]
+    for needed, networks in (("image_denoiser", _IMAGE_NETWORKS), (CONDITION_ENCODER, _CONDITION_NETWORKS)):
+        if needed in trained:
+            names += [name for name in networks if name in trained]
     return {network: run for network, run in runs.items() if network in names}
 
 

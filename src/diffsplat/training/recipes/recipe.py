@@ -17,6 +17,7 @@ NETWORKS = {
     "reconstruction": "reconstructor",
     "image-autoencoder": "image_encoder",
     "autoencoder": "autoencoder",
+    "condition": "condition_encoder",
     "diffusion": "denoiser",
     "refiner": "refiner",
     "image-diffusion": "image_denoiser",
@@ -91,17 +92,19 @@ class Recipe:
     image: bool = False
 
     def __post_init__(self) -> None:
-        able = all(name in self.stages for name in IMAGE_STAGES)
+        able = self.takes_images_with_another_denoiser or not self.image
         require(
-            able or not self.image,
-            "image",
-            self.image,
-            f"no image, which the model {self.name} does not take",
+            able, "image", self.image, f"no image, for which the model {self.name} has no denoiser of its own"
         )
+
+    @property
+    def takes_images_with_another_denoiser(self) -> bool:
+        """Whether what generates from an image is trained apart, where it is asked for."""
+        return all(name in self.stages for name in IMAGE_STAGES)
 
     def trained_stages(self) -> dict[str, StageRecipe]:
         """Those that the model needs: a refiner only where it is sampled with one."""
-        left_out = () if self.image else IMAGE_STAGES
+        left_out = IMAGE_STAGES if self.takes_images_with_another_denoiser and not self.image else ()
         if self.sampling.defaults.refined_below == 0:
             left_out += ("refiner",)
         return {name: stage for name, stage in self.stages.items() if name not in left_out}
