@@ -22,6 +22,7 @@ SUBCOMMANDS: dict[str, str] = {
     "encode": "prompts to a file that 'generate' reads",
     "models": "list and download models",
     "render": "images and turntable videos of a splat file",
+    "mesh": "splats to a closed, textured mesh",
     "convert": "a splat file into another format",
     "serve": "a web page and an API that generate",
     "view": "look at splat files in the browser",

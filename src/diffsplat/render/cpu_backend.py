@@ -50,7 +50,7 @@ _VIEWS_AT_ONCE = 4  # bounds the memory when no gradient is wanted
 _SMALL = 2048  # with fewer Gaussians a second thread costs more than it saves
 
 
-class _ImageOptions(NamedTuple):
+class ImageOptions(NamedTuple):
     """Size, background and contents of the images."""
 
     width: int
@@ -59,7 +59,7 @@ class _ImageOptions(NamedTuple):
     normals: bool
 
 
-class _KernelThreads:
+class KernelThreads:
     """Threads that run one kernel together on one queue of tasks; the calling thread is one of them."""
 
     def __init__(self, gaussians: int) -> None:
@@ -84,7 +84,7 @@ class _KernelThreads:
             future.result()
 
 
-def _view_rows(task: RenderTask) -> Tensor:
+def view_rows(task: RenderTask) -> Tensor:
     """``[B, V, VIEW_SIZE]`` camera parameters in the layout of the kernels."""
     matrices = task.world_to_camera.double()
     fx, fy, cx, cy = task.intrinsics.double().unbind(-1)
@@ -104,7 +104,8 @@ def _view_rows(task: RenderTask) -> Tensor:
     return torch.cat(columns, dim=-1).float().contiguous()
 
 
-def _project(threads: _KernelThreads, scene: Scene) -> Projection:
+def project_splats(threads: KernelThreads, scene: Scene) -> Projection:
+    """Project the Gaussians of a scene into its views."""
     count, views = scene.candidates.size, scene.views.shape[0]
     size = math.ceil((HEAD + len(scene.channels)) / 4) * 4
     projection = Projection(
@@ -117,7 +118,8 @@ def _project(threads: _KernelThreads, scene: Scene) -> Projection:
     return projection
 
 
-def _bin(threads: _KernelThreads, grid: TileGrid, projection: Projection) -> Bins:
+def bin_splats(threads: KernelThreads, grid: TileGrid, projection: Projection) -> Bins:
+    """Sort projected Gaussians into tiles, front to back."""
     views = projection.keys.shape[0]
     view_starts = np.zeros(views + 1, np.int64)
     np.cumsum(projection.counts[:, :, 1].sum(axis=1), out=view_starts[1:])
@@ -130,10 +132,10 @@ def _bin(threads: _KernelThreads, grid: TileGrid, projection: Projection) -> Bin
     return bins
 
 
-def _forward(threads: _KernelThreads, scene: Scene, images: Images, save_state: bool) -> ForwardState:
+def _forward(threads: KernelThreads, scene: Scene, images: Images, save_state: bool) -> ForwardState:
     """Render one object into ``images``."""
-    projection = _project(threads, scene)
-    bins = _bin(threads, scene.grid, projection)
+    projection = project_splats(threads, scene)
+    bins = bin_splats(threads, scene.grid, projection)
     tiles = scene.grid.tiles_x * scene.grid.tiles_y
     shape = (scene.views.shape[0], tiles, BLOCKS, LANES) if save_state else (0, 0, 0, 0)
     blend_state = BlendState(np.empty(shape, np.float32), np.empty(shape, np.float32))
@@ -143,7 +145,7 @@ def _forward(threads: _KernelThreads, scene: Scene, images: Images, save_state: 
 
 
 def _backward(
-    threads: _KernelThreads,
+    threads: KernelThreads,
     scene: Scene,
     state: ForwardState,
     depth: Float32,
@@ -158,7 +160,8 @@ def _backward(
     threads.run(project_backward, scene, state.projection, rows, gradients)
 
 
-def _scene(fields: Sequence[Tensor], views: Tensor, options: _ImageOptions) -> Scene:
+def scene_of(fields: Sequence[Tensor], views: Tensor, options: ImageOptions) -> Scene:
+    """The kernels\' input: fields ``[N, ...]`` of one object, and views of it ``[V, VIEW_SIZE]``."""
     gaussians = Gaussians(*(field.numpy() for field in fields))
     candidates = np.empty(gaussians.opacities.size + 1, np.int32)
     candidates = candidates[: find_opaque(gaussians.opacities, candidates)]
@@ -176,7 +179,7 @@ class _Rasterize(torch.autograd.Function):
     """Objects ``[B, N, ...]`` seen by ``views [B, V, VIEW_SIZE]``; returns rgb, alpha, depth, normal."""
 
     @staticmethod
-    def forward(ctx: Any, views: Tensor, options: _ImageOptions, *fields: Tensor) -> Any:
+    def forward(ctx: Any, views: Tensor, options: ImageOptions, *fields: Tensor) -> Any:
         fields = tuple(field.detach().float().contiguous() for field in fields)
         batch, count = views.shape[:2]
         channels = (3, 1, 1, 3 if options.normals else 0)
@@ -184,9 +187,9 @@ class _Rasterize(torch.autograd.Function):
             torch.empty(batch, count, channel, options.height, options.width) for channel in channels
         )
         traced = []
-        with announced_compilation(), _KernelThreads(fields[0].shape[1]) as threads:
+        with announced_compilation(), KernelThreads(fields[0].shape[1]) as threads:
             for b in range(batch):
-                scene = _scene([field[b] for field in fields], views[b], options)
+                scene = scene_of([field[b] for field in fields], views[b], options)
                 if any(ctx.needs_input_grad):
                     traced.append((scene, _forward(threads, scene, _images(outputs, b), save_state=True)))
                     continue
@@ -205,7 +208,7 @@ class _Rasterize(torch.autograd.Function):
         *fields, depth = ctx.saved_tensors
         upstream = tuple(tensor.float().contiguous() for tensor in upstream)
         totals = tuple(torch.zeros_like(field) for field in fields)
-        with announced_compilation(), _KernelThreads(fields[0].shape[1]) as threads:
+        with announced_compilation(), KernelThreads(fields[0].shape[1]) as threads:
             for b, (scene, state) in enumerate(ctx.traced):
                 gradients = Gradients(*(total[b].numpy() for total in totals))
                 _backward(threads, scene, state, depth[b].numpy(), _images(upstream, b), gradients)
@@ -224,9 +227,9 @@ def rasterize(task: RenderTask) -> Rendering:
         raise InvalidInputError(
             f"image size is {task.width} x {task.height}, expected at most {_MAX_SIZE} pixels a side"
         )
-    options = _ImageOptions(task.width, task.height, task.background.float().numpy(), task.normals)
+    options = ImageOptions(task.width, task.height, task.background.float().numpy(), task.normals)
     rgb, alpha, depth, normal = _Rasterize.apply(
-        _view_rows(task),
+        view_rows(task),
         options,
         task.means,
         task.scales,

@@ -66,7 +66,7 @@ from diffsplat.render.cpu_kernels.simd import (
     zeros_each,
 )
 
-_BATCH = 256
+BATCH = 256
 _LOOK_AHEAD = 8
 _EXPONENT_FLOOR = np.float32(-60)  # keeps exp2 in its domain; such lanes are masked out
 
@@ -87,10 +87,10 @@ class Tile(NamedTuple):
     y: int
 
 
-class _BlockLists(NamedTuple):
+class BlockLists(NamedTuple):
     """For each block the entries of the batch that touch it, counted from the start of the batch."""
 
-    items: NDArray[np.int16]  # [BLOCKS * _BATCH]
+    items: NDArray[np.int16]  # [BLOCKS * BATCH]
     lengths: NDArray[np.int64]  # [BLOCKS]
 
 
@@ -178,7 +178,7 @@ def alpha_of(log2_alpha):
 
 
 @kernel
-def _list_blocks(tile, start, end, alive, lists):
+def list_blocks(tile, start, end, alive, lists):
     """Note every entry of a batch in the lists of the blocks that it touches and that are still alive."""
     for block in range(BLOCKS):
         store(lists.lengths, block, 0)
@@ -190,7 +190,7 @@ def _list_blocks(tile, start, end, alive, lists):
             block = lowest_bit(touched)
             touched &= touched - 1
             length = load(lists.lengths, block)
-            store(lists.items, block * _BATCH + length, np.int16(entry - start))
+            store(lists.items, block * BATCH + length, np.int16(entry - start))
             store(lists.lengths, block, length + 1)
 
 
@@ -206,7 +206,7 @@ def _blend_block(tile, start, block, lists, scratch, channels, save_state):
     y = pixel_y() + np.float32(tile.y + block_top(block))
     alive = True
     for item in range(load(lists.lengths, block)):
-        entry = start + np.int64(load(lists.items, block * _BATCH + item))
+        entry = start + np.int64(load(lists.items, block * BATCH + item))
         record = record_of(tile, entry)
         whitening = whitening_of(records, record)
         distance = falloff(whitening, x - load(records, record), y - load(records, record + 1))
@@ -245,8 +245,8 @@ def _blend_tile(tile, lists, scratch, channels, save_state):
     alive = np.int64((1 << BLOCKS) - 1)
     start = tile.first
     while start < tile.end and alive != 0:
-        end = min(tile.end, start + _BATCH)
-        _list_blocks(tile, start, end, alive, lists)
+        end = min(tile.end, start + BATCH)
+        list_blocks(tile, start, end, alive, lists)
         for block in range(BLOCKS):
             if load(lists.lengths, block) > 0 and not _blend_block(
                 tile, start, block, lists, scratch, channels, save_state
@@ -256,7 +256,7 @@ def _blend_tile(tile, lists, scratch, channels, save_state):
 
 
 @inline_kernel
-def _store_block(plane, x, y, values):
+def store_block(plane, x, y, values):
     """Write a block's pixels to an image plane ``[H, W]``, leaving out those beyond the border."""
     height, width = plane.shape
     if x + BLOCK_WIDTH <= width and y + BLOCK_HEIGHT <= height:
@@ -282,15 +282,15 @@ def _finish_tile(tile, view, scratch, background, channels, images):
         totals = base + _TOTALS * LANES
         for k in range(3):
             color = load_lanes(scratch, totals + k * LANES)
-            _store_block(images.rgb[view, k], x, y, multiply_add(transmittance, background[k], color))
+            store_block(images.rgb[view, k], x, y, multiply_add(transmittance, background[k], color))
         alpha = ONE - transmittance
-        _store_block(images.alpha[view, 0], x, y, alpha)
+        store_block(images.alpha[view, 0], x, y, alpha)
         depth = load_lanes(scratch, totals + DEPTH_FEATURE * LANES) / alpha
-        _store_block(images.depth[view, 0], x, y, select(alpha > ZERO, depth, ZERO))
+        store_block(images.depth[view, 0], x, y, select(alpha > ZERO, depth, ZERO))
         if len(channels) > NORMAL_FEATURE:
             for k in range(3):
                 normal = load_lanes(scratch, totals + (NORMAL_FEATURE + k) * LANES)
-                _store_block(images.normal[view, k], x, y, normal)
+                store_block(images.normal[view, k], x, y, normal)
 
 
 @kernel
@@ -309,7 +309,7 @@ def blend_forward(queue, scene, state, images):
     """Blend tile after tile from the queue. The blend state is written unless it has no elements."""
     channels = scene.channels
     scratch = np.empty(BLOCKS * (_TOTALS + len(channels)) * LANES, np.float32)
-    lists = _BlockLists(np.empty(BLOCKS * _BATCH, np.int16), np.empty(BLOCKS, np.int64))
+    lists = BlockLists(np.empty(BLOCKS * BATCH, np.int16), np.empty(BLOCKS, np.int64))
     tiles = scene.grid.tiles_x * scene.grid.tiles_y
     save_state = state.blend_state.last.size > 0
     while True:

@@ -1,0 +1,1 @@
+"""Splats to a closed, textured triangle mesh."""

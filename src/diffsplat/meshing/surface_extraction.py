@@ -1,0 +1,84 @@
+"""A distance field's surface as a closed triangle mesh with few faces."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffsplat.errors import InvalidInputError, optional_package
+
+_LEAST_SHARE = 0.005
+"""Volume of a separate part, as a share of the whole, below which it is left out."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A closed triangle mesh.
+
+    Args:
+        positions: ``[N, 3]`` float64.
+        normals: ``[N, 3]`` unit vectors, outwards.
+        faces: ``[F, 3]`` int32 corners, anticlockwise from outside.
+    """
+
+    positions: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    faces: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, positions: NDArray[Any], faces: NDArray[Any]) -> "Surface":
+        """A mesh whose normals are the means of its faces', weighted by area."""
+        positions, faces = positions.astype(np.float64), faces.astype(np.int32)
+        corners = positions[faces]
+        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        sums = np.zeros_like(positions)
+        for corner in range(3):
+            np.add.at(sums, faces[:, corner], across)
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        normals = np.where(length > 0, sums / np.where(length > 0, length, 1), [0.0, 1.0, 0.0])
+        return cls(positions, normals, faces)
+
+
+def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
+    """The surface between the positive outside and the negative inside, in voxels.
+
+    Parts that are small, and hollows that are closed off, are left out. The result has at most ``faces`` triangles
+    where the shape allows it (quadric error metrics, Garland and Heckbert 1997).
+
+    Args:
+        field: ``[X, Y, Z]`` distances, positive on the border.
+        faces: number of triangles.
+
+    Raises:
+        ValueError: when nothing is inside.
+    """
+    with optional_package("meshing", "scikit-image and fast-simplification", "mesh"):
+        import fast_simplification
+        from skimage.measure import marching_cubes
+    solid = _without_strays(field)
+    positions, triangles, _, _ = marching_cubes(solid, 0.0)
+    if len(triangles) > faces:
+        positions, triangles = fast_simplification.simplify(
+            positions.astype(np.float32), triangles.astype(np.int32), target_count=faces
+        )
+    return Surface.of(positions, triangles)
+
+
+def _without_strays(field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The field without small parts and closed hollows; on the border of what is changed, just past zero."""
+    from scipy import ndimage
+
+    inside = field < 0
+    parts, count = ndimage.label(inside)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    if not sizes.any():
+        raise InvalidInputError(
+            "the splats have no surface that stops half of the light, expected a solid object"
+        )
+    small = (sizes < _LEAST_SHARE * sizes.sum())[parts] & inside
+    outer, _ = ndimage.label(~inside | small)
+    hollow = (outer != outer[0, 0, 0]) & ~inside
+    barely = np.float32(1e-3)
+    return np.where(small, barely, np.where(hollow, -barely, field)).astype(np.float32)
