@@ -20,13 +20,15 @@ from diffsplat.errors import optional_package
 
 Float32 = NDArray[np.float32]
 
-IN_FRONT, BEHIND = 3.0, 1.5
+IN_FRONT, BEHIND = 2.0, 1.5
 """Voxels before and behind a surface in which its distance counts."""
 _FREE_WEIGHT = 0.3
-_LEAST_WEIGHT = 0.2
+_LEAST_WEIGHT = 0.1
 _FREE_VIEWS = 3
 _JUMP = 4.0  # voxels between neighbouring pixels that are not on one surface
-_CELL = 3.0  # voxels in an edge of the cells that tell the sides of a surface
+_CELL = (
+    2.0  # voxels in an edge of the cells that tell the sides of a surface, three by three by three of them
+)
 _BACK_SIDE = -0.15
 _BLOCK = 8  # voxels
 _WRONG_SIDE = np.float32(-1.0)
@@ -43,7 +45,7 @@ class Lattice(NamedTuple):
     def around(cls, low: NDArray[np.float64], high: NDArray[np.float64], resolution: int) -> "Lattice":
         """A lattice over a box and a margin, with ``resolution`` voxels along the box's longest side."""
         step = float((high - low).max()) / resolution
-        margin = IN_FRONT + 1
+        margin = IN_FRONT + 2
         counts = np.ceil((high - low) / step + 2 * margin).astype(int)
         middle = (low + high) / 2
         shape = (int(counts[0]) + 1, int(counts[1]) + 1, int(counts[2]) + 1)
@@ -53,17 +55,19 @@ class Lattice(NamedTuple):
 class DepthViews(NamedTuple):
     """Depth images and their cameras for the kernels."""
 
-    depth: Float32  # [V, H, W] camera z, 0 where no surface is, negative where it counts for nothing
+    depth: Float32  # [V, H, W] camera z, 0 where no surface is, negative where a back side is seen
+    middle: Float32  # [V, H, W] camera z of the middle of the layer of Gaussians whose front `depth` is
     facing: Float32  # [V, H, W] distance across the surface for each unit of camera z
     world_to_camera: NDArray[np.float64]  # [V, 3, 4]
     centers: NDArray[np.float64]  # [V, 3]
     intrinsics: NDArray[np.float64]  # [V, 4] fx, fy, cx, cy, pixels
 
     @classmethod
-    def of(cls, depth: torch.Tensor, cameras: Cameras, step: float) -> "DepthViews":
-        """Depths ``[V, H, W]`` seen by ``cameras [V]``; ``step`` is the edge of a voxel."""
+    def of(cls, depth: torch.Tensor, middle: torch.Tensor, cameras: Cameras, step: float) -> "DepthViews":
+        """Depths ``[V, H, W]`` of fronts and of middles, seen by ``cameras [V]``; ``step`` is the edge of a voxel."""
         views = cls(
             depth.numpy(),
+            middle.numpy(),
             np.empty(tuple(depth.shape), np.float32),
             cameras.world_to_camera[:, :3].double().contiguous().numpy(),
             cameras.centers.double().contiguous().numpy(),
@@ -94,19 +98,32 @@ def fuse_depths(views: DepthViews, lattice: Lattice) -> Float32:
     field = np.repeat(np.repeat(np.repeat(blocks, _BLOCK, 0), _BLOCK, 1), _BLOCK, 2)
     in_slices(_fuse_blocks, len(chosen), views, lattice.low, lattice.step, chosen, field)
     x, y, z = lattice.shape
-    return field[:x, :y, :z]
+    return _without_tunnels(field[:x, :y, :z])
+
+
+def _without_tunnels(field: Float32) -> Float32:
+    """Fill what cameras see through gaps between Gaussians: free voxels that no free cube of three voxels holds."""
+    from scipy import ndimage
+
+    outside = field > 0
+    cube = np.ones((3, 3, 3), np.bool_)
+    wide = ndimage.binary_dilation(ndimage.binary_erosion(outside, cube, border_value=1), cube)
+    return np.where((field == IN_FRONT) & ~wide, np.float32(-BEHIND), field)
 
 
 def _mark_back_sides(views: DepthViews, lattice: Lattice) -> None:
     """Cancel what is seen through a hole: the inner side of a wall whose outer side the other cameras see.
 
-    Splats have no front. Around the surface point of a pixel the mean direction to all cameras that see it points
-    outwards; a camera on the other side looks into a hollow that is only open because Gaussians are missing there.
+    Splats have no front. Within a few voxels of the surface point of a pixel the mean direction to all cameras that
+    see it points outwards; a camera on the other side looks into a hollow that is only open because Gaussians are missing there.
     """
+    from scipy import ndimage
+
     cell = _CELL * lattice.step
     shape = tuple(int(count / _CELL) + 2 for count in lattice.shape)
     sums = np.zeros((*shape, 4), np.float32)
     _sum_directions(views, lattice.low, cell, sums)
+    sums = ndimage.uniform_filter(sums, (3, 3, 3, 1), mode="constant")
     in_slices(_compare_directions, len(views.depth), views, lattice.low, cell, sums)
 
 
@@ -121,9 +138,9 @@ def in_slices(kernel, count, *arguments) -> None:
 
 @njit(cache=True, nogil=True)
 def _point(views, v, row, column):
-    """World point of a pixel's centre, and the direction to the camera."""
+    """World point in the middle of the layer that a pixel's centre sees, and the direction to the camera."""
     fx, fy, cx, cy = views.intrinsics[v]
-    z = views.depth[v, row, column]
+    z = views.middle[v, row, column]
     x, y = (column + 0.5 - cx) / fx * z, (row + 0.5 - cy) / fy * z
     matrix = views.world_to_camera[v]
     length = math.sqrt(x * x + y * y + z * z)
@@ -235,7 +252,8 @@ def _depth_at(depth, x, y, jump):
 
 @njit(cache=True, nogil=True)
 def _add_view(views, v, start, direction, step, row):
-    """Add one view to a row of voxels: sums of weighted distances, weights, weights near it, and free views.
+    """Add one view to a row of voxels: sums of weighted distances, weights, weights near it, and views that see it
+    free, less those that see the back side of something beyond it.
 
     ``start`` and ``direction`` are the first voxel and the step from one to the next in the camera.
     """
@@ -250,6 +268,7 @@ def _add_view(views, v, start, direction, step, row):
             continue
         surface = _depth_at(depth, x, y, _JUMP * step)
         if surface < 0:
+            row[3, k] -= 1
             continue
         distance, weight = 1e9, 0.0
         if surface > 0:
@@ -262,6 +281,8 @@ def _add_view(views, v, start, direction, step, row):
             row[1, k] += _FREE_WEIGHT
             row[3, k] += 1
         elif distance > -BEHIND:
+            if distance < 0:
+                weight *= 1 + distance / BEHIND  # so that the two sides of a thin sheet do not thicken it
             row[0, k] += weight * distance
             row[1, k] += weight
             row[2, k] += weight

@@ -16,6 +16,7 @@ _LEAST_OPACITY = 0.1
 _TAIL = 0.005  # share of the Gaussians at either end of an axis that may be strays
 _MARGIN = 0.25  # of the extent without them, in which a Gaussian still belongs to the object
 _SPREAD_LIMIT = 6.0
+_LOWEST_ELEVATION = -30.0  # degrees
 _GOLDEN_ANGLE = 180 * (3 - math.sqrt(5))
 
 
@@ -71,9 +72,13 @@ def frame_object(splats: Splats) -> ObjectFrame:
 
 
 def surrounding_cameras(count: int, size: int) -> Cameras:
-    """``[count]`` cameras spread evenly over a sphere, each of which sees the whole frame (a Fibonacci lattice)."""
+    """``[count]`` cameras spread evenly over a sphere but its lowest part (a Fibonacci lattice).
+
+    Each sees the whole frame. Many objects have no Gaussians below, and nothing must look into them from there.
+    """
     index = torch.arange(count, dtype=torch.float64)
-    elevations = torch.rad2deg(torch.asin(1 - (2 * index + 1) / count))
+    lowest = math.sin(math.radians(_LOWEST_ELEVATION))
+    elevations = torch.rad2deg(torch.asin(1 - (1 - lowest) * (index + 0.5) / count))
     azimuths = index * _GOLDEN_ANGLE % 360
     # The frame's ball touches the sides of the image.
     distance = FRAME_RADIUS * math.sqrt(1 + (2 * DEFAULT_FOCAL) ** 2)

@@ -21,8 +21,10 @@ Origin = Literal["splats", "center", "base"]
 """Where the origin of a mesh lies: as in the splats, in the middle of the box around it, or of that box's bottom."""
 
 MAX_TEXTURE_SIZE = 8192
-_BAND = 4.0
+_BAND = 1.0
 """Voxels behind the middle of a surface within which Gaussians belong to it."""
+_LIFT = 1.2
+"""Standard deviations before a Gaussian's centre at which one of opacity 0.95 stops half of the light."""
 
 Report = Callable[[str], object]
 
@@ -105,8 +107,9 @@ def mesh_from_splats(
     cameras = surrounding_cameras(options.views, options.image_size)
     lattice = Lattice.around(frame.low.numpy(), frame.high.numpy(), options.resolution)
     report("depths")
-    depths = surface_depths(frame.splats, cameras, _BAND * lattice.step)
-    views = DepthViews.of(depths, cameras, lattice.step)
+    band = _BAND * lattice.step
+    middles, depths = (surface_depths(frame.splats, cameras, band, lift) for lift in (0.0, _LIFT))
+    views = DepthViews.of(depths, middles, cameras, lattice.step)
     report("surface")
     found = extract_surface(fuse_depths(views, lattice), options.faces)
     surface = Surface(found.positions * lattice.step + lattice.low, found.normals, found.faces)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError, optional_package
+from diffsplat.meshing.manifold_repair import split_edges
 
 _LEAST_SHARE = 0.005
 """Volume of a separate part, as a share of the whole, below which it is left out."""
@@ -47,7 +48,7 @@ def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
     where the shape allows it (quadric error metrics, Garland and Heckbert 1997).
 
     Args:
-        field: ``[X, Y, Z]`` distances, positive on the border.
+        field: ``[X, Y, Z]`` distances; what is beyond its border is outside.
         faces: number of triangles.
 
     Raises:
@@ -56,13 +57,14 @@ def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
     with optional_package("meshing", "scikit-image and fast-simplification", "mesh"):
         import fast_simplification
         from skimage.measure import marching_cubes
-    solid = _without_strays(field)
+    solid = _without_strays(np.pad(field, 1, constant_values=1.0))
     positions, triangles, _, _ = marching_cubes(solid, 0.0)
+    positions = positions - 1
     if len(triangles) > faces:
         positions, triangles = fast_simplification.simplify(
             positions.astype(np.float32), triangles.astype(np.int32), target_count=faces
         )
-    return Surface.of(positions, triangles)
+    return Surface.of(*split_edges(positions, triangles))
 
 
 def _without_strays(field: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,20 +18,21 @@ from diffsplat.render.cpu_backend import (
 )
 from diffsplat.render.cpu_kernels.array_layout import BlendState, ForwardState
 from diffsplat.render.cpu_kernels.compilation_cache import announced_compilation
-from diffsplat.render.cpu_kernels.surface_finding import Surfaces, find_slopes, find_surfaces
+from diffsplat.render.cpu_kernels.surface_finding import Surfaces, find_planes, find_surfaces
 
 _VIEWS_AT_ONCE = 4  # bounds the memory
 
 
 @full_precision
 @torch.no_grad()
-def surface_depths(splats: Splats, cameras: Cameras, band: float) -> Tensor:
+def surface_depths(splats: Splats, cameras: Cameras, band: float, lift: float = 0.0) -> Tensor:
     """Where half of the light of every pixel is gone, averaged over the Gaussians in front and shortly behind.
 
     Args:
         splats: ``[N]`` on the CPU.
         cameras: ``[V]``.
         band: how far behind that point a Gaussian still belongs to the same surface, world units.
+        lift: how far before its densest point a Gaussian counts, in standard deviations along the ray.
 
     Returns:
         ``[V, H, W]`` camera z in world units, float32; 0 where less than half of the light is stopped.
@@ -57,8 +58,8 @@ def surface_depths(splats: Splats, cameras: Cameras, band: float) -> Tensor:
             bins = bin_splats(threads, scene.grid, projection)
             empty = np.empty((0, 0, 0, 0), np.float32)
             state = ForwardState(projection, bins, BlendState(empty, empty))
-            slopes = np.empty((len(scene.views), scene.candidates.size, 2), np.float32)
-            threads.run(find_slopes, scene, slopes)
-            surfaces = Surfaces(slopes, np.float32(band), depth[some].numpy())
+            planes = np.empty((len(scene.views), scene.candidates.size, 3), np.float32)
+            threads.run(find_planes, scene, planes)
+            surfaces = Surfaces(planes, np.float32(lift), np.float32(band), depth[some].numpy())
             threads.run(find_surfaces, scene, state, surfaces)
     return depth

@@ -4,7 +4,9 @@ The blended depth of :mod:`~diffsplat.render.cpu_kernels.blending` is a mean ove
 percent that come from behind the surface move it by more than a voxel. Here a pixel ends shortly behind the
 splat at which half of its light is gone. Each splat counts with the depth of its densest point on the ray, not
 with that of its centre: to first order, the conditional mean of z given the image position (Zwicker et al., "EWA
-Splatting", 2002; the same plane as in Zhang et al., "RaDe-GS", 2024).
+Splatting", 2002; the same plane as in Zhang et al., "RaDe-GS", 2024). From there it can be lifted towards the camera
+by a multiple of the conditional standard deviation, because a ray beside the centre of an opaque Gaussian is stopped
+as far out as one that meets it head on (the level set of Yu et al., "Gaussian Opacity Fields", 2024).
 """
 
 import math
@@ -62,7 +64,10 @@ _NO_LIMIT = np.float32(1e30)
 class Surfaces(NamedTuple):
     """What is found, and what is needed for it."""
 
-    slopes: Float32  # [V, M, 2] change of z by pixel, along x and y, of a splat's densest point
+    planes: (
+        Float32  # [V, M, 3] of a splat's densest point: change of z by pixel along x and y, deviation of z
+    )
+    lift: np.float32  # deviations by which that point moves towards the camera
     band: np.float32  # how far behind the middle of a surface its splats may lie, world units
     depth: Float32  # [V, H, W] camera z, 0 where no surface is
 
@@ -91,8 +96,8 @@ def _camera_axes(view, quat, scales):
 
 
 @kernel
-def find_slopes(queue, scene, slopes):
-    """Write the slopes of every Gaussian in every view, chunk by chunk of the queue."""
+def find_planes(queue, scene, planes):
+    """Write the planes of every Gaussian in every view, chunk by chunk of the queue."""
     gaussians, count = scene.gaussians, scene.candidates.size
     while True:
         chunk = fetch_add(queue, 1)
@@ -111,20 +116,23 @@ def find_slopes(queue, scene, slopes):
                 axes = _camera_axes(view, gaussians.quats[g], gaussians.scales[g])
                 focal_x, focal_y = view[12] / camera[2], view[13] / camera[2]
                 tan_x, tan_y = camera[0] / camera[2], camera[1] / camera[2]
-                xx = xy = yy = xz = yz = 0.0
+                xx = xy = yy = xz = yz = zz = 0.0
                 for k in range(3):
                     x = focal_x * (axes[0, k] - tan_x * axes[2, k])
                     y = focal_y * (axes[1, k] - tan_y * axes[2, k])
                     z = axes[2, k]
                     xx, xy, yy, xz, yz = xx + x * x, xy + x * y, yy + y * y, xz + x * z, yz + y * z
+                    zz += z * z
                 area = xx * yy - xy * xy
                 flat = area <= 1e-12 * xx * yy
-                slopes[v, index, 0] = 0.0 if flat else (yy * xz - xy * yz) / area
-                slopes[v, index, 1] = 0.0 if flat else (xx * yz - xy * xz) / area
+                planes[v, index, 0] = 0.0 if flat else (yy * xz - xy * yz) / area
+                planes[v, index, 1] = 0.0 if flat else (xx * yz - xy * xz) / area
+                rest = zz - planes[v, index, 0] * xz - planes[v, index, 1] * yz
+                planes[v, index, 2] = math.sqrt(max(rest, 0.0))
 
 
 @kernel
-def _search_block(tile, slopes, start, block, lists, scratch, band):
+def _search_block(tile, surfaces, planes, start, block, lists, scratch):
     """Add a batch's list to one block. Returns whether some pixel of the block has not ended."""
     records = tile.records
     base = block * _ROWS * LANES
@@ -142,12 +150,11 @@ def _search_block(tile, slopes, start, block, lists, scratch, band):
         if not any_lane(limit > center):
             alive = False
             break
-        slope = np.int64(load(tile.entries, entry)) * 2
+        plane = np.int64(load(tile.entries, entry)) * 3
         dx, dy = x - load(records, record), y - load(records, record + 1)
         log2_alpha = load(records, record + LOG_OPACITY) - falloff(whitening_of(records, record), dx, dy)
-        depth = multiply_add(
-            load(slopes, slope), dx, multiply_add(load(slopes, slope + 1), dy, broadcast(center))
-        )
+        lifted = broadcast(center - surfaces.lift * load(planes, plane + 2))
+        depth = multiply_add(load(planes, plane), dx, multiply_add(load(planes, plane + 1), dy, lifted))
         counted = (log2_alpha >= LOG2_ALPHA_MIN) & (limit > depth)
         alpha = minimum(alpha_of(log2_alpha), ALPHA_LIMIT)
         weight = select(counted, alpha * transmittance, ZERO)
@@ -155,7 +162,7 @@ def _search_block(tile, slopes, start, block, lists, scratch, band):
         weight_sum = weight_sum + weight
         depth_sum = multiply_add(weight, depth, depth_sum)
         crossing = counted & (transmittance < HALF) & (limit >= _NO_LIMIT)
-        limit = select(crossing, depth + band, limit)
+        limit = select(crossing, depth + surfaces.band, limit)
     store_lanes(scratch, base + _TRANSMITTANCE * LANES, transmittance)
     store_lanes(scratch, base + _WEIGHT * LANES, weight_sum)
     store_lanes(scratch, base + _DEPTH * LANES, depth_sum)
@@ -164,7 +171,7 @@ def _search_block(tile, slopes, start, block, lists, scratch, band):
 
 
 @kernel
-def _search_tile(tile, slopes, lists, scratch, band):
+def _search_tile(tile, surfaces, planes, lists, scratch):
     """Walk the entries of a tile until every block has ended."""
     for block in range(BLOCKS):
         base = block * _ROWS * LANES
@@ -179,7 +186,7 @@ def _search_tile(tile, slopes, lists, scratch, band):
         list_blocks(tile, start, end, alive, lists)
         for block in range(BLOCKS):
             if load(lists.lengths, block) > 0 and not _search_block(
-                tile, slopes, start, block, lists, scratch, band
+                tile, surfaces, planes, start, block, lists, scratch
             ):
                 alive &= ~(1 << block)
         start = end
@@ -197,7 +204,7 @@ def find_surfaces(queue, scene, state, surfaces):
             break
         view = task // tiles
         tile = tile_of(scene, state, view, task % tiles)
-        _search_tile(tile, surfaces.slopes[view], lists, scratch, surfaces.band)
+        _search_tile(tile, surfaces, surfaces.planes[view], lists, scratch)
         for block in range(BLOCKS):
             x, y = tile.x + block_left(block), tile.y + block_top(block)
             if x >= scene.grid.width or y >= scene.grid.height:
