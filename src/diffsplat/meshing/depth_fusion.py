@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from diffsplat.core import Cameras
-from diffsplat.errors import optional_package
+from diffsplat.meshing.grid_filters import neighborhood_means, next_to, on_borders, opened
 
 Float32 = NDArray[np.float32]
 
@@ -84,17 +84,12 @@ def fuse_depths(views: DepthViews, lattice: Lattice) -> Float32:
     block or where a block beside it is on the other side; elsewhere they are like the middle. Pixels of ``views``
     that see a surface from the side that most cameras see from behind are marked on the way.
     """
-    with optional_package("meshing", "scipy", "mesh"):
-        from scipy import ndimage
-
     _mark_back_sides(views, lattice)
     blocks = np.zeros(tuple(-(-count // _BLOCK) for count in lattice.shape), np.float32)
     in_slices(_fuse_middles, blocks.shape[0], views, lattice.low, lattice.step, blocks)
     touched = np.zeros(blocks.shape, np.bool_)
     _touch_blocks(views, lattice.low, lattice.step, touched)
-    sides = (blocks > 0).astype(np.uint8)
-    mixed = ndimage.maximum_filter(sides, 3) != ndimage.minimum_filter(sides, 3)
-    chosen = np.argwhere(mixed | ndimage.binary_dilation(touched))
+    chosen = np.argwhere(on_borders(blocks > 0) | next_to(touched))
     field = np.repeat(np.repeat(np.repeat(blocks, _BLOCK, 0), _BLOCK, 1), _BLOCK, 2)
     in_slices(_fuse_blocks, len(chosen), views, lattice.low, lattice.step, chosen, field)
     x, y, z = lattice.shape
@@ -103,27 +98,21 @@ def fuse_depths(views: DepthViews, lattice: Lattice) -> Float32:
 
 def _without_tunnels(field: Float32) -> Float32:
     """Fill what cameras see through gaps between Gaussians: free voxels that no free cube of three voxels holds."""
-    from scipy import ndimage
-
-    outside = field > 0
-    cube = np.ones((3, 3, 3), np.bool_)
-    wide = ndimage.binary_dilation(ndimage.binary_erosion(outside, cube, border_value=1), cube)
-    return np.where((field == IN_FRONT) & ~wide, np.float32(-BEHIND), field)
+    return np.where((field == IN_FRONT) & ~opened(field > 0), np.float32(-BEHIND), field)
 
 
 def _mark_back_sides(views: DepthViews, lattice: Lattice) -> None:
     """Cancel what is seen through a hole: the inner side of a wall whose outer side the other cameras see.
 
     Splats have no front. Within a few voxels of the surface point of a pixel the mean direction to all cameras that
-    see it points outwards; a camera on the other side looks into a hollow that is only open because Gaussians are missing there.
+    see it points outwards; a camera on the other side looks into a hollow that is only open because Gaussians are
+    missing there.
     """
-    from scipy import ndimage
-
     cell = _CELL * lattice.step
     shape = tuple(int(count / _CELL) + 2 for count in lattice.shape)
     sums = np.zeros((*shape, 4), np.float32)
     _sum_directions(views, lattice.low, cell, sums)
-    sums = ndimage.uniform_filter(sums, (3, 3, 3, 1), mode="constant")
+    sums = neighborhood_means(sums)
     in_slices(_compare_directions, len(views.depth), views, lattice.low, cell, sums)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError, optional_package
+from diffsplat.meshing.grid_filters import labeled_parts
 from diffsplat.meshing.manifold_repair import split_edges
 
 _LEAST_SHARE = 0.005
@@ -58,29 +59,28 @@ def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
         import fast_simplification
         from skimage.measure import marching_cubes
     solid = _without_strays(np.pad(field, 1, constant_values=1.0))
-    positions, triangles, _, _ = marching_cubes(solid, 0.0)
-    positions = positions - 1
+    found: Any = marching_cubes(solid, 0.0)
+    positions, triangles = found[0] - 1, found[1]
     if len(triangles) > faces:
-        positions, triangles = fast_simplification.simplify(
+        simplified: Any = fast_simplification.simplify(
             positions.astype(np.float32), triangles.astype(np.int32), target_count=faces
         )
+        positions, triangles = simplified
     return Surface.of(*split_edges(positions, triangles))
 
 
 def _without_strays(field: NDArray[np.float32]) -> NDArray[np.float32]:
     """The field without small parts and closed hollows; on the border of what is changed, just past zero."""
-    from scipy import ndimage
-
     inside = field < 0
-    parts, count = ndimage.label(inside)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    parts = labeled_parts(inside)
+    sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     if not sizes.any():
         raise InvalidInputError(
             "the splats have no surface that stops half of the light, expected a solid object"
         )
     small = (sizes < _LEAST_SHARE * sizes.sum())[parts] & inside
-    outer, _ = ndimage.label(~inside | small)
+    outer = labeled_parts(~inside | small)
     hollow = (outer != outer[0, 0, 0]) & ~inside
     barely = np.float32(1e-3)
     return np.where(small, barely, np.where(hollow, -barely, field)).astype(np.float32)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.meshing.depth_fusion import DepthViews, in_slices
+from diffsplat.meshing.grid_filters import nearest_in
 from diffsplat.meshing.surface_extraction import Surface
 
 Float32 = NDArray[np.float32]
@@ -52,16 +53,13 @@ def bake_texture(
         views: depth and cameras of the images.
         voxel: edge of a voxel, world units.
     """
-    from scipy import ndimage
-
     places = np.zeros((size, size, 6), np.float32)
     covered = np.zeros((size, size), np.bool_)
     corners = np.concatenate([surface.positions, surface.normals], axis=1)[charts.sources]
     _rasterize(charts.uv * np.float32(size), charts.faces, corners.astype(np.float32), places, covered)
     texture = np.zeros((size, size, 3), np.uint8)
     texture[covered] = surface_colors(places[covered], images, views, voxel)
-    nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    return texture[nearest[0], nearest[1]]
+    return texture[nearest_in(covered)]
 
 
 def surface_colors(places: Float32, images: Float32, views: DepthViews, voxel: float) -> NDArray[np.uint8]:
@@ -73,7 +71,7 @@ def surface_colors(places: Float32, images: Float32, views: DepthViews, voxel: f
     Raises:
         ValueError: when no camera sees any of the points.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     sums = np.zeros((len(places), 4), np.float32)
     in_slices(_gather, len(places), np.ascontiguousarray(places), images, views, voxel * _TOLERANCE, sums)
@@ -84,7 +82,7 @@ def surface_colors(places: Float32, images: Float32, views: DepthViews, voxel: f
         )
     colors = sums[:, :3] / np.maximum(sums[:, 3:], 1e-6)
     if not seen.all():
-        _, nearest = cKDTree(places[seen, :3]).query(places[~seen, :3])
+        _, nearest = KDTree(places[seen, :3]).query(places[~seen, :3])
         colors[~seen] = colors[seen][nearest]
     return np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)
 
