@@ -12,6 +12,10 @@ class InvalidInputError(DiffSplatError, ValueError):
     """A value, an option, a path or the content of a file cannot be used."""
 
 
+class DiskError(InvalidInputError):
+    """A disk is full, fails, or takes nothing."""
+
+
 class MissingFileError(DiffSplatError, FileNotFoundError):
     """A file or folder is not there."""
 

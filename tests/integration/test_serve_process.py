@@ -1,7 +1,6 @@
 """A real server process: many clients at once, its memory, its end."""
 
 import http.client
-import json
 import socket
 import sys
 import threading
@@ -14,15 +13,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import torch
-from starlette.testclient import TestClient
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.web.generation_app import create_app
-from diffsplat.web.generation_service import Service
-from diffsplat.web.model_worker import ModelWorker, ServedModel
-from support.serve_process import ServerProcess, server_process
+from support.serve_process import ServerProcess, outcome, server_process, submitted
 
 CLIENTS = 50
 
@@ -35,28 +30,6 @@ def server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
         assert running.process.poll() is None
         assert "Traceback" not in log.read_text()
-
-
-def submitted(client: httpx.Client, **options: object) -> str:
-    """Id of a job; comes back as often as the server asks it to."""
-    for _ in range(60):
-        answer = client.post("/api/jobs", json={"prompt": "a red chair", "steps": 1} | options)
-        if answer.status_code != 429:
-            assert answer.status_code == 201, answer.text
-            return answer.json()["id"]
-        time.sleep(float(answer.headers["retry-after"]) / 4)
-    raise AssertionError("the queue was always full")
-
-
-def outcome(client: httpx.Client, job: str, connected: threading.Event | None = None) -> dict:
-    """A job at its end."""
-    with client.stream("GET", f"/api/jobs/{job}/events", timeout=120) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data: "):
-                last = json.loads(line.removeprefix("data: "))
-                if connected is not None:
-                    connected.set()
-    return last
 
 
 def test_many_clients_each_get_their_own(server: ServerProcess, small_model: Path, tmp_path: Path):
@@ -191,18 +164,22 @@ def test_beyond_this_machine_there_is_a_warning(
     given: list[dict] = []
     monkeypatch.setattr("diffsplat.web.generation_app.create_app", lambda _, **options: given.append(options))
     monkeypatch.setattr("diffsplat.web.server_process.serve", lambda *_, **options: None)
-    words = ["serve", "--model", str(small_model), "--host", "0.0.0.0", "--port", "0"]
+    words = [
+        "serve",
+        "--model",
+        str(small_model),
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--allowed-host",
+        "nas.example",
+    ]
     assert main([*words, *(["--token", token] if token else [])]) == 0
     warning = capsys.readouterr().err
     assert "warning: listening on 0.0.0.0" in warning
     assert said in warning
-    assert given == [{"token": token, "loopback_only": False}]
-
-
-def test_a_server_beyond_this_machine_goes_by_any_name(small_pipeline: DiffSplatPipeline):
-    service = Service(ModelWorker.of([ServedModel("small", small_pipeline)]))
-    with TestClient(create_app(service, loopback_only=False), base_url="http://nas.example") as client:
-        assert client.get("/api/health").status_code == 200
+    assert given == [{"token": token, "loopback_only": False, "allowed_hosts": ("nas.example",)}]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
 """``diffsplat serve`` as a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import httpx
 
 SERVE = (sys.executable, "-m", "diffsplat.cli.main", "serve")
 
@@ -53,3 +58,25 @@ def server_process(log: Path, *words: object) -> Iterator[ServerProcess]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def submitted(client: httpx.Client, **options: object) -> str:
+    """Id of a job; comes back as often as the server asks it to."""
+    for _ in range(60):
+        answer = client.post("/api/jobs", json={"prompt": "a red chair", "steps": 1} | options)
+        if answer.status_code != 429:
+            assert answer.status_code == 201, answer.text
+            return answer.json()["id"]
+        time.sleep(float(answer.headers["retry-after"]) / 4)
+    raise AssertionError("the queue was always full")
+
+
+def outcome(client: httpx.Client, job: str, connected: threading.Event | None = None) -> dict:
+    """A job at its end."""
+    with client.stream("GET", f"/api/jobs/{job}/events", timeout=120) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                last = json.loads(line.removeprefix("data: "))
+                if connected is not None:
+                    connected.set()
+    return last

@@ -1,6 +1,6 @@
 """A server of the small model, in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,12 +20,12 @@ Serve = Callable[..., TestClient]
 
 @pytest.fixture
 def serve(small_pipeline: DiffSplatPipeline) -> Iterator[Serve]:
-    """Starts a server with the given limits and token; ends it after the test."""
+    """Starts a server with the given limits and options of its guard; ends it after the test."""
     with ExitStack() as stack:
 
-        def start(worker=None, *, token: str | None = None, **limits) -> TestClient:
+        def start(worker=None, *, guard: Mapping[str, Any] | None = None, **limits) -> TestClient:
             models = worker or ModelWorker.of([ServedModel("small", small_pipeline)])
-            app = create_app(Service(models, Limits(**limits)), token=token)
+            app = create_app(Service(models, Limits(**limits)), **(guard or {}))
             return stack.enter_context(TestClient(app, base_url="http://localhost:7860"))
 
         yield start

@@ -37,6 +37,9 @@ class ServeArguments:
     token: Annotated[str | None, option("TEXT", f"(default: the variable {TOKEN_VARIABLE})")] = None
     """Token that clients send as 'Authorization: Bearer TEXT'. Other users of this machine can see the command
     line, but not the variable."""
+    allowed_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Names that the server is reached by, such as that of a proxy. Others are refused, because any page can point
+    its own name here; without a token, a server beyond this machine answers to addresses and these names only."""
     opening: Annotated[OpeningOptions, tyro.conf.arg(name="")] = field(default_factory=OpeningOptions)
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
@@ -62,8 +65,13 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
     print(url_of(listener, arguments.host), flush=True)
     print("The API is documented at /api/docs; press Ctrl-C to end.", file=sys.stderr, flush=True)
     service = Service(generator, arguments.limits)
-    app = create_app(service, token=token, loopback_only=is_loopback(arguments.host))
-    serve(app, listener, on_exit=service.stop, max_connections=service.limits.max_connections)
+    app = create_app(
+        service,
+        token=token,
+        loopback_only=is_loopback(arguments.host),
+        allowed_hosts=arguments.allowed_host,
+    )
+    serve(app, listener, on_exit=service.stop, limits=service.limits.connections)
 
 
 def _token(arguments: ServeArguments) -> str | None:

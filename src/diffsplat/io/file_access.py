@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffsplat.errors import DiffSplatError, InvalidInputError
+from diffsplat.errors import DiffSplatError, DiskError, InvalidInputError
 
 STORAGE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
 """Errors of a disk, whoever writes to it."""
@@ -24,7 +24,7 @@ def explained_os_errors(failure: str, only: frozenset[int] | None = None) -> Ite
         only: error numbers that are turned; all of them by default.
 
     Raises:
-        ValueError: in place of an error with such a number.
+        ValueError: in place of an error with such a number; a ``DiskError`` for those of a disk.
     """
     try:
         yield
@@ -35,7 +35,8 @@ def explained_os_errors(failure: str, only: frozenset[int] | None = None) -> Ite
         if number is None or (only is not None and number not in only):
             raise
         reason = error.strerror if isinstance(error, OSError) else os.strerror(number)
-        raise InvalidInputError(f"{failure}: {reason}") from error
+        kind = DiskError if number in STORAGE_ERRORS else InvalidInputError
+        raise kind(f"{failure}: {reason}") from error
 
 
 def _os_error_number(error: Exception) -> int | None:
@@ -72,9 +73,30 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         with explained_os_errors(failure, STORAGE_ERRORS):
             yield temporary
         with explained_os_errors(failure):
-            os.replace(temporary, final)
+            if force:
+                os.replace(temporary, final)
+            else:
+                _move_to_new(temporary, final, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _move_to_new(temporary: Path, final: Path, target: str | Path) -> None:
+    """Move a file to a path that is free; of several processes that want the same one, all but the first fail."""
+    try:
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            final.touch(exist_ok=False)
+            os.replace(temporary, final)
+    except FileExistsError as error:
+        raise InvalidInputError(_taken(target)) from error
+
+
+def _taken(target: str | Path) -> str:
+    return f"{str(target)!r} exists already, expected a new path or force to replace it"
 
 
 def require_writable(target: str | Path, *, force: bool = False) -> Path:
@@ -100,7 +122,7 @@ def require_writable(target: str | Path, *, force: bool = False) -> Path:
     if exists and not final.is_file():
         raise InvalidInputError(f"{failure}: it is a device or pipe, expected a regular file")
     if exists and not force:
-        raise InvalidInputError(f"{str(target)!r} exists already, expected a new path or force to replace it")
+        raise InvalidInputError(_taken(target))
     if not parent_is_directory:
         raise InvalidInputError(f"{failure}: the directory {str(final.parent)!r} does not exist")
     if not os.access(final.parent, os.W_OK | os.X_OK):

@@ -39,6 +39,7 @@ _REFUSALS: dict[int, str] = {
     422: "the request asks for something that cannot be done",
     429: "the queue is full",
     503: "the server is stopping or too busy",
+    507: "the server's disk is full",
 }
 
 
@@ -92,13 +93,13 @@ async def models(service: ServiceOf) -> Catalogue:
     "/jobs",
     status_code=201,
     summary="Generate objects",
-    responses=_responses(400, 408, 413, 415, 422, 429, 503),
+    responses=_responses(400, 408, 413, 415, 422, 429, 503, 507),
     openapi_extra=_body_of(JobRequest, IMAGE_FIELDS),
 )
 async def create_job(request: Request, service: ServiceOf, response: Response) -> JobView:
     """Put a job into the queue. Images come in base64 (JSON) or as files (multipart/form-data)."""
-    body = await service.bodies.read(request, JobRequest)
-    job = await service.submit(body.options, body.images)
+    async with service.bodies.read(request, JobRequest) as body:
+        job = await service.submit(body.options, body.images)
     response.headers["location"] = f"/api/jobs/{job.id}"
     return _view(service, job)
 
@@ -146,7 +147,7 @@ async def job_events(job_id: JobId, service: ServiceOf) -> StreamingResponse:
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
             "description": "the file",
         },
-        **_responses(404, 422, 503),
+        **_responses(404, 422, 503, 507),
     },
 )
 async def result_file(
@@ -170,16 +171,16 @@ async def result_file(
             "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
             "description": "input of a model",
         },
-        **_responses(400, 408, 413, 415, 422, 503),
+        **_responses(400, 408, 413, 415, 422, 503, 507),
     },
     openapi_extra=_body_of(CutOutRequest, ("image",)),
 )
 async def cut_out(request: Request, service: ServiceOf) -> Response:
     """The object cut out, centred, on white."""
-    body = await service.bodies.read(request, CutOutRequest)
-    if "image" not in body.images:
-        raise HTTPException(422, "image is missing")
-    image = await service.cut_out(body.images["image"], body.options.framing())
+    async with service.bodies.read(request, CutOutRequest) as body:
+        if "image" not in body.images:
+            raise HTTPException(422, "image is missing")
+        image = await service.cut_out(body.images["image"], body.options.framing())
     return Response(image, media_type="image/png")
 
 

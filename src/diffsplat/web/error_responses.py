@@ -14,7 +14,7 @@ def error_response(status: int, sentence: str, headers: dict[str, str] | None = 
     return JSONResponse({"detail": sentence}, status, headers)
 
 
-def internal_error_sentence(error: Exception) -> str:
+def internal_error_sentence(error: BaseException) -> str:
     """A sentence with a new id, for the client and for the log, that says no more than the error's type."""
     return f"internal error {secrets.token_hex(4)} ({type(error).__name__}), see the server's log"
 

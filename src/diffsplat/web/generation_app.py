@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from diffsplat import __version__
-from diffsplat.errors import DiffSplatError, one_line
+from diffsplat.errors import DiffSplatError, DiskError, one_line
 from diffsplat.web.api_docs_page import docs_page
 from diffsplat.web.api_routes import router
 from diffsplat.web.api_schemas import first_sentence
@@ -34,13 +34,20 @@ _DOCS_HEADERS = {
 }
 
 
-def create_app(service: Service, *, token: str | None = None, loopback_only: bool = True) -> FastAPI:
+def create_app(
+    service: Service,
+    *,
+    token: str | None = None,
+    loopback_only: bool = True,
+    allowed_hosts: Collection[str] = (),
+) -> FastAPI:
     """The application; its jobs are worked on while it runs.
 
     Args:
         service: models, jobs and files.
         token: see :class:`~diffsplat.web.host_and_token_guard.HostAndTokenGuard`.
         loopback_only: likewise.
+        allowed_hosts: likewise.
     """
 
     @asynccontextmanager
@@ -63,7 +70,9 @@ def create_app(service: Service, *, token: str | None = None, loopback_only: boo
         routes=[*page_routes(_PAGES), *local_file_routes(())],
         middleware=[
             Middleware(ResponseHeaders),
-            Middleware(HostAndTokenGuard, token=token, loopback_only=loopback_only),
+            Middleware(
+                HostAndTokenGuard, token=token, loopback_only=loopback_only, allowed_hosts=allowed_hosts
+            ),
             Middleware(InternalErrors),
         ],
     )
@@ -93,6 +102,7 @@ _RESPONSES: dict[type[Exception], Callable[[Any], JSONResponse]] = {
     HTTPException: _http_error,
     RequestValidationError: lambda error: error_response(422, first_sentence(list(error.errors()))),
     TooLargeError: lambda error: error_response(413, one_line(error)),
+    DiskError: lambda error: error_response(507, one_line(error)),
     DiffSplatError: lambda error: error_response(422, one_line(error)),
     QueueFullError: lambda error: error_response(429, str(error), {"retry-after": str(error.retry_after_s)}),
     StoppedError: lambda error: error_response(503, str(error)),

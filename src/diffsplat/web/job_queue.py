@@ -258,7 +258,7 @@ class JobQueue:
             self._finish(self._jobs[job.id], "cancelled")
         except DiffSplatError as error:
             self._finish(self._jobs[job.id], "failed", error=one_line(error))
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the thread has to go on with the next job
             sentence = internal_error_sentence(error)
             logger.exception("a job: %s", sentence)
             self._finish(self._jobs[job.id], "failed", error=sentence)
@@ -297,7 +297,10 @@ class JobQueue:
 
     def _tell(self, identity: str) -> None:
         for listener in self._listeners.get(identity, ()):
-            listener()
+            try:
+                listener()
+            except Exception:
+                logger.exception("a listener of a job")
 
     def _tell_waiting(self) -> None:
         """Their places have changed."""

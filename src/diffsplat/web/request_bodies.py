@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, Generic, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
@@ -11,13 +13,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.web.api_schemas import decoded, first_sentence
 from diffsplat.web.server_limits import Limits
 
 _OPTION_BYTES = 64_000
 """Room for everything but images."""
 _LARGE_AT_ONCE = 4
-"""Bodies with images that are in memory at the same time."""
+"""Bodies with images that are in memory at the same time; while they arrive, they are in files."""
 _MOST_FIELDS = 32
 _HANG_UP = {"connection": "close"}
 """The rest of a body is not waited for."""
@@ -62,24 +65,29 @@ class BodyReader:
         for patience in self._arriving:
             patience.reschedule(asyncio.get_running_loop().time())
 
-    async def read(self, request: Request, model: type[ModelT]) -> Body[ModelT]:
-        """The options and images of a request.
+    @asynccontextmanager
+    async def read(self, request: Request, model: type[ModelT]) -> AsyncIterator[Body[ModelT]]:
+        """The options and images of a request; few large ones are in memory at once, until their blocks end.
 
         Raises:
             HTTPException: 408, 413, 415 or 422.
+            DiskError: when there is no room for it.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("application/json", "multipart/form-data"):
             raise HTTPException(
                 415, f"the content type is {kind[:100]!r}, expected application/json or multipart/form-data"
             )
-        if _length(request) <= _OPTION_BYTES:
-            return await self._read(request, model, kind)
-        async with self._large:
-            return await self._read(request, model, kind)
+        with SpooledTemporaryFile(_OPTION_BYTES) as file:
+            size = await self._receive(request, file)
+            async with self._large if size > _OPTION_BYTES else nullcontext():
+                yield await self._parsed(request, file, model, kind)
 
-    async def _read(self, request: Request, model: type[ModelT], kind: str) -> Body[ModelT]:
-        data = await self._bytes(request)
+    async def _parsed(
+        self, request: Request, file: IO[bytes], model: type[ModelT], kind: str
+    ) -> Body[ModelT]:
+        file.seek(0)
+        data = file.read()
         try:
             if kind == "application/json":
                 return self._from_json(data, model)
@@ -87,22 +95,24 @@ class BodyReader:
         except ValidationError as error:
             raise HTTPException(422, first_sentence(list(error.errors()))) from error
 
-    async def _bytes(self, request: Request) -> bytes:
-        """The whole body, counted while it arrives."""
+    async def _receive(self, request: Request, file: IO[bytes]) -> int:
+        """Write the whole body to a file while it arrives; gives its bytes."""
         too_large = HTTPException(
             413, f"the request is too large, expected at most {self._most_bytes} bytes", _HANG_UP
         )
-        if _length(request) > self._most_bytes and "content-length" in request.headers:
+        if _announced_bytes(request) > self._most_bytes:
             raise too_large
-        data = bytearray()
+        count = 0
         try:
             async with asyncio.timeout(self._limits.upload_seconds) as patience:
                 self._arriving.add(patience)
                 try:
                     async for piece in request.stream():
-                        data += piece
-                        if len(data) > self._most_bytes:
+                        count += len(piece)
+                        if count > self._most_bytes:
                             raise too_large
+                        with explained_os_errors("cannot keep the request", STORAGE_ERRORS):
+                            file.write(piece)
                 finally:
                     self._arriving.remove(patience)
         except TimeoutError as error:
@@ -113,7 +123,7 @@ class BodyReader:
             ) from error
         except ClientDisconnect as error:
             raise HTTPException(400, "the request broke off") from error
-        return bytes(data)
+        return count
 
     def _from_json(self, data: bytes, model: type[ModelT]) -> Body[ModelT]:
         options = model.model_validate_json(data, strict=True)
@@ -160,7 +170,7 @@ class BodyReader:
         return values, images
 
 
-def _length(request: Request) -> int:
-    """Bytes that a request announces; as many as any when it does not say."""
+def _announced_bytes(request: Request) -> int:
+    """Bytes that a request announces; 0 when it does not say."""
     text = request.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else _OPTION_BYTES + 1
+    return int(text) if text.isascii() and text.isdigit() else 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.io.splat_formats import SPLAT_FORMATS
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.object_writing import write_object
@@ -110,7 +111,10 @@ class FileMaker:
 
 def _made(item: GeneratedObject, kind: FileKind) -> tuple[IO[bytes], int]:
     """An open file that has no name any more, and its size."""
-    with tempfile.TemporaryDirectory(prefix="diffsplat-") as folder:
+    with (
+        explained_os_errors("cannot make the file", STORAGE_ERRORS),
+        tempfile.TemporaryDirectory(prefix="diffsplat-") as folder,
+    ):
         path = Path(folder) / f"object{kind.suffix}"
         write_object(item, path, views=1)
         return path.open("rb"), path.stat().st_size

@@ -11,6 +11,7 @@ from uvicorn.config import Config
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import explained_os_errors
+from diffsplat.web.server_connections import ConnectionLimits, RequestLimit, limited_connections
 
 _BACKLOG = 512
 _GRACE_S = 5
@@ -47,7 +48,7 @@ def serve(
     listener: socket.socket,
     *,
     on_exit: Callable[[], None] = lambda: None,
-    max_connections: int | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
@@ -55,16 +56,17 @@ def serve(
         app: what answers.
         listener: from :func:`listen`.
         on_exit: called after the signal, before responses under way are waited for.
-        max_connections: at once; beyond, a request is refused (503).
+        limits: of connections.
     """
+    limits = limits or ConnectionLimits()
     config = Config(
-        app,
+        RequestLimit(app, limits),
+        http=limited_connections(limits),
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
-        limit_concurrency=max_connections,
         timeout_graceful_shutdown=_GRACE_S,
         lifespan="on",
     )

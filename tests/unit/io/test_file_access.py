@@ -1,11 +1,14 @@
+import errno
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import atomic_path, require_readable, require_writable
+from diffsplat.errors import DiskError, InvalidInputError
+from diffsplat.io.file_access import atomic_path, explained_os_errors, require_readable, require_writable
 
 
 def test_the_target_appears_only_when_the_block_ends(tmp_path: Path):
@@ -120,3 +123,39 @@ def test_bad_sources_get_one_sentence_each(tmp_path: Path):
     for source, words in cases.items():
         with pytest.raises(InvalidInputError, match=words):
             require_readable(source)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_of_writers_at_once_exactly_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool):
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    target, together = tmp_path / "a.ply", threading.Barrier(8)
+
+    def write(number: int) -> bool:
+        try:
+            with atomic_path(target) as temporary:
+                temporary.write_text(str(number))
+                together.wait(30)
+        except InvalidInputError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(write, range(8)))
+    assert won.count(True) == 1
+    assert target.read_text() == str(won.index(True))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ply"]
+
+
+def test_a_full_disk_is_an_error_of_its_own():
+    for number, kind in ((errno.ENOSPC, DiskError), (errno.EACCES, InvalidInputError)):
+        with (
+            pytest.raises(InvalidInputError, match="cannot write it: ") as caught,
+            explained_os_errors("cannot write it"),
+        ):
+            raise OSError(number, os.strerror(number))
+        assert type(caught.value) is kind

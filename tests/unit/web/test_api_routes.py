@@ -1,6 +1,8 @@
 """The API as its clients see it: jobs, events, files, refusals, and what nobody may do."""
 
 import base64
+import errno
+import os
 import threading
 import time
 from io import BytesIO
@@ -314,7 +316,7 @@ def test_a_failing_model_fails_its_job_alone(serve, small_pipeline):
 
 
 def test_the_token_opens_the_api(serve):
-    client = serve(token="correct horse")
+    client = serve(guard={"token": "correct horse"})
     assert client.get("/api/health").status_code == 200
     for given in (
         None,
@@ -345,6 +347,24 @@ def test_other_hosts_are_refused(client, host):
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7860", "127.0.0.1:7860", "[::1]:7860"])
 def test_this_machine_is_answered(client, host):
     assert client.get("/api/health", headers={"host": host}).status_code == 200
+
+
+def test_beyond_this_machine_names_are_answered_with_a_token_or_when_named(serve):
+    """Anyone can point a name at this server, nobody an address."""
+    cases = (
+        ({}, {"10.0.0.1": 200, "[fd00::1]:7860": 200, "localhost": 200, "evil.example": 403}),
+        ({"token": "secret"}, {"10.0.0.1": 200, "nas.example": 200}),
+        (
+            {"allowed_hosts": ("NAS.example",)},
+            {"nas.example:7860": 200, "evil.example": 403, "10.0.0.1": 403},
+        ),
+        ({"token": "secret", "allowed_hosts": ("nas.example",)}, {"evil.example": 403, "localhost": 200}),
+        ({"loopback_only": True, "allowed_hosts": ("nas.example",)}, {"nas.example": 200, "10.0.0.1": 403}),
+    )
+    for options, hosts in cases:
+        client = serve(guard={"loopback_only": False} | options)
+        for host, status in hosts.items():
+            assert client.get("/api/health", headers={"host": host}).status_code == status, (options, host)
 
 
 def test_pages_of_other_sites_may_not_submit(client):
@@ -402,3 +422,52 @@ def test_results_are_kept_within_their_memory(serve):
     client = serve(keep_bytes=1)
     jobs = [finished(client, seed=seed)["id"] for seed in range(3)]
     assert [client.get(f"/api/jobs/{job}").status_code for job in jobs] == [404, 404, 200]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_whatever_a_job_raises_the_next_one_is_worked_on(serve, small_pipeline, error):
+    worker = ModelWorker.of([ServedModel("small", small_pipeline)])
+    errors = [error]
+
+    class Failing:
+        models = worker.models
+
+        def __call__(self, job, advance):
+            if errors:
+                raise errors.pop()
+            return worker(job, advance)
+
+    client = serve(Failing())
+    first = finished(client)
+    assert first["state"] == "failed"
+    assert type(error).__name__ in first["error"]
+    assert finished(client)["state"] == "done"
+    assert client.get("/api/health").json()["status"] == "ok"
+
+
+def _full(*_args, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_507_and_the_results_stay(client, monkeypatch):
+    job = finished(client)
+    with monkeypatch.context() as patch:
+        patch.setattr("diffsplat.io.file_access.os.link", _full)
+        answer = client.get(f"/api/jobs/{job['id']}/results/0.ply")
+        assert answer.status_code == 507
+        assert "No space left on device" in sentence(answer)
+    assert client.get(f"/api/jobs/{job['id']}/results/0.ply").status_code == 200
+
+
+def test_a_full_disk_takes_no_large_request(client, monkeypatch):
+    class FullFile:
+        def __init__(self, *_):
+            pass
+
+        __enter__ = __exit__ = lambda *_: None
+        write = _full
+
+    monkeypatch.setattr("diffsplat.web.request_bodies.SpooledTemporaryFile", FullFile)
+    answer = client.post("/api/jobs", json=CHAIR)
+    assert answer.status_code == 507
+    assert "No space left on device" in sentence(answer)
