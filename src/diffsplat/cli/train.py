@@ -46,7 +46,7 @@ def _export_command(recipe: Recipe) -> Command:
     def command(
         runs: Annotated[Path, tyro.conf.Positional],
         out: Path,
-        data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")],
+        data: Annotated[tuple[str | Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")],
         sampling: Annotated[SamplingRecipe, Flat] = recipe.sampling,
         force: bool = False,
     ) -> None:

@@ -19,7 +19,8 @@ from diffsplat.data.object_ids import named
 from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.released_view_composition import compose_released_views
-from diffsplat.data.shard_reading import Pixels, read_pixels
+from diffsplat.data.row_cache import RowCache
+from diffsplat.data.shard_reading import Pixels, decode_row, read_images
 from diffsplat.errors import InvalidInputError
 
 ViewComposition = Literal["exact", "released"]
@@ -40,6 +41,7 @@ class ObjectDataset(Dataset[Views]):
         split: Literal["train", "test", "all"] = "train",
         variants: bool = True,
         ids: Collection[str] | None = None,
+        cache_gb: float = 0.0,
         composition: ViewComposition = "exact",
         novel_views: int = 4,
         seed: int = 0,
@@ -51,6 +53,8 @@ class ObjectDataset(Dataset[Views]):
             split: which objects.
             variants: also the repainted versions.
             ids: only these objects, see :func:`~diffsplat.data.object_ids.named`; all by default.
+            cache_gb: how much of what lies at addresses may be kept on disk, see
+                :class:`~diffsplat.data.row_cache.RowCache`.
             composition: how views are made of the stored pixels.
             novel_views: how many views an item has in addition to the four of its ring.
             seed: of the items.
@@ -76,6 +80,7 @@ class ObjectDataset(Dataset[Views]):
             places = ", ".join(str(folder) for folder in folders)
             raise InvalidInputError(f"no object of split {split!r} in {places}{among}")
         self.rows = rows
+        self._cache = RowCache.within(rows.shards(), cache_gb)
         self._composition: ViewComposition = composition
         self._novel_views = novel_views
         self._seed = seed
@@ -114,7 +119,8 @@ class ObjectDataset(Dataset[Views]):
             raise InvalidInputError("got no views to load, expected at least one")
         if min(chosen) < 0 or max(chosen) >= len(row.ring):
             raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
-        pixels = read_pixels(row.shard, row.place, row.cameras.width, chosen)
+        images = self._cache.row(row.shard, row.place, lambda: read_images(row.shard, row.place))
+        pixels = decode_row(images, row.shard, row.place, row.cameras.width, chosen)
         caption = row.captions[0] if prompt is None else prompt
         match self._composition:
             case "exact":

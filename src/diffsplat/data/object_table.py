@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data.object_row import ObjectRow
-from diffsplat.data.object_table_file import open_table, shard_names
+from diffsplat.data.object_table_file import listed_shards, open_table
 from diffsplat.data.shard_folders import Shard, ShardFolder
 from diffsplat.data.shard_reading import explained_damage
 from diffsplat.errors import InvalidInputError
@@ -42,7 +42,7 @@ class ObjectTable(Sequence[ObjectRow]):
         import pyarrow as pa
 
         tables = [open_table(folder) for folder in self._folders]
-        self._names = [shard_names(table) for table in tables]
+        self._shards = [listed_shards(table, f) for table, f in zip(tables, self._folders, strict=True)]
         self._starts = np.cumsum([0, *map(len, tables)])
         self._table: pyarrow.Table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
 
@@ -81,6 +81,10 @@ class ObjectTable(Sequence[ObjectRow]):
                 block = self._table.slice(start, _ROWS_AT_ONCE).take(chosen - start).to_pylist()
                 for number, cells in zip(chosen.tolist(), block, strict=True):
                     yield self._row(number, cells)
+
+    def shards(self) -> list[Shard]:
+        """The shards of all folders, whatever rows are selected."""
+        return [shard for shards in self._shards for shard in shards]
 
     def select(self, wanted: NDArray[np.bool_] | pyarrow.ChunkedArray) -> ObjectTable:
         """The rows with True, in the same order."""
@@ -133,6 +137,6 @@ class ObjectTable(Sequence[ObjectRow]):
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
         folder = self._folders[part]
         with explained_damage(Shard(folder, "rows"), f"row {number - int(self._starts[part])}"):
-            shard = Shard(folder, self._names[part][cells["shard"]])
+            shard = self._shards[part][cells["shard"]]
         with explained_damage(shard, f"row {cells['place']}"):
             return ObjectRow.of_cells(cells, shard)

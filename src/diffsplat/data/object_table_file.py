@@ -67,9 +67,9 @@ def open_table(folder: ShardFolder) -> pyarrow.Table:
     return table
 
 
-def shard_names(table: pyarrow.Table) -> list[str]:
-    """Names of the shards that the column ``shard`` numbers."""
-    return [name for name, _ in json.loads(table.schema.metadata[_KEY])]
+def listed_shards(table: pyarrow.Table, folder: ShardFolder) -> list[Shard]:
+    """The shards that the column ``shard`` numbers."""
+    return [Shard(folder, name, size) for name, size in json.loads(table.schema.metadata[_KEY])]
 
 
 def _mapped(path: Path) -> pyarrow.Table:

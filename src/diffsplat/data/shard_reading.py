@@ -100,11 +100,24 @@ def read_columns(shard: Shard, file: parquet.ParquetFile, names: Sequence[str]) 
         return table
 
 
-def read_pixels(shard: Shard, place: int, size: int, views: Sequence[int]) -> Pixels:
-    """The pixels of some views of a row; no other row is read where the shard has a row group for each.
+def read_images(shard: Shard, place: int) -> pyarrow.Table:
+    """The encoded images of a row; no other row is read where the shard has a row group for each.
+
+    Raises:
+        ValueError: the shard is damaged, or has no such row.
+    """
+    with opened(shard) as file, explained_damage(shard, f"row {place}"):
+        group, first = _row_group(file, place)
+        row = file.read_row_group(group, columns=list(shard_schema.BLOB_COLUMNS), use_threads=False)
+        return row.slice(place - first, 1)
+
+
+def decode_row(images: pyarrow.Table, shard: Shard, place: int, size: int, views: Sequence[int]) -> Pixels:
+    """The pixels of some views of a row.
 
     Args:
-        shard: the file.
+        images: from :func:`read_images`.
+        shard: the file that they are from.
         place: number of the row in it.
         size: pixels per side.
         views: of the row.
@@ -112,11 +125,8 @@ def read_pixels(shard: Shard, place: int, size: int, views: Sequence[int]) -> Pi
     Raises:
         ValueError: the row is damaged.
     """
-    with opened(shard) as file, explained_damage(shard, f"row {place}"):
-        group, first = _row_group(file, place)
-        row = file.read_row_group(group, columns=list(shard_schema.BLOB_COLUMNS), use_threads=False)
-        row = row.slice(place - first, 1)
-        cells = {name: row.column(name)[0] for name in shard_schema.BLOB_COLUMNS}
+    with explained_damage(shard, f"row {place}"):
+        cells = {name: images.column(name)[0] for name in shard_schema.BLOB_COLUMNS}
         decoded = {
             name: np.stack([decode_pixels(cell[view].as_py(), name, size) for view in views])
             for name, cell in cells.items()

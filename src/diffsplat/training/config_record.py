@@ -18,8 +18,8 @@ _REMEDY = "begin the run in another folder"
 _NEUTRAL = frozenset(
     (
         *("allow_changes", "checkpoint_minutes", "checkpoint_steps", "device", "gradient_checkpointing"),
-        *("keep_checkpoints", "max_minutes", "prefetch", "tracker", "out", "reconstructor", "autoencoder"),
-        *("text_encoder", "start_from"),
+        *("keep_checkpoints", "max_minutes", "prefetch", "workers", "data_cache_gb", "tracker"),
+        *("out", "reconstructor", "autoencoder", "text_encoder", "start_from"),
     )
 )
 """Fields that may differ from one start to the next: they do not change what is trained, or say where it lies."""

@@ -96,7 +96,7 @@ def _reconstruct(reconstructor: Path, dataset: ObjectDataset, folder: Path, miss
         return Views.concatenate([dataset.canonical(index) for index in batches[number]])
 
     with (
-        Prefetcher(load, 0, len(batches), 2) as views,
+        Prefetcher(load, range(len(batches)), 2) as views,
         tqdm(total=len(missing), unit="shard", desc="grids") as bar,
     ):
         for start, end in ends.items():

@@ -84,7 +84,7 @@ class LatentSourceConfig(SourceConfig):
         share = self.conditioned_share
         require(0 <= share <= 1, "conditioned_share", share, "a share from 0 to 1")
 
-    def view_size(self, data: Sequence[Path], /) -> int:
+    def view_size(self, data: Sequence[Path | str], /) -> int:
         """Pixels per side of the views that the latents are made from, those of the data."""
         return stored_image_size(data)
 

@@ -134,7 +134,7 @@ def _encode(
 
     latents: list[Tensor] = []
     cameras: list[Cameras] = []
-    with Prefetcher(load, 0, len(batches), 2) as views:
+    with Prefetcher(load, range(len(batches)), 2) as views:
         for _ in batches:
             taken = views.take()
             encoded = encoder(taken.to(caching_device()))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from diffsplat.data.credits_page import credits_page, licences_summary
-from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
@@ -24,6 +23,7 @@ from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.run_outcome import atomic_folder
 from diffsplat.training.stages.denoiser_configs import SMALL_SCHEDULE
+from diffsplat.training.view_batches import selected_rows
 
 _TEXT_FILES = (CONFIG_FILE, "model.safetensors", "tokenizer.json")
 _TEXT_NETWORKS = ("reconstructor", "autoencoder", "denoiser")
@@ -82,7 +82,7 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     image_defaults = replace(unrefined, guidance=sampling.image_guidance) if takes_image else None
     components = [*TEXT_COMPONENTS, *(name for name in runs if name not in _TEXT_NETWORKS)]
     write_index(folder, components, defaults, image_defaults)
-    rows = ObjectTable(folders.data)
+    rows = selected_rows(folders)
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
     TrainedWords.of(rows).save(folder)
     card = _model_card(_TITLES[takes_image], runs, licences_summary(rows))

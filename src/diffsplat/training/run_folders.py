@@ -31,23 +31,27 @@ class RunFolders:
     """Folders of a run of one stage, or of all stages of a recipe.
 
     Args:
-        data: Folders that diffsplat data wrote.
+        data: Folders that diffsplat data wrote; on disk, or addresses of fsspec such as s3://bucket/objects.
         out: Folder of the run; the same command goes on where it stopped.
         text_encoder: Folder of the text encoder of the small models; the embedded one by default.
         start_from: Weights of an earlier run that a new one starts from; of several stages, the OUT of that run. A
             run that has a checkpoint continues from that. Change trainer and source seeds: with those of the earlier
             run its batches and its noise come again.
         pretrained: Folder of the image-diffusion models, each in a folder named like its repository.
+        ids: File that lists the objects to train and evaluate on: .json or .csv or lines of text; all by default.
+        data_cache_gb: Gigabytes of data from addresses that may be kept in the user's cache on disk.
         overfit: Train on this many objects only, evaluate on the same, and say whether the figure reaches what it
             must; 0 for all objects.
     """
 
-    data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
+    data: Annotated[tuple[str | Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
     out: Path
     text_encoder: Path = field(default_factory=embedded_text_encoder)
     start_from: Path | None = None
     pretrained: Path = field(default_factory=default_weights)
     overfit: int = 0
+    ids: Path | None = None
+    data_cache_gb: float = 20.0
 
     def __post_init__(self) -> None:
         require(self.overfit >= 0, "overfit", self.overfit, "a number of objects, or 0 for all")
@@ -67,6 +71,8 @@ class RunFolders:
             earlier,
             self.pretrained,
             self.overfit,
+            self.ids,
+            self.data_cache_gb,
             reconstructor=self.out / "reconstruction" / "weights",
             image_autoencoder=self.out / "image-autoencoder" / "weights",
             autoencoder=self.out / "autoencoder" / "weights",

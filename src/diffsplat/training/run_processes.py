@@ -54,6 +54,11 @@ class Processes:
         """Whether this is the one that writes files."""
         return self.index == 0
 
+    def spare_cores(self, most: int = 8) -> int:
+        """Cores that this process may have besides its own, shared with the others on this machine."""
+        together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return max(0, min(most, len(os.sched_getaffinity(0)) // together - 1))
+
     def wait(self) -> None:
         """Wait until all are here."""
         self._accelerator.wait_for_everyone()

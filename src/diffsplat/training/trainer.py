@@ -20,7 +20,7 @@ from diffsplat.core.tensor_checks import NonFiniteError
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import autocast
-from diffsplat.training.batch_prefetch import Prefetcher
+from diffsplat.training.batch_prefetch import Batches, Prefetcher, WorkerPrefetcher
 from diffsplat.training.batch_tensors import batch_size, to_device
 from diffsplat.training.checkpoints import (
     BrokenCheckpointError,
@@ -108,8 +108,8 @@ class Trainer:
 
     Training continues from the newest checkpoint in ``out``. Every step seeds torch from the seed and
     its own number and asks the source for the batch of that number, so a continued run repeats an
-    uninterrupted one: on the CPU in fp32 bit for bit. ``source.batch`` runs in a thread ahead of its step, so
-    it must draw from its own generators, never from torch's global one.
+    uninterrupted one: on the CPU in fp32 bit for bit. ``source.batch`` runs in a thread or in other processes ahead
+    of its step, so it must draw from its own generators, never from torch's global one.
 
     Args:
         stage: networks and loss.
@@ -223,17 +223,13 @@ class Trainer:
             self._stage.save_pretrained(folder, self._progress.step)
 
     def _loop(self, signals: StopSignals, tracker: Tracker | None) -> Status:
-        config, progress, processes = self.config, self._progress, self._processes
+        config, progress = self.config, self._progress
         started = saved = time.monotonic()
         before = progress.seconds
         budget = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._train_mode()
 
-        def load(index: int) -> Any:
-            return self._source.batch(index * processes.count + processes.index)
-
-        first, last = progress.step * config.accumulation, config.steps * config.accumulation
-        with Prefetcher(load, first, last, config.prefetch) as batches:
+        with self._batches() as batches:
             while progress.step < config.steps:
                 self._step(batches, tracker)
                 progress.seconds = before + time.monotonic() - started
@@ -252,7 +248,19 @@ class Trainer:
                     saved = time.monotonic()
         return "finished"
 
-    def _step(self, batches: Prefetcher[Any], tracker: Tracker | None) -> None:
+    def _batches(self) -> Prefetcher[Any] | WorkerPrefetcher[Any]:
+        """The batches of this process from the next step to the last."""
+        config, processes = self.config, self._processes
+        first, last = self._progress.step * config.accumulation, config.steps * config.accumulation
+        numbers = range(first * processes.count + processes.index, last * processes.count, processes.count)
+        workers = config.workers
+        if workers is None:
+            workers = processes.spare_cores() if self._device.type == "cuda" else 0
+        if workers:
+            return WorkerPrefetcher(self._source.batch, numbers, workers, max(config.prefetch, 1))
+        return Prefetcher(self._source.batch, numbers, config.prefetch)
+
+    def _step(self, batches: Batches[Any], tracker: Tracker | None) -> None:
         config, progress = self.config, self._progress
         started = time.monotonic()
         lr = learning_rate(config.optim, progress.step, config.steps)
@@ -274,7 +282,7 @@ class Trainer:
         if progress.step % config.log_every == 0 or progress.step == config.steps:
             self._log_window(lr, tracker)
 
-    def _gradients(self, batches: Prefetcher[Any]) -> tuple[dict[str, float], int]:
+    def _gradients(self, batches: Batches[Any]) -> tuple[dict[str, float], int]:
         """Gradients of one step; its scalars, averaged over batches and processes, and its samples."""
         accumulation, processes = self.config.accumulation, self._processes
         sums: dict[str, Tensor] = {}

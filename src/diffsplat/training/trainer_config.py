@@ -92,7 +92,9 @@ class TrainerConfig:
         accumulation: batches summed up to one optimiser step.
         gradient_checkpointing: compute the activations of blocks again in the backward pass instead of keeping them.
         compile: whether the trained network goes through ``torch.compile``.
-        prefetch: batches prepared ahead in a thread; 0 prepares them in line.
+        workers: processes that read and decode batches; 0 for a thread. By default one a spare core, at most 8, where a
+            GPU trains, and a thread where the cores train.
+        prefetch: batches prepared ahead by the thread or by each worker; 0 prepares them in line, without a thread.
         checkpoint_minutes: minutes between checkpoints.
         checkpoint_steps: steps between further checkpoints; 0 for those by the clock alone.
         keep_checkpoints: how many of the newest stay on disk.
@@ -112,6 +114,7 @@ class TrainerConfig:
     accumulation: int = 1
     gradient_checkpointing: bool = False
     compile: bool = False
+    workers: int | None = None
     prefetch: int = 2
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int = 0
@@ -127,4 +130,5 @@ class TrainerConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("seed", "prefetch", "checkpoint_minutes", "checkpoint_steps", "evaluate_every"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0")
         require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0")

@@ -4,11 +4,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from diffsplat.core import Views
 from diffsplat.data.object_dataset import ObjectDataset, ViewComposition
+from diffsplat.data.object_ids import read_ids
 from diffsplat.data.object_sampling import EpochOrder, noun_weights
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_schema import import_compute
@@ -42,7 +44,7 @@ class ViewSourceConfig(SourceConfig):
     balance_nouns: bool = False
     seed: int = 0
 
-    def view_size(self, data: Sequence[Path], /) -> int:
+    def view_size(self, data: Sequence[Path | str], /) -> int:
         """Pixels per side of the views."""
         stored = stored_image_size(data)
         size = self.image_size or stored
@@ -91,7 +93,7 @@ class ViewSource:
         )
 
 
-def stored_image_size(data: Sequence[Path]) -> int:
+def stored_image_size(data: Sequence[Path | str]) -> int:
     """Pixels per side of the images in the first folder of shards."""
     return ObjectTable([data[0]])[0].cameras.width
 
@@ -103,8 +105,8 @@ def training_objects(folders: RunFolders, composition: ViewComposition = "exact"
         ValueError: when there are fewer than are to be overfitted.
     """
     if not folders.overfit:
-        return ObjectDataset(folders.data, split="train", composition=composition)
-    objects = ObjectDataset(folders.data, split="train", variants=False, composition=composition)
+        return _objects(folders, "train", composition)
+    objects = _objects(folders, "train", composition, variants=False)
     expected = f"at most the {len(objects)} training objects"
     require(folders.overfit <= len(objects), "overfit", folders.overfit, expected)
     objects.rows = objects.rows[: folders.overfit]
@@ -119,19 +121,43 @@ def held_out(folders: RunFolders, composition: ViewComposition = "exact") -> Obj
     """
     if folders.overfit:
         return training_objects(folders, composition)
-    found = ObjectDataset(folders.data, split="all", variants=False, composition=composition)
-    split = np.asarray(found.rows.column("split"))
-    if not (split == "test").any():
+    found = _objects(folders, "all", composition, variants=False)
+    tested = np.asarray(found.rows.column("split")) == "test"
+    if not tested.any():
         logger.warning("no object is held out of so few: evaluations are made with the training objects")
-    found.rows = found.rows.select(split == ("test" if (split == "test").any() else "train"))
+        return found
+    found.rows = found.rows.select(tested)
     return found
 
 
-def every_caption(data: Sequence[Path | str]) -> list[str]:
-    """All captions of the objects in folders of shards, each once."""
+def every_caption(folders: RunFolders) -> list[str]:
+    """All captions of the objects of a run, each once."""
     compute = import_compute()
-    captions = ObjectTable(data).column("captions")
+    captions = selected_rows(folders).column("captions")
     return sorted(compute.unique(compute.list_flatten(captions)).to_pylist())
+
+
+def selected_rows(folders: RunFolders) -> ObjectTable:
+    """All rows that a run may use, those held out among them."""
+    return _objects(folders, "all").rows
+
+
+def _objects(
+    folders: RunFolders,
+    split: Literal["train", "test", "all"],
+    composition: ViewComposition = "exact",
+    *,
+    variants: bool = True,
+) -> ObjectDataset:
+    ids = None if folders.ids is None else read_ids(folders.ids)
+    return ObjectDataset(
+        folders.data,
+        split=split,
+        variants=variants,
+        ids=ids,
+        cache_gb=folders.data_cache_gb,
+        composition=composition,
+    )
 
 
 def epoch_order_of(objects: ObjectDataset, seed: int, *, balance_nouns: bool) -> EpochOrder:

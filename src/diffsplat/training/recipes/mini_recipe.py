@@ -79,7 +79,7 @@ MINI = Recipe(
     stages={
         "reconstruction": GradientTraining(
             ReconstructionConfig(dim=192, blocks=6, heads=3, patch=16, parametrization="residual"),
-            ViewSourceConfig(batch_size=4),
+            ViewSourceConfig(batch_size=4, balance_nouns=True),
             TrainerConfig(
                 steps=5_000,
                 optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=50),
@@ -99,7 +99,7 @@ MINI = Recipe(
                     level_deviation=1.6,
                 ),
             ),
-            LatentSourceConfig(batch_size=32),
+            LatentSourceConfig(batch_size=32, balance_nouns=True),
             TrainerConfig(steps=24_950, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
         ),
         "refiner": GradientTraining(
@@ -115,7 +115,7 @@ MINI = Recipe(
                 ),
                 sample_guidance=(),
             ),
-            LatentSourceConfig(batch_size=16, evaluation_objects=32),
+            LatentSourceConfig(batch_size=16, evaluation_objects=32, balance_nouns=True),
             TrainerConfig(steps=17_020, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
         ),
     },

@@ -152,7 +152,7 @@ class DiffusionConfig(StageConfig):
 
     def _prompts(self, folders: StageFolders) -> PromptTable:
         source = self.network.prompts(folders)
-        texts = ["", *every_caption(folders.data)]
+        texts = ["", *every_caption(folders)]
         return PromptTable.open(folders.prompts, texts, source.make, folder_digest(source.folder))
 
 

@@ -124,7 +124,7 @@ class StageConfig(ABC):
 class SourceConfig(ABC):
     """Configuration of the batches of a stage."""
 
-    def view_size(self, _data: Sequence[Path], /) -> int | None:
+    def view_size(self, _data: Sequence[Path | str], /) -> int | None:
         """Pixels per side of its images; None where the networks bring them to their own size.
 
         Raises:
