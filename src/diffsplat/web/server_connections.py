@@ -17,6 +17,8 @@ from diffsplat.web.host_and_token_guard import OPEN_PATHS, is_loopback
 from diffsplat.web.server_limits import ConnectionLimits
 
 _NEVER = float("inf")
+_GRACE_S = 0.25
+"""Seconds that a connection has in any case."""
 _RESERVE = 32
 """Connections beyond the requests that may be under way, so that health and refusals are always answered."""
 
@@ -31,20 +33,11 @@ class LimitedConnection(H11Protocol):
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as in uvicorn
-        """Begin to wait for a request; when there are too many, the one that waits longest makes room."""
+        """Begin to wait for a request."""
         super().connection_made(transport)
         self._await_head()
-        others = [
-            other for other in self.connections if not other.transport.is_closing() and other is not self
-        ]
-        if len(others) < self._limits.requests + _RESERVE:
-            return
-        silent = [
-            other for other in others if isinstance(other, LimitedConnection) and other.waits_until < _NEVER
-        ]
-        # A connection that has carried a request is likelier to carry another.
-        first = min(silent, key=lambda other: (other.cycle is not None, other.waits_until), default=self)
-        first.transport.abort()
+        # Not at once: when several arrive together, none of their heads has been read yet.
+        self.loop.call_later(_GRACE_S, self._make_room)
 
     @property
     def waits_until(self) -> float:
@@ -83,6 +76,18 @@ class LimitedConnection(H11Protocol):
             self.transport.abort()
         else:
             self._stalled = self.loop.call_later(self._limits.stall_seconds, self._watch_receipt, left)
+
+    def _make_room(self) -> None:
+        """While there are too many connections, close the one that has waited longest for a request."""
+        there = [other for other in self.connections if not other.transport.is_closing()]
+        if len(there) <= self._limits.requests + _RESERVE:
+            return
+        silent = [
+            other for other in there if isinstance(other, LimitedConnection) and other.waits_until < _NEVER
+        ]
+        if silent:
+            # A connection that has carried a request is likelier to carry another.
+            min(silent, key=lambda other: (other.cycle is not None, other.waits_until)).transport.abort()
 
     def _await_head(self) -> None:
         """Start or end the timer of the head, as the connection waits for one or not."""
