@@ -29,9 +29,9 @@ from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stage_chain import train_recipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.mini_elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
-from diffsplat.training.stages.small_elevation_stage import SmallElevationStageConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -315,7 +315,7 @@ def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, 
             "condition": ConditionFit(channels=6, component_views=8, evaluation_views=2),
             "diffusion": GradientTraining(DiffusionConfig(network, sampled_objects=0), latents, trainer),
             "elevation": GradientTraining(
-                SmallElevationStageConfig(input_size=32, widths=(8, 16), hidden=8),
+                MiniElevationStageConfig(input_size=32, widths=(8, 16), hidden=8),
                 ElevationSourceConfig(batch_size=2, views=2, evaluation_objects=1),
                 trainer,
             ),

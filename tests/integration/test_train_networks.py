@@ -259,7 +259,7 @@ def test_images_and_shards_without_normals_are_refused(data: Path, tmp_path: Pat
     bare.mkdir()
     for shard in data.glob("objects-*.parquet"):
         parquet.write_table(parquet.read_table(shard).drop_columns("normal"), bare / shard.name)
-    with pytest.raises(InvalidInputError, match="no column 'normal'"):
+    with pytest.raises(InvalidInputError, match="has no normals and depths"):
         train_stage(shortened("reconstruction-small"), StageFolders((bare,), tmp_path / "b"))
 
 

@@ -38,7 +38,7 @@ IMAGE_COMPONENTS = ("image_denoiser", "image_encoder", "autoencoder", "text_enco
 
 _OWN_CLASSES = (
     *("MultiViewPixArt", "ComponentAutoencoder", "SplatVAE", "TextEncoder", "ClipT5Encoder"),
-    *("ConditionEncoder", "ElevationEstimator", "SmallElevationEstimator"),
+    *("ConditionEncoder", "ElevationEstimator", "MiniElevationEstimator"),
 )
 _SCHEDULER_FILE = "scheduler_config.json"
 _CONFIG_FILE = "config.json"

@@ -100,10 +100,10 @@ def open_elevation_estimator(folder: Path) -> Any:
     Raises:
         OSError, ValueError: when a file is missing or damaged.
     """
-    if stored_class(folder) == "SmallElevationEstimator":
-        from diffsplat.models.small_elevation_network import SmallElevationEstimator
+    if stored_class(folder) == "MiniElevationEstimator":
+        from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 
-        return SmallElevationEstimator.from_pretrained(folder)
+        return MiniElevationEstimator.from_pretrained(folder)
     from diffsplat.models.elevation_network import ElevationEstimator
 
     return ElevationEstimator.from_pretrained(folder)

@@ -12,9 +12,9 @@ from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.mini_elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
-from diffsplat.training.stages.small_elevation_stage import SmallElevationStageConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -52,7 +52,7 @@ _CONDITIONED = GradientTraining(
 )
 
 _ELEVATION = GradientTraining(
-    SmallElevationStageConfig(),
+    MiniElevationStageConfig(),
     ElevationSourceConfig(batch_size=16, views=4, evaluation_objects=128),
     TrainerConfig(
         steps=6_000,

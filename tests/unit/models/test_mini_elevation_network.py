@@ -1,9 +1,9 @@
-"""The small elevation network: sizes, storage, and that it can learn an angle."""
+"""The elevation network of the embedded model, against drawings: sizes, storage, and that it learns an angle."""
 
 import pytest
 import torch
 
-from diffsplat.models.small_elevation_network import SmallElevationEstimator
+from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.pretrained.stored_networks import open_elevation_estimator
 
 
@@ -19,7 +19,7 @@ def tilted_bars(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_it_learns_an_angle_that_images_show():
     torch.manual_seed(0)
-    network = SmallElevationEstimator(input_size=32, widths=(8, 16), hidden=16, dropout=0.0)
+    network = MiniElevationEstimator(input_size=32, widths=(8, 16), hidden=16, dropout=0.0)
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     for step in range(60):
         images, degrees = tilted_bars(32, step)
@@ -32,7 +32,7 @@ def test_it_learns_an_angle_that_images_show():
 
 
 def test_a_stored_network_estimates_the_same(tmp_path):
-    network = SmallElevationEstimator(input_size=32, widths=(8, 16), hidden=16).eval()
+    network = MiniElevationEstimator(input_size=32, widths=(8, 16), hidden=16).eval()
     network.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
     opened = open_elevation_estimator(tmp_path)
@@ -43,11 +43,11 @@ def test_a_stored_network_estimates_the_same(tmp_path):
 @pytest.mark.parametrize("arguments", [{"input_size": 60}, {"widths": (12, 16)}, {"widths": ()}])
 def test_sizes_that_do_not_fit_are_refused(arguments):
     with pytest.raises(ValueError, match="expected multiples of"):
-        SmallElevationEstimator(**arguments)
+        MiniElevationEstimator(**arguments)
 
 
 def test_other_images_are_refused():
-    network = SmallElevationEstimator(input_size=32, widths=(8,), hidden=8)
+    network = MiniElevationEstimator(input_size=32, widths=(8,), hidden=8)
     with pytest.raises(ValueError, match=r"shape \(1, 4, 32, 32\)"):
         network(torch.rand(1, 4, 32, 32))
     with pytest.raises(ValueError, match="floating-point"):

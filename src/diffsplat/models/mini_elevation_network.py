@@ -18,7 +18,7 @@ _MEAN_DEGREES, _DEVIATION_DEGREES = -15.0, 15.0
 """What an output of 0 stands for, and of 1 more: about the views that are trained on."""
 
 
-class SmallElevationEstimator(ConfiguredNetwork):
+class MiniElevationEstimator(ConfiguredNetwork):
     """The elevation of the camera of an image, as :class:`~diffsplat.models.elevation_network.ElevationEstimator`.
 
     Args:
@@ -66,7 +66,7 @@ class SmallElevationEstimator(ConfiguredNetwork):
         """
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
             raise InvalidInputError(f"images have the shape {tuple(images.shape)}, expected [B, 3, H, W]")
-        tensor_checks.require_floating("SmallElevationEstimator", "images", images)
+        tensor_checks.require_floating("MiniElevationEstimator", "images", images)
         pixels = functional.interpolate(
             images.to(self.device, self.dtype),
             size=(self.input_size, self.input_size),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.models.small_elevation_network import SmallElevationEstimator
+from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.training.elevation_batches import ElevationBatch
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.elevation_stage import elevation_report
@@ -15,7 +15,7 @@ from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 
 
 @dataclass(frozen=True)
-class SmallElevationStageConfig(StageConfig):
+class MiniElevationStageConfig(StageConfig):
     """The embedded model's elevation network.
 
     Args:
@@ -32,21 +32,21 @@ class SmallElevationStageConfig(StageConfig):
     dropout: float = 0.2
     linear_above: float = 2.0
 
-    def build(self, _folders: StageFolders, /) -> "SmallElevationStage":
+    def build(self, _folders: StageFolders, /) -> "MiniElevationStage":
         """The stage."""
-        network = SmallElevationEstimator(self.input_size, self.widths, self.hidden, self.dropout)
-        return SmallElevationStage(self, network)
+        network = MiniElevationEstimator(self.input_size, self.widths, self.hidden, self.dropout)
+        return MiniElevationStage(self, network)
 
 
-class SmallElevationStage(Stage):
+class MiniElevationStage(Stage):
     """Huber loss of the degrees, on images that are mirrored at random: an elevation has no left and right."""
 
-    def __init__(self, config: SmallElevationStageConfig, estimator: SmallElevationEstimator) -> None:
+    def __init__(self, config: MiniElevationStageConfig, estimator: MiniElevationEstimator) -> None:
         super().__init__()
         self.config = config
         self.estimator = estimator
 
-    def trainable(self) -> SmallElevationEstimator:
+    def trainable(self) -> MiniElevationEstimator:
         """The elevation network."""
         return self.estimator
 
