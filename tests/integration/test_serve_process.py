@@ -153,6 +153,59 @@ def test_sigterm_cancels_and_ends_in_order(small_model: Path, tmp_path: Path):
         assert "ERROR" not in log
 
 
+def test_results_outlive_the_server_and_what_was_lost_is_told(small_model: Path, tmp_path: Path):
+    words = ("--model", small_model, "--results", tmp_path / "results")
+    with (
+        server_process(tmp_path / "log", *words) as running,
+        httpx.Client(base_url=running.url, timeout=120) as client,
+    ):
+        kept, gone = (submitted(client, seed=seed) for seed in (3, 4))
+        for job in (kept, gone):
+            assert outcome(client, job)["state"] == "done"
+        before = client.get(f"/api/jobs/{kept}").json()
+        files = {
+            suffix: client.get(f"/api/jobs/{kept}/results/0{suffix}").content for suffix in (".ply", ".png")
+        }
+        assert client.delete(f"/api/jobs/{gone}").status_code == 200
+        long = submitted(client, steps=100, count=4, prompt="a long story")
+        while client.get(f"/api/jobs/{long}").json()["steps_done"] < 2:
+            time.sleep(0.01)
+        assert main(["serve", "--port", "0", *map(str, words)]) == 2
+        running.process.kill()
+        running.process.wait()
+    with (
+        server_process(tmp_path / "log", *words) as running,
+        httpx.Client(base_url=running.url, timeout=120) as client,
+    ):
+        jobs = {job["id"]: job for job in client.get("/api/jobs").json()}
+        assert set(jobs) == {kept, long}
+        assert jobs[kept] == before
+        for suffix, content in files.items():
+            assert client.get(f"/api/jobs/{kept}/results/0{suffix}").content == content
+        lost = jobs[long]
+        assert (lost["state"], lost["prompt"], lost["results"]) == ("failed", "a long story", [])
+        assert "the server ended before this job was done" in lost["error"]
+        assert client.delete(f"/api/jobs/{long}").status_code == 200
+        assert outcome(client, submitted(client))["state"] == "done"
+        assert running.terminate() == 0
+    assert len([path for path in (tmp_path / "results").iterdir() if path.is_dir()]) == 2
+
+
+def test_damaged_results_are_left_out(small_model: Path, tmp_path: Path):
+    results = tmp_path / "results"
+    for name, content in (
+        ("a", "{"),
+        ("b", "{}"),
+        ("c", '{"state": "done", "generation": {"prompts": ["x"]}}'),
+    ):
+        (results / name).mkdir(parents=True)
+        (results / name / "job.json").write_text(content)
+    words = ("--model", small_model, "--results", results)
+    with server_process(tmp_path / "log", *words) as running:
+        assert httpx.get(f"{running.url}api/jobs").json() == []
+        assert (tmp_path / "log").read_text().count("is left out") == 3
+
+
 @pytest.mark.parametrize(("token", "said"), [(None, "expected --token"), ("secret", "asks for the token")])
 def test_beyond_this_machine_there_is_a_warning(
     small_model: Path,
@@ -189,6 +242,7 @@ def test_beyond_this_machine_there_is_a_warning(
         (("--host", "no.such.host.invalid"), "cannot listen on 'no.such.host.invalid'"),
         (("--token", ""), "the token is empty"),
         (("--token", "schlüssel"), "printable ASCII"),
+        (("--ephemeral", "--results", "a"), "--results and --ephemeral were given"),
         (("--max-queued", "0"), "max_queued is 0, expected a number above 0"),
         (("--port", "0", "--model", "nothing"), "unknown model 'nothing'"),
         (("--port", "0", "--model", "sd15:sketch"), "unknown variant"),

@@ -6,18 +6,22 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.option_help import option
+from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError, optional_package
+from diffsplat.io.user_cache import user_cache
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.web.host_and_token_guard import is_loopback
 from diffsplat.web.server_limits import Limits
 
 if TYPE_CHECKING:
     import socket
+
+    from diffsplat.web.job_queue import JobKeeper
 
 DEFAULT_PORT = 7860
 TOKEN_VARIABLE = "DIFFSPLAT_TOKEN"
@@ -40,6 +44,10 @@ class ServeArguments:
     allowed_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Names that the server is reached by, such as that of a proxy. Others are refused, because any page can point
     its own name here; without a token, a server beyond this machine answers to addresses and these names only."""
+    results: Annotated[Path | None, option("FOLDER", "(default: ~/.cache/diffsplat/results/PORT)")] = None
+    """Folder where finished jobs are kept, so that they outlive the server."""
+    ephemeral: Flag = False
+    """Keep finished jobs in memory only; so does a server on port 0 without --results."""
     opening: Annotated[OpeningOptions, tyro.conf.arg(name="")] = field(default_factory=OpeningOptions)
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
@@ -60,11 +68,12 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
     from diffsplat.web.model_worker import load_models
     from diffsplat.web.server_process import serve, url_of
 
+    keeper = _keeper(arguments)
     generator = load_models(arguments.model, arguments.opening)
     _warn(arguments.host, token)
     print(url_of(listener, arguments.host), flush=True)
     print("The API is documented at /api/docs; press Ctrl-C to end.", file=sys.stderr, flush=True)
-    service = Service(generator, arguments.limits)
+    service = Service(generator, arguments.limits, keeper)
     app = create_app(
         service,
         token=token,
@@ -72,6 +81,19 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
         allowed_hosts=arguments.allowed_host,
     )
     serve(app, listener, on_exit=service.stop, limits=service.limits.connections)
+
+
+def _keeper(arguments: ServeArguments) -> JobKeeper | None:
+    """What keeps finished jobs; None for memory alone."""
+    if arguments.ephemeral:
+        if arguments.results is not None:
+            raise InvalidInputError("--results and --ephemeral were given, expected one of them")
+        return None
+    if arguments.results is None and arguments.port == 0:
+        return None
+    from diffsplat.web.result_store import ResultStore
+
+    return ResultStore(arguments.results or user_cache() / "results" / str(arguments.port))
 
 
 def _token(arguments: ServeArguments) -> str | None:

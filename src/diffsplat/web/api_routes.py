@@ -104,6 +104,12 @@ async def create_job(request: Request, service: ServiceOf, response: Response) -
     return _view(service, job)
 
 
+@router.get("/jobs", summary="All jobs", responses=_responses())
+async def list_jobs(service: ServiceOf) -> list[JobView]:
+    """Finished ones in the order of their ends, then those that run or wait."""
+    return [_view(service, job) for job in service.jobs.all()]
+
+
 @router.get("/jobs/{job_id}", summary="A job as it is now", responses=_responses(404, 422))
 async def read_job(job_id: JobId, service: ServiceOf) -> JobView:
     """Its place in the queue, its progress, its results."""

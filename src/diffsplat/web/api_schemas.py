@@ -148,6 +148,7 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
     state: State
     model: str
     prompt: str
+    made: float = Field(description="seconds since the epoch when it was taken")
     position: int | None = Field(description="jobs before this one, while it waits")
     steps_done: int = Field(description="denoising steps done, of all objects")
     steps_in_all: int
@@ -168,6 +169,7 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
             state=job.state,
             model=job.model,
             prompt=prompt,
+            made=job.made_s,
             position=position,
             steps_done=job.steps_done,
             steps_in_all=job.steps,

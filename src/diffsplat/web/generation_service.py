@@ -13,7 +13,7 @@ from diffsplat.io.image_files import to_pixels
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
 from diffsplat.web.api_schemas import JobOptions, JobRequest
-from diffsplat.web.job_queue import Job, JobQueue
+from diffsplat.web.job_queue import Job, JobKeeper, JobQueue
 from diffsplat.web.model_worker import ModelWorker, ServedModel
 from diffsplat.web.request_bodies import BodyReader
 from diffsplat.web.result_files import FileMaker
@@ -31,12 +31,15 @@ class Service:
     Args:
         worker: has the models.
         limits: what is allowed.
+        keeper: keeps jobs when the process ends.
     """
 
-    def __init__(self, worker: ModelWorker, limits: Limits | None = None) -> None:
+    def __init__(
+        self, worker: ModelWorker, limits: Limits | None = None, keeper: JobKeeper | None = None
+    ) -> None:
         self.limits = limits or Limits()
         self.models: Mapping[str, ServedModel] = worker.models
-        self.jobs = JobQueue(worker, self.limits)
+        self.jobs = JobQueue(worker, self.limits, keeper)
         self.bodies = BodyReader(self.limits, IMAGE_FIELDS, self._most_images())
         self.files = FileMaker(lambda job: self.jobs.find(job) is not None)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="images")

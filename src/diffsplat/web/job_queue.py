@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from diffsplat.errors import DiffSplatError, one_line
 from diffsplat.web.error_responses import internal_error_sentence
@@ -62,7 +62,7 @@ class Job:
     """A job at one moment.
 
     Args:
-        id: unguessable name; who knows it may see the job.
+        id: unguessable name.
         model: by name.
         generation: the options; without an elevation it is estimated from the image.
         images: at the model's size, until the job is finished.
@@ -70,6 +70,7 @@ class Job:
         steps_done: denoising steps that are done.
         results: the generated objects, when done.
         error: why it failed, one sentence.
+        made_s: clock when it was taken.
         finished_s: clock at its end.
     """
 
@@ -81,6 +82,7 @@ class Job:
     steps_done: int = 0
     results: tuple[GeneratedObject, ...] = ()
     error: str | None = None
+    made_s: float = 0.0
     finished_s: float | None = None
 
     @property
@@ -99,26 +101,63 @@ class Job:
         return sum(result.nbytes for result in self.results)
 
 
+class JobKeeper(Protocol):
+    """What keeps jobs when the process ends."""
+
+    def begin(self, job: Job) -> None:
+        """Keep a job that was taken; until it ends, it is one that would be lost."""
+
+    def finish(self, job: Job) -> None:
+        """Keep a job that has ended, with its results."""
+
+    def forget(self, identity: str) -> None:
+        """Keep a job no longer."""
+
+    def jobs(self) -> list[Job]:
+        """Jobs of earlier servers, in the order of their ends; those that were not done have failed."""
+        ...
+
+
+class NoKeeper:
+    """Everything ends with the process."""
+
+    def begin(self, job: Job) -> None:
+        """Do nothing."""
+
+    def finish(self, job: Job) -> None:
+        """Do nothing."""
+
+    def forget(self, identity: str) -> None:
+        """Do nothing."""
+
+    def jobs(self) -> list[Job]:
+        """None."""
+        return []
+
+
 class JobQueue:
     """Takes jobs and works on them one after the other, in a thread of its own.
 
     Args:
         perform: generates the objects of a job; a ``DiffSplatError`` tells the client what was wrong.
         limits: bounds of the queue and of what is kept.
-        clock: seconds that never go backwards.
+        keeper: keeps jobs when the process ends; has those of earlier ones.
+        clock: seconds since the epoch.
     """
 
     def __init__(
         self,
         perform: Callable[[Job, Advance], Sequence[GeneratedObject]],
         limits: Limits,
-        clock: Callable[[], float] = time.monotonic,
+        keeper: JobKeeper | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._perform = perform
+        self._keeper = keeper or NoKeeper()
         self._limits = limits
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
-        self._jobs: dict[str, Job] = {}
+        self._jobs = {job.id: job for job in self._keeper.jobs()}
         self._waiting: deque[str] = deque()
         self._to_cancel: set[str] = set()
         self._listeners: dict[str, list[Callable[[], None]]] = {}
@@ -174,15 +213,25 @@ class JobQueue:
         Raises:
             QueueFullError: when there is no place.
             StoppedError: when the server is stopping.
+            DiskError: when it cannot be kept.
         """
         with self._changed:
             self.require_place()
             self._expire()
-            job = Job(secrets.token_urlsafe(_ID_BYTES), model, generation, images)
+            identity = secrets.token_urlsafe(_ID_BYTES)
+            job = Job(identity, model, generation, images, made_s=self._clock())
+            self._keeper.begin(job)
             self._jobs[job.id] = job
             self._waiting.append(job.id)
             self._changed.notify_all()
             return job
+
+    def all(self) -> list[Job]:
+        """Every job: finished ones in the order of their ends, then the others as they came."""
+        with self._changed:
+            self._expire()
+            finished = [job for job in self._jobs.values() if job.finished]
+            return finished + [job for job in self._jobs.values() if not job.finished]
 
     def find(self, identity: str) -> Job | None:
         """The job as it is now; None when there is none, or no longer."""
@@ -205,7 +254,7 @@ class JobQueue:
             if job is None:
                 return None
             if job.finished:
-                return self._jobs.pop(identity)
+                return self._drop(identity)
             if job.state == "queued":
                 self._waiting.remove(identity)
                 self._tell_waiting()
@@ -274,21 +323,21 @@ class JobQueue:
         results: tuple[GeneratedObject, ...] = (),
         error: str | None = None,
     ) -> Job:
+        ended = replace(job, images=None, state=state, results=results, error=error, finished_s=self._clock())
+        self._keep(ended)
         with self._changed:
             self._to_cancel.discard(job.id)
-            ended = replace(
-                job,
-                images=None,
-                state=state,
-                results=results,
-                error=error,
-                finished_s=self._clock(),
-            )
             # At the end of the order, so that the oldest ending comes first when jobs expire.
             self._jobs.pop(job.id)
             self._update(ended)
             self._expire()
             return ended
+
+    def _keep(self, job: Job) -> None:
+        try:
+            self._keeper.finish(job)
+        except Exception:
+            logger.exception("the results of a job are kept in memory only")
 
     def _update(self, job: Job) -> Job:
         self._jobs[job.id] = job
@@ -318,4 +367,8 @@ class JobQueue:
             if not old and not crowded:
                 return
             held -= job.nbytes
-            del self._jobs[job.id]
+            self._drop(job.id)
+
+    def _drop(self, identity: str) -> Job:
+        self._keeper.forget(identity)
+        return self._jobs.pop(identity)

@@ -50,8 +50,8 @@ class Limits:
     keep_jobs: int = 100
     """Finished jobs that are kept, the latest."""
     keep_bytes: int = 1_000_000_000
-    """Memory for the results of finished jobs; the latest job is kept in any case."""
-    keep_seconds: float = 3600.0
+    """Bytes of the results of finished jobs, in memory and on disk; the latest job is kept in any case."""
+    keep_seconds: float = 7 * 86_400.0
     """Seconds that a finished job is kept."""
 
     @property
