@@ -161,7 +161,18 @@ def test_prompts_encoded_ahead_give_the_same_without_the_text_encoder(
     assert torch.equal(ahead, generate(weights, tmp_path / "a.ply", *words))
 
 
-@pytest.mark.parametrize("sampler", ["dpm++", "dpm++-sde", "ddim", "euler"])
+def test_clip_skip_of_encoded_prompts(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file, words = tmp_path / "prompts.safetensors", ("a red chair", "--model", "sd15")
+    skipped = (*words, "--clip-skip", 1)
+    assert run("encode", *skipped, "--weights", weights, "-o", file) == 0
+    ahead = generate(weights, tmp_path / "a.ply", *skipped, "--embeddings", file)
+    assert torch.equal(ahead, generate(weights, tmp_path / "a.ply", *skipped))
+    plain = ("generate", *words, "--weights", weights, "--embeddings", file, "-o", tmp_path / "b.ply")
+    assert run(*plain) == 2
+    assert "clip_skip is None and the prompts were encoded with 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "dpm++-sde", "ddim", "euler", "unipc", "lcm"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sampler_serves_every_backbone(weights: Path, name: str, sampler: str):
     pipe = DiffSplatPipeline.from_pretrained(name, weights=weights)

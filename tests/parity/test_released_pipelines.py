@@ -148,7 +148,7 @@ def test_the_latents_that_the_pipeline_decodes(
 
     monkeypatch.setattr(pipe.autoencoder, "decode", watched_decode)
     monkeypatch.setattr(
-        "diffsplat.pipelines.splat_pipeline.object_noise", lambda *_: io[loop.latents][None].clone()
+        "diffsplat.pipelines.tensor_inputs.object_noise", lambda *_: io[loop.latents][None].clone()
     )
     out = pipe(
         PROMPT,

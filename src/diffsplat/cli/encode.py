@@ -27,6 +27,8 @@ class EncodeArguments:
     """File to write (.safetensors)."""
     negative_prompt: Annotated[str, option("TEXT")] = ""
     """What generations will steer away from."""
+    clip_skip: Annotated[int | None, option("N")] = None
+    """Layers of a CLIP text encoder to leave out at its end, for sd15 and sd35m."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mini"
     """Model whose text encoder is used."""
     weights: Annotated[Path | None, option("DIR")] = None
@@ -50,8 +52,12 @@ def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> No
     options = OpeningOptions(weights=arguments.weights, device=arguments.device)
     model = ModelChoice(arguments.model, options=options)
     model.check()
-    generation = Generation(prompts=arguments.prompt, negative_prompt=arguments.negative_prompt)
+    generation = Generation(
+        prompts=arguments.prompt,
+        negative_prompt=arguments.negative_prompt,
+        clip_skip=arguments.clip_skip,
+    )
     prompts = generation.resolved(model.defaults()).prompts
-    stored = model.encode([*prompts, generation.negative_prompt, ""])
+    stored = model.encode([*prompts, generation.negative_prompt, ""], generation.clip_skip)
     stored.save(arguments.output, force=arguments.force)
     print(arguments.output)

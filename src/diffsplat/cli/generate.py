@@ -178,7 +178,7 @@ def _generate_all(
 
     from diffsplat.pipelines.object_writing import write_object
 
-    pipe = model.open(generation.texts)
+    pipe = model.open(generation.texts, generation.clip_skip)
     # All of them first, so that an image that cannot be used ends the command before the first object.
     conditions = {
         image: arguments.conditions.prepare(pipe, generation.elevation, image)
@@ -192,9 +192,9 @@ def _generate_all(
     up = arguments.up and UP_AXES[arguments.up]
     noticed: set[str] = set()
     with tqdm(total=len(planned) * generation.steps, unit="step", file=sys.stderr, leave=False) as bar:
-        for item in planned:
+        for number, item in enumerate(planned):  # the objects of the first image, then those of the next
             bar.set_description(item.name[:40])
-            single = replace(options[item.image], prompts=(item.prompt,), seed=item.seed, count=1)
+            single = options[item.image].single(number % len(generation.objects))
             (made,) = pipe.generate(single, conditions[item.image], lambda *_: bar.update()).objects()
             if made.notice is not None and made.prompt not in noticed:
                 noticed.add(made.prompt)

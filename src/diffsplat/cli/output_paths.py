@@ -138,9 +138,8 @@ def _object_names(generation: Generation, images: tuple[Path, ...]) -> list[str]
     repeats = Counter(slugs)
     seen: Counter[str] = Counter()
     names: list[str] = []
-    for name in slugs:
+    for name, seeds in zip(slugs, generation.seeds_of_prompts * max(1, len(images)), strict=True):
         seen[name] += 1
         label = name if repeats[name] == 1 else f"{name}-{seen[name]}"
-        seeds = range(generation.seed, generation.seed + generation.count)
-        names += [label] if generation.count == 1 else [f"{label}-seed{seed}" for seed in seeds]
+        names += [label] if len(seeds) == 1 else [f"{label}-seed{seed}" for seed in seeds]
     return names

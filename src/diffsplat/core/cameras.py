@@ -1,7 +1,7 @@
 """Pinhole cameras in the OpenCV convention."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import torch
@@ -129,6 +129,16 @@ class Cameras:
                 f"Cameras.for_objects needs cameras [V], got the batch {tuple(self.batch_shape)}"
             )
         return self.map(lambda tensor: tensor.expand(count, *tensor.shape))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join along the first dimension cameras of the same number of pixels."""
+        sizes = {(part.width, part.height) for part in parts}
+        if len(sizes) != 1:
+            raise ValueError(f"cameras of the sizes {sorted(sizes)} cannot be joined")
+        names = [entry.name for entry in fields(cls) if isinstance(getattr(parts[0], entry.name), Tensor)]
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **joined)
 
     def resized(self, width: int, height: int) -> Self:
         """The same cameras with another number of pixels."""

@@ -26,7 +26,10 @@ def faster_in_bf16(device: torch.device) -> bool:
             return False
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The autocast context of a precision on a device."""
-    enabled = precision == "bf16" or (precision == "auto" and faster_in_bf16(device))
+def autocast(
+    device: torch.device, precision: Precision, weights: torch.dtype = torch.float32
+) -> torch.autocast:
+    """The autocast context of a precision on a device; by itself none for weights in float16."""
+    automatic = weights != torch.float16 and faster_in_bf16(device)
+    enabled = precision == "bf16" or (precision == "auto" and automatic)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -66,12 +66,20 @@ def set_multiview_attention(network: Any, views: int) -> None:
         case "sd3":
             _join_views(network, views)
         case "unet" | "pixart":
-            network.set_attn_processor(
-                {
-                    name: MultiViewAttention(_innermost(processor), views) if ".attn1." in name else processor
-                    for name, processor in network.attn_processors.items()
-                }
-            )
+            present = network.attn_processors
+            wanted = {
+                name: _spanning(processor, views) if ".attn1." in name else processor
+                for name, processor in present.items()
+            }
+            if any(wanted[name] is not processor for name, processor in present.items()):
+                network.set_attn_processor(wanted)
+
+
+def _spanning(processor: Any, views: int) -> MultiViewAttention:
+    """The same one where it spans so many views: a network that was compiled stays as it is."""
+    if isinstance(processor, MultiViewAttention) and processor.views == views:
+        return processor
+    return MultiViewAttention(_innermost(processor), views)
 
 
 def _innermost(processor: Any) -> Any:

@@ -1,6 +1,6 @@
 """The families of networks that denoise splat latents. Needs no torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from diffsplat.errors import InvalidInputError
 
@@ -26,10 +26,15 @@ def network_family(network: object) -> NetworkFamily:
     Raises:
         ValueError: when it is none of them.
     """
-    for kind in type(network).__mro__:
+    for kind in type(uncompiled(network)).__mro__:
         if kind.__name__ in _FAMILIES:
             return _FAMILIES[kind.__name__]
     known = ", ".join(_FAMILIES)
     raise InvalidInputError(
         f"a {type(network).__name__} cannot denoise several views, expected one of: {known}"
     )
+
+
+def uncompiled(network: Any) -> Any:
+    """The network inside of what ``torch.compile`` made of it; any other as it is."""
+    return getattr(network, "_orig_mod", network)

@@ -1,61 +1,152 @@
 """The denoising loop, and the noise that it starts from."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.pipelines.pipeline_protocols import Scheduler
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """``(latents [B, V, C, h, w], timestep [B]) -> [B, V, C, h, w]``: the prediction that a scheduler expects."""
+
+StepHook = Callable[[int, Tensor, Tensor], Tensor]
+"""``(steps done before, timestep, latents after the step) -> latents`` to go on with; may raise to stop."""
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Where a scheduler takes its steps.
+
+    Args:
+        steps: how many.
+        timesteps: of each step, instead of the scheduler's own.
+        sigmas: noise level of each step, likewise.
+    """
+
+    steps: int
+    timesteps: tuple[float, ...] = ()
+    sigmas: tuple[float, ...] = ()
+
+    def place(self, scheduler: Scheduler, device: torch.device | None = None) -> int:
+        """Set the scheduler's timesteps, and return how many evaluations of the network they take.
+
+        Raises:
+            ValueError: when the scheduler cannot take these steps.
+        """
+        given: dict[str, Any] = {"num_inference_steps": self.steps}
+        for name in ("timesteps", "sigmas"):
+            if values := getattr(self, name):
+                if name not in _parameters(scheduler.set_timesteps):
+                    raise InvalidInputError(
+                        f"the scheduler {_name(scheduler)} takes no {name}, expected another such as "
+                        "EulerDiscreteScheduler"
+                    )
+                given = {name: list(values)}
+        try:
+            if list(given) == ["num_inference_steps"]:  # some call it otherwise
+                scheduler.set_timesteps(self.steps, device=device)
+            else:
+                scheduler.set_timesteps(**given, device=device)
+        except (ValueError, IndexError) as error:
+            raise InvalidInputError(
+                f"the scheduler {_name(scheduler)} cannot take these {self.steps} steps: {error}"
+            ) from error
+        return len(scheduler.timesteps)
 
 
 def denoise(
     field: Field,
     noise: Tensor,
     scheduler: Scheduler,
-    steps: int,
+    steps: int | NoiseLevels,
     *,
-    generators: list[torch.Generator] | None = None,
-    on_step: Callable[[], None] | None = None,
+    generators: Sequence[torch.Generator] | None = None,
+    eta: float | None = None,
+    on_step: StepHook | None = None,
 ) -> Tensor:
     """From noise to clean latents.
 
     Args:
         field: the network's prediction, guidance included.
         noise: ``[B, ...]`` standard normal float32.
-        scheduler: from :func:`make_scheduler`.
-        steps: number of steps.
+        scheduler: from :func:`make_scheduler`, or one of diffusers.
+        steps: number of steps, or where they are.
         generators: one for each object, for samplers that add noise on the way.
-        on_step: called after every step; may raise to stop.
+        eta: how much of it, for samplers whose steps have an ``eta``; their own default otherwise.
+        on_step: called after every step.
 
     Returns:
         Latents like ``noise``.
+
+    Raises:
+        ValueError: when the scheduler cannot take these steps, or has no ``eta``.
     """
-    scheduler.set_timesteps(steps, device=noise.device)
-    extra: dict[str, Any] = {"generator": generators} if _takes_noise(scheduler) else {}
+    levels = steps if isinstance(steps, NoiseLevels) else NoiseLevels(steps)
+    levels.place(scheduler, noise.device)
+    options = step_options(scheduler, generators, eta)
     latents = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    for timestep in scheduler.timesteps:
-        scale = getattr(scheduler, "scale_model_input", None)
-        inputs = latents if scale is None else scale(latents, timestep)
-        prediction = field(inputs, timestep.expand(noise.shape[0]))
-        latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
-        if on_step is not None:
-            on_step()
+    scale = getattr(scheduler, "scale_model_input", None)
+    with _seeded(noise.device, None if "generator" in options else generators):
+        for done, timestep in enumerate(scheduler.timesteps):
+            inputs = latents if scale is None else scale(latents, timestep)
+            prediction = field(inputs, timestep.expand(noise.shape[0]))
+            latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
+            if on_step is not None:
+                latents = on_step(done, timestep, latents)
     return latents
 
 
-def _takes_noise(scheduler: Scheduler) -> bool:
-    return str(getattr(scheduler.config, "algorithm_type", "")).startswith("sde")
+def step_options(
+    scheduler: Scheduler, generators: Sequence[torch.Generator] | None, eta: float | None
+) -> dict[str, Any]:
+    """What a scheduler's ``step`` takes of generators and ``eta``, by its signature.
+
+    Raises:
+        ValueError: for an ``eta`` that it does not take.
+    """
+    accepted = _parameters(scheduler.step)
+    if eta is not None and "eta" not in accepted:
+        raise InvalidInputError(
+            f"eta is {eta:g} and the scheduler {_name(scheduler)} takes none, expected the sampler ddim or tcd"
+        )
+    options: dict[str, Any] = {} if eta is None else {"eta": eta}
+    if generators is not None and "generator" in accepted:
+        options["generator"] = list(generators)
+    return options
 
 
-def object_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
-    """A generator on the CPU for each object, so that an object is the same on every device and in every batch."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+@contextmanager
+def _seeded(device: torch.device, generators: Sequence[torch.Generator] | None) -> Iterator[None]:
+    """Seed the global generator inside the block, for schedulers that draw from it; not without generators."""
+    if generators is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(generators[0].initial_seed())
+        yield
 
 
-def object_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
-    """``[B, *shape]`` standard normal noise of the objects' generators, on the CPU."""
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+def object_generators(seeds: tuple[int, ...], device: torch.device | str = "cpu") -> list[torch.Generator]:
+    """A generator for each object; on the CPU, an object is the same on every device and in every batch."""
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def object_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
+    """``[B, *shape]`` standard normal noise of the objects' generators, on their device."""
+    return torch.stack(
+        [torch.randn(shape, generator=generator, device=generator.device) for generator in generators]
+    )
+
+
+def _parameters(method: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(method).parameters)
+
+
+def _name(scheduler: Scheduler) -> str:
+    return type(scheduler).__name__

@@ -73,3 +73,30 @@ def choose_device(name: str) -> torch.device:
             f"the device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices"
         )
     return device
+
+
+def device_and_dtype(
+    *args: Any, device: Any = None, dtype: torch.dtype | None = None
+) -> tuple[torch.device | None, torch.dtype | None]:
+    """Device and type out of the arguments of a ``to``: in any order, each optional.
+
+    Raises:
+        ValueError: for a CUDA device that is not there, or a type that is not of floating point.
+        TypeError: for anything else, or two of a kind.
+    """
+    for value in args:
+        if isinstance(value, torch.dtype):
+            if dtype is not None:
+                raise TypeError(f"two types were given, {dtype} and {value}, expected one")
+            dtype = value
+        elif isinstance(value, str | int | torch.device):
+            if device is not None:
+                raise TypeError(f"two devices were given, {device} and {value}, expected one")
+            device = value
+        else:
+            raise TypeError(f"{value!r} was given, expected a device such as 'cuda' or a torch.dtype")
+    if dtype is not None and not dtype.is_floating_point:
+        raise InvalidInputError(f"the type is {dtype}, expected a floating-point one such as torch.bfloat16")
+    if device is None:
+        return None, dtype
+    return choose_device(f"cuda:{device}" if isinstance(device, int) else str(device)), dtype

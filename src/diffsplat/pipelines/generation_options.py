@@ -1,9 +1,10 @@
 """The options of a generation, described once for Python, the command line and the API. Needs no torch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import pairwise
 from math import inf
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -13,6 +14,11 @@ from diffsplat.pretrained.model_folders import SamplingDefaults, is_number
 
 MAX_PROMPT_LENGTH = 1000
 """Characters of a prompt."""
+
+NoiseDevice = Literal["cpu", "cuda"]
+
+OF_SEVERAL_OBJECTS = ("prompts", "negative_prompts", "seeds")
+"""Options that a request for one prompt does not have."""
 
 _MAX_SEED = 2**63 - 1
 _OF_MODEL = "(default: the model's)"
@@ -63,19 +69,33 @@ class Generation:
     """What to generate, for instance "a red armchair"; put each of several in quotes."""
     negative_prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint="")] = ""
     """What to steer away from."""
+    negative_prompts: Annotated[tuple[str, ...], arg(metavar="TEXT ...", help_behavior_hint="")] = ()
+    """What each prompt steers away from, one for each, instead of one for all."""
     seed: Annotated[int, Bounds(0, _MAX_SEED, whole=True), arg(metavar="N")] = 0
     """Random seed of a prompt's first object; the same seed gives the same object."""
     count: Annotated[int, Bounds(1, whole=True), arg(metavar="N")] = 1
     """Objects of each prompt, with consecutive seeds."""
+    seeds: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="")] = ()
+    """A seed for each object, instead of consecutive ones: the objects of the first prompt, then the next."""
     steps: Annotated[int | None, Bounds(1, whole=True), arg(metavar="N", help_behavior_hint=_OF_MODEL)] = None
     """Denoising steps."""
+    timesteps: Annotated[tuple[float, ...], arg(metavar="T ...", help_behavior_hint="")] = ()
+    """Timestep of every step, from 999 down, instead of even ones; for samplers that take them."""
+    sigmas: Annotated[tuple[float, ...], arg(metavar="SIGMA ...", help_behavior_hint="")] = ()
+    """Noise level of every step, falling, likewise."""
     sampler: Annotated[Sampler | None, arg(help_behavior_hint=_OF_MODEL)] = None
-    """Sampling method."""
+    """Sampling method; lcm and tcd are for few-step LoRA files."""
+    eta: Annotated[
+        float | None, Bounds(0, 1), arg(metavar="ETA", help_behavior_hint="(default: the sampler's)")
+    ] = None
+    """Share of new noise in every step of ddim and tcd; ddim has none by default, the original code had 1."""
     guidance: Annotated[float | None, Bounds(0, 1000), arg(metavar="SCALE", help_behavior_hint=_OF_MODEL)] = (
         None
     )
     """Scale of classifier-free guidance, how closely to follow the prompt; 1 or less for none. The last steps, of
     a model's refiner, have a scale of their own."""
+    guidance_rescale: Annotated[float, Bounds(0, 1), arg(metavar="SHARE")] = 0.0
+    """How far to bring the guided prediction back to the contrast of the unguided one, against overexposure."""
     least_guidance: Annotated[float, Bounds(0, 1000), arg(metavar="SCALE")] = 1.0
     """With an image, guidance scale of the side that it shows; on the opposite side it reaches the full scale."""
     elevation: Annotated[
@@ -84,6 +104,13 @@ class Generation:
         arg(metavar="DEGREES", help_behavior_hint="(default: the model's; of an image: estimated)"),
     ] = None
     """Angle above the horizon of the generated views, in degrees."""
+    clip_skip: Annotated[int | None, Bounds(1, 11, whole=True), arg(metavar="N", help_behavior_hint="")] = (
+        None
+    )
+    """Layers of a CLIP text encoder to leave out at its end, for sd15 and sd35m."""
+    noise_device: NoiseDevice = "cpu"
+    """Where noise is drawn. On the CPU a seed gives the same object everywhere; cuda has the noise that the
+    original's published seeds stand for."""
     control_scale: Annotated[float, Bounds(0, 1000), arg(metavar="SCALE")] = 1.0
     """How strongly to follow the control map."""
     guess_mode: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
@@ -95,21 +122,59 @@ class Generation:
     def __post_init__(self) -> None:
         for prompt in self.prompts:
             _check_text("prompt", prompt)
-        _check_text("negative prompt", self.negative_prompt)
+        for prompt in (self.negative_prompt, *self.negative_prompts):
+            _check_text("negative prompt", prompt)
         for name, bounds in option_bounds().items():
             value = getattr(self, name)
             if value is not None:
                 bounds.check(name, value)
-        Bounds(0, _MAX_SEED, whole=True).check("last seed", self.seed + self.count - 1)
-        if self.sampler is not None and self.sampler not in get_args(Sampler):
-            known = ", ".join(get_args(Sampler))
-            raise InvalidInputError(f"the sampler is {self.sampler!r}, expected one of: {known}")
+        for seed in (*self.seeds, self.seed + self.count - 1):
+            Bounds(0, _MAX_SEED, whole=True).check("last seed" if not self.seeds else "seed", seed)
+        _check_falling("timesteps", self.timesteps, 1000)
+        _check_falling("sigmas", self.sigmas, inf)
+        for name, kind in (("sampler", Sampler), ("noise_device", NoiseDevice)):
+            value, known = getattr(self, name), get_args(kind)
+            if value is not None and value not in known:
+                raise InvalidInputError(
+                    f"the {name.replace('_', ' ')} is {value!r}, expected one of: {', '.join(known)}"
+                )
 
     @property
     def objects(self) -> tuple[tuple[str, int], ...]:
         """Prompt and seed of every object: all objects of the first prompt, then those of the second."""
         return tuple(
-            (prompt, seed) for prompt in self.prompts for seed in range(self.seed, self.seed + self.count)
+            (prompt, seed)
+            for prompt, seeds in zip(self.prompts, self.seeds_of_prompts, strict=True)
+            for seed in seeds
+        )
+
+    @property
+    def seeds_of_prompts(self) -> tuple[tuple[int, ...], ...]:
+        """The seeds of every prompt's objects."""
+        if not self.seeds:
+            return (tuple(range(self.seed, self.seed + self.count)),) * len(self.prompts)
+        each = len(self.seeds) // max(1, len(self.prompts))
+        return tuple(self.seeds[start : start + each] for start in range(0, len(self.seeds), each))
+
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        """Negative prompt of every object."""
+        of_prompts = self.negative_prompts or (self.negative_prompt,) * len(self.prompts)
+        return tuple(
+            negative for negative, seeds in zip(of_prompts, self.seeds_of_prompts, strict=True) for _ in seeds
+        )
+
+    def single(self, number: int) -> Self:
+        """The generation of one of the objects alone, by its place in :attr:`objects`."""
+        prompt, seed = self.objects[number]
+        return replace(
+            self,
+            prompts=(prompt,),
+            negative_prompt=self.negatives[number],
+            negative_prompts=(),
+            seed=seed,
+            seeds=(),
+            count=1,
         )
 
     def resolved(self, defaults: SamplingDefaults, *, from_image: bool = False) -> "ResolvedGeneration":
@@ -121,21 +186,58 @@ class Generation:
                 remains None: the pipeline estimates it.
 
         Raises:
-            ValueError: without a prompt and an image.
+            ValueError: without a prompt and an image, or for options that contradict each other or the model.
         """
         if not self.prompts and not from_image:
             raise InvalidInputError("no prompt was given, expected a description such as 'a red armchair'")
         if not from_image and not all(prompt.strip() for prompt in self.prompts):
             raise InvalidInputError("the prompt is empty, expected a description such as 'a red armchair'")
+        prompts = self.prompts or ("",)
+        if self.sampler == "tcd" and defaults.prediction in ("flow", "latents"):
+            raise InvalidInputError(
+                "the sampler is 'tcd' and the model predicts a flow, expected another such as 'lcm'"
+            )
         values = asdict(self)
         of_model = {
-            "prompts": ("",),
+            "prompts": prompts,
             "steps": defaults.steps,
             "guidance": defaults.guidance,
             "elevation": None if from_image else defaults.elevation_deg,
         }
         missing = {name: value for name, value in of_model.items() if values[name] in (None, ())}
-        return ResolvedGeneration(**values | missing)
+        counted: dict[str, Any] = {
+            "steps": self._placed_steps(),
+            "count": self._seeds_a_prompt(len(prompts)),
+        }
+        counts = {name: value for name, value in counted.items() if value is not None}
+        return ResolvedGeneration(**values | missing | counts)
+
+    def _placed_steps(self) -> int | None:
+        """How many steps the timesteps or sigmas place, None where none were given."""
+        if self.timesteps and self.sigmas:
+            raise InvalidInputError("timesteps and sigmas were both given, expected one of them")
+        placed = len(self.timesteps or self.sigmas) or None
+        if placed is not None and self.steps not in (None, placed):
+            raise InvalidInputError(
+                f"steps is {self.steps} and {placed} were placed, expected the same number"
+            )
+        return placed
+
+    def _seeds_a_prompt(self, prompts: int) -> int | None:
+        """How many seeds a prompt has, None where they were not listed."""
+        if self.negative_prompts and len(self.negative_prompts) != prompts:
+            raise InvalidInputError(
+                f"{len(self.negative_prompts)} negative prompts were given for {prompts} prompts, expected as many"
+            )
+        if not self.seeds:
+            return None
+        each, rest = divmod(len(self.seeds), prompts)
+        if rest or self.count not in (1, each):
+            raise InvalidInputError(
+                f"{len(self.seeds)} seeds were given for {prompts} prompts and a count of {self.count}, expected "
+                "one for each object"
+            )
+        return each
 
 
 @dataclass(frozen=True)
@@ -153,7 +255,8 @@ class ResolvedGeneration(Generation):
     @property
     def texts(self) -> list[str]:
         """Every text that has to be encoded."""
-        return [*self.prompts, *([self.negative_prompt] if self.guided else [])]
+        negative = self.negative_prompts or (self.negative_prompt,)
+        return [*self.prompts, *(negative if self.guided else ())]
 
     @property
     def elevation_deg(self) -> float:
@@ -188,3 +291,11 @@ def _check_text(name: str, text: object) -> None:
         raise InvalidInputError(
             f"the {name} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}"
         )
+
+
+def _check_falling(name: str, values: tuple[float, ...], most: float) -> None:
+    for value in values:
+        if not is_number(value) or not 0 <= value <= most or value == inf:
+            raise InvalidInputError(f"{value!r} is among the {name}, expected finite numbers of at least 0")
+    if any(after >= before for before, after in pairwise(values)):
+        raise InvalidInputError(f"the {name} are {values}, expected every one below the one before")

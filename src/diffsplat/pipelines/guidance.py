@@ -81,6 +81,7 @@ class GuidedDenoiser:
         prediction: what the network's output means.
         controlnet: its views set like the network's; needs a control image in the conditions.
         control: how it is used.
+        rescale: of :func:`rescaled_guidance`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class GuidedDenoiser:
         *,
         controlnet: Denoiser | None = None,
         control: ControlOptions | None = None,
+        rescale: float = 0.0,
     ) -> None:
         self.network = network
         self.guided = conditions.negative is not None
@@ -100,6 +102,7 @@ class GuidedDenoiser:
         self.prediction: Prediction = prediction
         self.controlnet = controlnet
         self.control = control or ControlOptions()
+        self.rescale = rescale
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``."""
@@ -112,6 +115,8 @@ class GuidedDenoiser:
         if self.guided:
             without, with_text = prediction.chunk(2)
             prediction = without + self.guidance * (with_text - without)
+            if self.rescale:
+                prediction = rescaled_guidance(prediction, with_text, self.rescale)
         if self.prediction == "latents":
             level = (timestep / TIMESTEPS).clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
             return (latents - prediction) / level
@@ -179,6 +184,19 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
             f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
             "level for a refiner"
         )
+
+
+def rescaled_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Bring a guided prediction back to the deviation of the conditional one, view by view (Lin et al. 2024, 3.4).
+
+    Args:
+        guided: ``[B, V, C, h, w]``.
+        conditional: likewise.
+        share: of the rescaled one in the result; 0 changes nothing.
+    """
+    views = (2, 3, 4)
+    factor = conditional.std(dim=views, keepdim=True) / guided.std(dim=views, keepdim=True)
+    return torch.lerp(guided, guided * factor, share)
 
 
 def denoiser_inputs(latents: Tensor, conditions: Conditions, channels: int | None = None) -> Tensor:

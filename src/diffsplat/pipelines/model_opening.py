@@ -122,12 +122,13 @@ class ModelChoice:
         if options.weights is not None and not options.weights.is_dir():
             raise InvalidInputError(f"the weights {str(options.weights)!r} are no folder")
 
-    def open(self, texts: Sequence[str] | None = None) -> DiffSplatPipeline:
+    def open(self, texts: Sequence[str] | None = None, clip_skip: int | None = None) -> DiffSplatPipeline:
         """The pipeline, on its device.
 
         Args:
             texts: every text that will be needed, if that is known: they are encoded first, and the text encoder
                 makes room for the denoiser.
+            clip_skip: layers of CLIP to leave out in these.
 
         Raises:
             ValueError, FileNotFoundError: when the model cannot be opened.
@@ -141,7 +142,7 @@ class ModelChoice:
         if options.embeddings is not None:
             components["text_encoder"] = self._stored_prompts(options.embeddings, texts or ())
         elif texts is not None and not self._has_small_text_encoder():
-            components["text_encoder"] = self.encode(texts)
+            components["text_encoder"] = self.encode(texts, clip_skip)
         pipe = DiffSplatPipeline.from_pretrained(
             self.model,
             weights=options.weights,
@@ -164,10 +165,11 @@ class ModelChoice:
             and stored_class(find_model(self.model) / "text_encoder") == TextEncoder.__name__
         )
 
-    def encode(self, texts: Sequence[str]) -> StoredPrompts:
+    def encode(self, texts: Sequence[str], clip_skip: int | None = None) -> StoredPrompts:
         """Encode texts with the model's text encoder alone, which is dropped afterwards."""
         import torch
 
+        from diffsplat.models.text.clip_skip import with_clip_skip
         from diffsplat.models.text.stored_prompts import StoredPrompts
         from diffsplat.pipelines.device_placement import choose_device
 
@@ -181,7 +183,8 @@ class ModelChoice:
             from diffsplat.pipelines.pipeline_folders import load_text_encoder
 
             encoder = load_text_encoder(find_model(self.model) / "text_encoder", dtype=dtype).to(device)
-        return StoredPrompts.encode(encoder, texts, self.model).to("cpu")
+        encoded = StoredPrompts.encode(with_clip_skip(encoder, clip_skip), texts)
+        return StoredPrompts(encoded.conditions, self.model, clip_skip).to("cpu")
 
     def _stored_prompts(self, file: Path, texts: Sequence[str]) -> StoredPrompts:
         from diffsplat.models.text.stored_prompts import StoredPrompts

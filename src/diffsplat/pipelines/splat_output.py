@@ -1,7 +1,11 @@
 """Generated objects, as a pipeline returns them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.splats import SPLAT_FIELDS
@@ -46,12 +50,38 @@ class SplatOutput:
         cameras: ``[B, V]`` the views that the splats were generated in.
         generation: the options, defaults and elevation filled in.
         notices: by prompt, one sentence when the model was trained on nothing like it.
+        latents: ``[B, V, C, h, w]`` that the splats were decoded from.
+        elevations_deg: of each object, where they come from images with elevations of their own; the generation has
+            none then.
     """
 
     splats: Splats
     cameras: Cameras
     generation: ResolvedGeneration
     notices: Mapping[str, str] = field(default_factory=dict)
+    latents: Tensor | None = None
+    elevations_deg: tuple[float, ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The objects of several outputs with the same options, one after the other."""
+        latents = [part.latents for part in parts if part.latents is not None]
+        elevations = {part.generation.elevation for part in parts}
+        generation = replace(
+            parts[0].generation,
+            prompts=tuple(prompt for part in parts for prompt in part.prompts),
+            seeds=tuple(seed for part in parts for seed in part.seeds),
+            count=1,
+            elevation=elevations.pop() if len(elevations) == 1 else None,
+        )
+        return cls(
+            Splats.concatenate([part.splats for part in parts]),
+            Cameras.concatenate([part.cameras for part in parts]),
+            generation,
+            {prompt: notice for part in parts for prompt, notice in part.notices.items()},
+            torch.cat(latents) if len(latents) == len(parts) else None,
+            tuple(part.generation.elevation_deg for part in parts for _ in part.prompts),
+        )
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -73,7 +103,7 @@ class SplatOutput:
             GeneratedObject(
                 splats[index].visible(),
                 cameras[index],
-                self.generation.elevation_deg,
+                self.elevations_deg[index] if self.elevations_deg else self.generation.elevation_deg,
                 prompt,
                 seed,
                 self.notices.get(prompt),

@@ -1,27 +1,31 @@
 """Text, an image or a control map to 3D Gaussian splats: encode, denoise the latents of four views, decode."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count as counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from diffsplat.core import Cameras, Splats
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.images.framing_options import ImageFraming
-from diffsplat.models.autocast import Precision, autocast
+from diffsplat.models.autocast import autocast
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.network_families import uncompiled
+from diffsplat.models.text.clip_skip import with_clip_skip
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder as SentenceTextEncoder
 from diffsplat.models.text.stored_prompts import StoredPrompts
-from diffsplat.pipelines.denoising_loop import Field, denoise, object_generators, object_noise
-from diffsplat.pipelines.device_placement import Placement, stream_layers
+from diffsplat.pipelines.call_options import sorted_options
+from diffsplat.pipelines.denoising_loop import Field, NoiseLevels, StepHook, denoise, step_options
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.guidance import (
     Conditions,
@@ -41,99 +45,34 @@ from diffsplat.pipelines.image_and_control_conditions import (
     image_latents,
 )
 from diffsplat.pipelines.known_words import KnownWords
+from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
-from diffsplat.pipelines.pipeline_protocols import (
-    Autoencoder,
-    Denoiser,
-    Movable,
-    Scheduler,
-    TextEncoder,
-)
+from diffsplat.pipelines.pipeline_protocols import Scheduler
 from diffsplat.pipelines.splat_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
+from diffsplat.pipelines.tensor_inputs import TensorInputs
 from diffsplat.pretrained.backbones import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
-from diffsplat.pretrained.schedulers import make_scheduler
-
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    from diffsplat.models.condition_encoder import ConditionEncoder
-    from diffsplat.models.elevation_network import ElevationEstimator
+from diffsplat.pretrained.schedulers import make_scheduler, predicts
 
 StepCallback = Callable[[int, int], object]
 """``(steps done, steps in all)``; raising from it stops the generation."""
 
-COMPONENTS = (
-    *("denoiser", "autoencoder", "text_encoder", "scheduler"),
-    *("refiner", "image_encoder", "condition_encoder", "controlnet", "elevation_estimator"),
-)
 
+class DiffSplatPipeline(PipelineComponents):
+    """Turns a prompt, an image or a control map into splats; its components may be replaced by assignment.
 
-class DiffSplatPipeline:
-    """Components that turn a prompt, an image or a control map into splats; each may be replaced by assignment.
-
-    Args:
-        denoiser: stock network over the latents of all views; its self-attention is made to span them.
-        autoencoder: decodes latents into splat grids.
-        text_encoder: encodes the prompt.
-        scheduler: places the noise levels.
-        defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
-            the noise level and guidance of the refiner.
-        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
-            its own. None for none, also where the model has one.
-        image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
-        condition_encoder: encodes images and control maps for one denoiser that takes both.
-        controlnet: for control maps.
-        elevation_estimator: estimates the elevation that an image was taken from.
-        control_kind: kind of control map that the ControlNet, or a denoiser with a condition encoder, follows.
-        image_defaults: like ``defaults``, for calls with an image or a control map; by default the same.
-
-    Raises:
-        ValueError: for a refiner of other latents, without a level to take over at, with a guidance scale out of
-            range, or of a model that predicts no flow.
+    Arguments are those of :class:`~diffsplat.pipelines.pipeline_components.PipelineComponents`.
 
     Attributes:
         known_words: what the model was trained on, where its folder says.
-        precision: arithmetic of the denoiser; ``auto`` is bf16 where the device is faster in it, else fp32.
         objects_per_pass: how many objects are denoised at once. With 1 an object is bitwise the same whatever
             it is generated together with; more is faster on a GPU and differs by rounding.
     """
 
-    def __init__(  # noqa: PLR0913  every component by name
-        self,
-        denoiser: Denoiser,
-        autoencoder: Autoencoder,
-        text_encoder: TextEncoder,
-        scheduler: Scheduler,
-        defaults: SamplingDefaults | None = None,
-        *,
-        refiner: Denoiser | None = None,
-        image_encoder: "AutoencoderKL | None" = None,
-        condition_encoder: "ConditionEncoder | None" = None,
-        controlnet: Denoiser | None = None,
-        elevation_estimator: "ElevationEstimator | None" = None,
-        control_kind: ControlKind | None = None,
-        image_defaults: SamplingDefaults | None = None,
-    ) -> None:
-        self.denoiser = denoiser.eval()
-        self.autoencoder = autoencoder.eval()
-        self.text_encoder = text_encoder
-        self.scheduler = scheduler
-        self.refiner = refiner
-        self.image_encoder = image_encoder
-        self.condition_encoder = condition_encoder
-        self.controlnet = controlnet
-        self.elevation_estimator = elevation_estimator
-        self.control_kind: ControlKind | None = control_kind
-        self.defaults = defaults or SamplingDefaults()
-        self.image_defaults = image_defaults
-        if refiner is not None:
-            check_refiner(denoiser, refiner, self.defaults)
-        self.known_words: KnownWords | None = None
-        self.precision: Precision = "auto"
-        self.objects_per_pass = 1
-        self._placement = Placement(denoiser.device)
+    known_words: KnownWords | None = None
+    objects_per_pass: int = 1
+    _progress_bar: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def from_pretrained(
@@ -184,18 +123,13 @@ class DiffSplatPipeline:
         Raises:
             ValueError: for a component that could not be read again, such as a denoiser with LoRA files.
         """
-        components = {name: getattr(self, name) for name in COMPONENTS}
+        components = {name: uncompiled(getattr(self, name)) for name in COMPONENTS}
         text = None if self.needs_image else self.defaults
         image = self.defaults_for(conditioned=True) if self.takes_image else None
         control = None if self.controlnet is None else self.control_kind
         save_components(Path(folder), components, text, image, control=control)
         if self.known_words is not None:
             self.known_words.words.save(Path(folder))
-
-    @property
-    def device(self) -> torch.device:
-        """Device that computes."""
-        return self._placement.device
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -220,65 +154,15 @@ class DiffSplatPipeline:
         own = self.condition_encoder is not None and self.control_kind is not None
         return own or self.controlnet is not None
 
-    def to(self, device: str | torch.device) -> Self:
-        """Move every network to a device, in place."""
-        for network in self._networks():
-            network.to(device)
-        self._placement = Placement(torch.device(device))
-        return self
-
-    def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:
-        """Keep networks on the CPU and bring each to the device only while it is used.
-
-        Args:
-            device: where they compute.
-        """
-        self.to("cpu")
-        self._placement = Placement(torch.device(device), offload=True)
-
-    def enable_sequential_cpu_offload(self, device: str | torch.device = "cuda") -> None:
-        """Like :meth:`enable_model_cpu_offload`, and of the denoisers and ControlNet only a layer at a time.
-
-        Slowest and smallest: the device holds little more than one layer.
-        """
-        self.enable_model_cpu_offload(device)
-        streamed = self._denoisers()
-        for network in streamed:
-            stream_layers(network, torch.device(device))
-        self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
-
-    def place(self, device: torch.device, *, low_memory: bool = False) -> Self:
-        """Put the networks where they compute, in place.
-
-        Args:
-            device: where.
-            low_memory: on a GPU, :meth:`enable_sequential_cpu_offload`.
-        """
-        if low_memory and device.type == "cuda":
-            self.enable_sequential_cpu_offload(device)
-            return self
-        return self.to(device)
-
-    def load_lora(self, path: str | Path, scale: float = 1.0) -> int:
-        """Add a Stable Diffusion LoRA file to the denoiser; see :func:`diffsplat.pipelines.lora.load_lora`."""
-        from diffsplat.pipelines.lora import load_lora
-
-        return load_lora(self.denoiser, path, scale)
-
-    def _networks(self) -> list[Movable]:
-        present = (getattr(self, name) for name in COMPONENTS if name != "scheduler")
-        return [network for network in present if network is not None]
-
-    def _denoisers(self) -> tuple[Denoiser, ...]:
-        """The networks that work in every denoising step, or in some."""
-        networks = (self.denoiser, self.refiner, self.controlnet)
-        return tuple(network for network in networks if network is not None)
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Options of ``tqdm`` for the bar of a call, such as ``disable=True``."""
+        self._progress_bar = options
 
     def __call__(
         self,
         prompt: str | Sequence[str] = "",
         *,
-        image: ImageSource | None = None,
+        image: ImageSource | list[ImageSource] | None = None,
         control: ImageSource | None = None,
         framing: ImageFraming | None = None,
         callback: StepCallback | None = None,
@@ -289,12 +173,15 @@ class DiffSplatPipeline:
         Args:
             prompt: a description of an object, or several; may be empty with an image.
             image: photo or drawing of the object: a file, a PIL image, or ``[3, H, W]`` or ``[4, H, W]`` 0..1.
-                Without transparency its background is removed.
+                Without transparency its background is removed. Or a list of them: each gives objects of its own,
+                of its own prompt where there are as many prompts, of all prompts otherwise.
             control: control map of the first view, likewise; composited on white.
             framing: how the object is cut out of its image and framed.
             callback: called after every denoising step; may raise to stop.
             options: any other field of :class:`~diffsplat.pipelines.generation_options.Generation`, such as ``seed``,
-                ``steps``, ``guidance`` or ``count``.
+                ``steps``, ``guidance`` or ``count``, and of
+                :class:`~diffsplat.pipelines.tensor_inputs.TensorInputs`, such as ``generator``, ``latents`` or
+                ``prompt_embeds``. ``seed`` and ``negative_prompt`` may be lists.
 
         Returns:
             ``len(prompts) * count`` objects, those of one prompt next to each other. The same prompt, seed
@@ -303,10 +190,46 @@ class DiffSplatPipeline:
         Raises:
             ValueError: for an empty or overlong prompt, an option outside its range, or an image that the model
                 has no use for.
+            TypeError: for an option that there is none.
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        generation = Generation(prompts=prompts, **options)
-        return self.generate(generation, self.prepare(image, control, framing), callback)
+        generation, tensors = sorted_options(prompts, options)
+        if not isinstance(image, list):
+            prepared = self.prepare(image, control, framing)
+            return self._with_bar(generation, prepared, callback, tensors)
+        if not image:
+            raise InvalidInputError("the list of images is empty, expected at least one")
+        all_prepared = [self.prepare(each, control, framing) for each in image]
+        each_its_own = len(prompts) == len(image)
+        return SplatOutput.joined(
+            [
+                self._with_bar(
+                    replace(generation, prompts=(prompts[number],)) if each_its_own else generation,
+                    prepared,
+                    callback,
+                    tensors,
+                )
+                for number, prepared in enumerate(all_prepared)
+            ]
+        )
+
+    def _with_bar(
+        self,
+        generation: Generation,
+        images: ConditionImages,
+        callback: StepCallback | None,
+        tensors: TensorInputs,
+    ) -> SplatOutput:
+        """:meth:`generate`, with a bar on stderr."""
+        with tqdm(**{"unit": "step", "leave": False, **self._progress_bar}) as bar:
+
+            def advance(done: int, total: int) -> None:
+                bar.total = total
+                bar.update()
+                if callback is not None:
+                    callback(done, total)
+
+            return self.generate(generation, images, advance, tensors)
 
     def prepare(
         self,
@@ -357,6 +280,7 @@ class DiffSplatPipeline:
         generation: Generation,
         images: ConditionImages | None = None,
         callback: StepCallback | None = None,
+        tensors: TensorInputs | None = None,
     ) -> SplatOutput:
         """Generate splats; see :meth:`__call__`.
 
@@ -364,36 +288,66 @@ class DiffSplatPipeline:
             generation: the options.
             images: from :meth:`prepare`.
             callback: called after every denoising step; may raise to stop.
+            tensors: what takes the place of seeds and of the text encoder.
         """
-        resolved = self.resolve(generation, images)
+        tensors = tensors or TensorInputs()
+        resolved = self.resolve(tensors.named(generation), images)
+        sampling = self._sampling(resolved, tensors)
         cameras = ring_cameras(resolved.elevation_deg, size=self.autoencoder.image_size).to(self.device)
-        objects, size = resolved.objects, max(1, self.objects_per_pass)
-        passes = [objects[start : start + size] for start in range(0, len(objects), size)]
-        shared = self._shared_conditions(resolved, images or ConditionImages(), cameras)
-        done, total = count(1), len(passes) * resolved.steps
+        count, size = len(resolved.objects), max(1, self.objects_per_pass)
+        tensors.check_latents((count, *self.latent_shape))
+        passes = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        shared = self._shared_conditions(resolved, images or ConditionImages(), cameras, tensors.encoded())
+        done, total = counter(1), len(passes) * sampling.evaluations
 
-        def advance() -> None:
+        def after_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            latents = tensors.after_step(self, step, timestep, latents)
             if callback is not None:
                 callback(next(done), total)
+            return latents
 
-        parts = [self._one_pass(resolved, chunk, shared, cameras, advance) for chunk in passes]
+        latents = torch.cat(
+            [self._latents(resolved, chunk, shared, sampling, after_step) for chunk in passes]
+        )
+        splats = Splats.concatenate(
+            [self._splats(latents[chunk], cameras, shared.defaults.smoothing) for chunk in passes]
+        )
         notices = {} if images and images.image is not None else self.notices(resolved.prompts)
-        return SplatOutput(Splats.concatenate(parts), cameras.for_objects(len(objects)), resolved, notices)
+        return SplatOutput(splats, cameras.for_objects(count), resolved, notices, latents=latents)
 
     def notices(self, prompts: Sequence[str]) -> dict[str, str]:
         """By prompt, one sentence for each that the model was trained on nothing like; needs ``known_words``."""
-        if self.known_words is None:
+        if self.known_words is None or self.text_encoder is None:
             return {}
         with self._placement.on_device(self.text_encoder):
             found = {prompt: self.known_words.notice(prompt) for prompt in prompts}
         return {prompt: notice for prompt, notice in found.items() if notice is not None}
 
+    def _sampling(self, generation: ResolvedGeneration, tensors: TensorInputs) -> "_Sampling":
+        """Scheduler, steps and noise of the objects, checked before anything is computed."""
+        levels = NoiseLevels(generation.steps, generation.timesteps, generation.sigmas)
+        seeds = tuple(seed for _, seed in generation.objects)
+        scheduler = self._scheduler(generation.sampler)
+        prediction = self.defaults.prediction
+        if not predicts(scheduler, prediction):
+            raise InvalidInputError(
+                f"the scheduler {type(scheduler).__name__} is not made for a model that predicts "
+                f"{prediction}, expected one with another prediction_type"
+            )
+        step_options(scheduler, None, generation.eta)
+        evaluations = levels.place(scheduler)
+        generators = tensors.generators(seeds, generation.noise_device)
+        return _Sampling(scheduler, levels, evaluations, generators, tensors)
+
     def _shared_conditions(
-        self, generation: ResolvedGeneration, images: ConditionImages, cameras: Cameras
+        self,
+        generation: ResolvedGeneration,
+        images: ConditionImages,
+        cameras: Cameras,
+        encoded: StoredPrompts,
     ) -> "_SharedConditions":
         """Conditions of all objects; every network but the denoisers and the decoder is done after this."""
-        with self._placement.on_device(self.text_encoder):
-            prompts = StoredPrompts.encode(self.text_encoder, generation.texts).to(self.device)
+        prompts = self._encoded(generation, encoded).to(self.device)
         views, control = self.autoencoder.views, None
         if images.control is not None and self.controlnet is not None:
             control = control_views(images.control[None].to(self.device), views)
@@ -431,33 +385,52 @@ class DiffSplatPipeline:
         """How the model is sampled with, or without, an image or a control map."""
         return (self.image_defaults if conditioned else None) or self.defaults
 
-    def _one_pass(
+    def _encoded(self, generation: ResolvedGeneration, given: StoredPrompts) -> StoredPrompts:
+        """Every text of a generation, encoded; some may be given."""
+        texts = [text for text in generation.texts if text not in given.conditions]
+        if not texts:
+            return given
+        if self.text_encoder is None:
+            raise InvalidInputError(
+                f"the pipeline has no text encoder for {texts[0]!r}, expected prompt_embeds and "
+                "negative_prompt_embeds"
+            )
+        with self._placement.on_device(self.text_encoder):
+            encoder = with_clip_skip(self.text_encoder, generation.clip_skip)
+            encoded = StoredPrompts.encode(encoder, texts)
+        return StoredPrompts({**given.conditions, **encoded.conditions})
+
+    def _latents(
         self,
         generation: ResolvedGeneration,
-        objects: tuple[tuple[str, int], ...],
+        objects: slice,
         shared: "_SharedConditions",
-        cameras: Cameras,
-        on_step: Callable[[], None],
-    ) -> Splats:
-        """Splats ``[B, N]`` of the objects that are denoised together."""
-        generators = object_generators(tuple(seed for _, seed in objects))
-        noise = object_noise(self.latent_shape, generators).to(self.device)
-        conditions = shared.for_objects(generation, [prompt for prompt, _ in objects])
-        defaults = shared.defaults
-        with self._placement.on_device(*self._denoisers()), autocast(self.device, self.precision):
-            latents = denoise(
+        sampling: "_Sampling",
+        after_step: StepHook,
+    ) -> Tensor:
+        """Clean latents ``[B, V, C, h, w]`` of the objects that are denoised together."""
+        generators = sampling.generators[objects]
+        noise = sampling.tensors.noise(self.latent_shape, sampling.generators, objects).to(self.device)
+        conditions = shared.for_objects(generation, objects)
+        denoisers, kind = self._denoisers(), self.dtype
+        with self._placement.on_device(*denoisers), autocast(self.device, self.precision, kind):
+            return denoise(
                 self._field(generation, conditions, shared),
                 noise,
-                self._scheduler(generation.sampler),
-                generation.steps,
+                copy.deepcopy(sampling.scheduler),  # they keep state
+                sampling.levels,
                 generators=generators,
-                on_step=on_step,
+                eta=generation.eta,
+                on_step=after_step,
             )
+
+    def _splats(self, latents: Tensor, cameras: Cameras, smoothing: float) -> Splats:
+        """Splats ``[B, N]`` of latents ``[B, V, C, h, w]`` of views from these cameras ``[V]``."""
         with self._placement.on_device(self.autoencoder):
             grid = self.autoencoder.decode(latents)
-        views, pixel_grid = cameras.for_objects(len(objects)), self.autoencoder.pixel_grid
-        if defaults.smoothing:
-            grid = clean_surfaces(grid, views, defaults.smoothing, pixel_grid)
+        views, pixel_grid = cameras.for_objects(len(latents)), self.autoencoder.pixel_grid
+        if smoothing:
+            grid = clean_surfaces(grid, views, smoothing, pixel_grid)
         return grid.to_splats(views, pixel_grid)
 
     def _field(
@@ -474,6 +447,7 @@ class DiffSplatPipeline:
             defaults.prediction,
             controlnet=self.controlnet,
             control=ControlOptions(generation.control_scale, generation.guess_mode),
+            rescale=generation.guidance_rescale,
         )
         unrefined = conditions.image_latent is not None and not defaults.refined_below
         if self.refiner is None or unrefined:
@@ -485,10 +459,21 @@ class DiffSplatPipeline:
         return Handover(guided, refiner, defaults.refined_below)
 
     def _scheduler(self, sampler: Sampler | None) -> Scheduler:
-        """A scheduler of its own for every pass, because schedulers keep state."""
+        """The pipeline's own, or one of another sampling method."""
         if sampler is None:
             return copy.deepcopy(self.scheduler)
         return make_scheduler(sampler, self.scheduler.config, self.defaults.prediction)
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """Scheduler, where it takes its steps and how many evaluations they are, and the noise of all objects."""
+
+    scheduler: Scheduler
+    levels: NoiseLevels
+    evaluations: int
+    generators: list[torch.Generator]
+    tensors: TensorInputs
 
 
 @dataclass(frozen=True)
@@ -507,8 +492,9 @@ class _SharedConditions:
     guidance: Tensor
     defaults: SamplingDefaults
 
-    def for_objects(self, generation: ResolvedGeneration, texts: list[str]) -> Conditions:
-        """Conditions of ``B`` objects with these texts."""
+    def for_objects(self, generation: ResolvedGeneration, objects: slice) -> Conditions:
+        """Conditions of some of the objects."""
+        texts = [prompt for prompt, _ in generation.objects[objects]]
         number = len(texts)
 
         def repeated(tensor: Tensor | None) -> Tensor | None:
@@ -517,7 +503,7 @@ class _SharedConditions:
         return Conditions(
             rays=self.rays.expand(number, *self.rays.shape[1:]),
             text=self.prompts(texts),
-            negative=self.prompts([generation.negative_prompt] * number) if generation.guided else None,
+            negative=self.prompts(list(generation.negatives[objects])) if generation.guided else None,
             image_latent=repeated(self.image_latent),
             control=repeated(self.control),
         )

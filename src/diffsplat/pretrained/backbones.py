@@ -11,7 +11,7 @@ Prediction = Literal["epsilon", "v_prediction", "flow", "latents"]
 """What a network's output means: the noise, the velocity of Salimans and Ho (2022), noise minus latents on the
 straight path between both (Lipman et al. 2023), or the clean latents on that path."""
 
-Sampler = Literal["dpm++", "dpm++-sde", "ddim", "euler"]
+Sampler = Literal["dpm++", "dpm++-sde", "ddim", "euler", "unipc", "lcm", "tcd"]
 
 ControlKind = Literal["depth", "normal", "canny"]
 

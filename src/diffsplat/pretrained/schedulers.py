@@ -1,6 +1,6 @@
 """Samplers by name: schedulers set up for a network's prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +17,16 @@ CONFIG_FILE = "scheduler_config.json"
 
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 _DPM, _DDIM, _EULER = "DPMSolverMultistepScheduler", "DDIMScheduler", "EulerDiscreteScheduler"
+_UNIPC, _LCM, _TCD = "UniPCMultistepScheduler", "LCMScheduler", "TCDScheduler"
+_FLOW_LCM = "FlowMatchLCMScheduler"
 _MODULES = {
     _DPM: "scheduling_dpmsolver_multistep",
     _DDIM: "scheduling_ddim",
     _EULER: "scheduling_euler_discrete",
+    _UNIPC: "scheduling_unipc_multistep",
+    _LCM: "scheduling_lcm",
+    _TCD: "scheduling_tcd",
+    _FLOW_LCM: "scheduling_flow_match_lcm",
 }
 """Modules of diffusers by the class of their scheduler; they are imported when it is used."""
 _TIMESTEPS = 1000
@@ -58,13 +64,33 @@ class FlowEulerScheduler:
             )
         return cls(float(config.get("shift", 1.0)))
 
-    def set_timesteps(self, steps: int, device: torch.device | str | None = None) -> None:
-        """Space the noise levels for a number of steps.
+    def set_timesteps(
+        self,
+        steps: int | None = None,
+        device: torch.device | str | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> None:
+        """Place the noise levels.
 
-        The smallest is shifted twice, as in diffusers: as the end of the even spacing and with all levels.
+        The smallest of even ones is shifted twice, as in diffusers: as the end of their spacing and with all.
+
+        Args:
+            steps: how many even ones.
+            device: of the levels.
+            timesteps: instead of even ones, as the network gets them.
+            sigmas: likewise, 1 to 0; they are shifted, as in diffusers.
         """
-        spaced = torch.linspace(1, self._shifted(1 / _TIMESTEPS), steps, dtype=torch.float64)
-        levels = self._shifted(spaced).to(device, torch.float32)
+        if timesteps is not None:
+            levels = torch.tensor(timesteps, dtype=torch.float64) / _TIMESTEPS
+        elif sigmas is not None:
+            levels = self._shifted(torch.tensor(sigmas, dtype=torch.float64))
+        else:
+            levels = self._shifted(
+                torch.linspace(1, self._shifted(1 / _TIMESTEPS), steps or 0, dtype=torch.float64)
+            )
+        levels = levels.to(device, torch.float32)
         self.timesteps = levels * _TIMESTEPS
         self._levels = torch.cat([levels, levels.new_zeros(1)])
         self._next = 0
@@ -97,10 +123,15 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Pred
 
     Args:
         sampler: ``dpm++`` and ``dpm++-sde`` are second-order multistep solvers (Lu et al. 2022), ``ddim`` the
-            deterministic one of Song et al. (2021), ``euler`` a first-order step along the flow. For a flow,
-            ``ddim`` and ``euler`` are the same.
+            one of Song et al. (2021), deterministic unless its steps are given an ``eta``, ``euler`` a first-order
+            step along the flow, ``unipc`` the predictor-corrector of Zhao et al. (2023). ``lcm`` (Luo et al. 2023)
+            and ``tcd`` (Zheng et al. 2024) are for networks that were distilled to few steps. For a flow, ``ddim``
+            and ``euler`` are the same.
         config: configuration of the scheduler that the weights were trained or published with.
         prediction: what the network predicts.
+
+    Raises:
+        ValueError: for ``tcd`` and a flow.
     """
     if prediction in ("flow", "latents"):
         return _flow_scheduler(sampler, float(config.get("shift", config.get("flow_shift", 1.0))))
@@ -118,6 +149,11 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Pred
             return _of_diffusers(_DDIM).from_config(stored, **options, clip_sample=False)
         case "euler":
             return _of_diffusers(_EULER).from_config(stored, **options)
+        case "unipc":
+            stored.pop("solver_type", None)  # of another solver
+            return _of_diffusers(_UNIPC).from_config(stored, **options)
+        case "lcm" | "tcd":
+            return _of_diffusers(_LCM if sampler == "lcm" else _TCD).from_config(stored, **options)
 
 
 def load_scheduler(folder: Path, prediction: Prediction | None = None) -> Any:
@@ -160,10 +196,29 @@ def _of_diffusers(name: str) -> Any:
     return getattr(import_module(f"diffusers.schedulers.{_MODULES[name]}"), name)
 
 
+def predicts(scheduler: Any, prediction: Prediction) -> bool:
+    """Whether a scheduler expects what a network predicts."""
+    flow = prediction in ("flow", "latents")
+    kind = getattr(scheduler.config, "prediction_type", None)
+    if kind is None and isinstance(scheduler.config, Mapping):
+        kind = scheduler.config.get("prediction_type")
+    if kind is None:
+        return flow or not type(scheduler).__name__.startswith("Flow")
+    return kind == ("flow_prediction" if flow else prediction)
+
+
 def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
     match sampler:
         case "euler" | "ddim":
             return FlowEulerScheduler(shift)
+        case "lcm":
+            return _of_diffusers(_FLOW_LCM)(shift=shift)
+        case "tcd":
+            raise InvalidInputError("the sampler is 'tcd' and the model predicts a flow, expected another")
+        case "unipc":
+            return _of_diffusers(_UNIPC)(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+            )
         case "dpm++" | "dpm++-sde":
             return _of_diffusers(_DPM)(
                 prediction_type="flow_prediction",

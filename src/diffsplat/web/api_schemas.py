@@ -13,6 +13,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.images.framing_options import BORDER, LARGEST_BORDER, Cutout, ImageFraming
 from diffsplat.pipelines.generation_options import (
     MAX_PROMPT_LENGTH,
+    OF_SEVERAL_OBJECTS,
     Generation,
     ResolvedGeneration,
     option_bounds,
@@ -39,7 +40,7 @@ _DOCUMENTED: dict[str, Any] = _Documented.model_json_schema()["$defs"]["Generati
 
 
 def _option_fields(kind: type[Generation], *, required: bool = False) -> dict[str, Any]:
-    """Fields of every option of a generation but its prompts, of which a request has one."""
+    """Fields of every option of a generation but those of several prompts: a request has one."""
     hints = get_type_hints(kind)
     return {
         entry.name: (
@@ -47,7 +48,7 @@ def _option_fields(kind: type[Generation], *, required: bool = False) -> dict[st
             Field(... if required else entry.default, **_described(entry.name, hints[entry.name])),
         )
         for entry in fields(kind)
-        if entry.name != "prompts"
+        if entry.name not in OF_SEVERAL_OBJECTS
     }
 
 

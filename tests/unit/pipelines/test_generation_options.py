@@ -7,20 +7,28 @@ import tyro
 
 from diffsplat.cli.generate import GenerateArguments
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
+from diffsplat.pipelines.generation_options import OF_SEVERAL_OBJECTS, Generation, ResolvedGeneration
 from diffsplat.pretrained.model_folders import SamplingDefaults
 
 DEFAULTS = SamplingDefaults(steps=7, guidance=3.5, elevation_deg=12.0)
 OTHER = {
     "prompts": ("a chair", "a taxi"),
     "negative_prompt": "blue",
+    "negative_prompts": ("blue", "red"),
     "seed": 5,
     "count": 2,
-    "steps": 9,
-    "sampler": "ddim",
+    "seeds": (7, 8, 9, 6),
+    "steps": 3,
+    "timesteps": (900.0, 500.0, 100.0),
+    "sigmas": (),
+    "sampler": "euler",
+    "eta": 0.5,
     "guidance": 2.0,
+    "guidance_rescale": 0.5,
     "least_guidance": 1.5,
     "elevation": -20.0,
+    "clip_skip": 1,
+    "noise_device": "cuda",
     "control_scale": 0.5,
     "guess_mode": True,
     "unshifted": True,
@@ -29,23 +37,26 @@ OTHER = {
 
 def test_every_option_has_another_value_here():
     assert list(OTHER) == [entry.name for entry in fields(Generation)]
-    assert all(getattr(Generation(), name) != value for name, value in OTHER.items())
+    changed = {name for name, value in OTHER.items() if getattr(Generation(), name) != value}
+    assert changed == OTHER.keys() - {"sigmas"}  # timesteps are given, with which there are none
 
 
 def test_the_command_line_parses_every_option():
     words = ["a chair", "a taxi"]
     for name, value in OTHER.items():
-        if name != "prompts":
+        if name != "prompts" and value != ():
             flag = f"--{name.replace('_', '-')}"
-            words += [flag] if value is True else [flag, str(value)]
+            several = map(str, value) if isinstance(value, tuple) else (str(value),)
+            words += [flag] if value is True else [flag, *several]
     assert tyro.cli(GenerateArguments, args=words).generation == Generation(**OTHER)
 
 
 def test_the_api_takes_every_option_and_echoes_it():
     api_schemas = pytest.importorskip("diffsplat.web.api_schemas")
-    sent = {"prompt": "a chair", **{name: value for name, value in OTHER.items() if name != "prompts"}}
+    of_one = {name: value for name, value in OTHER.items() if name not in OF_SEVERAL_OBJECTS}
+    sent = {"prompt": "a chair", **of_one}
     generation = api_schemas.JobOptions(**sent).generation()
-    assert generation == Generation(**{**OTHER, "prompts": ("a chair",)})
+    assert generation == Generation(**of_one, prompts=("a chair",))
     assert api_schemas.JobOptions(prompt="a chair").generation() == Generation(prompts=("a chair",))
     echoed = set(api_schemas.JobView.model_json_schema()["required"])
     assert echoed >= set(sent)
@@ -92,6 +103,8 @@ def test_the_negative_prompt_is_encoded_where_there_is_guidance(guidance, texts)
         ({"seed": 2**63 - 1, "count": 2}, "the last seed is 9223372036854775808"),
         ({"seed": True}, "the seed is True, expected a whole number"),
         ({"sampler": "heun"}, r"the sampler is 'heun', expected one of: dpm\+\+"),
+        ({"eta": 1.5}, "the eta is 1.5, expected a finite number from 0 to 1"),
+        ({"sigmas": (1.0, float("inf"))}, "inf is among the sigmas"),
     ],
 )
 def test_values_out_of_bounds_are_refused(options, message):
@@ -102,3 +115,11 @@ def test_values_out_of_bounds_are_refused(options, message):
 def test_an_option_that_is_none_is_a_programming_error(small_pipeline: DiffSplatPipeline):
     with pytest.raises(TypeError, match="colour"):
         small_pipeline("a chair", colour="red")
+
+
+def test_one_object_of_several_alone():
+    both = Generation(prompts=("a", "b"), seeds=(1, 2, 3, 4), negative_prompts=("c", "d"))
+    assert both.objects == (("a", 1), ("a", 2), ("b", 3), ("b", 4))
+    assert both.single(2) == Generation(prompts=("b",), seed=3, negative_prompt="d")
+    counted = Generation(prompts=("a", "b"), seed=7, count=2, negative_prompt="c")
+    assert counted.single(3) == Generation(prompts=("b",), seed=8, negative_prompt="c")

@@ -22,11 +22,15 @@ class StoredPrompts:
     Args:
         conditions: by prompt.
         model: name of the model whose encoder it was.
+        clip_skip: layers of CLIP that were left out.
     """
 
-    def __init__(self, conditions: dict[str, TextCondition], model: str = "") -> None:
+    def __init__(
+        self, conditions: dict[str, TextCondition], model: str = "", clip_skip: int | None = None
+    ) -> None:
         self.conditions = dict(conditions)
         self.model = model
+        self.clip_skip = clip_skip
 
     @classmethod
     def encode(cls, encoder: PromptEncoder, texts: Iterable[str], model: str = "") -> Self:
@@ -54,6 +58,8 @@ class StoredPrompts:
         """Write a safetensors file, complete or not at all."""
         tensors: dict[str, Tensor] = {}
         metadata = {"format": _FORMAT, "model": self.model}
+        if self.clip_skip is not None:
+            metadata["clip_skip"] = str(self.clip_skip)
         for number, (text, condition) in enumerate(self.conditions.items()):
             metadata[f"prompt.{number}"] = text
             for name in ("tokens", "mask", "pooled"):
@@ -87,7 +93,8 @@ class StoredPrompts:
             metadata[name]: _condition(tensors, name.removeprefix("prompt."), path)
             for name in sorted(prompts, key=lambda name: int(name.removeprefix("prompt.")))
         }
-        return cls(conditions, metadata.get("model", ""))
+        skipped = metadata.get("clip_skip")
+        return cls(conditions, metadata.get("model", ""), None if skipped is None else int(skipped))
 
 
 def _condition(tensors: dict[str, Tensor], number: str, path: Path) -> TextCondition:

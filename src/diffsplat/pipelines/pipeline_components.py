@@ -1,0 +1,206 @@
+"""The components of a pipeline: access by name, devices and types, memory saving, LoRA files."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from diffsplat.models.autocast import Precision
+from diffsplat.models.network_families import uncompiled
+from diffsplat.pipelines.device_placement import Placement, device_and_dtype, stream_layers
+from diffsplat.pipelines.guidance import check_refiner
+from diffsplat.pipelines.lora_adapters import LoraAdapters
+from diffsplat.pipelines.pipeline_protocols import (
+    Autoencoder,
+    Denoiser,
+    Movable,
+    Scheduler,
+    TextEncoder,
+)
+from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.model_folders import SamplingDefaults
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from diffsplat.models.condition_encoder import ConditionEncoder
+    from diffsplat.models.elevation_network import ElevationEstimator
+
+COMPONENTS = (
+    *("denoiser", "autoencoder", "text_encoder", "scheduler"),
+    *("refiner", "image_encoder", "condition_encoder", "controlnet", "elevation_estimator"),
+)
+_KEEP_FLOAT32 = (
+    *("ComponentAutoencoder", "ConditionEncoder", "TextEncoder", "StoredPrompts"),
+    *("ElevationEstimator", "MiniElevationEstimator"),
+)
+"""Classes of small components that always compute in float32."""
+
+
+class PipelineComponents(LoraAdapters):
+    """Components of a pipeline by their names; each may be replaced by assignment.
+
+    Args:
+        denoiser: stock network over the latents of all views; its self-attention is made to span them. It may be
+            one that ``torch.compile`` returned.
+        autoencoder: decodes latents into splat grids.
+        text_encoder: encodes the prompt; None for calls with encoded prompts.
+        scheduler: places the noise levels; any of diffusers that expects what the denoiser predicts.
+        defaults: steps, guidance and elevation for calls that do not give them, the smoothing of surfaces, and
+            the noise level and guidance of the refiner.
+        refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
+            its own. None for none, also where the model has one.
+        image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
+        condition_encoder: encodes images and control maps for one denoiser that takes both.
+        controlnet: for control maps.
+        elevation_estimator: estimates the elevation that an image was taken from.
+        control_kind: kind of control map that the ControlNet, or a denoiser with a condition encoder, follows.
+        image_defaults: like ``defaults``, for calls with an image or a control map; by default the same.
+
+    Raises:
+        ValueError: for a refiner of other latents, without a level to take over at, with a guidance scale out of
+            range, or of a model that predicts no flow.
+
+    Attributes:
+        precision: arithmetic of the denoiser; ``auto`` is bf16 where the device is faster in it and the weights are
+            not float16, else that of the weights.
+    """
+
+    def __init__(  # noqa: PLR0913  every component by name
+        self,
+        denoiser: Denoiser,
+        autoencoder: Autoencoder,
+        text_encoder: TextEncoder | None,
+        scheduler: Scheduler,
+        defaults: SamplingDefaults | None = None,
+        *,
+        refiner: Denoiser | None = None,
+        image_encoder: "AutoencoderKL | None" = None,
+        condition_encoder: "ConditionEncoder | None" = None,
+        controlnet: Denoiser | None = None,
+        elevation_estimator: "ElevationEstimator | None" = None,
+        control_kind: ControlKind | None = None,
+        image_defaults: SamplingDefaults | None = None,
+    ) -> None:
+        self.denoiser = denoiser.eval()
+        self.autoencoder = autoencoder.eval()
+        self.text_encoder = text_encoder
+        self.scheduler = scheduler
+        self.refiner = refiner
+        self.image_encoder = image_encoder
+        self.condition_encoder = condition_encoder
+        self.controlnet = controlnet
+        self.elevation_estimator = elevation_estimator
+        self.control_kind: ControlKind | None = control_kind
+        self.defaults = defaults or SamplingDefaults()
+        self.image_defaults = image_defaults
+        if refiner is not None:
+            check_refiner(denoiser, refiner, self.defaults)
+        self.precision: Precision = "auto"
+        self._placement = Placement(denoiser.device)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Arguments of the constructor, for another pipeline of the same networks."""
+        present = {name: getattr(self, name) for name in COMPONENTS}
+        names = ("defaults", "image_defaults", "control_kind")
+        return present | {name: getattr(self, name) for name in names}
+
+    @property
+    def device(self) -> torch.device:
+        """Device that computes."""
+        return self._placement.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the denoiser's weights."""
+        return uncompiled(self.denoiser).dtype
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} on {self.device}"]
+        for name in COMPONENTS:
+            component = getattr(self, name)
+            if component is not None:
+                lines.append(f"  {name}: {_described(component)}")
+        return "\n".join(lines)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move every network, change the type of the weights, or both, in place: the arguments of ``Module.to``.
+
+        Principal components, sentence encoder and elevation network stay in float32.
+
+        Raises:
+            ValueError: for a device that is not there, or a type that is not of floating point; nothing was moved.
+        """
+        device, dtype = device_and_dtype(*args, **kwargs)
+        for network in self._networks():
+            if dtype is not None and type(uncompiled(network)).__name__ not in _KEEP_FLOAT32:
+                network.to(dtype)
+            if device is not None:
+                network.to(device)
+        if device is not None:
+            self._placement = Placement(device)
+        return self
+
+    def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:
+        """Keep networks on the CPU and bring each to the device only while it is used.
+
+        Args:
+            device: where they compute.
+        """
+        self.to("cpu")
+        self._placement = Placement(torch.device(device), offload=True)
+
+    def enable_sequential_cpu_offload(self, device: str | torch.device = "cuda") -> None:
+        """Like :meth:`enable_model_cpu_offload`, and of the denoisers and ControlNet only a layer at a time.
+
+        Slowest and smallest: the device holds little more than one layer.
+        """
+        self.enable_model_cpu_offload(device)
+        streamed = self._denoisers()
+        for network in streamed:
+            stream_layers(network, torch.device(device))
+        self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
+
+    def place(self, device: torch.device, *, low_memory: bool = False) -> Self:
+        """Put the networks where they compute, in place.
+
+        Args:
+            device: where.
+            low_memory: on a GPU, :meth:`enable_sequential_cpu_offload`.
+        """
+        if low_memory and device.type == "cuda":
+            self.enable_sequential_cpu_offload(device)
+            return self
+        return self.to(device)
+
+    def _networks(self) -> list[Movable]:
+        present = (getattr(self, name) for name in COMPONENTS if name != "scheduler")
+        return [network for network in present if network is not None]
+
+    def _denoisers(self) -> tuple[Denoiser, ...]:
+        """The networks that work in every denoising step, or in some."""
+        networks = (self.denoiser, self.refiner, self.controlnet)
+        return tuple(network for network in networks if network is not None)
+
+
+def _described(component: Any) -> str:
+    """Class of a component, and of a network its size, type and device."""
+    network = uncompiled(component)
+    name = type(network).__name__ + (" (compiled)" if network is not component else "")
+    if not isinstance(network, torch.nn.Module):
+        config: Any = getattr(network, "config", None)
+        kind = config.get("prediction_type") if isinstance(config, Mapping) else None
+        return f"{name}, {kind}" if kind else name
+    tensors = [*network.parameters(), *network.buffers()]
+    count = sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
+    devices = {str(tensor.device) for tensor in tensors}
+    return f"{name}, {_in_words(count)} weights, {'/'.join(sorted(kinds))}, {'/'.join(sorted(devices))}"
+
+
+def _in_words(count: int) -> str:
+    for size, name in ((10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            return f"{count / size:.3g} {name}"
+    return f"{count:,}"
