@@ -28,13 +28,14 @@ def with_clip_skip(encoder: PromptEncoder, layers: int | None) -> PromptEncoder:
         return encoder
     if layers is None:
         return encoder
-    most: Any = getattr(encoder, "most_clip_skip", 0)
+    clip: Any = encoder
+    most: int = getattr(clip, "most_clip_skip", 0)
     if layers > most:
         raise InvalidInputError(
             f"clip_skip is {layers}, expected "
             + (f"at most {most}" if most else "none: the text encoder is not CLIP")
         )
-    return partial(encoder, clip_skip=layers)
+    return partial(clip, clip_skip=layers)
 
 
 @contextmanager
