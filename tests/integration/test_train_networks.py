@@ -1,5 +1,6 @@
 """Every recipe of a single network but the denoisers: three steps with tiny networks, and its files open again."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,9 @@ def test_reconstruction(data: Path, perceptual: RenderingLossOptions, tmp_path: 
     sizes = {"dim": 64, "blocks": 1, "heads": 1, "image_size": SIZE}
     recipe = shortened("reconstruction", **sizes, rendering=perceptual)
     assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
+    *_, evaluation = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert '"perceptual"' in (tmp_path / "metrics.jsonl").read_text()
+    assert 0 < evaluation["lpips_novel"] == pytest.approx(evaluation["lpips_input"], rel=0.5)
     place = find_release(tmp_path / "release", RECONSTRUCTOR_RELEASE)
     own, released = GSRecon.from_pretrained(tmp_path / "weights"), load_reconstructor(place)
     for name, tensor in own.state_dict().items():

@@ -72,6 +72,11 @@ class VggDistance(nn.Module):
         self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
 
+    @property
+    def name(self) -> str:
+        """What its figures are called."""
+        return "st_lpips" if self.shift_tolerant else "lpips"
+
     @classmethod
     def from_published(
         cls, features: Mapping[str, Tensor], linear: Mapping[str, Tensor], *, shift_tolerant: bool = False
@@ -112,7 +117,7 @@ class VggDistance(nn.Module):
         return distance
 
 
-def load_perceptual_distance(kind: DistanceKind, folder: Path | None = None) -> PerceptualDistance | None:
+def load_perceptual_distance(kind: DistanceKind, folder: Path | None = None) -> VggDistance | None:
     """A perceptual distance by name; None for ``none``.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 import tyro
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.evaluation.image_metrics import psnr
@@ -18,6 +18,7 @@ from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE, Variant
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
+from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.release_folder import VARIANT_BACKBONES, Release
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only
@@ -172,7 +173,7 @@ class SplatVaeStage(Stage):
         self.autoencoder = autoencoder
         train_only(autoencoder, config.decoder)
         rendering = config.rendering.rendering_loss(reconstructor.pixel_grid)
-        self.perceptual = rendering.perceptual if isinstance(rendering.perceptual, nn.Module) else None
+        self.perceptual = rendering.perceptual if isinstance(rendering.perceptual, VggDistance) else None
         self.loss = SplatVaeLoss(rendering, config.grid_weight, config.rendering_weight, config.decoder)
 
     def trainable(self) -> SplatVAE:
@@ -195,7 +196,7 @@ class SplatVaeStage(Stage):
         grid = self._grid(batch)
         latents = self.autoencoder.encode(grid)
         decoded = self.autoencoder.decode(latents, decoder=self.config.decoder)
-        report = report_rendering(self._render(decoded, batch), batch)
+        report = report_rendering(self._render(decoded, batch), batch, self.perceptual)
         without = psnr(self._render(grid, batch).rgb, batch.image)[:, INPUT_VIEWS:]
         figures = {
             "grid": float((decoded.values - grid.values).square().mean()),

@@ -35,6 +35,7 @@ from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep
 from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
+from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import Need, StageFolders
@@ -123,15 +124,24 @@ class DiffusionConfig(StageConfig):
         encoder = ViewEncoder.open(folders, self.network.variant)
         opened = folders if self.control == "none" else folders.starting_from("denoiser")
         denoiser = self.network.open(opened, encoder.codec, self.image)
+        step = self._step(encoder, denoiser, folders)
         return DiffusionStage(
             self,
             encoder,
             denoiser,
-            self._step(encoder, denoiser, folders),
+            step,
             self._prompts(folders),
             self.network.scheduler(folders, self.image),
             self.network.image_encoder(folders) if self.image or self.network.takes_conditions else None,
+            self._distance(step),
         )
+
+    def _distance(self, step: DenoisingStep) -> VggDistance | None:
+        """The perceptual distance of the rendering loss, or where there is none, of weights that are given."""
+        if step.rendering is not None:
+            distance = step.rendering.loss.perceptual
+            return distance if isinstance(distance, VggDistance) else None
+        return self.rendering.distance() if self.rendering.perceptual_weights is not None else None
 
     def _step(self, encoder: ViewEncoder, denoiser: Denoiser, folders: StageFolders) -> DenoisingStep:
         controlnet = None
@@ -173,6 +183,7 @@ class DiffusionStage(Stage):
         scheduler: samples.
         image_encoder: encodes condition images, of a network that takes several kinds control maps too; None for
             none.
+        perceptual: distance that validations measure, and the rendering loss where there is one; None for none.
     """
 
     def __init__(
@@ -184,6 +195,7 @@ class DiffusionStage(Stage):
         prompts: PromptTable,
         scheduler: Any,
         image_encoder: "AutoencoderKL | ConditionEncoder | None" = None,
+        perceptual: VggDistance | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -194,6 +206,7 @@ class DiffusionStage(Stage):
             None if image_encoder is None else cast(nn.Module, image_encoder).requires_grad_(False)
         )
         self.step = step
+        self.perceptual = perceptual
         self.prompts = prompts
         self.scheduler = scheduler
         self.channels = min(denoised_channels(cast(Any, denoiser).config), encoder.codec.latent_channels)
@@ -360,7 +373,7 @@ class DiffusionStage(Stage):
         count = grid.values.shape[0]
         rendering: Rendering = render(self._splats(grid, batch), batch.cameras[:count], normals=False)
         if isinstance(batch, Views):
-            return report_rendering(rendering, batch.objects(slice(0, count)))
+            return report_rendering(rendering, batch.objects(slice(0, count)), self.perceptual)
         shown = rendering.rgb[:TILED_OBJECTS]
         images = {"views": tile_images(shown.flatten(0, 1), columns=shown.shape[1]).clamp(0, 1)}
         return Report({} if batch.condition is None else self._likeness(rendering, batch), images)

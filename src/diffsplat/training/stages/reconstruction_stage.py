@@ -6,13 +6,13 @@ from typing import Annotated
 
 import torch
 import tyro
-from torch import nn
 
 from diffsplat.core import PixelGrid, Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.backbones import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
+from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.release_folder import Release
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
@@ -95,7 +95,7 @@ class ReconstructionStage(Stage):
         self.config = config
         self.reconstructor = reconstructor
         self.loss = config.rendering.rendering_loss(reconstructor.pixel_grid)
-        self.perceptual = self.loss.perceptual if isinstance(self.loss.perceptual, nn.Module) else None
+        self.perceptual = self.loss.perceptual if isinstance(self.loss.perceptual, VggDistance) else None
 
     def trainable(self) -> GSRecon:
         """The reconstructor."""
@@ -109,7 +109,7 @@ class ReconstructionStage(Stage):
     @torch.no_grad()
     def evaluate(self, batch: Views) -> Report:
         """PSNR of input and novel views, and an image of truth over rendering."""
-        return report_rendering(self._rendering(batch), batch)
+        return report_rendering(self._rendering(batch), batch, self.perceptual)
 
     def _rendering(self, batch: Views) -> Rendering:
         """Renderings in all views of what the first four give."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffsplat.core import PixelGrid
-from diffsplat.training.perceptual_distance import DistanceKind, load_perceptual_distance
+from diffsplat.training.perceptual_distance import DistanceKind, VggDistance, load_perceptual_distance
 from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 
 
@@ -31,6 +31,12 @@ class RenderingLossOptions:
             ValueError: for a weight of the perceptual distance without a network.
             FileNotFoundError: when the network's weights are missing.
         """
-        return RenderedViewLoss(
-            self.loss, load_perceptual_distance(self.perceptual, self.perceptual_weights), pixel_grid
-        )
+        return RenderedViewLoss(self.loss, self.distance(), pixel_grid)
+
+    def distance(self) -> VggDistance | None:
+        """The perceptual distance, which validations report too.
+
+        Raises:
+            FileNotFoundError: when the network's weights are missing.
+        """
+        return load_perceptual_distance(self.perceptual, self.perceptual_weights)
