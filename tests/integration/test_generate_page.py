@@ -117,7 +117,9 @@ def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, fig
 
     page = pages.open(live(Slow(figures.models["figures"].pipe)), width=900, height=700)
     generate(page, "a chair", steps=100, count=4)
-    page.locator("#status", has_text=re.compile(r"^Step [1-9]\d* of 400$")).wait_for()
+    page.locator(
+        "#status", has_text=re.compile(r"^Step [1-9]\d* of 400( · about \d+ (s|min) left)?$")
+    ).wait_for()
     assert 0 < float(page.evaluate("document.getElementById('progress').value")) < 1
     page.click("#cancel")
     page.get_by_text("Cancelled.").wait_for()
@@ -134,6 +136,89 @@ def test_a_failure_is_shown_as_a_sentence(live: Live, pages: WatchedPages, figur
     generate(page, "a chair")
     page.get_by_text("The moon is full, expected another.").wait_for()
     settle(page)
+    assert page.inner_text(".entry .failed") == "failed"
+
+
+def test_every_generation_has_a_seed_of_its_own_unless_it_is_locked(
+    live: Live, pages: WatchedPages, figures: Figures
+):
+    page = pages.open(live(figures), width=900, height=700)
+    seeds = []
+    for _ in range(2):
+        generated(page, "a chair", steps=1)
+        seeds.append(page.input_value("#seed"))
+    assert len({"0", *seeds}) == 3
+    page.click("#lock")
+    generated(page, "a table", steps=1)
+    assert page.input_value("#seed") == seeds[1]
+    page.click("#lock")
+    generated(page, "a table", steps=1, seed=5)
+    assert page.input_value("#seed") == "5"
+
+
+def test_a_click_on_a_result_brings_back_how_it_was_made(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(figures), width=900, height=700)
+    generated(page, "a chair", steps=2, guidance=3.5, seed=7, count=2, **{"negative-prompt": "blue"})
+    generated(page, "a table", steps=1, guidance=1, seed=8, count=1, **{"negative-prompt": ""})
+    page.locator(".thumb").nth(2).click()
+    page.locator("#facts", has_text="seed 8").wait_for()
+    fields = {"prompt": "a chair", "steps": "2", "guidance": "3.5", "seed": "8", "negative-prompt": "blue"}
+    assert {name: page.input_value(f"#{name}") for name in fields} == fields
+    assert page.get_attribute("#lock", "aria-pressed") == "true"
+
+
+def test_another_tab_has_the_results_and_may_delete_them(live: Live, pages: WatchedPages, figures: Figures):
+    url = live(figures)
+    first = pages.open(url, width=900, height=700)
+    generated(first, "a chair", steps=1)
+    second = pages.open(url, width=390, height=844, has_touch=True)
+    assert second.inner_text("#name") == "a chair"
+    second.locator(".entry .icon-button").click()
+    second.locator(".entry").wait_for(state="detached")
+    assert second.is_visible("#invitation")
+    first.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    first.locator(".entry").wait_for(state="detached")
+
+
+def test_two_results_are_compared_side_by_side(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(figures), width=900, height=700)
+    generated(page, "a chair", steps=1, seed=1)
+    generated(page, "a table", steps=1, seed=2)
+    page.click("#compare")
+    page.locator(".thumb").nth(1).click()
+    page.wait_for_url(re.compile(r"/viewer\?result="))
+    page.locator(".tile .name").nth(1).wait_for()
+    settle(page)
+    assert page.locator(".tile .name").all_inner_texts() == ["a table, seed 2", "a chair, seed 1"]
+
+
+def _drop(page: Any, place: str, name: str, kind: str, content: bytes) -> None:
+    carried = page.evaluate_handle(
+        """([bytes, name, type]) => {
+          const carried = new DataTransfer();
+          carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
+          return carried;
+        }""",
+        [list(content), name, kind],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event(place, event, {"dataTransfer": carried})
+
+
+def test_what_is_dropped_beside_is_refused_in_a_sentence(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(figures), width=900, height=700)
+    _drop(page, ".form", "cat.png", "image/png", b"no image")
+    page.get_by_text("figures takes text only, so it has no use for cat.png.").wait_for()
+    assert not page.is_visible(".drop-veil")
+
+
+def test_a_server_that_has_gone_is_named(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(figures), width=900, height=700)
+    page.route("**/api/jobs", lambda route: route.abort())
+    generate(page, "a chair")
+    page.get_by_text("The server does not answer.").wait_for()
+    assert page.is_enabled("#generate")
+    pages.complaints.clear()
 
 
 def test_the_token_is_asked_for(live: Live, pages: WatchedPages, figures: Figures):
@@ -171,15 +256,14 @@ def test_a_dropped_picture_becomes_an_object(
     assert not page.is_visible("#image")
     page.select_option("#model", "sd15:image")
     assert not page.is_visible("#control")
-    carried = page.evaluate_handle(
-        """bytes => {
-          const carried = new DataTransfer();
-          carried.items.add(new File([new Uint8Array(bytes)], "disk.png", { type: "image/png" }));
-          return carried;
-        }""",
-        list(path.read_bytes()),
-    )
-    page.dispatch_event("#image", "drop", {"dataTransfer": carried})
+    for place in (".form", "#image"):
+        _drop(page, place, "disk.png", "image/png", path.read_bytes())
+        page.wait_for_selector("#image img")
+        assert not page.is_visible(".drop-veil")
+        page.locator("#image").get_by_label("Remove image").click()
+    _drop(page, ".form", "notes.txt", "text/plain", b"hello")
+    page.get_by_text("notes.txt is not an image that sd15:image takes: PNG, JPEG or WebP.").wait_for()
+    _drop(page, "#image", "disk.png", "image/png", path.read_bytes())
     page.wait_for_selector("#image img")
     settle(page)
     assert page.evaluate("document.querySelector('#image img').naturalWidth") == 256

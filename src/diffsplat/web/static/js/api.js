@@ -2,6 +2,10 @@
 const TOKEN_KEY = "diffsplat-token";
 const AGAIN_MS = 1000;
 const MOST_TRIES = 30;
+const SILENT = "The server does not answer. Check that diffsplat serve is still running and reachable, then try again.";
+
+/** The server cannot be reached. */
+class UnreachableError extends Error {}
 
 /** @param askToken called when the token is missing or wrong; gives it, or null when the person has none */
 export class Api {
@@ -33,13 +37,18 @@ export class Api {
     return (await this.#ask("api/cutouts", { method: "POST", body: formOf({ image }) })).blob();
   }
 
+  /** All jobs: finished ones, oldest first, then those that run or wait. */
+  async jobs() {
+    return (await this.#ask("api/jobs")).json();
+  }
+
   /** The job as it is now, or null when the server no longer has it. */
   async job(id) {
     const response = await this.#ask(`api/jobs/${id}`, {}, [404]);
     return response.ok ? response.json() : null;
   }
 
-  /** Cancel a job. */
+  /** Cancel a job, or delete a finished one. */
   async cancel(id) {
     await this.#ask(`api/jobs/${id}`, { method: "DELETE" }, [404]);
   }
@@ -61,16 +70,17 @@ export class Api {
           tries = 0;
           onChange(job);
         }
+        if (last && isFinished(last)) return last;
+        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+        last = await this.job(id);
+        if (!last || isFinished(last)) return last;
       } catch (error) {
-        if (!(error instanceof TypeError)) throw error;
+        if (!(error instanceof UnreachableError || error instanceof TypeError)) throw error;
         console.info(error);
+        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
-      if (last && isFinished(last)) return last;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-      last = await this.job(id);
-      if (!last || isFinished(last)) return last;
     }
-    throw new Error("The server has stopped responding.");
+    throw new UnreachableError(SILENT);
   }
 
   async *#events(id) {
@@ -92,7 +102,9 @@ export class Api {
   async #ask(url, options = {}, expected = []) {
     for (;;) {
       const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
-      const response = await fetch(url, { ...options, headers });
+      const response = await fetch(url, { ...options, headers }).catch((cause) => {
+        throw new UnreachableError(SILENT, { cause });
+      });
       if (response.ok || expected.includes(response.status)) return response;
       if (response.status !== 401) throw new Error(await sentenceOf(response));
       this.#learn(await this.#askToken());

@@ -1,9 +1,9 @@
 // Files that a person drops on the page or picks in a dialog.
 import { make } from "./dom.js";
 
-/** Call `onFiles(files)` with what is dropped anywhere on the page. */
-export function acceptDrops(onFiles) {
-  const veil = make("div", { class: "drop-veil", hidden: true }, make("p", {}, "Drop to open"));
+/** Call `onFiles(files)` with what is dropped anywhere on the page, unless an element of it has taken them. */
+export function acceptDrops(onFiles, words = "Drop to open") {
+  const veil = make("div", { class: "drop-veil", hidden: true }, make("p", {}, words));
   document.body.append(veil);
   let depth = 0;
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -16,9 +16,10 @@ export function acceptDrops(onFiles) {
   addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
   addEventListener("drop", (event) => {
     if (!carriesFiles(event)) return;
+    const taken = event.defaultPrevented;
     event.preventDefault();
     show(-depth);
-    onFiles([...event.dataTransfer.files]);
+    if (!taken) onFiles([...event.dataTransfer.files]);
   });
 }
 

@@ -1,10 +1,8 @@
-// Objects generated in this browser session, latest first.
-import { make } from "./dom.js";
+// What the server has made, latest first, and what failed.
+import { asSentence } from "./api.js";
+import { iconButton, make } from "./dom.js";
 
-const KEY = "diffsplat-jobs";
-const MOST = 40;
-
-/** Event: `choose` (detail: the entry `{job, result}`). */
+/** Events: `choose` (detail: the entry `{job, result}`; a failed job has no result), `remove` (detail: the job). */
 export class Gallery extends EventTarget {
   #box;
   #api;
@@ -22,46 +20,48 @@ export class Gallery extends EventTarget {
     return this.#loading === 0;
   }
 
-  /** Ids of jobs that were remembered before the page was reloaded, oldest first. */
-  get remembered() {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
+  /** Show these jobs, oldest first, and no others. */
+  update(jobs) {
+    const ids = new Set(jobs.map(({ id }) => id));
+    for (const { job } of [...this.#entries]) if (!ids.has(job.id)) this.remove(job.id);
+    for (const job of jobs) if (job.state === "done" || job.state === "failed") this.add(job);
   }
 
-  /** Remember a job, so that it is found again after a reload. */
-  remember(id) {
-    const ids = [...this.remembered.filter((known) => known !== id), id].slice(-MOST);
-    sessionStorage.setItem(KEY, JSON.stringify(ids));
-  }
-
-  /** Forget a job. */
-  forget(id) {
-    sessionStorage.setItem(KEY, JSON.stringify(this.remembered.filter((known) => known !== id)));
-  }
-
-  /** Add the objects of a job that is done. @returns the first of them */
+  /** Add the objects of a job that is done, or the sentence of one that failed. @returns the first entry */
   add(job) {
-    const entries = job.results.map((result) => ({ job, result }));
+    const known = this.#entries.find((entry) => entry.job.id === job.id);
+    if (known) return known;
+    const entries = job.results.length ? job.results.map((result) => ({ job, result })) : [{ job, result: null }];
     for (const entry of entries.toReversed()) this.#addOne(entry);
-    this.#box.hidden = this.#entries.length === 0;
+    this.#box.hidden = false;
     return entries[0];
+  }
+
+  /** Take a job's entries away. */
+  remove(id) {
+    for (const entry of this.#entries) if (entry.job.id === id) entry.element.remove();
+    this.#entries = this.#entries.filter((entry) => entry.job.id !== id);
+    this.#box.hidden = this.#entries.length === 0;
   }
 
   /** Mark the displayed one. */
   select(entry) {
-    for (const { key, button } of this.#entries) button.setAttribute("aria-pressed", String(key === entry));
+    for (const { button, ...other } of this.#entries) button.setAttribute("aria-pressed", String(other.result === entry.result));
   }
 
   #addOne(entry) {
-    const label = `${entry.job.prompt || "from image"}, seed ${entry.result.seed}`;
-    const image = make("img", { alt: "" });
-    const button = make("button", {
-      type: "button", class: "thumb", title: label, "aria-label": label, "aria-pressed": "false",
-      click: () => this.dispatchEvent(new CustomEvent("choose", { detail: entry })),
-    }, image);
-    this.#entries.unshift({ key: entry, button });
-    this.#box.prepend(button);
-    for (const { button: old } of this.#entries.splice(MOST)) old.remove();
-    this.#fill(image, entry.result.files.find((file) => file.suffix === ".png"));
+    const { job, result } = entry;
+    const label = `${job.prompt || "from image"}, ${result ? `seed ${result.seed}` : "failed"}`;
+    const content = result ? make("img", { alt: "" }) : make("span", { class: "failed" }, "failed");
+    entry.button = make("button", {
+      type: "button", class: "thumb", title: result ? label : `${label}: ${asSentence(job.error)}`, "aria-label": label,
+      "aria-pressed": "false", click: () => this.dispatchEvent(new CustomEvent("choose", { detail: entry })),
+    }, content);
+    const remove = iconButton("close", `Delete ${label}`, () => this.dispatchEvent(new CustomEvent("remove", { detail: job })));
+    entry.element = make("div", { class: "entry" }, entry.button, remove);
+    this.#entries.unshift(entry);
+    this.#box.prepend(entry.element);
+    if (result) this.#fill(content, result.files.find((file) => file.suffix === ".png"));
   }
 
   async #fill(image, file) {

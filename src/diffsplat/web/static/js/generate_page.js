@@ -1,21 +1,27 @@
 // The page of `diffsplat serve`: generates an object from a prompt or an image and shows it.
 import { Api, asSentence, isFinished } from "./api.js";
 import { download, iconButton, make } from "./dom.js";
+import { acceptDrops } from "./drop.js";
 import { formatBytes, formatCount } from "./files.js";
 import { Gallery } from "./gallery.js";
 import { createNotices } from "./notices.js";
 import { ImageField } from "./image_field.js";
+import { RemainingTime } from "./remaining_time.js";
 import { startTheme, toggleTheme } from "./theme.js";
+import { askToken } from "./token_dialog.js";
 import { createViewer } from "./viewer.js";
 
 const LARGEST_SEED = 2 ** 32;
 const NUMBERS = ["seed", "steps", "guidance", "count"];
+const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 const byId = (id) => document.getElementById(id);
 const root = document.documentElement;
 const notify = createNotices(document.body);
 const api = new Api(askToken);
 const gallery = new Gallery(byId("gallery"), api);
+let shown = null;
+let comparing = false;
 root.dataset.state = "busy";
 
 if (document.createElement("canvas").getContext("webgl2")) start();
@@ -29,7 +35,9 @@ async function start() {
     control: imageField("control", "Control map", async (file) => file),
   };
   fillBars(viewer);
-  gallery.addEventListener("choose", ({ detail }) => show(viewer, detail));
+  gallery.addEventListener("choose", ({ detail }) => choose(viewer, detail));
+  gallery.addEventListener("remove", ({ detail }) => remove(viewer, detail));
+  acceptDrops((files) => takeDropped(files, fields), "Drop an image");
   try {
     await api.open();
     const catalogue = await api.catalogue();
@@ -38,7 +46,8 @@ async function start() {
       event.preventDefault();
       generate(viewer, fields);
     });
-    await restoreSession(viewer);
+    await restore(viewer);
+    document.addEventListener("visibilitychange", () => document.hidden || refresh());
   } catch (error) {
     notify(error.message, "error");
   }
@@ -67,8 +76,16 @@ function fillForm({ models, limits }, fields) {
   };
   select.addEventListener("change", choose);
   choose();
-  const dice = iconButton("dice", "Random seed", () => (byId("seed").value = Math.floor(Math.random() * LARGEST_SEED)));
-  byId("seed").after(dice);
+  const lock = iconButton("locked", "Keep the seed", () => lockSeed(lock.getAttribute("aria-pressed") !== "true"), {
+    id: "lock", "aria-pressed": "false",
+  });
+  byId("seed").after(lock);
+  byId("seed").addEventListener("input", () => lockSeed(true));
+}
+
+/** Whether the next objects get the seed that is there, or a new one. */
+function lockSeed(locked) {
+  byId("lock").setAttribute("aria-pressed", String(locked));
 }
 
 function exampleButton(prompt) {
@@ -85,6 +102,7 @@ async function generate(viewer, fields) {
     notify(fields.image.available ? "Enter a prompt or add an image." : "Enter a prompt first.", "error");
     return;
   }
+  if (byId("lock").getAttribute("aria-pressed") !== "true") byId("seed").value = Math.floor(Math.random() * LARGEST_SEED);
   const values = {
     prompt,
     negative_prompt: byId("negative-prompt").value.trim(),
@@ -96,7 +114,6 @@ async function generate(viewer, fields) {
   setRunning(true, "Submitting …");
   try {
     const job = await api.submit(values);
-    gallery.remember(job.id);
     await follow(viewer, job);
   } catch (error) {
     notify(error.message, "error");
@@ -108,13 +125,16 @@ async function generate(viewer, fields) {
 async function follow(viewer, job) {
   const cancel = () => api.cancel(job.id).catch((error) => notify(error.message, "error"));
   byId("cancel").addEventListener("click", cancel);
-  showProgress(job);
+  const remaining = new RemainingTime();
+  showProgress(job, remaining);
   try {
-    const last = await api.follow(job.id, showProgress);
+    const last = await api.follow(job.id, (now) => showProgress(now, remaining));
     if (last?.state === "done") await show(viewer, gallery.add(last));
-    else gallery.forget(job.id);
     if (last?.notice) notify(asSentence(last.notice), "warning");
-    if (last?.state === "failed") notify(asSentence(last.error), "error");
+    if (last?.state === "failed") {
+      gallery.add(last);
+      notify(asSentence(last.error), "error");
+    }
     if (last?.state === "cancelled") notify("Cancelled.");
     if (!last) notify("This job is no longer on the server.", "error");
   } finally {
@@ -122,12 +142,12 @@ async function follow(viewer, job) {
   }
 }
 
-function showProgress(job) {
+function showProgress(job, remaining) {
   byId("progress").value = job.steps_done / job.steps_in_all;
   const ahead = job.position ?? 0;
   const queued = ahead === 0 ? "Next in the queue" : `${ahead} job${ahead === 1 ? "" : "s"} ahead`;
-  const steps = `Step ${job.steps_done} of ${job.steps_in_all}`;
-  byId("status").textContent = job.state === "queued" ? queued : steps;
+  const steps = [`Step ${job.steps_done} of ${job.steps_in_all}`, remaining.words(job)].filter(Boolean);
+  byId("status").textContent = job.state === "queued" ? queued : steps.join(" · ");
 }
 
 function setRunning(running, status = "") {
@@ -151,9 +171,17 @@ async function show(viewer, entry) {
     byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = false;
     byId("files").replaceChildren(...result.files.map(fileButton));
     gallery.select(entry);
+    shown = entry;
   } catch (error) {
     notify(error.message, "error");
   }
+}
+
+function showNothing(viewer) {
+  viewer.clear();
+  shown = null;
+  byId("invitation").hidden = false;
+  byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = true;
 }
 
 function fileButton({ suffix, description, url }) {
@@ -180,38 +208,95 @@ function fillBars(viewer) {
   byId("toolbar").append(
     iconButton("reset", "Reset camera", () => viewer.resetCamera()),
     turn,
+    iconButton("compare", "Compare with another result", () => setComparing(!comparing), { id: "compare", "aria-pressed": "false" }),
+    iconButton("open", "Crop and more, in the viewer", () => openViewer([shown])),
     iconButton("camera", "Save screenshot", async () => download(await viewer.screenshot(), `${byId("name").textContent}.png`)),
   );
   byId("actions").append(iconButton("dark", "Toggle dark mode", toggleTheme, { class: "icon-button theme-button" }));
 }
 
-/** Objects of this session that the server still has, after the page was reloaded. */
-async function restoreSession(viewer) {
-  for (const id of gallery.remembered) {
-    const job = await api.job(id);
-    if (job?.state === "done") await show(viewer, gallery.add(job));
-    else if (job && !isFinished(job)) {
-      setRunning(true);
-      await follow(viewer, job);
-      setRunning(false);
-    } else gallery.forget(id);
+/** What the server has, after the page was loaded: results, and a job under way. */
+async function restore(viewer) {
+  const jobs = await api.jobs();
+  gallery.update(jobs);
+  const done = jobs.filter(({ state }) => state === "done");
+  if (done.length) await show(viewer, gallery.add(done.at(-1)));
+  const lost = jobs.filter(({ state, error }) => state === "failed" && error.startsWith("the server ended"));
+  if (lost.length) {
+    const names = lost.map(({ prompt }) => prompt || "from image").join(", ");
+    notify(`The server ended before these were done: ${names}. Click one to bring back its settings.`, "warning");
+  }
+  const running = jobs.findLast((job) => !isFinished(job));
+  if (!running) return;
+  setRunning(true);
+  await follow(viewer, running);
+  setRunning(false);
+}
+
+/** Results of other tabs. */
+async function refresh() {
+  try {
+    gallery.update(await api.jobs());
+  } catch (error) {
+    console.info(error);
   }
 }
 
-function askToken() {
-  return new Promise((resolve) => {
-    const input = make("input", { type: "password", name: "token", required: true, "aria-label": "Token", autocomplete: "current-password" });
-    const dialog = make("dialog", { class: "ask", close: () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "use" ? input.value : null);
-    } },
-    make("form", { method: "dialog" },
-      make("h2", {}, "This server requires a token"),
-      input,
-      make("button", { class: "primary", value: "use" }, "Continue")));
-    document.body.append(dialog);
-    dialog.showModal();
-  });
+/** A result was clicked: show it and how it was made, or compare it with the one that is shown. */
+async function choose(viewer, entry) {
+  if (comparing && entry.result && shown) return compare(entry);
+  bringBack(entry);
+  if (entry.result) await show(viewer, entry);
+  else notify(asSentence(entry.job.error), "error");
+}
+
+function compare(entry) {
+  setComparing(false);
+  openViewer([shown, entry]);
+}
+
+/** Leave for the viewer, with these results side by side. */
+function openViewer(entries) {
+  location.assign(`viewer?${entries.map(({ job, result }) => `result=${job.id}/${result.number}`).join("&")}`);
+}
+
+function setComparing(on) {
+  comparing = on;
+  byId("compare").setAttribute("aria-pressed", String(on));
+  if (on) notify("Click the result to compare this one with.");
+}
+
+/** Fill the form with how a result was made. */
+function bringBack({ job, result }) {
+  const model = byId("model");
+  if ([...model.options].some(({ value }) => value === job.model)) {
+    model.value = job.model;
+    model.dispatchEvent(new Event("change"));
+  }
+  byId("prompt").value = job.prompt;
+  byId("negative-prompt").value = job.negative_prompt;
+  for (const name of ["steps", "guidance"]) byId(name).value = job[name];
+  byId("seed").value = result?.seed ?? job.seed;
+  lockSeed(true);
+}
+
+async function remove(viewer, job) {
+  try {
+    await api.cancel(job.id);
+    gallery.remove(job.id);
+    if (shown?.job.id === job.id) showNothing(viewer);
+  } catch (error) {
+    notify(error.message, "error");
+  }
+}
+
+/** An image that was dropped beside the fields for images. */
+function takeDropped([file], fields) {
+  const model = byId("model").value;
+  const field = Object.values(fields).find(({ available }) => available);
+  if (!field) notify(`${model} takes text only, so it has no use for ${file.name}.`, "error");
+  else if (!IMAGE_TYPES.includes(file.type)) notify(`${file.name} is not an image that ${model} takes: PNG, JPEG or WebP.`, "error");
+  else field.set(file);
 }
 
 /** Keep `data-state` of the page: "ready" when nothing is running and the object is drawn. */

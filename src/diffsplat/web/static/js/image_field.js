@@ -88,7 +88,6 @@ export class ImageField extends EventTarget {
     this.#box.addEventListener("dragleave", (event) => over(event, false));
     this.#box.addEventListener("drop", (event) => {
       over(event, false);
-      event.stopPropagation();
       this.set(event.dataTransfer.files[0] ?? null);
     });
   }

@@ -1,9 +1,9 @@
-// Short messages that disappear after a while.
+// Short messages that disappear after a while, errors later than others.
 import { iconButton, make } from "./dom.js";
 
-const STAY_MS = 8000;
+const STAY_MS = { info: 8000, warning: 20000, error: 20000 };
 
-/** `notify(sentence, kind)` for messages inside `parent`; kinds "error" and "warning" stay until they are closed. */
+/** `notify(sentence, kind)` for messages inside `parent`; kinds "info", "warning" and "error". */
 export function createNotices(parent) {
   const list = make("div", { class: "notices", role: "status", "aria-live": "polite" });
   parent.append(list);
@@ -11,8 +11,9 @@ export function createNotices(parent) {
     const close = iconButton("close", "Close message", () => notice.remove());
     const notice = make("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : undefined },
       make("span", {}, sentence), close);
+    for (const same of list.querySelectorAll("span")) if (same.textContent === sentence) same.parentElement.remove();
     list.append(notice);
-    if (kind === "info") setTimeout(() => notice.remove(), STAY_MS);
+    setTimeout(() => notice.remove(), STAY_MS[kind]);
     return notice;
   };
 }

@@ -1,13 +1,17 @@
 // Options in the address of a page: ?azimuth=30&elevation=10&radius=1.4&focal=1.38889&target=0,0,0
-// &background=ffffff&up=-y&opacity=0.1&theme=dark&bare=1
+// &background=ffffff&up=-y&opacity=0.1&theme=dark&bare=1, and &result=JOB/NUMBER for each generated object to show
 import { UP_AXES } from "./files.js";
 
 const CAMERA_NUMBERS = ["azimuth", "elevation", "radius", "focal"];
 
-/** `{camera, background, up, opacity, theme, bare}`; options that are absent or invalid are left out. */
+/** `{camera, background, up, opacity, theme, bare, results}`; options that are absent or invalid are left out. */
 export function pageOptions(search) {
   const asked = new URLSearchParams(search);
   const options = { camera: {}, bare: asked.get("bare") === "1" };
+  options.results = asked.getAll("result").flatMap((text) => {
+    const [, job, digits] = /^([\w-]+)\/(\d+)$/.exec(text) ?? [];
+    return job ? [{ job, number: Number(digits) }] : [];
+  });
   for (const name of CAMERA_NUMBERS) {
     const value = number(asked.get(name));
     if (value !== null) options.camera[name] = value;

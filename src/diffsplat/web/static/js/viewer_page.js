@@ -1,4 +1,5 @@
 // The page of `diffsplat view`.
+import { Api } from "./api.js";
 import { download, iconButton, make } from "./dom.js";
 import { acceptDrops, pickFiles } from "./drop.js";
 import { formatBytes, formatCount, READABLE_SUFFIXES } from "./files.js";
@@ -8,6 +9,7 @@ import { createPanel, Settings } from "./settings.js";
 import { createHelp, listen } from "./shortcuts.js";
 import { MAX_TILES, Stage } from "./stage.js";
 import { startTheme, toggleTheme } from "./theme.js";
+import { askToken } from "./token_dialog.js";
 
 const TURN = 15;
 const TILT = 10;
@@ -48,12 +50,13 @@ function start() {
   acceptDrops((files) => addFiles(stage, files));
   byId("stage").addEventListener("browse", () => pickFiles(READABLE_SUFFIXES, (files) => addFiles(stage, files)));
   linkRow.hidden = true;
-  showGivenFiles(stage);
+  showGivenFiles(stage).then(() => (root.dataset.listed = ""));
   watch(stage);
   window.diffsplat = { stage, settings };
 }
 
 async function showGivenFiles(stage) {
+  if (options.results.length) return showResults(stage, options.results);
   try {
     const response = await fetch("files.json");
     const files = response.ok ? await response.json() : [];
@@ -62,7 +65,22 @@ async function showGivenFiles(stage) {
     notify("The server of this page has stopped; restart it and reload the page.", "error");
     console.info(error);
   }
-  root.dataset.listed = "";
+}
+
+/** Objects that the server has generated. */
+async function showResults(stage, results) {
+  const api = new Api(askToken);
+  try {
+    for (const { job: id, number } of results) {
+      const job = await api.job(id);
+      const result = job?.results[number];
+      if (!result) throw new Error("This result is no longer on the server.");
+      const { blob, name } = await api.file(result.files.find(({ suffix }) => suffix === ".ply").url);
+      await stage.add(blob, name, { name: `${job.prompt || "from image"}, seed ${result.seed}` });
+    }
+  } catch (error) {
+    notify(error.message, "error");
+  }
 }
 
 function addFiles(stage, files) {
