@@ -111,6 +111,7 @@ class StageFolders(RunFolders):
         autoencoder: Trained autoencoder, a run or a release, for a stage that needs it.
         condition_encoder: Encoder of images and control maps, for a denoiser of the embedded model that takes them.
         denoiser: Trained text-conditioned denoiser, a run or a release, for a ControlNet.
+        teacher: Model that one of few steps is distilled from: its name or folder.
     """
 
     reconstructor: Path | None = None
@@ -118,6 +119,7 @@ class StageFolders(RunFolders):
     autoencoder: Path | None = None
     condition_encoder: Path | None = None
     denoiser: Path | None = None
+    teacher: str = "mini"
 
     def trained(self, need: Need) -> Path:
         """Folder with the files of a trained network.

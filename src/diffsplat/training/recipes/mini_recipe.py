@@ -6,12 +6,16 @@ earlier autoencoders and at other noise levels: their model card lists them. The
 objects for each network, so that it makes the same kind of model and not the same numbers.
 """
 
+from dataclasses import replace
+
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.elevation_batches import ElevationSourceConfig
+from diffsplat.training.flow_windows import WindowSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.distillation_stage import DistillationConfig, Part
 from diffsplat.training.stages.mini_elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
@@ -61,6 +65,19 @@ _ELEVATION = GradientTraining(
         evaluate_every=500,
     ),
 )
+
+
+def _distillation(part: Part) -> NetworkRecipe:
+    training = GradientTraining(
+        DistillationConfig(part),
+        WindowSourceConfig(batch_size=32 if part == "denoiser" else 16),
+        TrainerConfig(steps=4_000, optim=replace(_DENOISING, lr=3e-4), ema=_EMA, evaluate_every=500),
+    )
+    return NetworkRecipe(f"few-step-{part}-mini", f"{part} of mini for four steps without guidance", training)
+
+
+FEW_STEP_NETWORKS = (_distillation("denoiser"), _distillation("refiner"))
+"""Networks that make of four steps without guidance what mini makes of twenty with it."""
 
 CONDITIONED_NETWORKS = (
     NetworkRecipe("elevation-mini", "elevation network of mini, 64 px", _ELEVATION),

@@ -1,0 +1,214 @@
+"""Trajectories of a guided model from noise to objects, cut into windows that a student crosses in one step each.
+
+Piecewise rectified flow (Yan et al. 2024, "PeRFlow", section 3): in every window the student learns the straight line
+from where the teacher enters it to where the teacher leaves it, guidance included.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from diffsplat.core import Cameras
+from diffsplat.data.object_sampling import EpochOrder
+from diffsplat.geometry import ring_cameras
+from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.models.mini_denoiser import TIMESTEPS
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.denoising_loop import object_generators, object_noise
+from diffsplat.pretrained.model_folders import find_model
+from diffsplat.training.config_checks import require
+from diffsplat.training.grid_cache import caching_device, folder_digest
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.view_batches import every_caption
+
+_SHARD = 64
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Trajectories of objects.
+
+    Args:
+        latents: ``[B, W + 1, V, C, h, w]`` where the teacher is at the bounds of the windows, noise first.
+        levels: ``[B, W + 1]`` noise levels of the bounds, 1 to 0, the same for all.
+        cameras: ``[B, V]`` of the views.
+        prompt: one an object.
+    """
+
+    latents: Tensor
+    levels: Tensor
+    cameras: Cameras
+    prompt: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WindowSourceConfig(SourceConfig):
+    """What a batch of trajectories is made of.
+
+    Args:
+        windows: steps that the student takes; their levels are those of the teacher's scheduler for as many steps.
+        substeps: steps of the teacher in a window.
+        objects: trajectories that are made, of captions of the training objects; once, then read from disk.
+        evaluation_objects: others, that figures are measured on.
+        batch_size: objects of a batch.
+        seed: of the captions, of the noise and of the order.
+    """
+
+    windows: int = 4
+    substeps: int = 6
+    objects: int = 2_048
+    evaluation_objects: int = 64
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("windows", "substeps", "objects", "evaluation_objects", "batch_size"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+
+    def build(self, folders: StageFolders) -> "WindowSource":
+        """The source of trajectories."""
+        return WindowSource(self, folders)
+
+
+class WindowSource:
+    """Batches of trajectories; a step's batch depends on the seed and its number alone."""
+
+    def __init__(self, config: WindowSourceConfig, folders: StageFolders) -> None:
+        self.config = config
+        texts, count = every_caption(folders), config.objects + config.evaluation_objects
+        self._order = EpochOrder(config.objects, config.seed)
+        random = np.random.default_rng(config.seed)
+        prompts = [texts[int(place)] for place in random.integers(len(texts), size=count)]
+        self._table = window_table(folders, config, prompts)
+
+    def batch(self, step: int) -> WindowBatch:
+        """Trajectories in shuffled epochs."""
+        size = self.config.batch_size
+        return self._table.take(self._order.rows(range(step * size, (step + 1) * size)))
+
+    def evaluation(self) -> list[WindowBatch]:
+        """Those that are not trained on."""
+        first, size = self.config.objects, self.config.batch_size
+        numbers = list(range(first, first + self.config.evaluation_objects))
+        return [self._table.take(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+
+
+@dataclass(frozen=True)
+class WindowTable:
+    """Trajectories of many objects.
+
+    Args:
+        latents: ``[N, W + 1, V, C, h, w]`` half precision, noise first.
+        levels: ``[W + 1]`` noise levels of the bounds.
+        cameras: ``[V]``.
+        prompts: ``N``.
+    """
+
+    latents: Tensor
+    levels: Tensor
+    cameras: Cameras
+    prompts: Sequence[str]
+
+    def take(self, numbers: Sequence[int]) -> WindowBatch:
+        """A batch of some of them."""
+        chosen = list(numbers)
+        return WindowBatch(
+            self.latents[chosen].float(),
+            self.levels.expand(len(chosen), -1),
+            self.cameras.for_objects(len(chosen)),
+            tuple(self.prompts[number] for number in chosen),
+        )
+
+
+def window_table(folders: StageFolders, config: WindowSourceConfig, prompts: Sequence[str]) -> WindowTable:
+    """Trajectories of prompts, from the cache where it has them; an interrupted call is continued by the next.
+
+    Args:
+        folders: of the run, with the teacher.
+        config: of the source.
+        prompts: one an object; its seed is its place.
+    """
+    pipe = DiffSplatPipeline.from_pretrained(folders.teacher).to(caching_device())
+    pipe.set_progress_bar_config(disable=True)
+    levels = window_levels(pipe, config.windows)
+    folder = make_folder(folders.out / "trajectories" / _fingerprint(folders.teacher, config, prompts))
+    starts = range(0, len(prompts), _SHARD)
+    paths = {start: folder / f"{start:06d}.safetensors" for start in starts}
+    with FileLock(folder.with_suffix(".lock")):
+        missing = [start for start in starts if not paths[start].is_file()]
+        for start in tqdm(missing, unit="shard", desc="trajectories", disable=not missing):
+            numbers = range(start, min(start + _SHARD, len(prompts)))
+            parts = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
+            made = torch.cat([trajectories(pipe, prompts, part, levels, config.substeps) for part in parts])
+            with atomic_path(paths[start], force=True) as temporary:
+                save_file({"latents": made.half()}, temporary)
+    latents = torch.cat([load_file(paths[start])["latents"] for start in starts])
+    size = pipe.autoencoder.image_size
+    cameras = ring_cameras(pipe.defaults.elevation_deg, size=size)
+    return WindowTable(latents, torch.tensor(levels), cameras, prompts)
+
+
+def window_levels(pipe: DiffSplatPipeline, windows: int) -> list[float]:
+    """Noise levels that bound the windows, 1 to 0: where the model's scheduler takes as many steps."""
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(windows)
+    return [*(float(timestep) / TIMESTEPS for timestep in scheduler.timesteps), 0.0]
+
+
+def trajectories(
+    pipe: DiffSplatPipeline,
+    prompts: Sequence[str],
+    numbers: Sequence[int],
+    levels: Sequence[float],
+    substeps: int,
+) -> Tensor:
+    """``[B, W + 1, V, C, h, w]`` latents of a guided model at the bounds of windows.
+
+    Args:
+        pipe: the model, with its own guidance.
+        prompts: of all objects.
+        numbers: of those that are made; also their seeds.
+        levels: bounds of the windows, 1 to 0.
+        substeps: even steps in a window.
+    """
+    noise = object_noise(pipe.latent_shape, object_generators(tuple(numbers)))
+    kept: list[Tensor] = [noise]
+
+    def keep(_pipe: Any, step: int, _timestep: Tensor, tensors: dict[str, Tensor]) -> None:
+        if (step + 1) % substeps == 0:
+            kept.append(tensors["latents"].cpu())
+
+    steps = [
+        TIMESTEPS * (start + (end - start) * part / substeps)
+        for start, end in pairwise(levels)
+        for part in range(substeps)
+    ]
+    pipe.objects_per_pass = len(numbers)
+    pipe(
+        [prompts[number] for number in numbers],
+        latents=noise,
+        timesteps=tuple(steps),
+        callback_on_step_end=keep,
+    )
+    return torch.stack(kept, dim=1)
+
+
+def _fingerprint(teacher: str, config: WindowSourceConfig, prompts: Sequence[str]) -> str:
+    """Changes with the teacher, with the windows and with the prompts."""
+    parts = sorted(path for path in find_model(teacher).iterdir() if path.is_dir())
+    digest = hashlib.sha256(b"".join(map(folder_digest, (find_model(teacher), *parts))))
+    digest.update(json.dumps([config.windows, config.substeps, list(prompts)]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,150 @@
+"""Distillation of a guided model into one that takes a few steps without guidance."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from diffsplat.errors import InvalidInputError
+from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.models.mini_denoiser import TIMESTEPS, denoiser_rays
+from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.guidance import Conditions
+from diffsplat.pipelines.pipeline_folders import load_text_encoder
+from diffsplat.pretrained.model_folders import find_model
+from diffsplat.training.config_checks import require
+from diffsplat.training.denoising_step import ConditionedDenoiser
+from diffsplat.training.flow_windows import WindowBatch
+from diffsplat.training.grid_cache import folder_digest
+from diffsplat.training.prompt_table import PromptTable
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.view_batches import every_caption
+
+Part = Literal["denoiser", "refiner"]
+
+
+@dataclass(frozen=True)
+class DistillationConfig(StageConfig):
+    """A network of a model of few steps, which starts as the teacher's own.
+
+    Args:
+        part: which network; each learns the windows that begin at its noise levels.
+        least_level: errors at lower noise levels count as at this one.
+    """
+
+    part: Part = "denoiser"
+    least_level: float = 0.25
+
+    def __post_init__(self) -> None:
+        require(0 < self.least_level <= 1, "least_level", self.least_level, "a level above 0 and at most 1")
+
+    def build(self, folders: StageFolders, /) -> "DistillationStage":
+        """The stage.
+
+        Raises:
+            ValueError: when the teacher has no such network, or predicts something else than latents.
+        """
+        pipe = DiffSplatPipeline.from_pretrained(folders.teacher)
+        network = pipe.denoiser if self.part == "denoiser" else pipe.refiner
+        if network is None or pipe.defaults.prediction != "latents":
+            raise InvalidInputError(
+                f"the teacher {folders.teacher!r} has no {self.part} that predicts latents, expected one like mini's"
+            )
+        text_encoder = find_model(folders.teacher) / "text_encoder"
+        prompts = PromptTable.open(
+            folders.out / "prompts",
+            every_caption(folders),
+            lambda: load_text_encoder(text_encoder),
+            folder_digest(text_encoder),
+        )
+        return DistillationStage(self, pipe, cast(nn.Module, network), prompts)
+
+
+class DistillationStage(Stage):
+    """The straight way through each window of the teacher's trajectories (Yan et al. 2024, "PeRFlow", section 3).
+
+    bounds of a window -- a place between them --> network --> velocity -- compared with that of the straight line
+    """
+
+    def __init__(
+        self, config: DistillationConfig, pipe: DiffSplatPipeline, network: nn.Module, prompts: PromptTable
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network.train()
+        self.prompts = prompts
+        self.codec = pipe.autoencoder
+        self.refined_below = pipe.defaults.refined_below if pipe.refiner is not None else 0.0
+
+    def trainable(self) -> nn.Module:
+        """The network."""
+        return self.network
+
+    def windows(self, levels: Tensor) -> list[int]:
+        """Numbers of the windows between levels ``[W + 1]`` that belong to the network.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        refined = (levels[:-1] < self.refined_below).tolist()
+        own = [number for number, low in enumerate(refined) if low == (self.config.part == "refiner")]
+        if not own:
+            raise InvalidInputError(
+                f"no window of the noise levels {[round(level, 3) for level in levels.tolist()]} begins where the "
+                f"{self.config.part} works, expected more windows"
+            )
+        return own
+
+    def forward(self, batch: WindowBatch, _step: int, /) -> Losses:
+        """Loss of a batch, each object at a random place of a random window."""
+        own = torch.tensor(self.windows(batch.levels[0]), device=batch.latents.device)
+        count = len(batch.latents)
+        chosen = own[torch.randint(len(own), (count,), device=own.device)]
+        return Losses(self._errors(batch, chosen, torch.rand(count, device=own.device)).mean())
+
+    @torch.no_grad()
+    def evaluate(self, batch: WindowBatch) -> Report:
+        """Error of the end of each window, crossed in one step, relative to the length of the way (squared)."""
+        figures: dict[str, float] = {}
+        for number in self.windows(batch.levels[0]):
+            start, end = batch.latents[:, number], batch.latents[:, number + 1]
+            level, next_level = _wide(batch.levels[:, number]), _wide(batch.levels[:, number + 1])
+            velocity = (start - self._predicted(batch, start, batch.levels[:, number])) / level
+            reached = start + (next_level - level) * velocity
+            figures[f"window_{number}"] = float(
+                (reached - end).square().mean() / (start - end).square().mean()
+            )
+        return Report({"error": sum(figures.values()) / len(figures), **figures})
+
+    def save_pretrained(self, directory: Path, _step: int, /) -> None:
+        """Write the network in half precision."""
+        cast(ConfiguredNetwork, self.network).save_pretrained(directory, half=True)
+
+    def _errors(self, batch: WindowBatch, chosen: Tensor, share: Tensor) -> Tensor:
+        """``[B]`` squared errors of the velocity at a share of the way through windows ``[B]``."""
+        rows = torch.arange(len(chosen), device=chosen.device)
+        start, end = batch.latents[rows, chosen], batch.latents[rows, chosen + 1]
+        level, next_level = batch.levels[rows, chosen], batch.levels[rows, chosen + 1]
+        here = level + share * (next_level - level)
+        noisy = start + _wide(share) * (end - start)
+        velocity = (start - end) / _wide(level - next_level)
+        predicted = self._predicted(batch, noisy, here)
+        errors = (predicted - (noisy - _wide(here) * velocity)).square().flatten(1).mean(dim=1)
+        return errors / here.clamp_min(self.config.least_level).square()
+
+    def _predicted(self, batch: WindowBatch, noisy: Tensor, levels: Tensor) -> Tensor:
+        """Latents that the network takes noisy ones for, at noise levels ``[B]``."""
+        conditions = Conditions(
+            rays=denoiser_rays(batch.cameras, self.codec.latent_size, self.codec.pixel_grid),
+            text=self.prompts(list(batch.prompt)).to(noisy.device),
+        )
+        denoiser = ConditionedDenoiser(self.network)  # type: ignore[arg-type]
+        return denoiser(noisy, levels * TIMESTEPS, conditions)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """``[B]`` as ``[B, 1, 1, 1, 1]``."""
+    return values[:, None, None, None, None]
