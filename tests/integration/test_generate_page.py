@@ -167,6 +167,24 @@ def test_a_click_on_a_result_brings_back_how_it_was_made(live: Live, pages: Watc
     assert page.get_attribute("#lock", "aria-pressed") == "true"
 
 
+def test_a_result_is_shared_as_one_page(live: Live, pages: WatchedPages, figures: Figures, tmp_path: Path):
+    page = pages.open(live(figures), width=900, height=700)
+    generated(page, "a </script><b> chair & more", steps=1, seed=1)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Save as a page to share").click()
+    assert waiting.value.suggested_filename == "a-script-b-chair-more-1.html"
+    path = tmp_path / "shared.html"
+    waiting.value.save_as(path)
+    own = pages.hosts.copy()
+    shared = pages.open(path.as_uri(), width=400, height=400, offline=True, reduced_motion="reduce")
+    assert shared.title() == "a </script><b> chair & more"
+    shown = pixels(shared.locator("#surface").screenshot())
+    assert np.abs(shown - shown[:1, :1]).max(axis=-1).mean() > 0.05
+    pages.hosts.discard(None)
+    pages.hosts.discard("")
+    assert pages.hosts == own
+
+
 def test_another_tab_has_the_results_and_may_delete_them(live: Live, pages: WatchedPages, figures: Figures):
     url = live(figures)
     first = pages.open(url, width=900, height=700)

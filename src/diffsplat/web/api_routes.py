@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from diffsplat import __version__
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.object_names import slug
 from diffsplat.web.api_schemas import (
     Catalogue,
@@ -83,7 +84,9 @@ async def models(service: ServiceOf) -> Catalogue:
         models=[ModelView.of(model) for model in service.models.values()],
         limits=LimitsView.of(service.limits),
         files=[
-            FileKindView(suffix=kind.suffix, description=kind.description, splats=not kind.rendered)
+            FileKindView(
+                suffix=kind.suffix, description=kind.description, splats=kind.suffix in WRITABLE_SUFFIXES
+            )
             for kind in FILE_KINDS.values()
         ],
     )

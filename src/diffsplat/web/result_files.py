@@ -14,6 +14,7 @@ from diffsplat.io.splat_formats import SPLAT_FORMATS
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.object_writing import write_object
 from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.web.shared_page import shared_page
 
 _CHUNK_BYTES = 1 << 18
 
@@ -50,6 +51,7 @@ FILE_KINDS: dict[str, FileKind] = {
         FileKind(".mp4", "turntable video", "video/mp4", rendered=True),
         FileKind(".gif", "turntable animation", "image/gif", rendered=True),
         FileKind(".webp", "turntable animation", "image/webp", rendered=True),
+        FileKind(".html", "page with a viewer, to share", "text/html"),
     )
 }
 """Every kind of file, by suffix."""
@@ -116,8 +118,18 @@ def _made(item: GeneratedObject, kind: FileKind) -> tuple[IO[bytes], int]:
         tempfile.TemporaryDirectory(prefix="diffsplat-") as folder,
     ):
         path = Path(folder) / f"object{kind.suffix}"
-        write_object(item, path, views=1)
+        if kind.suffix == ".html":
+            _write_page(item, path)
+        else:
+            write_object(item, path, views=1)
         return path.open("rb"), path.stat().st_size
+
+
+def _write_page(item: GeneratedObject, path: Path) -> None:
+    splats = path.with_suffix(".spz")
+    write_object(item, splats)
+    title = item.prompt or "an object made from an image"
+    path.write_text(shared_page(splats.read_bytes(), splats.name, title), encoding="utf-8")
 
 
 def _bytes_of(item: GeneratedObject, kind: FileKind) -> bytes:

@@ -11,7 +11,7 @@ import { startTheme, toggleTheme } from "./theme.js";
 import { askToken } from "./token_dialog.js";
 import { createViewer } from "./viewer.js";
 
-const LARGEST_SEED = 2 ** 32;
+const SEEDS = 1_000_000;
 const NUMBERS = ["seed", "steps", "guidance", "count"];
 const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 
@@ -102,7 +102,7 @@ async function generate(viewer, fields) {
     notify(fields.image.available ? "Enter a prompt or add an image." : "Enter a prompt first.", "error");
     return;
   }
-  if (byId("lock").getAttribute("aria-pressed") !== "true") byId("seed").value = Math.floor(Math.random() * LARGEST_SEED);
+  if (byId("lock").getAttribute("aria-pressed") !== "true") byId("seed").value = Math.floor(Math.random() * SEEDS);
   const values = {
     prompt,
     negative_prompt: byId("negative-prompt").value.trim(),
@@ -210,6 +210,10 @@ function fillBars(viewer) {
     turn,
     iconButton("compare", "Compare with another result", () => setComparing(!comparing), { id: "compare", "aria-pressed": "false" }),
     iconButton("open", "Crop and more, in the viewer", () => openViewer([shown])),
+    iconButton("share", "Save as a page to share", async () => {
+      const { blob, name } = await api.file(shown.result.files.find(({ suffix }) => suffix === ".html").url);
+      download(blob, name);
+    }),
     iconButton("camera", "Save screenshot", async () => download(await viewer.screenshot(), `${byId("name").textContent}.png`)),
   );
   byId("actions").append(iconButton("dark", "Toggle dark mode", toggleTheme, { class: "icon-button theme-button" }));
