@@ -1,6 +1,7 @@
 """What users of diffusers type, on the pipelines of tiny real networks."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
+from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pretrained.backbones import BACKBONES
 
 NAMES = list(BACKBONES)
@@ -100,6 +102,38 @@ def test_a_failing_to_changes_nothing(pipe: DiffSplatPipeline):
     with pytest.raises(TypeError, match="expected a device"):
         pipe.to(None)
     assert pipe.dtype == torch.float32
+
+
+def test_types_of_the_weights_by_default_and_as_asked(weights: Path):
+    """The same in Python and on the command line."""
+    for options, expected in (
+        (OpeningOptions(), torch.float32),
+        (OpeningOptions(dtype="bf16"), torch.bfloat16),
+        (OpeningOptions(dtype="fp16"), torch.float16),
+        (OpeningOptions(low_memory=True), torch.bfloat16),
+    ):
+        choice = ModelChoice("sd15", options=replace(options, weights=weights, device="cpu"))
+        assert choice.open().dtype == expected
+    assert opened(weights, "sd15").dtype == torch.float32
+    assert opened(weights, "sd15", dtype=torch.float16).dtype == torch.float16
+
+
+def test_sd35_without_t5_has_zeros_in_its_place(weights: Path, tmp_path: Path):
+    pipe = opened(weights, "sd35m", t5=False)
+    assert len(pipe.text_encoder.encoders) == 2
+    encoded = pipe.text_encoder(["a red chair"])
+    with_t5 = DiffSplatPipeline.from_pretrained("sd35m", weights=weights).text_encoder(["a red chair"])
+    assert encoded.tokens.shape == with_t5.tokens.shape
+    assert torch.equal(encoded.tokens[:, :77], with_t5.tokens[:, :77])
+    assert not encoded.tokens[:, 77:].any()
+    assert with_t5.tokens[:, 77:].any()
+    assert torch.equal(encoded.pooled, with_t5.pooled)
+    assert torch.isfinite(made(pipe)).all()
+    pipe.save_pretrained(tmp_path)
+    again = DiffSplatPipeline.from_pretrained(tmp_path).text_encoder(["a red chair"])
+    assert torch.equal(again.tokens, encoded.tokens)
+    with pytest.raises(ValueError, match="T5 was left out of sd15, expected sd35m"):
+        opened(weights, "sd15", t5=False)
 
 
 # Components

@@ -42,11 +42,6 @@ class Placement:
         return self.offload and not any(network is streamed for streamed in self.streamed)
 
 
-def released_dtype(device: torch.device, *, low_memory: bool) -> torch.dtype:
-    """Type of a released model's weights: bfloat16 on a GPU or to save memory, else float32."""
-    return torch.bfloat16 if low_memory or device.type == "cuda" else torch.float32
-
-
 def stream_layers(network: Any, device: torch.device) -> None:
     """Keep a network on the CPU and bring each of its layers to the device only while it computes."""
     from diffusers.hooks.group_offloading import apply_group_offloading

@@ -118,6 +118,8 @@ class Generation:
     unshifted: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """With an image and SD3, leave the image's latents unshifted, as the original's inference did; its training
     shifted them."""
+    original_rotations: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """Shape the Gaussians as the original's rasteriser does, which does not normalise their quaternions; viewers do."""
 
     def __post_init__(self) -> None:
         for prompt in self.prompts:

@@ -1,11 +1,15 @@
-"""LoRA files of image-diffusion models on the multi-view network (Hu et al. 2022)."""
+"""LoRA files of image-diffusion models on multi-view networks (Hu et al. 2022)."""
 
 import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.io.file_access import require_readable
@@ -13,60 +17,147 @@ from diffsplat.models.network_families import network_family
 
 logger = logging.getLogger(__name__)
 
+_PREFIXES = {"unet": "unet.", "pixart": "transformer.", "sd3": "transformer."}
+_TEXT_ENCODERS = ("text_encoder.", "text_encoder_2.", "text_encoder_3.")
 
-def load_lora(network: Any, path: str | Path, scale: float = 1.0) -> int:
-    """Add the UNet's part of a Stable Diffusion LoRA file to a multi-view UNet, in place.
 
-    Its layers are those of the stock UNet, so that a file trained on images applies to every view. What the
-    file holds for the text encoder is left out.
+def load_lora(network: Any, path: str | Path, name: str) -> int:
+    """Add a LoRA file to a multi-view network, in place.
+
+    Its layers are those of the stock network, so that a file trained on images applies to every view. What the
+    file holds for text encoders is left out.
 
     Args:
-        network: ``UNet2DConditionModel``.
-        path: safetensors file, in the format of diffusers or of kohya.
-        scale: strength; 0 changes nothing.
+        network: ``UNet2DConditionModel``, ``PixArtTransformer2DModel`` or ``SD3Transformer2DModel``.
+        path: safetensors file, in the format of diffusers or peft, for a UNet also of kohya.
+        name: of the adapter.
 
     Returns:
         Number of layers that got weights.
 
     Raises:
-        ValueError: when the network is no UNet, or the file holds nothing for it.
+        ValueError: for another network, a name that is taken, or a file that holds nothing for the network.
         ModuleNotFoundError: without the package ``peft``.
     """
-    if network_family(network) != "unet":
+    if network_family(network) not in _PREFIXES:
         raise InvalidInputError(
-            f"LoRA files apply to the UNet of Stable Diffusion, not to a {type(network).__name__}"
+            f"LoRA files apply to networks of diffusers, not to a {type(network).__name__}"
         )
     file = require_readable(path)
+    if name in getattr(network, "peft_config", {}) or not name.isidentifier():
+        raise InvalidInputError(f"the adapter is called {name!r}, expected a free name without dots")
     with optional_package("a LoRA file", "peft", "lora"):
-        import peft  # noqa: F401
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    state, alphas = _stored_adapter(network, file)
+    ranks = {
+        key.removesuffix(".lora_B.weight"): weight.shape[1]
+        for key, weight in state.items()
+        if key.endswith(".lora_B.weight")
+    }
+    (rank, _), *_ = Counter(ranks.values()).most_common(1)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules="|".join(map(re.escape, ranks)),
+        rank_pattern={f"^{re.escape(layer)}": value for layer, value in ranks.items()},
+        alpha_pattern={f"^{re.escape(layer)}": alphas.get(layer, value) for layer, value in ranks.items()},
+    )
+    present = vars(network).pop("peft_config", {})  # peft warns where it finds one
+    try:
+        inject_adapter_in_model(config, network, adapter_name=name)
+        network.peft_config = {**present, name: config}
+        result = set_peft_model_state_dict(network, state, adapter_name=name)
+    except (RuntimeError, ValueError, KeyError) as error:
+        network.peft_config = {**present, name: config}
+        remove_lora(network, name)
+        raise InvalidInputError(f"{str(path)!r} does not fit: {str(error).splitlines()[0]}") from error
+    if unknown := list(getattr(result, "unexpected_keys", ())):
+        remove_lora(network, name)
+        raise InvalidInputError(f"{str(path)!r} does not fit: the network has no layer for {unknown[0]!r}")
+    return len(ranks)
+
+
+def scale_lora(network: Any, scales: Mapping[str, float]) -> None:
+    """Use some adapters of a network, each with its scale."""
+    for layer in _tuned_layers(network):
+        present = [name for name in scales if name in layer.scaling]
+        layer.set_adapter(present)
+        for name in present:
+            layer.set_scale(name, scales[name])
+
+
+def merge_lora(network: Any, names: list[str]) -> None:
+    """Merge adapters with their scales into the weights, and take them out."""
+    for layer in _tuned_layers(network):
+        layer.merge(adapter_names=[name for name in names if name in layer.scaling])
+    remove_all_lora(network)
+
+
+def remove_lora(network: Any, name: str) -> None:
+    """Take out one adapter, perhaps half loaded."""
+    for layer in _tuned_layers(network):
+        layer.delete_adapter(name)
+    remaining = {key: value for key, value in getattr(network, "peft_config", {}).items() if key != name}
+    if remaining:
+        network.peft_config = remaining
+    else:
+        remove_all_lora(network)
+
+
+def remove_all_lora(network: Any) -> None:
+    """Take out every adapter; the network is a stock one again."""
+    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+
+    recurse_remove_peft_layers(network)
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+
+
+def _tuned_layers(network: Any) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _stored_adapter(network: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The network's part of a file by peft's names, and the alphas of layers that have one."""
+    from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
     try:
         stored = load_file(file)
     except SafetensorError as error:
-        raise InvalidInputError(f"{str(path)!r} is not a safetensors file: {error}") from error
-    state, alphas = StableDiffusionPipeline.lora_state_dict(stored, unet_config=network.config)[:2]
-    own = {name: weight for name, weight in state.items() if not name.startswith("text_encoder")}
-    if not own:
+        raise InvalidInputError(f"{str(file)!r} is not a safetensors file: {error}") from error
+    family = network_family(network)
+    prefix = _PREFIXES[family]
+    state, alphas = _by_names_of_diffusers(network, stored)
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if own and "lora_A" not in next(iter(own)):
+        own = convert_unet_state_dict_to_peft(own)
+    if not any(key.endswith(".lora_B.weight") for key in own):
         raise InvalidInputError(
-            f"{str(path)!r} holds no weights for a UNet, expected a LoRA file of Stable Diffusion 1.5"
+            f"{str(file)!r} holds no weights for a {type(network).__name__}, expected a LoRA file of its model"
         )
-    if len(own) < len(state):
+    if any(key.startswith(_TEXT_ENCODERS) for key in state):
         logger.warning("%s also changes the text encoder; that part is left out", file.name)
-    adapter = f"lora{len(getattr(network, 'peft_config', {}))}"
-    try:
-        StableDiffusionPipeline.load_lora_into_unet(own, alphas, network, adapter_name=adapter)
-    except (RuntimeError, KeyError) as error:
-        raise InvalidInputError(
-            f"{str(path)!r} does not fit this UNet: {str(error).splitlines()[0]}"
-        ) from error
-    _set_scale(network, adapter, scale)
-    return sum(name.endswith("lora_A.weight") or name.endswith("down.weight") for name in own)
+    of_layers = {key.removeprefix(prefix).removesuffix(".alpha"): value for key, value in alphas.items()}
+    named = convert_unet_state_dict_to_peft(of_layers)  # those of attentions are called otherwise
+    return own, {key.removesuffix(".lora_A.weight"): float(value) for key, value in named.items()}
 
 
-def _set_scale(network: Any, adapter: str, scale: float) -> None:
-    """Make an adapter active, and keep those that were loaded before."""
-    weights = dict(getattr(network, "_diffsplat_lora_scales", {}))
-    weights[adapter] = scale
-    network._diffsplat_lora_scales = weights
-    network.set_adapters(list(weights), list(weights.values()))
+def _by_names_of_diffusers(network: Any, stored: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A file's weights with the prefixes of diffusers, and its alphas."""
+    stored = {key.replace("base_model.model.", "transformer.", 1): value for key, value in stored.items()}
+    match network_family(network):
+        case "unet":
+            from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+
+            found = StableDiffusionLoraLoaderMixin.lora_state_dict(stored, unet_config=network.config)
+            return found[0], found[1] or {}
+        case "sd3":
+            from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin
+
+            state: Any = SD3LoraLoaderMixin.lora_state_dict(stored)
+            return state, {}
+        case _:
+            return stored, {}

@@ -1,8 +1,10 @@
 """LoRA files on a pipeline's denoiser, by the methods that pipelines of diffusers have."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffsplat.errors import InvalidInputError
 from diffsplat.models.network_families import uncompiled
 
 
@@ -11,8 +13,76 @@ class LoraAdapters:
 
     denoiser: Any
 
-    def load_lora(self, path: str | Path, scale: float = 1.0) -> int:
-        """Add a Stable Diffusion LoRA file to the denoiser; see :func:`diffsplat.pipelines.lora.load_lora`."""
+    def load_lora_weights(
+        self, path: str | Path, adapter_name: str | None = None, *, scale: float = 1.0
+    ) -> int:
+        """Add a LoRA file to the denoiser and use it, with those that were loaded before.
+
+        Args:
+            path: safetensors file for the image-diffusion model that the denoiser was trained from.
+            adapter_name: by which it is weighed later; ``lora0``, ``lora1``, ... by default.
+            scale: strength; 0 changes nothing.
+
+        Returns:
+            Number of layers that got weights.
+
+        Raises:
+            ValueError: when the denoiser is no network of diffusers, or the file holds nothing for it.
+            ModuleNotFoundError: without the package ``peft``.
+        """
         from diffsplat.pipelines.lora import load_lora
 
-        return load_lora(uncompiled(self.denoiser), path, scale)
+        scales = self.lora_scales
+        name = adapter_name or f"lora{len(scales)}"
+        count = load_lora(uncompiled(self.denoiser), path, name)
+        self._use({**scales, name: scale})
+        return count
+
+    @property
+    def lora_scales(self) -> dict[str, float]:
+        """Scale of every adapter."""
+        return dict(getattr(uncompiled(self.denoiser), "_diffsplat_lora_scales", {}))
+
+    def set_adapters(self, adapter_names: str | Sequence[str], adapter_weights: Any = 1.0) -> None:
+        """Use some adapters, each with its scale; the others are not used.
+
+        Args:
+            adapter_names: one or several.
+            adapter_weights: their scales; one for all, or one for each.
+
+        Raises:
+            ValueError: for an unknown name, or a wrong number of scales.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        given = isinstance(adapter_weights, Sequence)
+        weights = list(adapter_weights) if given else [adapter_weights] * len(names)
+        known = self.lora_scales
+        for name in names:
+            if name not in known:
+                raise InvalidInputError(f"there is no adapter {name!r}, expected one of: {', '.join(known)}")
+        if len(weights) != len(names):
+            raise InvalidInputError(f"{len(weights)} scales were given for {len(names)} adapters")
+        self._use({**dict.fromkeys(known, 0.0), **dict(zip(names, weights, strict=True))})
+
+    def fuse_lora(self) -> None:
+        """Merge every adapter with its scale into the weights: as fast as without, and the model can be saved."""
+        from diffsplat.pipelines.lora import merge_lora
+
+        network = uncompiled(self.denoiser)
+        merge_lora(network, list(self.lora_scales))
+        network._diffsplat_lora_scales = {}
+
+    def unload_lora_weights(self) -> None:
+        """Take out every adapter that was not merged."""
+        from diffsplat.pipelines.lora import remove_all_lora
+
+        network = uncompiled(self.denoiser)
+        remove_all_lora(network)
+        network._diffsplat_lora_scales = {}
+
+    def _use(self, scales: dict[str, float]) -> None:
+        from diffsplat.pipelines.lora import scale_lora
+
+        network = uncompiled(self.denoiser)
+        scale_lora(network, scales)
+        network._diffsplat_lora_scales = scales

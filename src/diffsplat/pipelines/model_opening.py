@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from tyro.conf import FlagCreatePairsOff, arg
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from diffsplat.pipelines import DiffSplatPipeline
     from diffsplat.pretrained.released_models import ReleasedModel
 
+DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True)
 class OpeningOptions:
@@ -35,9 +37,15 @@ class OpeningOptions:
     embeddings: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Prompts encoded before by 'diffsplat encode'; no text encoder is loaded."""
     lora: Annotated[tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="")] = ()
-    """LoRA files for the UNet of Stable Diffusion 1.5."""
-    lora_scale: Annotated[float, arg(metavar="SCALE")] = 1.0
-    """Strength of the LoRA files."""
+    """LoRA files for the image-diffusion model that the denoiser was trained from; of few-step ones say the sampler
+    too, such as --sampler lcm --steps 4 --guidance 1."""
+    lora_scale: Annotated[tuple[float, ...], arg(metavar="SCALE ...")] = (1.0,)
+    """Strength of the LoRA files: one for all, or one for each."""
+    dtype: Annotated[DtypeName, arg(help_behavior_hint="(default: auto)")] = "auto"
+    """Type of the weights. auto, as in Python: text encoders as they are stored, all else fp32, computed in bf16
+    where the device is faster in it; with --low-memory bf16."""
+    no_t5: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """Leave out the T5 text encoder of sd35m, which takes most of its memory."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,14 @@ class ModelChoice:
         options = self.options
         for path in (*options.lora, *([options.embeddings] if options.embeddings else [])):
             require_readable(path)
-        if options.lora and self.model != "sd15":
-            raise InvalidInputError(f"the model {self.model!r} takes no LoRA files, expected sd15")
+        if options.lora and self.model in EMBEDDED_MODELS:
+            raise InvalidInputError(f"the model {self.model!r} takes no LoRA files, expected {_backbones()}")
+        if options.lora and len(options.lora_scale) not in (1, len(options.lora)):
+            raise InvalidInputError(
+                f"{len(options.lora_scale)} scales were given for {len(options.lora)} LoRA files, expected as many"
+            )
+        if options.no_t5 and self.model != "sd35m":
+            raise InvalidInputError(f"--no-t5 was given for the model {self.model!r}, expected sd35m")
         if options.weights is not None and not self.released:
             raise InvalidInputError(
                 f"the model {self.model!r} has no released weights, expected {_backbones()} with a folder of them"
@@ -133,7 +147,7 @@ class ModelChoice:
         Raises:
             ValueError, FileNotFoundError: when the model cannot be opened.
         """
-        from diffsplat.pipelines.device_placement import choose_device, released_dtype
+        from diffsplat.pipelines.device_placement import choose_device
         from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 
         self.check()
@@ -148,11 +162,13 @@ class ModelChoice:
             weights=options.weights,
             image=self.image,
             control=self.control,
-            dtype=released_dtype(device, low_memory=options.low_memory),
+            dtype=self._dtype,
+            t5=not options.no_t5,
             **components,
         )
-        for path in options.lora:
-            pipe.load_lora(path, options.lora_scale)
+        scales = options.lora_scale * (len(options.lora) if len(options.lora_scale) == 1 else 1)
+        for path, scale in zip(options.lora, scales, strict=bool(options.lora)):
+            pipe.load_lora_weights(path, scale=scale)
         return pipe.place(device, low_memory=options.low_memory)
 
     def _has_small_text_encoder(self) -> bool:
@@ -167,14 +183,12 @@ class ModelChoice:
 
     def encode(self, texts: Sequence[str], clip_skip: int | None = None) -> StoredPrompts:
         """Encode texts with the model's text encoder alone, which is dropped afterwards."""
-        import torch
-
         from diffsplat.models.text.clip_skip import with_clip_skip
         from diffsplat.models.text.stored_prompts import StoredPrompts
         from diffsplat.pipelines.device_placement import choose_device
 
         device = choose_device(self.options.device)
-        dtype = torch.bfloat16 if device.type == "cuda" else None
+        dtype = self._dtype
         if self.released:
             from diffsplat.pretrained.released_models import load_text_encoder
 
@@ -201,7 +215,29 @@ class ModelChoice:
     def _released_model(self, dtype: torch.dtype | None = None) -> ReleasedModel:
         from diffsplat.pretrained.released_models import ReleasedModel
 
-        return ReleasedModel(BACKBONES[self.model], self.image, self.control, self.options.weights, dtype)
+        return ReleasedModel(
+            BACKBONES[self.model],
+            self.image,
+            self.control,
+            self.options.weights,
+            dtype,
+            t5=not self.options.no_t5,
+        )
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        """Type of the weights; None for the default."""
+        import torch
+
+        match self.options.dtype:
+            case "auto":
+                return torch.bfloat16 if self.options.low_memory else None
+            case "fp32":
+                return torch.float32
+            case "bf16":
+                return torch.bfloat16
+            case "fp16":
+                return torch.float16
 
 
 def _backbones() -> str:

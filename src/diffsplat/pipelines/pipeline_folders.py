@@ -50,7 +50,7 @@ def load_components(
         given: components that the caller brings; they are not read.
         image: those that generate from an image.
         control: those that follow a control map of this kind.
-        dtype: of the networks of diffusers; float32 by default.
+        dtype: of the networks of diffusers; by default text encoders are as stored, the others in float32.
 
     Raises:
         ValueError: for an unknown model or variant, or a file that is damaged.
@@ -64,7 +64,7 @@ def load_components(
     components: dict[str, Any] = {"defaults": defaults, "control_kind": control, **given}
     if stored.takes_every_condition:
         components |= {"defaults": stored.defaults(), "image_defaults": stored.defaults(image=True)}
-    readers = _readers(dtype or torch.float32, defaults.prediction, components)
+    readers = _readers(dtype, defaults.prediction, components)
     for name, part in wanted.items():  # a ControlNet comes after its denoiser
         components[name] = _explained(name, part, readers[name])
     return components
@@ -158,11 +158,12 @@ def _explained(name: str, folder: Path, read: Callable[[Path], Any]) -> Any:
 
 
 def _readers(
-    dtype: torch.dtype, prediction: Prediction, components: Mapping[str, Any]
+    stored_dtype: torch.dtype | None, prediction: Prediction, components: Mapping[str, Any]
 ) -> dict[str, Callable[[Path], Any]]:
     """What reads the folder of a component; a ControlNet needs the denoiser among the components."""
+    dtype = stored_dtype or torch.float32
     return {
-        "text_encoder": partial(load_text_encoder, dtype=dtype),
+        "text_encoder": partial(load_text_encoder, dtype=stored_dtype),
         "scheduler": partial(load_scheduler, prediction=prediction),
         "denoiser": partial(open_denoiser, dtype=dtype),
         "refiner": partial(open_denoiser, dtype=dtype),

@@ -16,6 +16,7 @@ from diffsplat.core import Cameras, Splats
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
+from diffsplat.geometry.original_rotations import with_original_rotations
 from diffsplat.images.framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
@@ -83,6 +84,7 @@ class DiffSplatPipeline(PipelineComponents):
         image: bool = False,
         control: ControlKind | None = None,
         dtype: torch.dtype | None = None,
+        t5: bool = True,
         **components: Any,
     ) -> Self:
         """Load the embedded model, a model folder, or a released model, on the CPU.
@@ -93,7 +95,8 @@ class DiffSplatPipeline(PipelineComponents):
             weights: folder of the released weights; where ``diffsplat models download`` puts them by default.
             image: load the denoiser that is conditioned on an image. A folder without another loads it anyway.
             control: load the ControlNet of this kind.
-            dtype: of the networks of diffusers; as stored by default, those of a model folder in float32.
+            dtype: of the networks of diffusers; by default text encoders are as stored, the others in float32.
+            t5: load the T5 text encoder of ``sd35m``, which takes most of its memory.
             components: objects to use instead of stored ones, by the names of the constructor.
 
         Raises:
@@ -108,9 +111,11 @@ class DiffSplatPipeline(PipelineComponents):
             from diffsplat.pretrained.released_models import ReleasedModel, load_released
 
             chosen = ReleasedModel(
-                BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype
+                BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype, t5=t5
             )
             return cls(**load_released(chosen, components))
+        if not t5:
+            raise InvalidInputError(f"T5 was left out of {str(model)!r}, expected sd35m")
         pipe = cls(**load_components(model, components, image=image, control=control, dtype=dtype))
         words = TrainedWords.from_folder(find_model(model))
         if words is not None and isinstance(pipe.text_encoder, SentenceTextEncoder):
@@ -310,7 +315,7 @@ class DiffSplatPipeline(PipelineComponents):
             [self._latents(resolved, chunk, shared, sampling, after_step) for chunk in passes]
         )
         splats = Splats.concatenate(
-            [self._splats(latents[chunk], cameras, shared.defaults.smoothing) for chunk in passes]
+            [self._splats(resolved, latents[chunk], cameras, shared.defaults.smoothing) for chunk in passes]
         )
         notices = {} if images and images.image is not None else self.notices(resolved.prompts)
         return SplatOutput(splats, cameras.for_objects(count), resolved, notices, latents=latents)
@@ -424,14 +429,17 @@ class DiffSplatPipeline(PipelineComponents):
                 on_step=after_step,
             )
 
-    def _splats(self, latents: Tensor, cameras: Cameras, smoothing: float) -> Splats:
+    def _splats(
+        self, generation: ResolvedGeneration, latents: Tensor, cameras: Cameras, smoothing: float
+    ) -> Splats:
         """Splats ``[B, N]`` of latents ``[B, V, C, h, w]`` of views from these cameras ``[V]``."""
         with self._placement.on_device(self.autoencoder):
             grid = self.autoencoder.decode(latents)
         views, pixel_grid = cameras.for_objects(len(latents)), self.autoencoder.pixel_grid
         if smoothing:
             grid = clean_surfaces(grid, views, smoothing, pixel_grid)
-        return grid.to_splats(views, pixel_grid)
+        splats = grid.to_splats(views, pixel_grid)
+        return with_original_rotations(splats, grid) if generation.original_rotations else splats
 
     def _field(
         self, generation: ResolvedGeneration, conditions: Conditions, shared: "_SharedConditions"

@@ -32,7 +32,8 @@ class ReleasedModel:
         image: the image-conditioned denoiser.
         control: the ControlNet of this kind.
         weights: folder of the release folders; the default one when None.
-        dtype: of the networks; as stored when None.
+        dtype: of the networks; when None text encoders are as stored, the others in float32.
+        t5: load the T5 text encoder of Stable Diffusion 3; without it its tokens are zeros.
     """
 
     backbone: Backbone
@@ -40,9 +41,12 @@ class ReleasedModel:
     control: ControlKind | None = None
     weights: str | Path | None = None
     dtype: torch.dtype | None = None
+    t5: bool = True
 
     def __post_init__(self) -> None:
         name = self.backbone.name
+        if not self.t5 and self.backbone.family != "sd3":
+            raise InvalidInputError(f"T5 was left out of {name}, expected sd35m")
         if self.image and self.control:
             raise InvalidInputError(f"{name} takes an image or a control map, expected one of them")
         if self.control is not None and self.control not in self.backbone.control_releases:
@@ -55,6 +59,11 @@ class ReleasedModel:
     def folder(self) -> Path:
         """Folder of the release folders."""
         return default_weights() if self.weights is None else Path(self.weights)
+
+    @property
+    def network_dtype(self) -> torch.dtype:
+        """Of every network but the text encoders."""
+        return self.dtype or torch.float32
 
     @property
     def base(self) -> Path:
@@ -99,7 +108,7 @@ def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, A
     if model.control is not None and "controlnet" not in parts:
         release = model.backbone.control_releases[model.control]
         folder = find_release(model.folder, release, "controlnet")
-        parts["controlnet"] = load_controlnet(folder, parts["denoiser"], dtype=model.dtype).eval()
+        parts["controlnet"] = load_controlnet(folder, parts["denoiser"], dtype=model.network_dtype).eval()
     return {"defaults": model.defaults, "control_kind": model.control, **parts}
 
 
@@ -118,33 +127,39 @@ def _require_folder(model: ReleasedModel) -> None:
 
 
 def _denoiser(model: ReleasedModel) -> Any:
+    return load_denoiser(_denoiser_folder(model), dtype=model.network_dtype)
+
+
+def _denoiser_folder(model: ReleasedModel) -> Path:
     row = model.backbone
     release = row.image_release if model.image else row.text_release
-    folder = find_release(model.folder, release, DENOISER_PARTS[row.family])
-    return load_denoiser(folder, dtype=model.dtype)
+    return find_release(model.folder, release, DENOISER_PARTS[row.family])
 
 
 def _autoencoder(model: ReleasedModel) -> Any:
     iteration = find_release(model.folder, model.backbone.autoencoder_release)
     if (iteration / "config.json").is_file():  # trained here
-        return open_autoencoder(iteration, dtype=model.dtype or torch.float32)
+        return open_autoencoder(iteration, dtype=model.network_dtype)
     config = model.base / "vae" / "config.json"
     if not config.is_file():
         raise MissingFileError(_absent(model, "vae/config.json"))
-    return load_splat_vae(iteration, image_vae=read_json(config), dtype=model.dtype)
+    return load_splat_vae(iteration, image_vae=read_json(config), dtype=model.network_dtype)
 
 
 def _image_encoder(model: ReleasedModel) -> Any:
     folder = model.base / "vae"
     if not folder.is_dir():
         raise MissingFileError(_absent(model, "vae"))
-    return open_image_encoder(folder, dtype=model.dtype)
+    return open_image_encoder(folder, dtype=model.network_dtype)
 
 
 def _text_encoder(model: ReleasedModel) -> Any:
     if not model.base.is_dir():
         raise MissingFileError(_absent(model, "text_encoder"))
-    return load_prompt_encoder(model.backbone.family, model.base, dtype=model.dtype)
+    width = None
+    if not model.t5:
+        width = int(read_json(_denoiser_folder(model) / "config.json")["joint_attention_dim"])
+    return load_prompt_encoder(model.backbone.family, model.base, dtype=model.dtype, token_width=width)
 
 
 def _scheduler(model: ReleasedModel) -> Any:
