@@ -165,6 +165,8 @@ def test_planned_names_of_several_dots():
     assert [str(item.preview) for item in planned] == ["out/red-1.png", "out/red-2.png"]
     (single,) = plan_objects(Generation(prompts=("a chair",)), Path("v1.2.spz"), "mp4")
     assert (str(single.splats), str(single.preview)) == ("v1.2.spz", "v1.2.mp4")
+    (meshed,) = plan_objects(Generation(prompts=("a chair",)), Path("a.compressed.ply"), "png", mesh=True)
+    assert [str(path) for path in meshed.paths] == ["a.compressed.ply", "a.mesh.glb", "a.png"]
 
 
 def test_planned_names_of_images():

@@ -108,6 +108,8 @@ class GenerateArguments:
     """Axis that points up in the files; many viewers of .ply want -y."""
     preview: Preview = "none"
     """Also write images of the splats: four views (png) or a turntable (gif, mp4)."""
+    mesh: Flag = False
+    """Also write a closed triangle mesh with a texture (.mesh.glb)."""
     force: Flag = False
     """Replace existing files."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mini"
@@ -133,8 +135,12 @@ def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> 
         prompts = (*generation.prompts, *_read_prompts(arguments.prompts_file))
         generation = replace(generation, prompts=prompts)
     resolved = generation.resolved(model.defaults(), from_image=bool(images))
-    planned = plan_objects(resolved, arguments.output, arguments.preview, images)
+    planned = plan_objects(resolved, arguments.output, arguments.preview, images, mesh=arguments.mesh)
     check_outputs(planned, force=arguments.force)
+    if arguments.mesh:
+        from diffsplat.meshing.surface_extraction import require_meshing
+
+        require_meshing()
     for path in _generate_all(model, resolved, planned, arguments):
         print(path, flush=True)
 

@@ -24,7 +24,7 @@ class MeshArguments:
     output: Annotated[Path | None, option("MESH", alias="-o")] = None
     """Where to write: .glb, .gltf, .obj (with .mtl and .png), .stl (no colours) or .ply (colours at the vertices);
     default: FILE's name with .mesh.glb."""
-    faces: Annotated[int, tyro.conf.arg(metavar="N")] = 20_000
+    faces: Annotated[int, tyro.conf.arg(metavar="N")] = 10_000
     """Most triangles."""
     texture_size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 1024
     """Width and height of the texture."""

@@ -30,6 +30,7 @@ class PlannedObject:
         splats: file for its splats.
         preview: file for its preview, or None.
         image: the image that it is generated from, or None.
+        mesh: file for its mesh, or None.
     """
 
     prompt: str
@@ -37,6 +38,7 @@ class PlannedObject:
     splats: Path
     preview: Path | None
     image: Path | None = None
+    mesh: Path | None = None
 
     @property
     def name(self) -> str:
@@ -46,11 +48,16 @@ class PlannedObject:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file of the object."""
-        return (self.splats,) if self.preview is None else (self.splats, self.preview)
+        return tuple(path for path in (self.splats, self.mesh, self.preview) if path is not None)
 
 
 def plan_objects(
-    generation: Generation, output: Path | None, preview: Preview, images: tuple[Path, ...] = ()
+    generation: Generation,
+    output: Path | None,
+    preview: Preview,
+    images: tuple[Path, ...] = (),
+    *,
+    mesh: bool = False,
 ) -> list[PlannedObject]:
     """Decide on the files of every object: the objects of the first image, if any, then those of the next.
 
@@ -72,7 +79,9 @@ def plan_objects(
         folder = output or Path()
         paths = [folder / (name + DEFAULT_SUFFIX) for name in _object_names(generation, images)]
     return [
-        PlannedObject(prompt, seed, path, _preview_path(path, preview), image)
+        PlannedObject(
+            prompt, seed, path, _preview_path(path, preview), image, _mesh_path(path) if mesh else None
+        )
         for (image, prompt, seed), path in zip(objects, paths, strict=True)
     ]
 
@@ -121,6 +130,10 @@ def _numbered(stem: str, count: int, width: int) -> list[str]:
 
 def _preview_path(path: Path, preview: Preview) -> Path | None:
     return None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
+
+
+def _mesh_path(path: Path) -> Path:
+    return path.with_name(f"{splat_stem(path)}.mesh.glb")
 
 
 def _object_names(generation: Generation, images: tuple[Path, ...]) -> list[str]:

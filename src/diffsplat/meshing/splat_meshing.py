@@ -46,7 +46,7 @@ class MeshOptions:
         ValueError: for a number out of range.
     """
 
-    faces: int = 20_000
+    faces: int = 10_000
     texture_size: int = 1024
     vertex_colors: bool = False
     origin: Origin = "splats"

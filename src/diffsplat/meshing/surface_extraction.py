@@ -1,6 +1,8 @@
 """A distance field's surface as a closed triangle mesh with few faces."""
 
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,25 @@ class Surface:
         return cls(positions, normals, faces)
 
 
+_PACKAGES = ("scipy", "skimage", "fast_simplification", "xatlas", "trimesh")
+
+
+def has_meshing() -> bool:
+    """Whether the packages that meshes need are installed."""
+    return all(find_spec(name) is not None for name in _PACKAGES)
+
+
+def require_meshing() -> None:
+    """Refuse to begin without the packages that meshes need.
+
+    Raises:
+        ImportError: names the extra.
+    """
+    with optional_package("meshing", "scikit-image, fast-simplification, xatlas and trimesh", "mesh"):
+        for name in _PACKAGES:
+            import_module(name)
+
+
 def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
     """The surface between the positive outside and the negative inside, in voxels.
 
@@ -55,9 +76,10 @@ def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
     Raises:
         ValueError: when nothing is inside.
     """
-    with optional_package("meshing", "scikit-image and fast-simplification", "mesh"):
-        import fast_simplification
-        from skimage.measure import marching_cubes
+    require_meshing()
+    import fast_simplification
+    from skimage.measure import marching_cubes
+
     solid = _without_strays(np.pad(field, 1, constant_values=1.0))
     found: Any = marching_cubes(solid, 0.0)
     positions, triangles = found[0] - 1, found[1]

@@ -124,7 +124,15 @@ def _gather(first, end, places, images, views, tolerance, sums):
     height, width = views.depth.shape[1:]
     for n in range(first, end):
         for v in range(views.depth.shape[0]):
-            matrix, center = views.world_to_camera[v], views.centers[v]
+            center = views.centers[v]
+            cosine, distance = 0.0, 0.0
+            for k in range(3):
+                toward = center[k] - places[n, k]
+                cosine += toward * places[n, 3 + k]
+                distance += toward * toward
+            if cosine <= 0:
+                continue
+            matrix = views.world_to_camera[v]
             x = (
                 matrix[0, 0] * places[n, 0]
                 + matrix[0, 1] * places[n, 1]
@@ -143,13 +151,6 @@ def _gather(first, end, places, images, views, tolerance, sums):
                 + matrix[2, 2] * places[n, 2]
                 + matrix[2, 3]
             )
-            cosine, distance = 0.0, 0.0
-            for k in range(3):
-                toward = center[k] - places[n, k]
-                cosine += toward * places[n, 3 + k]
-                distance += toward * toward
-            if cosine <= 0:
-                continue
             fx, fy, cx, cy = views.intrinsics[v]
             column, row = fx * x / z + cx - 0.5, fy * y / z + cy - 0.5
             i, j = int(row), int(column)

@@ -1,4 +1,4 @@
-"""Writing generated objects: splats, contact sheets and turntables, by the suffix of a file."""
+"""Writing generated objects: splats, meshes, contact sheets and turntables, by the suffix of a file."""
 
 from pathlib import Path
 
@@ -7,9 +7,13 @@ from diffsplat.io.image_files import write_image
 from diffsplat.io.splat_formats import UpAxis, write_splats
 from diffsplat.io.splat_suffixes import splat_suffix
 from diffsplat.io.video_files import VIDEO_WRITERS, write_video
+from diffsplat.meshing.mesh_writing import write_mesh
+from diffsplat.meshing.splat_meshing import mesh_from_splats
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.turntable_previews import contact_sheet, turntable_frames
 
+MESH_SUFFIX = ".mesh.glb"
+"""Suffix of a file that holds an object's mesh."""
 _IMAGE_SIZE = 256
 _TURNTABLE_FPS = 20.0
 
@@ -23,7 +27,7 @@ def write_object(
     up: UpAxis | None = None,
     force: bool = False,
 ) -> None:
-    """Write an object: its splats, a turntable (``.mp4``, ``.gif``, ``.webp``), or a contact sheet.
+    """Write an object: splats, a mesh (``.mesh.glb``), a turntable (``.mp4``, ``.gif``, ``.webp``) or a contact sheet.
 
     Args:
         item: from :meth:`~diffsplat.pipelines.splat_output.SplatOutput.objects`.
@@ -34,9 +38,12 @@ def write_object(
         force: replace an existing file.
 
     Raises:
-        ValueError: when the file cannot be written.
+        ValueError: when the file cannot be written, or the splats show no object that has a mesh.
+        ImportError: for a mesh, when a package of the extra ``mesh`` is not installed.
     """
-    if splat_suffix(path) is not None:
+    if path.name.lower().endswith(MESH_SUFFIX):
+        write_mesh(mesh_from_splats(item.splats), path, force=force)
+    elif splat_suffix(path) is not None:
         write_splats(item.splats, path, force=force, up=up)
     elif path.suffix.lower() in VIDEO_WRITERS:
         turntable = turntable_frames(

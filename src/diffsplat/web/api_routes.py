@@ -165,7 +165,10 @@ async def result_file(
     format: Annotated[str, Path(max_length=100, description="one of the files of GET /api/models")],  # noqa: A002
     service: ServiceOf,
 ) -> Response:
-    """Splats in any format that is written, an image (``png``), a turntable (``mp4``, ``gif``, ``webp``)."""
+    """Splats in any format that is written, a mesh (``mesh.glb``), an image (``png``), or a turntable.
+
+    A turntable is ``mp4``, ``gif`` or ``webp``.
+    """
     job = _found(service, job_id)
     index, kind = _named_file(job, f"{number}.{format}")
     return await _file_response(service, job, index, kind)

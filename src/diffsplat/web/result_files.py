@@ -1,4 +1,4 @@
-"""Files of generated objects for download: splats in every format, an image, turntable videos."""
+"""Files of generated objects for download: splats in every format, a mesh, an image, turntable videos."""
 
 import asyncio
 import tempfile
@@ -12,7 +12,8 @@ from typing import IO
 from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.io.splat_formats import SPLAT_FORMATS
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines.object_writing import write_object
+from diffsplat.meshing.surface_extraction import has_meshing
+from diffsplat.pipelines.object_writing import MESH_SUFFIX, write_object
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.shared_page import shared_page
 
@@ -27,7 +28,7 @@ class FileKind:
         suffix: of its name.
         description: what it is.
         media_type: as HTTP names it.
-        rendered: whether images of the object are rendered for it, which takes a moment.
+        rendered: whether the object is rendered for it, which takes a moment.
     """
 
     suffix: str
@@ -35,6 +36,8 @@ class FileKind:
     media_type: str
     rendered: bool = False
 
+
+_MESH = FileKind(MESH_SUFFIX, "closed triangle mesh with a texture", "model/gltf-binary", rendered=True)
 
 FILE_KINDS: dict[str, FileKind] = {
     kind.suffix: kind
@@ -47,6 +50,7 @@ FILE_KINDS: dict[str, FileKind] = {
             )
             for suffix in WRITABLE_SUFFIXES
         ),
+        *([_MESH] if has_meshing() else []),
         FileKind(".png", "image of the first view", "image/png", rendered=True),
         FileKind(".mp4", "turntable video", "video/mp4", rendered=True),
         FileKind(".gif", "turntable animation", "image/gif", rendered=True),
@@ -54,7 +58,7 @@ FILE_KINDS: dict[str, FileKind] = {
         FileKind(".html", "page with a viewer, to share", "text/html"),
     )
 }
-"""Every kind of file, by suffix."""
+"""Every kind of file, by suffix; a mesh only where its packages are installed."""
 
 
 class FileMaker:

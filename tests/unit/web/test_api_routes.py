@@ -125,6 +125,22 @@ def test_pictures_open(client, suffix, kind):
         assert image.size == (256, 256)
 
 
+def test_mesh_is_offered_and_made_once(client, monkeypatch):
+    made = []
+
+    def write(item, path, **_):
+        made.append(item.prompt)
+        path.write_bytes(b"glTF of a mesh")
+
+    monkeypatch.setattr("diffsplat.web.result_files.write_object", write)
+    job = finished(client)
+    (url,) = (file["url"] for file in job["results"][0]["files"] if file["suffix"] == ".mesh.glb")
+    answers = [client.get(url) for _ in range(2)]
+    assert [answer.content for answer in answers] == [b"glTF of a mesh"] * 2
+    assert answers[0].headers["content-type"] == "model/gltf-binary"
+    assert len(made) == 1
+
+
 def test_the_turntable_is_a_video(client):
     job = finished(client)
     answer = client.get(f"/api/jobs/{job['id']}/results/0.mp4")
