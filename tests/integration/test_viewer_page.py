@@ -1,6 +1,7 @@
 """The viewer in a browser, against our own renderer."""
 
 import base64
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from diffsplat.core import Splats
 from diffsplat.geometry import orbit_cameras
-from diffsplat.io.splat_formats import SPLAT_FORMATS, write_splats
+from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats, write_splats
 from diffsplat.io.up_axis import UpAxis
 from diffsplat.render import render
 from diffsplat.web.viewer_app import BROWSER_SUFFIXES, create_viewer_app, local_files
@@ -66,12 +68,17 @@ def view() -> Iterator[View]:
         yield start
 
 
-def rendered(azimuth: float, elevation: float, *, least: float = 0) -> NDArray[np.float64]:
-    """Our own picture of the splats whose opacity is at least ``least``."""
-    cameras = orbit_cameras([azimuth], elevation, width=SIZE, height=SIZE)
+def kept(*, least: float = 0, highest: float = math.inf) -> Splats:
+    """The splats whose opacity is at least ``least``, up to a height."""
     splats = blocks()
-    kept = Splats(*(getattr(splats, field.name)[splats.opacities >= least] for field in fields(splats)))
-    rgb = render(kept, cameras, normals=False).rgb[0]
+    mask = (splats.opacities >= least) & (splats.means[:, 1] <= highest)
+    return Splats(*(getattr(splats, field.name)[mask] for field in fields(splats)))
+
+
+def rendered(azimuth: float, elevation: float, **limits: float) -> NDArray[np.float64]:
+    """Our own picture of :func:`kept` splats."""
+    cameras = orbit_cameras([azimuth], elevation, width=SIZE, height=SIZE)
+    rgb = render(kept(**limits), cameras, normals=False).rgb[0]
     return rgb.permute(1, 2, 0).double().numpy()
 
 
@@ -205,14 +212,47 @@ def test_settings_change_the_picture(view: View, pages: WatchedPages, figure: Pa
     settle(page)
     opacities = blocks().opacities
     fewer = picture(page)
-    kept = float((opacities >= 0.8).float().mean())
-    assert 0.2 < kept < 0.8
+    assert 0.2 < float((opacities >= 0.8).float().mean()) < 0.8
     assert difference(fewer, rendered(0, 10, least=0.8)) < ALIKE < difference(fewer, upright)
     page.evaluate("diffsplat.settings.opacity = 0; diffsplat.settings.up = '-y'")
     settle(page)
     page.evaluate("diffsplat.settings.up = 'y'")
     settle(page)
     assert difference(picture(page), upright) < 0.002
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".spz"])
+def test_what_is_cropped_is_hidden_and_absent_from_the_saved_file(
+    view: View, pages: WatchedPages, tmp_path: Path, suffix: str
+) -> None:
+    write_splats(blocks(), tmp_path / f"figure{suffix}", up="y")
+    page = pages.open(
+        f"{view(tmp_path / f'figure{suffix}')}?azimuth=0&elevation=10&{CAMERA}", width=500, height=700
+    )
+    page.keyboard.press("p")
+    for name, share in (("Crop Y to", "0.5"), ("Minimum opacity", "0.5")):
+        page.get_by_label(name).fill(share)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as .ply").click()
+    assert download.value.suggested_filename == "figure-cropped.ply"
+    saved_as = tmp_path / "saved.ply"
+    download.value.save_as(saved_as)
+    saved = read_splats(saved_as)
+    middle = page.evaluate("diffsplat.stage.viewers[0].fit.center[1]")
+    expected = kept(least=0.5, highest=middle)
+    assert 0 < expected.count < blocks().count
+    if suffix == ".ply":
+        for field in fields(saved):
+            torch.testing.assert_close(getattr(saved, field.name), getattr(expected, field.name))
+    else:
+        assert abs(saved.count - expected.count) < 0.02 * expected.count
+        assert float(saved.means[:, 1].max()) <= middle + 1e-3
+    page.goto(f"{page.url}&bare=1")
+    page.set_viewport_size({"width": SIZE, "height": SIZE})
+    settle(page)
+    page.evaluate("diffsplat.settings.cropAt(1, 1, 0.5); diffsplat.settings.opacity = 0.5")
+    settle(page)
+    assert difference(picture(page), rendered(0, 10, least=0.5, highest=middle)) < ALIKE
 
 
 def test_the_saved_picture_is_what_is_shown(view: View, pages: WatchedPages, figure: Path) -> None:

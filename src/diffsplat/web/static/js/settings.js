@@ -15,6 +15,7 @@ export class Settings extends EventTarget {
   #stage;
   #background;
   #opacity;
+  #crop = [[0, 1], [0, 1], [0, 1]];
 
   constructor(stage, { background = "auto", opacity = 0 } = {}) {
     super();
@@ -60,6 +61,25 @@ export class Settings extends EventTarget {
     this.#changed();
   }
 
+  /** `[[least, most], …]` of x, y and z, as shares 0..1 of each object. */
+  get crop() {
+    return this.#crop;
+  }
+
+  /** Hide what lies outside; what is least stays below what is most. */
+  cropAt(axis, end, share) {
+    const [least, most] = this.#crop[axis];
+    const pair = end === 0 ? [Math.min(share, most), most] : [least, Math.max(share, least)];
+    this.#crop = this.#crop.with(axis, pair);
+    this.applyCrop();
+    this.#changed();
+  }
+
+  /** Crop again: viewers came. */
+  applyCrop() {
+    this.#stage.each((viewer) => viewer.setCrop(this.#crop));
+  }
+
   get linked() {
     return this.#stage.linked;
   }
@@ -92,8 +112,8 @@ export class Settings extends EventTarget {
   }
 }
 
-/** Fill an element with controls for the settings. */
-export function createPanel(panel, settings) {
+/** Fill an element with controls for the settings; `onSave` is called for files of what is shown. */
+export function createPanel(panel, settings, onSave) {
   const picker = make("input", {
     type: "color", value: "#dfe7f2", "aria-label": "Custom background", title: "Custom",
     input: () => (settings.background = picker.value),
@@ -108,12 +128,21 @@ export function createPanel(panel, settings) {
     type: "range", min: "0", max: "1", step: "0.01", "aria-label": "Minimum opacity",
     input: () => (settings.opacity = Number(slider.value)),
   });
+  const crops = ["X", "Y", "Z"].map((axis, place) => ["from", "to"].map((word, end) => {
+    const input = make("input", {
+      type: "range", min: "0", max: "1", step: "0.01", "aria-label": `Crop ${axis} ${word}`,
+      input: () => settings.cropAt(place, end, Number(input.value)),
+    });
+    return input;
+  }));
   const link = make("input", { type: "checkbox", change: () => (settings.linked = link.checked) });
   const linkRow = make("label", { class: "check" }, link, "Link cameras");
   panel.append(
     group("Background", make("div", { class: "swatches" }, ...backgrounds, picker)),
     group("Up axis", make("div", { class: "segments" }, ...axes)),
     group("Minimum opacity", make("div", { class: "slide" }, slider, value)),
+    group("Crop", make("div", { class: "crops" }, ...crops.flatMap((pair, place) => [make("span", {}, "XYZ"[place]), ...pair]))),
+    make("button", { type: "button", class: "save", click: onSave }, "Save as .ply"),
     linkRow,
   );
   const show = () => {
@@ -121,6 +150,7 @@ export function createPanel(panel, settings) {
     UP_AXES.forEach((axis, place) => press(axes[place], settings.up === axis));
     slider.value = String(settings.opacity);
     value.textContent = `${Math.round(settings.opacity * 100)}%`;
+    crops.forEach((pair, axis) => pair.forEach((input, end) => (input.value = String(settings.crop[axis][end]))));
     link.checked = settings.linked;
   };
   settings.addEventListener("change", show);

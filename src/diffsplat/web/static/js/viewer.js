@@ -5,12 +5,15 @@ import {
 } from "./vendor.js";
 import { ballAround } from "./bounds.js";
 import { requireReadable, upAxisOf } from "./files.js";
-import { opacityFilter } from "./opacity.js";
 import { DEFAULT_ELEVATION, DEFAULT_FOCAL, fittingDistance, poseOf, positionOf, verticalFov } from "./orbit.js";
+import { filteredPly, plyOf } from "./ply_writing.js";
+import { VisibilityFilter } from "./visibility.js";
 
 const X_AXIS = new Vector3(1, 0, 0);
 const QUARTERS_ABOUT_X = { y: 0, "-y": 2, z: -1 };
 const TURNS_PER_MINUTE = 4;
+const CROP_MARGIN = 1.1;
+const WHOLE = [[0, 1], [0, 1], [0, 1]];
 
 /**
  * Make a viewer that fills an element.
@@ -34,7 +37,9 @@ export class Viewer extends EventTarget {
   #controls;
   #spark;
   #mesh = null;
-  #filter = opacityFilter();
+  #filter = new VisibilityFilter();
+  #crop = WHOLE;
+  #file = null;
   #options;
   #focal;
   #fit = { center: [0, 0, 0], radius: 0.7 };
@@ -58,7 +63,7 @@ export class Viewer extends EventTarget {
     });
     this.#scene.add(this.#spark);
     this.#controls = this.#makeControls();
-    this.#filter.threshold.value = this.#options.opacity;
+    this.#filter.threshold = this.#options.opacity;
     this.setBackground(this.#options.background);
     this.#resizing = new ResizeObserver(() => this.#resize());
     this.#resizing.observe(element);
@@ -112,11 +117,13 @@ export class Viewer extends EventTarget {
       const bytes = await bytesOf(source, name);
       const up = this.#options.up ?? upAxisOf(bytes, name);
       const size = bytes.byteLength;
+      const file = new Blob([bytes]); // Decoding takes the bytes away.
       const splats = await decode(bytes, name);
       if (ticket !== this.#loading) {
         splats.dispose();
         return this.#info;
       }
+      this.#file = file;
       this.#show(splats, up);
       this.#info = { name, bytes: size, splats: splats.numSplats };
     } finally {
@@ -193,9 +200,24 @@ export class Viewer extends EventTarget {
 
   /** @param opacity splats below it are hidden, 0..1 */
   setOpacityThreshold(opacity) {
-    this.#filter.threshold.value = opacity;
+    this.#filter.threshold = opacity;
     this.#mesh?.updateVersion();
     this.invalidate();
+  }
+
+  /** @param crop `[[least, most], …]` of x, y and z in the file, as shares 0..1 of the object; 0 and 1 hide nothing */
+  setCrop(crop) {
+    if (crop === this.#crop) return;
+    this.#crop = crop;
+    this.#applyCrop();
+    this.#mesh?.updateVersion();
+    this.invalidate();
+  }
+
+  /** The splats that are shown, as a `.ply`. @returns {Promise<Blob>} */
+  async shownSplats() {
+    const keeps = (center, opacity) => this.#filter.shows(center, opacity);
+    return filteredPly(await this.#file.arrayBuffer(), keeps) ?? plyOf(this.#mesh.packedSplats, keeps, this.#up);
   }
 
   /** @param turning whether the camera orbits on its own */
@@ -270,6 +292,7 @@ export class Viewer extends EventTarget {
     });
     this.#up = up;
     this.#turnMesh();
+    this.#applyCrop();
     this.#scene.add(this.#mesh);
     this.resetCamera();
   }
@@ -281,6 +304,15 @@ export class Viewer extends EventTarget {
     const { center, radius } = ballAround(this.#mesh.packedSplats);
     const turned = new Vector3(...center).applyQuaternion(this.#mesh.quaternion);
     this.#fit = { center: turned.toArray(), radius };
+  }
+
+  #applyCrop() {
+    if (!this.#mesh) return;
+    const { center, radius } = ballAround(this.#mesh.packedSplats);
+    const at = (share, axis) => center[axis] + (2 * share - 1) * CROP_MARGIN * radius;
+    this.#filter.box = this.#crop.map(([least, most], axis) => [
+      least <= 0 ? -Infinity : at(least, axis), most >= 1 ? Infinity : at(most, axis),
+    ]);
   }
 
   #removeMesh() {

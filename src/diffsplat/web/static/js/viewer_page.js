@@ -36,7 +36,7 @@ function start() {
   const stage = new Stage(byId("stage"), { camera, up, opacity, placeholder: invitation(), onMessage: notify });
   const settings = new Settings(stage, options);
   startTheme(() => settings.applyBackground(), options.theme);
-  const { linkRow } = createPanel(byId("panel"), settings);
+  const { linkRow } = createPanel(byId("panel"), settings, () => saveShown(stage));
   const shortcuts = makeShortcuts(stage, settings);
   const help = createHelp([...shortcuts, ...LISTED_ONLY], GESTURES);
   shortcuts.push({ keys: ["?"], shown: "?", what: "help", run: help });
@@ -44,6 +44,7 @@ function start() {
   fillBars(stage, help);
   stage.addEventListener("change", () => {
     settings.applyBackground();
+    settings.applyCrop();
     linkRow.hidden = stage.viewers.length < 2;
     showSummary(stage);
   });
@@ -145,8 +146,18 @@ function showSummary(stage) {
 async function saveScreenshot(stage) {
   const [first] = stage.viewers;
   if (!first?.info) return notify("There is no object to capture yet.");
-  const name = first.info.name.replace(/(\.compressed)?\.[^.]+$/, "");
-  download(await stage.screenshot(), `${name}.png`);
+  download(await stage.screenshot(), `${stemOf(first.info.name)}.png`);
+}
+
+/** A file of what is shown of each object, without what the settings hide. */
+async function saveShown(stage) {
+  for (const viewer of stage.viewers) {
+    if (viewer.info) download(await viewer.shownSplats(), `${stemOf(viewer.info.name)}-cropped.ply`);
+  }
+}
+
+function stemOf(name) {
+  return name.replace(/(\.compressed)?\.[^.]+$/, "");
 }
 
 function togglePanel() {
