@@ -242,13 +242,57 @@ def test_objects_without_four_even_views_are_dropped_and_counted(
     assert run(source, tmp_path / "out") == 0
     table = capfd.readouterr().out
     assert "1 objects converted" in table
-    assert "2 without four even views" in table
+    assert "2 broken or without four even views" in table
     assert "gobjaverse/0/1" in table
     assert "its depth leaves 0.5..2.5" in table
     assert "not a readable .tar archive" in table
     assert [row["object_id"] for row in rows(tmp_path / "out")] == ["gobjaverse/0/0"]
     assert run(source / "0" / "1", tmp_path / "other") == 2
     assert "none of the 1 objects could be converted" in capfd.readouterr().err
+
+
+def test_one_bad_object_never_ends_a_conversion(
+    ball: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A view with the field of view 0, archives damaged in their middle, and an error that nobody thought of."""
+    source = copies(ball, tmp_path / "in", 3)
+    pose = view_file(source / "0" / "1", 0, ".json")
+    pose.write_text(json.dumps({**json.loads(pose.read_text()), "x_fov": 0}))
+    for name, at in (("head.tar", 0.0), ("end.tar", 0.9)):
+        with tarfile.open(source / name, "w") as tar:
+            tar.add(ball, arcname="object")
+        data = bytearray((source / name).read_bytes())
+        first = int(at * len(data))
+        data[first : first + 600] = b"\xff" * 600
+        (source / name).write_bytes(data)
+    convert_object = gobjaverse_conversion.convert_object
+
+    def surprising(item, size):
+        if item.object_id.endswith("/2"):
+            raise AssertionError("nobody thought of this")
+        return convert_object(item, size)
+
+    monkeypatch.setattr(gobjaverse_conversion, "convert_object", surprising)
+    assert run(source, tmp_path / "out", "--processes", "1") == 0
+    table = capfd.readouterr().out
+    assert "3 objects converted" in table
+    assert "2 broken or without four even views" in table
+    assert "its field of view is 0 radians" in table
+    assert "not a readable .tar archive" in table
+    assert "AssertionError: nobody thought of this" in table
+    names = sorted(row["object_id"] for row in rows(tmp_path / "out"))
+    assert names == ["gobjaverse/0/0", "gobjaverse/0/1", "gobjaverse/end"]
+
+
+def test_some_objects_by_a_list(ball: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    source = copies(ball, tmp_path / "in", 3)
+    ids = tmp_path / "ids.txt"
+    ids.write_text("0/2\n0/7\n")
+    assert run(source, tmp_path / "out", "--ids", str(ids)) == 0
+    assert [row["object_id"] for row in rows(tmp_path / "out")] == ["gobjaverse/0/2"]
+    ids.write_text("0/7\n")
+    assert run(source, tmp_path / "other", "--ids", str(ids)) == 2
+    assert "holds none of the 1 objects that are asked for" in capfd.readouterr().err
 
 
 def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,7 @@ from diffsplat.data.manifest_sources import manifest_objects
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import SourceListing, folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.data.object_ids import read_ids
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_writing import ShardReport
 from diffsplat.errors import InvalidInputError
@@ -43,12 +44,16 @@ class RenderArguments:
     """Also make repainted versions of flat-coloured objects, whose captions name the new colour."""
     processes: int = 0
     """How many processes, 0 for one per core."""
+    ray: str | None = None
+    """Render on a Ray cluster: its address, or auto for the one that runs here, else one of this machine."""
     relabel: bool = False
     """Render nothing; bring the captions of the shards that exist up to date."""
 
     def options(self) -> RenderOptions:
         """For :func:`diffsplat.data.mesh_ingestion.ingest`."""
-        return RenderOptions(self.views, self.size, self.supersampling, self.recolor, self.processes)
+        return RenderOptions(
+            self.views, self.size, self.supersampling, self.recolor, self.processes, self.ray
+        )
 
 
 def render(
@@ -79,8 +84,10 @@ def gobjaverse(
     out: Path,
     captions: Path | None = None,
     index: Path | None = None,
+    ids: Path | None = None,
     size: int = 256,
     processes: int = 0,
+    ray: str | None = None,
 ) -> None:
     """Convert G-Objaverse (rendered Objaverse, 38 different views an object) into training views.
 
@@ -90,15 +97,18 @@ def gobjaverse(
         captions: Captions as .json {"0/10010": "a red chair"} or Cap3D's .csv (uid,caption); objects without one
             are left out. Without this option every caption is empty.
         index: The public index .json {"0/10010": "000-142/uid.glb"}, for captions that name objects by their uid.
+        ids: File that lists the objects to convert, .json or .csv or lines of text; all by default.
         size: Pixels per side in the shards; the renderings have 512.
         processes: How many processes, 0 for one per core.
+        ray: Convert on a Ray cluster: its address, or auto for the one that runs here, else one of this machine.
     """
     listing = gobjaverse_conversion.list_objects(
         source,
         None if captions is None else read_captions(captions),
         None if index is None else gobjaverse_conversion.read_index(index),
+        None if ids is None else read_ids(ids),
     )
-    report = gobjaverse_conversion.convert(listing, out, size=size, processes=processes)
+    report = gobjaverse_conversion.convert(listing, out, size=size, processes=processes, ray=ray)
     print(_conversion_summary(report))
     if report.broken and not report.rendered and not report.resumed:
         raise InvalidInputError(f"none of the {len(report.broken)} objects could be converted")
@@ -156,7 +166,8 @@ def _summary(report: ShardReport) -> str:
 def _conversion_summary(report: ShardReport) -> str:
     lines = [
         f"{report.rendered} objects converted, {report.resumed} were there already, {len(report.left_out)} have "
-        f"no caption, {len(report.broken)} without four even views; {len(report.dropped_views)} views dropped."
+        f"no caption, {len(report.broken)} broken or without four even views; {len(report.dropped_views)} views "
+        "dropped."
     ]
     reasons = Counter(reason for _, reason in report.dropped_views).most_common()
     counts = [(str(count), reason) for reason, count in reasons]

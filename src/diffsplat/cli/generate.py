@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from diffsplat import __version__
 from diffsplat.cli.option_help import Flag, option
-from diffsplat.cli.output_paths import UP_AXES, PlannedObject, Preview, Up, check_outputs, plan_objects
+from diffsplat.cli.output_paths import (
+    UP_AXES,
+    PlannedObject,
+    Preview,
+    Up,
+    check_folder,
+    check_outputs,
+    plan_objects,
+)
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.framing_options import IMAGE_SUFFIXES, ImageFraming
 from diffsplat.io.file_access import make_folder, require_readable
+from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pretrained.backbones import ControlKind
@@ -92,6 +102,47 @@ class ConditionArguments:
 
 
 @dataclass(frozen=True)
+class ListArguments:
+    """Long lists of prompts."""
+
+    sharded: Flag = False
+    """Write the objects of --prompts into numbered folders of the folder --output, each with a .json that says how it
+    was made, and a Parquet index; the same command goes on where it stopped."""
+    part: Annotated[int, tyro.conf.arg(metavar="N")] = 1000
+    """With --sharded, prompts of a numbered folder."""
+    format: Annotated[str, tyro.conf.arg(metavar="SUFFIX")] = ".ply"
+    """With --sharded, suffix of the splat files."""
+    objects_per_pass: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """With --sharded, objects that are generated together (default: as many as a GPU's memory holds, 1 on a CPU)."""
+    ray: Annotated[str | None, option("auto|ADDRESS")] = None
+    """With --sharded, generate on a Ray cluster, with a model on every GPU; auto is the one that runs here, else one of
+    this machine."""
+
+    def check(self, arguments: GenerateArguments) -> None:
+        """Refuse options that do not fit each other."""
+        if not self.sharded:
+            if replace(self, sharded=True) != ListArguments(sharded=True):
+                raise InvalidInputError(
+                    "--part, --format, --objects-per-pass or --ray was given without --sharded, expected both"
+                )
+            return
+        if arguments.prompts_file is None or arguments.output is None or arguments.generation.prompts:
+            raise InvalidInputError(
+                "--sharded was given, expected --prompts FILE and --output FOLDER, and no prompt"
+            )
+        if arguments.conditions != ConditionArguments() or arguments.preview != "none" or arguments.force:
+            raise InvalidInputError(
+                "--sharded takes no images, control maps, previews or --force, expected none"
+            )
+        if self.format not in WRITABLE_SUFFIXES:
+            raise InvalidInputError(f"the format is {self.format!r}, expected {', '.join(WRITABLE_SUFFIXES)}")
+        if self.part < 1 or self.objects_per_pass < 0:
+            raise InvalidInputError(
+                f"part {self.part}, objects per pass {self.objects_per_pass}: expected at least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
 class GenerateArguments:
     """Options of ``diffsplat generate``."""
 
@@ -119,6 +170,7 @@ class GenerateArguments:
     conditions: Annotated[ConditionArguments, tyro.conf.arg(name="")] = field(
         default_factory=ConditionArguments
     )
+    listed: Annotated[ListArguments, tyro.conf.arg(name="")] = field(default_factory=ListArguments)
 
 
 def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> None:
@@ -128,9 +180,13 @@ def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> 
     """
     conditions, generation = arguments.conditions, arguments.generation
     conditions.check()
+    arguments.listed.check(arguments)
     images = conditions.image_files()
     model = ModelChoice(arguments.model, bool(images), conditions.control, arguments.opening)
     model.check()
+    if arguments.listed.sharded:
+        _generate_list(model, arguments)
+        return
     if arguments.prompts_file is not None:
         prompts = (*generation.prompts, *_read_prompts(arguments.prompts_file))
         generation = replace(generation, prompts=prompts)
@@ -143,6 +199,29 @@ def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> 
         require_meshing()
     for path in _generate_all(model, resolved, planned, arguments):
         print(path, flush=True)
+
+
+def _generate_list(model: ModelChoice, arguments: GenerateArguments) -> None:
+    """Generate a long list of prompts into a folder; prints the folder of the index."""
+    from diffsplat.pipelines.bulk_generation import INDEX_FOLDER, BulkJob, PromptFile, generate_list
+
+    listed, path, out = arguments.listed, arguments.prompts_file, arguments.output
+    if path is None or out is None:
+        raise TypeError("the options were not checked")
+    check_folder(out)
+    job = BulkJob(
+        PromptFile.open(path, listed.part),
+        out,
+        replace(arguments.generation, prompts=("-",)).resolved(model.defaults()),
+        {"model": model.label, "revision": model.revision(), "version": __version__},
+        listed.format,
+        arguments.up and UP_AXES[arguments.up],
+        listed.objects_per_pass,
+    )
+    failed = generate_list(job, model.open, ray=listed.ray)
+    if failed:
+        print(f"{failed} objects could not be made, see the column 'error' of the index", file=sys.stderr)
+    print(out / INDEX_FOLDER)
 
 
 def _images_at(path: Path) -> list[Path]:

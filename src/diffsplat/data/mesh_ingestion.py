@@ -39,6 +39,7 @@ class RenderOptions:
         supersampling: samples per pixel and side.
         recolor: also make repainted versions of flat-coloured objects.
         processes: how many at once, 0 for one per core.
+        ray: address of a Ray cluster that renders instead.
     """
 
     views: ViewSetName = "mini"
@@ -46,6 +47,7 @@ class RenderOptions:
     supersampling: int = 2
     recolor: bool = True
     processes: int = 0
+    ray: str | None = None
 
 
 def ingest(
@@ -61,7 +63,15 @@ def ingest(
     if options.supersampling < 1:
         raise InvalidInputError(f"supersampling is {options.supersampling}, expected at least 1")
     work = partial(render_object, options=options)
-    return fill_shards(listing, work, out, size=options.size, processes=options.processes, progress=progress)
+    return fill_shards(
+        listing,
+        work,
+        out,
+        size=options.size,
+        processes=options.processes,
+        ray=options.ray,
+        progress=progress,
+    )
 
 
 def relabel(listing: SourceListing, out: Path) -> int:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from tqdm import tqdm
 
 from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
+from diffsplat.data.job_engines import Failure, local_results, ray_results
+from diffsplat.data.object_table_file import open_table
+from diffsplat.data.shard_folders import ShardFolder
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 
@@ -75,14 +72,6 @@ class Finished:
     losses: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Broken:
-    """An object that gave no row."""
-
-    object_id: str
-    reason: str
-
-
 def fill_shards(
     listing: ObjectListing[Item],
     work: Callable[[Item], Finished],
@@ -90,23 +79,26 @@ def fill_shards(
     *,
     size: int,
     processes: int = 0,
+    ray: str | None = None,
     progress: bool = True,
 ) -> ShardReport:
     """Make rows of every object that ``out`` does not hold yet, in an order mixed by a hash.
 
-    Shards appear whole or not at all; after an interruption the same call goes on with what is missing.
+    Shards appear whole or not at all; after an interruption the same call goes on with what is missing. They are the
+    same for any number of processes and on a cluster. An object that cannot be used, whatever the reason, ends nothing.
 
     Args:
         listing: the objects.
-        work: makes the rows of an object; a ValueError or OSError is the reason why it is broken. With several
+        work: makes the rows of an object; what it raises is the reason why the object is broken. With several
             processes it must be picklable.
         out: folder of the shards, made when it is missing.
         size: pixels per side, at least 8.
         processes: how many at once, 0 for one per core.
+        ray: address of a Ray cluster that does the work, see :func:`~diffsplat.data.job_engines.ray_results`.
         progress: show a bar.
 
     Raises:
-        ValueError: an option is out of range, ``out`` is a file, or a process was killed.
+        ValueError: an option is out of range, or ``out`` is a file.
     """
     if size < 8 or processes < 0:
         raise InvalidInputError(f"size {size}, processes {processes}: expected at least 8 and 0")
@@ -118,12 +110,12 @@ def fill_shards(
     todo.sort(key=lambda item: stable_seed(item.object_id))
     report = ShardReport(resumed=len(listing.objects) - len(todo), left_out=listing.left_out)
     writer = _ShardWriter(out)
-    jobs = [_Job(item, work) for item in todo]
+    results = local_results(work, todo, processes) if ray is None else ray_results(work, todo, ray)
     try:
-        bar = tqdm(_results(jobs, processes), total=len(jobs), unit="object", disable=not progress)
-        for result in bar:
-            if isinstance(result, Broken):
-                report.broken.append((result.object_id, result.reason))
+        bar = tqdm(results, total=len(todo), unit="object", disable=not progress)
+        for item, result in zip(todo, bar, strict=True):
+            if isinstance(result, Failure):
+                report.broken.append((item.object_id, result.reason))
                 continue
             report.rendered += 1
             report.rows += len(result.rows)
@@ -134,6 +126,8 @@ def fill_shards(
             writer.add(result.rows)
     finally:
         writer.flush()
+    if report.rendered or report.resumed:
+        open_table(ShardFolder.at(out))  # so that no training has to make it first
     return report
 
 
@@ -146,18 +140,6 @@ def finished_objects(out: Path) -> set[str]:
     for path in sorted(out.glob("objects-*.parquet")):
         done.update(parquet.read_table(path, columns=["object_id"]).column(0).to_pylist())
     return done
-
-
-@dataclass(frozen=True)
-class _Job(Generic[Item]):
-    item: Item
-    work: Callable[[Item], Finished]
-
-    def run(self) -> Finished | Broken:
-        try:
-            return self.work(self.item)
-        except (ValueError, OSError, MemoryError) as error:
-            return Broken(self.item.object_id, str(error))
 
 
 class _ShardWriter:
@@ -182,25 +164,3 @@ class _ShardWriter:
         shard_schema.write_shard(table, self._out / f"objects-{self._next:05d}.parquet")
         self._next += 1
         self._rows, self._objects = [], 0
-
-
-def _results(jobs: list[_Job[Any]], processes: int) -> Iterator[Finished | Broken]:
-    workers = processes or os.cpu_count() or 1
-    if workers == 1 or len(jobs) < 4:
-        yield from map(_Job.run, jobs)
-        return
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    try:
-        yield from executor.map(_Job.run, jobs)
-    except BrokenProcessPool as error:
-        raise InvalidInputError(
-            "a rendering process was killed, probably for lack of memory; run again with fewer processes"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Ctrl-C reaches all processes, and only the first one answers it; each worker keeps to one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

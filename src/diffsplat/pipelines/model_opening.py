@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable
 from diffsplat.pretrained.backbones import BACKBONES, ControlKind
 from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, ModelFolder, SamplingDefaults, find_model
+from diffsplat.pretrained.release_layout import default_weights
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +100,20 @@ class ModelChoice:
     def released(self) -> bool:
         """Whether it is one of the released backbones."""
         return self.model in BACKBONES
+
+    def revision(self) -> str:
+        """What tells the weights of a model folder from others: a hash of its settings, and of the size and the first
+        megabyte of each file of weights; of a released backbone the folder of its weights."""
+        if self.released:
+            return f"released {self.options.weights or default_weights()}"
+        digest = hashlib.sha256()
+        folder = find_model(self.model)
+        for path in sorted(file for file in folder.rglob("*") if file.suffix in (".json", ".safetensors")):
+            with path.open("rb") as file:
+                digest.update(
+                    f"{path.relative_to(folder)} {path.stat().st_size}".encode() + file.read(1 << 20)
+                )
+        return digest.hexdigest()[:16]
 
     def defaults(self) -> SamplingDefaults:
         """Sampling defaults; of a folder they are read, which checks that it is a model.

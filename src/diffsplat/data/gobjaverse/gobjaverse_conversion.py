@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from diffsplat.data.gobjaverse.gobjaverse_views import (
     resize,
     stored_cameras,
 )
+from diffsplat.data.object_ids import is_named
 from diffsplat.data.shard_schema import ObjectInfo
 from diffsplat.data.shard_writing import Finished, ObjectListing, Row, ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError, MissingFileError
@@ -64,7 +66,10 @@ GObjaverseListing = ObjectListing[GObjaverseObject]
 
 
 def list_objects(
-    source: Path, captions: Captions | None = None, index: dict[str, str] | None = None
+    source: Path,
+    captions: Captions | None = None,
+    index: dict[str, str] | None = None,
+    ids: Collection[str] | None = None,
 ) -> GObjaverseListing:
     """Every object below ``source``: folders with a ``campos_512_v4`` inside, and .tar archives.
 
@@ -75,15 +80,18 @@ def list_objects(
         source: folder that is searched with all its subfolders, or one object.
         captions: of the objects; those that it lacks are left out.
         index: names of objects by their place, from :func:`read_index`.
+        ids: only these objects, by place, last part or what ``index`` says; others are not counted.
 
     Raises:
         FileNotFoundError: there is no ``source``.
-        ValueError: it holds no object, or none with a caption.
+        ValueError: it holds no object, none of ``ids``, or none with a caption.
     """
     objects, without = [], []
     for place, path in sorted(_places(source).items()):
         known_as = (index or {}).get(place)
         names = [name for name in (place, place.split("/")[-1], known_as) if name is not None]
+        if ids is not None and not any(is_named(name, ids) for name in names):
+            continue
         found = next((captions[name] for name in names if name in captions), ()) if captions else ("",)
         if found:
             objects.append(GObjaverseObject(known_as or place, path, found))
@@ -94,6 +102,8 @@ def list_objects(
             f"none of the {len(without)} objects in {source} has a caption; the file must name them as "
             f"{without[0]!r}, or an index must map this to the file's names"
         )
+    if not objects and ids is not None:
+        raise InvalidInputError(f"{source} holds none of the {len(ids)} objects that are asked for")
     if not objects:
         raise InvalidInputError(
             f"{source} holds no object of G-Objaverse, expected {CAMERA_FOLDER} folders or .tar files"
@@ -117,7 +127,13 @@ def read_index(path: Path | str) -> dict[str, str]:
 
 
 def convert(
-    listing: GObjaverseListing, out: Path, *, size: int, processes: int = 0, progress: bool = True
+    listing: GObjaverseListing,
+    out: Path,
+    *,
+    size: int,
+    processes: int = 0,
+    ray: str | None = None,
+    progress: bool = True,
 ) -> ShardReport:
     """Write every object that ``out`` does not hold yet to shards, see :func:`fill_shards`.
 
@@ -126,13 +142,14 @@ def convert(
         out: folder of the shards.
         size: pixels per side in the shards.
         processes: how many at once, 0 for one per core.
+        ray: address of a Ray cluster that does the work.
         progress: show a bar.
 
     Raises:
         ValueError: an option is out of range, or ``out`` is a file.
     """
     work = partial(convert_object, size=size)
-    return fill_shards(listing, work, out, size=size, processes=processes, progress=progress)
+    return fill_shards(listing, work, out, size=size, processes=processes, ray=ray, progress=progress)
 
 
 def convert_object(item: GObjaverseObject, size: int) -> Finished:
