@@ -69,6 +69,20 @@ def test_image_with_a_known_and_an_estimated_elevation(
     assert differ(known, described)
 
 
+def test_the_elevation_command_prints_what_the_network_estimates(
+    weights: Path, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ("elevation", picture, "--model", "sd15", "--weights", weights)
+    assert run(*words) == 0
+    printed = capsys.readouterr().out.split(maxsplit=1)
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights, image=True)
+    shown = pipe.prepare(image=picture).image
+    assert shown is not None
+    degrees = float(pipe.elevation_estimator.degrees_above_horizon(shown[None])[0])
+    assert printed == [f"{degrees:.1f}", f"{picture}\n"]
+    assert run("elevation", tmp_path / "none.png", "--model", "sd15", "--weights", weights) == 2
+
+
 def test_several_images_and_folders(
     weights: Path, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ):

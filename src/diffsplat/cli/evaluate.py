@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 
-from diffsplat.core import SplatGrid, Splats, Views
+from diffsplat.core import PixelGrid, SplatGrid, Splats, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.evaluation.clip_scores import ClipScorer
 from diffsplat.evaluation.condition_evaluation import (
     Make,
     NearestObject,
@@ -40,17 +42,23 @@ from diffsplat.evaluation.model_evaluation import (
     objects_of_nouns,
 )
 from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.evaluation.prompt_protocol import evaluate_prompts
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
+from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.user_cache import user_cache
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.backbones import BACKBONES, RECONSTRUCTOR_RELEASE, ControlKind
 from diffsplat.pretrained.model_folders import ModelFolder, find_model
+from diffsplat.pretrained.release_layout import default_weights, find_release
+from diffsplat.pretrained.released_models import ReleasedModel, load_autoencoder
+from diffsplat.pretrained.released_networks import load_reconstructor
 from diffsplat.pretrained.stored_networks import open_autoencoder
 
 _FEATURES = "features.safetensors"
@@ -92,31 +100,38 @@ class JudgedArguments(ReportArguments):
     """Folder where the fitted judge is kept; ~/.cache/diffsplat/judge when not given."""
 
 
-def reconstruction(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
+def reconstruction(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini", weights: Path | None = None
+) -> None:
     """Measure the reconstructor: PSNR and SSIM of held-out objects, in input views and novel views.
 
     Args:
         arguments: What to measure on and where to write.
-        model: Name of an embedded model, or a model folder with a reconstructor.
+        model: Name of a model, or a model folder with a reconstructor. The released ones share theirs.
+        weights: Folder of the released weights.
     """
     arguments.check()
-    _report_grids("reconstruction", arguments, model, {"reconstruction": _reconstructor(model)})
+    reconstruct = _reconstructor(model, weights)
+    _report_grids("reconstruction", arguments, model, {"reconstruction": reconstruct}, reconstruct.pixel_grid)
 
 
-def autoencoder(arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini") -> None:
+def autoencoder(
+    arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini", weights: Path | None = None
+) -> None:
     """Measure the autoencoder: the same through its latents, next to the reconstruction itself.
 
     Args:
         arguments: What to measure on and where to write.
-        model: Name of an embedded model, or a model folder with a reconstructor and an autoencoder.
+        model: Name of a model, or a model folder with a reconstructor and an autoencoder.
+        weights: Folder of the released weights.
     """
     arguments.check()
-    reconstruct = _reconstructor(model)
+    reconstruct = _reconstructor(model, weights)
     predictors: dict[str, Predict] = {
         "reconstruction": reconstruct,
-        "autoencoder": _through_latents(model, reconstruct),
+        "autoencoder": _through_latents(model, reconstruct, weights=weights),
     }
-    _report_grids("autoencoder", arguments, model, predictors)
+    _report_grids("autoencoder", arguments, model, predictors, reconstruct.pixel_grid)
 
 
 def text(
@@ -319,6 +334,61 @@ def prompts(data: Path, out: Path, *, nouns: PromptSet = "mini", force: bool = F
     print(f"{len(built)} prompts, {sum(prompt.trained for prompt in built)} of them of trained pairs: {out}")
 
 
+def protocol(
+    prompt_file: tyro.conf.Positional[Path],
+    *,
+    clip: str,
+    model: str = "mini",
+    seed: int = 0,
+    steps: int | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Measure text generation by CLIP similarity and R-precision on a list of prompts, as papers do.
+
+    Images are rendered at the generated views, as by the original, and between them. The pool of R-precision is
+    the list itself; its size is in the report.
+
+    Args:
+        prompt_file: Text file with one prompt in every line, such as a list of T3Bench.
+        clip: Folder of a CLIP model, or its name on the hub, such as openai/clip-vit-base-patch32.
+        model: Name of a model with a variant, or a model folder.
+        seed: Seed of every prompt.
+        steps: Denoising steps; the model's default when not given.
+        out: JSON file for the figures and all single results; the contact sheet is written next to it as .png.
+        force: Replace existing files.
+    """
+    arguments = ReportArguments(prompt_file, out, force=force)
+    arguments.check()
+    asked = read_prompts(prompt_file)
+    scorer = ClipScorer.from_pretrained(clip)
+    pipe = ModelChoice.parse(model, OpeningOptions()).open(None if model == "mini" else [*asked, ""])
+
+    def generate(prompt: str) -> tuple[Splats, float]:
+        (made,) = pipe.generate(Generation(prompts=(prompt,), seed=seed, steps=steps)).objects()
+        return made.splats, made.elevation_deg
+
+    evaluation = evaluate_prompts(generate, asked, scorer, pipe.autoencoder.image_size)
+    settings = {"prompts": str(prompt_file), "clip": clip, "model": model, "seed": seed, "steps": steps}
+    _finish("protocol", evaluation, arguments, settings)
+
+
+def compare(first: tyro.conf.Positional[Path], second: tyro.conf.Positional[Path]) -> None:
+    """Compare the figures of two reports.
+
+    Args:
+        first: JSON file that an evaluation wrote.
+        second: Another, of the same subcommand.
+    """
+    one, other = (read_json(path, "expected a report of 'diffsplat evaluate'") for path in (first, second))
+    if one.get("subcommand") != other.get("subcommand") or not isinstance(one.get("figures"), dict):
+        raise InvalidInputError(
+            f"{str(first)!r} is a report of {one.get('subcommand')!r} and {str(second)!r} of "
+            f"{other.get('subcommand')!r}, expected two of one subcommand"
+        )
+    print(_comparison(one["figures"], other["figures"]))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruction": reconstruction,
     "autoencoder": autoencoder,
@@ -329,15 +399,21 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ceiling": ceiling,
     "judge": judge,
     "prompts": prompts,
+    "protocol": protocol,
+    "compare": compare,
 }
 """Verbs of ``diffsplat evaluate``."""
 
 
 def _report_grids(
-    subcommand: str, arguments: ReportArguments, model: str, predictors: dict[str, Predict]
+    subcommand: str,
+    arguments: ReportArguments,
+    model: str,
+    predictors: dict[str, Predict],
+    pixel_grid: PixelGrid,
 ) -> None:
     dataset = open_objects(arguments.data, split="test", variants=False)
-    evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit))
+    evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit), pixel_grid)
     _finish(subcommand, evaluation, arguments, {"model": model})
 
 
@@ -355,14 +431,26 @@ def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], Fea
     return fitted, asdict(figures), store
 
 
-def _reconstructor(model: str) -> Predict:
+def _reconstructor(model: str, weights: Path | None = None) -> GSRecon:
+    if model in BACKBONES:
+        folder = find_release(weights or default_weights(), RECONSTRUCTOR_RELEASE)
+        return load_reconstructor(folder, dtype=torch.float32)
     return GSRecon.from_pretrained(_config(model, "reconstructor").parent)
 
 
+def _autoencoder(model: str, weights: Path | None) -> Any:
+    if model in BACKBONES:
+        return load_autoencoder(ReleasedModel(BACKBONES[model], weights=weights))
+    return open_autoencoder(_config(model, "autoencoder").parent)
+
+
 def _through_latents(
-    model: str, reconstruct: Predict, part: Literal["autoencoder", "denoised"] = "autoencoder"
+    model: str,
+    reconstruct: Predict,
+    part: Literal["autoencoder", "denoised"] = "autoencoder",
+    weights: Path | None = None,
 ) -> Predict:
-    network = open_autoencoder(_config(model, "autoencoder").parent)
+    network: Any = _autoencoder(model, weights)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(read_json(_config(model, "denoiser")))
@@ -410,4 +498,15 @@ def _table(title: str, figures: dict[str, float]) -> str:
     for name, value in figures.items():
         shown = f"{value:9d}" if isinstance(value, int) else f"{value:9.3f}"
         lines.append(f"{name:{width}}{shown}")
+    return "\n".join(lines)
+
+
+def _comparison(first: dict[str, float], second: dict[str, float]) -> str:
+    """A table of the figures that both reports have, with their differences."""
+    shared = [name for name in first if name in second]
+    width = max((len(name) for name in shared), default=0)
+    lines = [f"{'':{width}}{'first':>11}{'second':>11}{'difference':>12}"]
+    for name in shared:
+        one, other = float(first[name]), float(second[name])
+        lines.append(f"{name:{width}}{one:11.4f}{other:11.4f}{other - one:+12.4f}")
     return "\n".join(lines)

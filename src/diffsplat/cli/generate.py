@@ -24,6 +24,7 @@ from diffsplat.cli.output_paths import (
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.framing_options import IMAGE_SUFFIXES, ImageFraming
 from diffsplat.io.file_access import make_folder, require_readable
+from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
@@ -188,7 +189,7 @@ def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> 
         _generate_list(model, arguments)
         return
     if arguments.prompts_file is not None:
-        prompts = (*generation.prompts, *_read_prompts(arguments.prompts_file))
+        prompts = (*generation.prompts, *read_prompts(arguments.prompts_file))
         generation = replace(generation, prompts=prompts)
     resolved = generation.resolved(model.defaults(), from_image=bool(images))
     planned = plan_objects(resolved, arguments.output, arguments.preview, images, mesh=arguments.mesh)
@@ -238,18 +239,6 @@ def _images_at(path: Path) -> list[Path]:
             f"the folder {str(path)!r} holds no images, expected {', '.join(IMAGE_SUFFIXES)}"
         )
     return files
-
-
-def _read_prompts(path: Path) -> tuple[str, ...]:
-    """The lines of a text file that are not blank."""
-    try:
-        text = require_readable(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{str(path)!r} is not a text file in UTF-8") from error
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not lines:
-        raise InvalidInputError(f"{str(path)!r} holds no prompts, expected one in every line")
-    return lines
 
 
 def _generate_all(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsplat.core import Cameras, SplatGrid, Splats, Views
+from diffsplat.core import Cameras, PixelGrid, SplatGrid, Splats, Views
 from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
@@ -59,7 +59,9 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate_grids(predictors: dict[str, Predict], objects: Iterable[tuple[str, Views]]) -> Evaluation:
+def evaluate_grids(
+    predictors: dict[str, Predict], objects: Iterable[tuple[str, Views]], pixel_grid: PixelGrid = "center"
+) -> Evaluation:
     """PSNR (dB) and SSIM of splat grids, rendered in their input views and in novel ones.
 
     Every figure is the mean over all views of all objects.
@@ -67,6 +69,7 @@ def evaluate_grids(predictors: dict[str, Predict], objects: Iterable[tuple[str, 
     Args:
         predictors: by the name that their figures begin with; the last one is pictured.
         objects: identity and ``[1, 4 + novel]`` views, the inputs first.
+        pixel_grid: that the grids are unprojected with.
 
     Raises:
         ValueError: there is no object, or one has no novel view.
@@ -79,7 +82,7 @@ def evaluate_grids(predictors: dict[str, Predict], objects: Iterable[tuple[str, 
         inputs = views.take(slice(0, INPUT_VIEWS))
         entry: dict[str, Any] = {"object": identity}
         for name, predict in predictors.items():
-            splats = predict(inputs).to_splats(inputs.cameras)
+            splats = predict(inputs).to_splats(inputs.cameras, pixel_grid)
             images = render(splats, views.cameras, normals=False).rgb.clamp(0, 1)
             entry |= _grid_figures(name, images, views.image)
             if len(entries) < _SHEET_OBJECTS and name == list(predictors)[-1]:

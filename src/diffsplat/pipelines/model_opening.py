@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.file_access import require_readable
 from diffsplat.pretrained.backbones import BACKBONES, ControlKind
 from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, ModelFolder, SamplingDefaults, find_model
@@ -215,6 +215,28 @@ class ModelChoice:
             encoder = load_text_encoder(find_model(self.model) / "text_encoder", dtype=dtype).to(device)
         encoded = StoredPrompts.encode(with_clip_skip(encoder, clip_skip), texts)
         return StoredPrompts(encoded.conditions, self.model, clip_skip).to("cpu")
+
+    def open_elevation_estimator(self) -> Any:
+        """The elevation network alone, on the CPU.
+
+        Raises:
+            ValueError, FileNotFoundError: when the model has none, or it cannot be read.
+        """
+        if self.released:
+            from diffsplat.pretrained.released_models import load_elevation
+
+            estimator = load_elevation(self._released_model())
+        else:
+            from diffsplat.pretrained.stored_networks import open_elevation_estimator
+
+            folder = find_model(self.model) / "elevation_estimator"
+            estimator = open_elevation_estimator(folder) if folder.is_dir() else None
+        if estimator is None:
+            raise MissingFileError(
+                f"the model {self.model!r} has no elevation network, expected another, or that of the release after "
+                f"'diffsplat models download {next(iter(BACKBONES))}'"
+            )
+        return estimator.eval()
 
     def _stored_prompts(self, file: Path, texts: Sequence[str]) -> StoredPrompts:
         from diffsplat.models.text.stored_prompts import StoredPrompts

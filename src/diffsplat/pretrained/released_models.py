@@ -97,9 +97,9 @@ def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, A
     readers = {
         "text_encoder": _text_encoder,
         "denoiser": _denoiser,
-        "autoencoder": _autoencoder,
+        "autoencoder": load_autoencoder,
         "scheduler": _scheduler,
-        **({"image_encoder": _image_encoder, "elevation_estimator": _elevation} if model.image else {}),
+        **({"image_encoder": _image_encoder, "elevation_estimator": load_elevation} if model.image else {}),
     }
     parts: dict[str, Any] = dict(given)
     for name, read in readers.items():
@@ -136,7 +136,12 @@ def _denoiser_folder(model: ReleasedModel) -> Path:
     return find_release(model.folder, release, DENOISER_PARTS[row.family])
 
 
-def _autoencoder(model: ReleasedModel) -> Any:
+def load_autoencoder(model: ReleasedModel) -> Any:
+    """The splat autoencoder alone.
+
+    Raises:
+        FileNotFoundError, ValueError: when it was not downloaded, or is damaged.
+    """
     iteration = find_release(model.folder, model.backbone.autoencoder_release)
     if (iteration / "config.json").is_file():  # trained here
         return open_autoencoder(iteration, dtype=model.network_dtype)
@@ -169,9 +174,8 @@ def _scheduler(model: ReleasedModel) -> Any:
     return make_scheduler(model.backbone.sampler, read_json(path), model.defaults.prediction)
 
 
-def _elevation(model: ReleasedModel) -> Any:
+def load_elevation(model: ReleasedModel) -> Any:
     """The elevation estimator, or None where it was not downloaded: then calls have to give the elevation."""
-
     if not (model.folder / ELEVATION_RELEASE).is_dir():
         return None
     return load_elevation_network(find_release(model.folder, ELEVATION_RELEASE))

@@ -1,0 +1,65 @@
+"""Measuring text generation on a list of prompts by CLIP, at the generated views and between them."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from tqdm import tqdm
+
+from diffsplat.core import Cameras, Splats
+from diffsplat.evaluation.clip_scores import ClipScorer, clip_similarity, r_precision
+from diffsplat.evaluation.model_evaluation import Evaluation
+from diffsplat.geometry import orbit_cameras, ring_cameras
+from diffsplat.io.image_files import tile_images
+from diffsplat.render import render
+
+_SHEET_OBJECTS = 12
+BETWEEN_AZIMUTHS_DEG = (45.0, 135.0, 225.0, 315.0)
+"""In the middle between the generated views."""
+
+GenerateAt = Callable[[str], tuple[Splats, float]]
+"""A prompt to splats ``[N]`` and the elevation in degrees that they were generated at."""
+
+
+@torch.no_grad()
+def evaluate_prompts(
+    generate: GenerateAt, prompts: Sequence[str], scorer: ClipScorer, size: int
+) -> Evaluation:
+    """CLIP similarity (cosine times 100) and R-precision of generated objects.
+
+    The pool of R-precision is the distinct prompts of the list.
+
+    Args:
+        generate: makes an object of a prompt.
+        prompts: as many objects are generated.
+        scorer: CLIP.
+        size: edge of the images in pixels.
+    """
+    pool = list(dict.fromkeys(prompts))
+    texts = torch.cat([scorer.texts([text]) for text in pool])
+    seen, between, rows = [], [], []
+    for prompt in tqdm(prompts, unit="prompt", desc="evaluate"):
+        splats, elevation = generate(prompt)
+        for found, cameras in (
+            (seen, ring_cameras(elevation, size=size)),
+            (between, orbit_cameras(BETWEEN_AZIMUTHS_DEG, elevation, width=size, height=size)),
+        ):
+            images = render(splats, _on(splats, cameras), normals=False).rgb.clamp(0, 1).cpu()
+            found.append(scorer.images(images))
+            if found is seen and len(rows) < _SHEET_OBJECTS:
+                rows.append(images)
+    own = [pool.index(prompt) for prompt in prompts]
+    figures: dict[str, float] = {"pool": len(pool)}
+    objects = [{"prompt": prompt} for prompt in prompts]
+    for name, views in (("generated", torch.stack(seen)), ("between", torch.stack(between))):
+        for kind, values in (
+            ("clip_similarity", clip_similarity(views, texts[own])),
+            ("r_precision", r_precision(views, texts, own)),
+        ):
+            figures[f"{name}_{kind}"] = float(values.mean())
+            for entry, value in zip(objects, values.tolist(), strict=True):
+                entry[f"{name}_{kind}"] = value
+    return Evaluation(figures, objects, tile_images(torch.cat(rows), columns=len(rows[0]), gap=2))
+
+
+def _on(splats: Splats, cameras: Cameras) -> Cameras:
+    return cameras.to(splats.device)
