@@ -209,6 +209,10 @@ def _generate_list(model: ModelChoice, arguments: GenerateArguments) -> None:
     listed, path, out = arguments.listed, arguments.prompts_file, arguments.output
     if path is None or out is None:
         raise TypeError("the options were not checked")
+    if arguments.generation.seeds or arguments.generation.negative_prompts:
+        raise InvalidInputError(
+            "--seeds and --negative-prompts were given for a list of prompts, expected --seed and --negative-prompt"
+        )
     check_folder(out)
     job = BulkJob(
         PromptFile.open(path, listed.part),
