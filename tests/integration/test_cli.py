@@ -92,14 +92,13 @@ def refused(capsys, *words: str) -> str:
         (["a chair", "-o", "folder"], "'folder': it is a directory"),
         (["a chair", "-o", "there.ply"], "'there.ply' exists already"),
         (["a chair", "-o", "new.ply", "--preview", "png"], "'new.png' exists already"),
-        (["a chair", "-o", "nosuch/chair.ply"], "does not exist"),
-        (["a chair", "-o", "there.ply/chair.ply"], "chair.ply"),
+        (["a chair", "-o", "there.ply/chair.ply"], "'there.ply': it is a file, expected a folder"),
+        (["a chair", "-o", "there.ply/deep/chair.ply"], "'there.ply' is a file, expected a folder"),
         (["a chair", "-o", "chair.obj"], "the suffix '.obj', expected .ply"),
         (["a chair", "-o", "/dev/null"], "/dev/null"),
         (["a chair", "-o", "/proc/chair.ply"], "cannot write"),
         (["a chair", "a taxi", "-o", "/proc/chairs"], "cannot write"),
         (["a chair", "a taxi", "-o", "there.txt"], "'there.txt': it is a file, expected a folder"),
-        (["a chair", "a taxi", "-o", "nosuch/deep"], "does not exist"),
         (["a chair", "-o", "x" * 300 + ".ply"], "xxx"),
     ],
 )
@@ -128,8 +127,9 @@ def test_folder_without_permission_is_refused(here, small_model, no_model, capsy
 
 
 def test_unknown_model_and_device(here, small_model, capsys):
-    assert "unknown model 'maxi', expected one of: mini" in refused(
-        capsys, "generate", "a chair", "--model", "maxi"
+    assert (
+        "unknown model 'maxi', expected one of: mini, sd15, pixart-sigma, sd35m; or a model folder"
+        in refused(capsys, "generate", "a chair", "--model", "maxi")
     )
     (here / "empty").mkdir()
     assert "model_index.json is missing" in refused(capsys, "generate", "a chair", "--model", "empty")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from diffsplat.cli.main import main
 from diffsplat.cli.output_paths import plan_objects
@@ -78,7 +79,7 @@ def test_what_is_left_out(here: Path, words: list[str], left: list[float]):
         (["four.ply", "out.obj"], "the suffix '.obj', expected a splat file"),
         (["four.ply", "out.ksplat"], "only read"),
         (["four.ply", "four.ply"], "exists already"),
-        (["four.ply", "none/out.spz"], "does not exist"),
+        (["four.ply", "four.ply/out.spz"], "'four.ply': it is a file, expected a folder"),
         (["broken.sog", "out.ply"], "'broken.sog' is not a readable splat file"),
         (["four.ply", "out.spz", "--crop", "0.1", "0.2"], "the crop is '0.1 0.2', expected a radius or"),
         (["four.ply", "out.spz", "--crop", "-1"], "expected a positive distance"),
@@ -97,6 +98,21 @@ def test_refusals(here: Path, capsys, words: list[str], sentence: str):
     assert line.startswith("diffsplat: error: ")
     assert sentence in line
     assert {path: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_folders_that_are_missing_are_made(here: Path):
+    assert main(["convert", "four.ply", "some/where/out.spz"]) == 0
+    assert read_splats("some/where/out.spz").count == 4
+    for name, kind in (("deep/view.png", "PNG"), ("deep/turn.gif", "GIF")):
+        assert main(["render", "four.ply", "-o", name, "--size", "16", "--frames", "2"]) == 0
+        with Image.open(name) as image:
+            assert (image.format, image.size) == (kind, (16, 16))
+
+
+def test_no_choice_is_called_none(capsys: pytest.CaptureFixture[str]):
+    for name in ("generate", "serve", "render", "convert"):
+        assert main([name, "--help"]) == 0
+        assert "{None" not in capsys.readouterr().out
 
 
 def test_strict_refuses_what_is_otherwise_left_out(here: Path, capsys):

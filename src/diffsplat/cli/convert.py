@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat.cli.option_help import Flag, option
-from diffsplat.cli.output_paths import UP_AXES, Up
+from diffsplat.cli.output_paths import UP_AXES, Up, check_output
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import require_writable
+from diffsplat.io.file_access import make_folder
 from diffsplat.io.splat_suffixes import require_splat_file
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
     from_up = arguments.from_up and UP_AXES[arguments.from_up]
     splats = read_splats(arguments.source, up=from_up, strict=arguments.strict)
     kept = _selected(splats, arguments)
+    make_folder(arguments.target.parent)
     write_splats(kept, arguments.target, force=arguments.force, up=arguments.up and UP_AXES[arguments.up])
     print(arguments.target)
 
@@ -66,7 +67,7 @@ def _check(arguments: ConvertArguments) -> None:
     if arguments.crop is not None:
         _check_crop(arguments.crop)
     require_splat_file(arguments.source)
-    require_writable(arguments.target, force=arguments.force)
+    check_output(arguments.target, force=arguments.force)
 
 
 def _check_crop(crop: tuple[float, ...]) -> None:

@@ -43,7 +43,7 @@ class ConditionArguments:
     """Images of objects, or folders of images; each gives objects of its own. Their background is removed unless
     they are transparent."""
     framing: Annotated[ImageFraming, tyro.conf.arg(name="")] = field(default_factory=ImageFraming)
-    control: ControlKind | None = None
+    control: Annotated[ControlKind | None, option("depth|normal|canny")] = None
     """Follow a control map of the first view, with a model that has a ControlNet for it, such as sd15."""
     control_image: Annotated[Path | None, option("FILE")] = None
     """The control map as an image."""

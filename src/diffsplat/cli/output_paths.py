@@ -101,27 +101,33 @@ def check_outputs(planned: list[PlannedObject], *, force: bool) -> None:
                 f"{', '.join(WRITABLE_SUFFIXES)}"
             )
         for path in item.paths:
-            if len(planned) > 1:
-                check_folder(path.parent)
-            if len(planned) == 1 or path.parent.is_dir():
-                require_writable(path, force=force)
+            check_output(path, force=force)
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse a file that could not be written; folders that are missing are made later, by ``make_folder``.
+
+    Raises:
+        ValueError: names the file and the reason.
+    """
+    check_folder(path.parent)
+    if path.parent.is_dir():
+        require_writable(path, force=force)
 
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that does not exist and cannot be made.
 
     Raises:
-        ValueError: when its place is taken by a file, or its parent is missing or not writable.
+        ValueError: when a file is in its place or above it, or the folder that it would lie in is not writable.
     """
-    if folder.is_dir():
-        return
-    if folder.exists():
-        raise InvalidInputError(f"cannot write into {str(folder)!r}: it is a file, expected a folder")
-    parent = folder.resolve().parent
-    if not parent.is_dir():
-        raise InvalidInputError(f"cannot make the folder {str(folder)!r}: {str(parent)!r} does not exist")
-    with explained_os_errors(f"cannot write into {str(parent)!r}"), tempfile.TemporaryFile(dir=parent):
-        pass
+    there = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    if not there.is_dir():
+        place = "it" if there == folder else repr(str(there))
+        raise InvalidInputError(f"cannot write into {str(folder)!r}: {place} is a file, expected a folder")
+    if there != folder:
+        with explained_os_errors(f"cannot write into {str(there)!r}"), tempfile.TemporaryFile(dir=there):
+            pass
 
 
 def _numbered(stem: str, count: int, width: int) -> list[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from diffsplat.cli.option_help import Flag, option
+from diffsplat.cli.output_paths import check_output
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import require_writable
+from diffsplat.io.file_access import make_folder
 from diffsplat.io.splat_suffixes import require_splat_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class RenderArguments:
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
+    output: Annotated[Path | None, option("FILE", alias="-o")] = None
+    """A turntable, or an image of the front, as the suffix says; --turntable and --view have the angles."""
     turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO", help_behavior_hint="")] = None
     """Once around the object: .mp4, .gif or .webp."""
     view: Annotated[
@@ -55,6 +58,7 @@ class RenderArguments:
 
 def command(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> None:
     """Render a splat file as a turntable video, as an image, or both."""
+    arguments = _with_output(arguments)
     _check(arguments)
     from diffsplat.geometry.splat_framing import framed
     from diffsplat.io.splat_formats import read_splats
@@ -64,9 +68,11 @@ def command(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> No
         splats = framed(splats)
     if arguments.view is not None:
         angles, target = arguments.view
+        make_folder(target.parent)
         _write_view(arguments, parse_view(angles), target, splats)
         print(target)
     if arguments.turntable is not None:
+        make_folder(arguments.turntable.parent)
         _write_turntable(arguments, arguments.turntable, splats)
         print(arguments.turntable)
 
@@ -90,6 +96,22 @@ def parse_view(text: str) -> tuple[float, float]:
     return elevation, azimuth
 
 
+def _with_output(arguments: RenderArguments) -> RenderArguments:
+    """``--output`` as the turntable or view that its suffix means."""
+    from diffsplat.io.video_files import VIDEO_WRITERS
+
+    output = arguments.output
+    if output is None:
+        return arguments
+    if output.suffix.lower() in VIDEO_WRITERS:
+        if arguments.turntable is not None:
+            raise InvalidInputError("--output and --turntable name a video each, expected one of them")
+        return replace(arguments, turntable=output)
+    if arguments.view is not None:
+        raise InvalidInputError("--output and --view name an image each, expected one of them")
+    return replace(arguments, view=(f"{arguments.elevation:g},0", output))
+
+
 def _check(arguments: RenderArguments) -> None:
     from diffsplat.io.video_files import VIDEO_WRITERS
 
@@ -100,7 +122,7 @@ def _check(arguments: RenderArguments) -> None:
         targets.append(arguments.view[1])
     if not targets:
         raise InvalidInputError(
-            "nothing to render was named, expected --turntable VIDEO or --view ELEVATION,AZIMUTH IMAGE"
+            "nothing to render was named, expected -o FILE, --turntable VIDEO or --view ELEVATION,AZIMUTH IMAGE"
         )
     if arguments.turntable is not None and arguments.turntable.suffix.lower() not in VIDEO_WRITERS:
         suffix, known = arguments.turntable.suffix, ", ".join(VIDEO_WRITERS)
@@ -116,7 +138,7 @@ def _check(arguments: RenderArguments) -> None:
     if arguments.radius is not None and not 0 < arguments.radius < math.inf:
         raise InvalidInputError(f"the radius is {arguments.radius:g}, expected a positive distance")
     for target in targets:
-        require_writable(target, force=arguments.force)
+        check_output(target, force=arguments.force)
 
 
 def _write_view(

@@ -83,7 +83,9 @@ class Generation:
     """Timestep of every step, from 999 down, instead of even ones; for samplers that take them."""
     sigmas: Annotated[tuple[float, ...], arg(metavar="SIGMA ...", help_behavior_hint="")] = ()
     """Noise level of every step, falling, likewise."""
-    sampler: Annotated[Sampler | None, arg(help_behavior_hint=_OF_MODEL)] = None
+    sampler: Annotated[
+        Sampler | None, arg(metavar="|".join(get_args(Sampler)), help_behavior_hint=_OF_MODEL)
+    ] = None
     """Sampling method; lcm and tcd are for few-step LoRA files."""
     eta: Annotated[
         float | None, Bounds(0, 1), arg(metavar="ETA", help_behavior_hint="(default: the sampler's)")

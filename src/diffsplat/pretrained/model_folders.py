@@ -12,7 +12,7 @@ import tyro
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.pretrained.backbones import ControlKind, Prediction
+from diffsplat.pretrained.backbones import BACKBONES, ControlKind, Prediction
 from diffsplat.pretrained.release_layout import choose_weights
 
 DEFAULT_STEPS = 20
@@ -99,7 +99,7 @@ def find_model(model: str | Path) -> Path:
     else:
         folder = Path(model)
         if not folder.is_dir():
-            known = ", ".join(EMBEDDED_MODELS)
+            known = ", ".join((*EMBEDDED_MODELS, *BACKBONES))
             raise InvalidInputError(
                 f"unknown model {str(model)!r}, expected one of: {known}; or a model folder"
             )
