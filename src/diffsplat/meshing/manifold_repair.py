@@ -1,7 +1,8 @@
 """Repair of edges that more than two triangles share.
 
 Edge collapses can press two sheets of a surface together. Here the sheets are cut apart along such edges and get
-vertices of their own (Gueziec et al., "Cutting and Stitching", 2001), a little apart from each other.
+vertices of their own (Gueziec et al., "Cutting and Stitching", 2001). Vertices at one place move a little apart, so
+that programs which join those do not undo it.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 _GAP = 1e-3
-"""How far a copy of a vertex moves into its own sheet, as a share of the way to the middle of its triangles."""
+"""How far a vertex that shares its place moves: a share of the way to the middle of its triangles."""
 
 
 def split_edges(
@@ -27,13 +28,14 @@ def split_edges(
     count, fans = connected_components(corners, directed=False)
     sources = np.zeros(count, np.int64)
     sources[fans] = faces.ravel()
-    split = np.bincount(sources, minlength=len(positions))[sources] > 1
     moved = positions[sources].astype(np.float64)
     middles = np.repeat(positions[faces].mean(axis=1), 3, axis=0)
     sums = np.zeros_like(moved)
     np.add.at(sums, fans, middles)
     means = sums / np.bincount(fans, minlength=count)[:, None]
-    moved[split] += _GAP * (means - moved)[split]
+    _, places, counts = np.unique(moved.astype(np.float32), axis=0, return_inverse=True, return_counts=True)
+    coincident = (counts > 1)[places.ravel()]
+    moved[coincident] += _GAP * (means - moved)[coincident]
     return _divide_double_edges(moved, fans.reshape(-1, 3).astype(np.int64))
 
 

@@ -36,6 +36,18 @@ def test_tetrahedra_that_touch_are_parted(second: tuple[int, int, int, int]) -> 
     assert volume(positions, parted) == pytest.approx(volume(CORNERS, faces), rel=0.01)
 
 
+def test_vertices_at_one_place_move_apart() -> None:
+    """Two tetrahedra share no vertex, but three of their places: a file would make one of each two."""
+    corners = np.concatenate([CORNERS, CORNERS[[0, 1, 2]]])
+    places = np.array([6, 7, 8, 3, 4, 5])
+    faces = np.array(
+        [*tetrahedron(0, 1, 2, 3), *(tuple(places[list(face)]) for face in tetrahedron(0, 1, 2, 5))]
+    )
+    positions, parted = split_edges(corners, faces)
+    require_closed(positions, parted)
+    assert len(parted) == 8
+
+
 def test_triangles_back_to_back_are_left_out() -> None:
     faces = np.array([*tetrahedron(0, 1, 2, 3), (0, 1, 4), (1, 0, 4)])
     positions, left = split_edges(CORNERS, faces)

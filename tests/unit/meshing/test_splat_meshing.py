@@ -1,6 +1,5 @@
 """Meshes of splats that lie on shapes of known form, and the files that are written of them."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,10 @@ import torch
 from diffsplat.cli.main import main
 from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
-from diffsplat.geometry.rotations import rotation_onto
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.meshing.mesh_writing import write_mesh
 from diffsplat.meshing.splat_meshing import ColoredMesh, MeshOptions, mesh_from_splats
+from support.splat_shapes import colored_sphere, disks
 
 pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
@@ -21,31 +20,6 @@ pytest.importorskip("xatlas")
 trimesh = pytest.importorskip("trimesh")
 
 SMALL = MeshOptions(faces=4000, texture_size=256, resolution=64, views=32, image_size=192)
-
-
-def disks(points: np.ndarray, normals: np.ndarray, area: float, color: np.ndarray | None = None) -> Splats:
-    """Flat Gaussians on a surface, dense enough to hide what is behind it."""
-    count = len(points)
-    sigma = math.sqrt(area / count)
-    normals_ = torch.as_tensor(normals, dtype=torch.float32)
-    colors = torch.full((count, 3), 0.5) if color is None else torch.as_tensor(color, dtype=torch.float32)
-    return Splats(
-        torch.as_tensor(points, dtype=torch.float32),
-        torch.tensor([sigma, sigma, 0.1 * sigma]).expand(count, 3).contiguous(),
-        rotation_onto(normals_),
-        torch.full((count,), 0.95),
-        colors,
-    )
-
-
-def sphere(count: int = 6000, radius: float = 0.4, keep: float = 1.0) -> Splats:
-    """A sphere, above ``-keep`` of its radius; red where x is above zero, else blue."""
-    index = np.arange(count) + 0.5
-    polar, turn = np.arccos(1 - 2 * index / count), np.pi * (1 + 5**0.5) * index
-    normals = np.stack([np.cos(turn) * np.sin(polar), np.cos(polar), np.sin(turn) * np.sin(polar)], axis=1)
-    normals = normals[normals[:, 1] > -keep]
-    color = np.where(normals[:, :1] > 0, [[1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]])
-    return disks(normals * radius, normals, 4 * np.pi * radius**2 * len(normals) / count, color)
 
 
 def sampled(mesh, count: int = 9000) -> Splats:
@@ -75,7 +49,7 @@ def box_distance(points: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shape", ["sphere", "torus", "box"])
 def test_surface_lies_on_the_shape_and_is_closed(shape: str) -> None:
     splats, distance, volume, size = {
-        "sphere": lambda: (sphere(), sphere_distance, 4 / 3 * np.pi * 0.4**3, 0.8),
+        "sphere": lambda: (colored_sphere(), sphere_distance, 4 / 3 * np.pi * 0.4**3, 0.8),
         "torus": lambda: (
             sampled(trimesh.creation.torus(0.3, 0.12, major_sections=96, minor_sections=48)),
             torus_distance,
@@ -95,14 +69,14 @@ def test_surface_lies_on_the_shape_and_is_closed(shape: str) -> None:
 
 def test_hole_below_is_closed_without_hollowing_the_object() -> None:
     """The cameras below look through the hole onto the inner side of the wall."""
-    mesh = joined(mesh_from_splats(sphere(keep=0.7), SMALL))
+    mesh = joined(mesh_from_splats(colored_sphere(keep=0.7), SMALL))
     cap = np.pi * 0.12**2 * (0.4 - 0.04)  # of height 0.12, which is missing
     assert mesh.is_watertight
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.4**3 - cap, rel=0.06)
 
 
 def test_strays_and_faint_gaussians_change_nothing() -> None:
-    clean = sphere()
+    clean = colored_sphere()
     stray = clean.take(torch.arange(3))
     moved = Splats(stray.means + 50, stray.scales, stray.quats, stray.opacities, stray.colors)
     mesh = joined(mesh_from_splats(Splats.concatenate([clean, moved]), SMALL))
@@ -110,7 +84,7 @@ def test_strays_and_faint_gaussians_change_nothing() -> None:
 
 
 def test_size_and_place_do_not_matter() -> None:
-    small = sphere()
+    small = colored_sphere()
     large = Splats(small.means * 250 + 1000, small.scales * 250, small.quats, small.opacities, small.colors)
     mesh = joined(mesh_from_splats(large, SMALL))
     assert mesh.bounds.mean(axis=0) == pytest.approx([1000] * 3, abs=2)
@@ -118,7 +92,7 @@ def test_size_and_place_do_not_matter() -> None:
 
 
 def test_texture_and_vertices_have_the_colors_of_the_splats(tmp_path: Path) -> None:
-    textured = mesh_from_splats(sphere(), SMALL)
+    textured = mesh_from_splats(colored_sphere(), SMALL)
     write_mesh(textured, tmp_path / "ball.glb")
     scene = trimesh.load_scene(tmp_path / "ball.glb")
     (read,) = scene.geometry.values()
@@ -128,7 +102,7 @@ def test_texture_and_vertices_have_the_colors_of_the_splats(tmp_path: Path) -> N
         points = np.asarray(read.vertices)
         assert colors[points[:, 0] > 0.1].mean(axis=0) == pytest.approx([255, 0, 0], abs=6)
         assert colors[points[:, 0] < -0.1].mean(axis=0) == pytest.approx([0, 0, 255], abs=6)
-    colored = mesh_from_splats(sphere(), replace_colors(SMALL))
+    colored = mesh_from_splats(colored_sphere(), replace_colors(SMALL))
     assert colored.texture is None
     assert colored.colors is not None
     assert colored.colors[colored.positions[:, 0] > 0.1].mean(axis=0) == pytest.approx([255, 0, 0], abs=6)
@@ -147,7 +121,7 @@ def replace_colors(options: MeshOptions) -> MeshOptions:
 
 
 def test_origin_at_the_base() -> None:
-    mesh = mesh_from_splats(sphere(), replace_colors(SMALL))
+    mesh = mesh_from_splats(colored_sphere(), replace_colors(SMALL))
     assert mesh.positions[:, 1].min() == pytest.approx(0, abs=1e-6)
     assert mesh.positions[:, 1].max() == pytest.approx(0.8, abs=0.03)
 
@@ -164,7 +138,7 @@ def test_scene_without_bounds_is_refused() -> None:
 @pytest.mark.parametrize("name", ["ball.glb", "ball.gltf", "ball.obj", "ball.stl", "ball.ply"])
 def test_command_writes_every_format(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "source.ply", tmp_path / name
-    write_splats(sphere(3000), source)
+    write_splats(colored_sphere(3000), source)
     arguments = ["mesh", str(source), "-o", str(target), "--faces", "800", "--resolution", "32"]
     assert main([*arguments, "--texture-size", "128"]) == 0
     written = capsys.readouterr().out.split()
@@ -182,7 +156,7 @@ def test_command_writes_every_format(name: str, tmp_path: Path, capsys: pytest.C
 
 def test_bad_options_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "source.ply"
-    write_splats(sphere(3000), source)
+    write_splats(colored_sphere(3000), source)
     for arguments, reason in (
         (["-o", str(tmp_path / "a.fbx")], ".fbx"),
         (["-o", str(tmp_path / "a.glb"), "--faces", "3"], "faces"),
