@@ -41,6 +41,7 @@ from diffsplat.web.model_worker import load_models
 trimesh = pytest.importorskip("trimesh")
 PROMPT = "a red chair"
 SIZE = 32
+FURTHER = ConditionEncoder().condition_channels
 
 
 def conditioned_pipeline() -> DiffSplatPipeline:
@@ -48,10 +49,10 @@ def conditioned_pipeline() -> DiffSplatPipeline:
     pipe = DiffSplatPipeline.from_pretrained("mini")
     narrow = pipe.denoiser
     assert isinstance(narrow, MultiViewPixArt)
-    wide = MultiViewPixArt(**{**narrow.config, "in_channels": narrow.config["in_channels"] + 5})
+    wide = MultiViewPixArt(**{**narrow.config, "in_channels": narrow.config["in_channels"] + FURTHER})
     state = narrow.state_dict()
     state["pos_embed.proj.weight"] = torch.nn.functional.pad(
-        state["pos_embed.proj.weight"], (0, 0, 0, 0, 0, 5)
+        state["pos_embed.proj.weight"], (0, 0, 0, 0, 0, FURTHER)
     )
     wide.load_state_dict(state)
     pipe.denoiser = wide.eval()
@@ -66,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipe = conditioned_pipeline()
     assert isinstance(pipe.denoiser, MultiViewPixArt)
     weight = pipe.denoiser.pos_embed.proj.weight
-    torch.nn.init.normal_(weight.data[:, -5:], std=0.02, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(weight.data[:, -FURTHER:], std=0.02, generator=torch.Generator().manual_seed(0))
     target = tmp_path_factory.mktemp("models") / "conditioned"
     pipe.save_pretrained(target)
     return target
@@ -160,7 +161,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> StageFolders:
         reconstructor=root / "reconstructor",
         autoencoder=root / "autoencoder",
     )
-    fit = ConditionFit(channels=6, component_views=8, evaluation_views=2)
+    fit = ConditionFit(channels=8, component_views=8, evaluation_views=2)
     train_stage(fit, replace(given, out=root / "condition"))
     return replace(given, condition_encoder=root / "condition")
 
@@ -230,7 +231,7 @@ def test_training_of_one_denoiser_for_all(folders: StageFolders, tmp_path: Path)
     narrow = text.untrained(ViewEncoder.open(folders).codec)
     narrow.save_pretrained(tmp_path / "text")
     recipe = GradientTraining(
-        DiffusionConfig(replace(text, conditioned=True), sample_steps=2, sampled_objects=1),
+        DiffusionConfig(replace(text, condition_channels=12), sample_steps=2, sampled_objects=1),
         LatentSourceConfig(batch_size=2, evaluation_objects=1, channels=6, rings=2, conditioned_share=0.5),
         TrainerConfig(
             steps=4,
@@ -250,13 +251,21 @@ def test_training_of_one_denoiser_for_all(folders: StageFolders, tmp_path: Path)
         figures
     )
     trained = MultiViewPixArt.from_pretrained(tmp_path / "run" / "weights")
-    assert trained.config["in_channels"] == narrow.config["in_channels"] + 5
-    assert trained.pos_embed.proj.weight[:, -5:].abs().max() > 0
+    assert trained.config["in_channels"] == narrow.config["in_channels"] + 12
+    assert trained.pos_embed.proj.weight[:, -12:].abs().max() > 0
+
+
+def test_another_encoder_is_refused(folders: StageFolders):
+    config = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, condition_channels=10)
+    with pytest.raises(
+        ValueError, match="condition_channels is 10, expected the 12 of the condition encoder"
+    ):
+        DiffusionConfig(config).build(folders)
 
 
 def test_without_its_encoder_a_conditioned_denoiser_is_not_trained(folders: StageFolders, tmp_path: Path):
     recipe = GradientTraining(
-        DiffusionConfig(MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, conditioned=True)),
+        DiffusionConfig(MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, condition_channels=12)),
         LatentSourceConfig(),
         TrainerConfig(steps=1),
     )
@@ -305,14 +314,14 @@ def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, 
         optim=OptimConfig(warmup_steps=1),
     )
     latents = LatentSourceConfig(batch_size=2, evaluation_objects=1, channels=6, conditioned_share=0.5)
-    network = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, conditioned=True)
+    network = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, condition_channels=12)
     views = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
     recipe = replace(
         MINI,
         stages={
             "reconstruction": GradientTraining(ReconstructionConfig(dim=48, blocks=1), views, trainer),
             "autoencoder": ComponentFit(latent_channels=8, evaluation_objects=1),
-            "condition": ConditionFit(channels=6, component_views=8, evaluation_views=2),
+            "condition": ConditionFit(channels=8, component_views=8, evaluation_views=2),
             "diffusion": GradientTraining(DiffusionConfig(network, sampled_objects=0), latents, trainer),
             "elevation": GradientTraining(
                 MiniElevationStageConfig(input_size=32, widths=(8, 16), hidden=8),

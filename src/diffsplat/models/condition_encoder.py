@@ -1,4 +1,4 @@
-"""The condition view of the embedded model: an image or a control map of view 0 as channels of a fifth view.
+"""The condition of the embedded model: an image or a control map of view 0 as further channels of that view.
 
 It is linear, like the autoencoder: a latent vector holds the principal components of a patch of pixels.
 """
@@ -33,7 +33,7 @@ class ConditionEncoder(ConfiguredNetwork):
     deviation: Tensor
 
     @keep_arguments
-    def __init__(self, image_size: int = 128, patch: int = 8, channels: int = 24) -> None:
+    def __init__(self, image_size: int = 128, patch: int = 8, channels: int = 64) -> None:
         super().__init__()
         values = 3 * patch**2
         if image_size % patch:
@@ -44,6 +44,11 @@ class ConditionEncoder(ConfiguredNetwork):
         self.register_buffer("center", torch.zeros(values))
         self.register_buffer("components", torch.eye(channels, values))
         self.register_buffer("deviation", torch.ones(channels))
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of what it encodes, those that say which kind of image it is included."""
+        return self.channels + len(CONDITION_KINDS)
 
     def encode(self, images: Tensor, kind: ConditionKind) -> Tensor:
         """``[B, C + K, h, w]`` latents of deviation 1, and channels that are 1 for the kind of image and 0 else.

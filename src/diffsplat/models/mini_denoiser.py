@@ -9,12 +9,9 @@ from torch.nn import functional
 from diffsplat.core import Cameras, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import plucker_rays
-from diffsplat.models.condition_encoder import CONDITION_KINDS
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 
 PLUCKER_CHANNELS = 6
-CONDITION_CHANNELS = 1 + len(CONDITION_KINDS)
-"""Channels of a network that takes images and control maps: a mask, 0 in their view, and the kind of image."""
 TIMESTEPS = 1000
 """Noise levels 0..1 are given to the network as 0..1000."""
 SMALLEST_LEVEL = 1e-3
@@ -29,7 +26,7 @@ def make_denoiser(
     layers: int,
     text_channels: int,
     patch: int,
-    conditioned: bool = False,
+    condition_channels: int = 0,
 ) -> MultiViewPixArt:
     """A denoiser with random weights.
 
@@ -40,15 +37,15 @@ def make_denoiser(
         layers: number of transformer blocks.
         text_channels: length of a text token.
         patch: edge of the square of latents that makes a token.
-        conditioned: whether it also takes a view with an image or a control map, see
-            :mod:`~diffsplat.models.condition_encoder`.
+        condition_channels: of an image or a control map of view 0, see :mod:`~diffsplat.models.condition_encoder`; 0
+            for a denoiser of text alone.
     """
     if width % 64:
         raise InvalidInputError(f"the denoiser's width is {width}, expected a multiple of 64")
     return MultiViewPixArt(
         num_attention_heads=width // 64,
         attention_head_dim=64,
-        in_channels=latent_channels + PLUCKER_CHANNELS + (CONDITION_CHANNELS if conditioned else 0),
+        in_channels=latent_channels + PLUCKER_CHANNELS + condition_channels,
         out_channels=latent_channels,
         num_layers=layers,
         sample_size=latent_size,

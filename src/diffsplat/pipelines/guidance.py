@@ -25,7 +25,7 @@ class Conditions:
         text: of ``B`` prompts.
         negative: what guidance steers away from; None for no guidance.
         image_latent: ``[B, C, h, w]`` scaled latents of an image of view 0, for an image-conditioned network; of one
-            that takes several kinds of image ``[B, C + K, h, w]``, with ``K`` channels that say which kind it is.
+            that also takes control maps those of :class:`~diffsplat.models.condition_encoder.ConditionEncoder`.
         control: ``[B, V, 3, H, W]`` control images 0..1, for a ControlNet.
     """
 
@@ -200,38 +200,33 @@ def rescaled_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tens
 
 
 def denoiser_inputs(latents: Tensor, conditions: Conditions, channels: int | None = None) -> Tensor:
-    """A denoiser's input for every view: noisy latents, rays, and of a network that takes images a mask.
+    """A denoiser's input for every view: noisy latents, rays, and what it sees of an image.
 
-    The image's latents take the place of noisy ones in a view before the others, which has the rays of view 0
-    and the mask 0 where the others have 1. The kind of image stands behind the mask, zero in the other views.
+    In the released networks of images, the image's latents take the place of noisy ones in a view before the
+    others, which has the rays of view 0, and a mask 0 where the others have 1. A network of the embedded model's kind
+    has the image's latents in further channels of view 0; in the other views and without an image they are zero.
 
     Args:
         latents: ``[B, V, C, h, w]`` noisy latents.
         conditions: of the same objects.
-        channels: of the network's input, where it may take an image that there is not; by default none are missing.
+        channels: of the network's input, which tell the two kinds from each other.
 
     Returns:
-        ``[B, V, C + 6, h, w]``, or ``[B, V + 1, C + 7 + K, h, w]`` with an image.
+        ``[B, V, C + 6, h, w]``, with an image ``[B, V + 1, C + 7, h, w]`` or ``[B, V, channels, h, w]``.
     """
     rays = conditions.rays.to(latents.dtype)
+    inputs = torch.cat([latents, rays], dim=2)
+    further = 0 if channels is None else channels - inputs.shape[2]
     if conditions.image_latent is None:
-        inputs = torch.cat([latents, rays], dim=2)
-        absent = 0 if channels is None else channels - inputs.shape[2]
-        return _without_image(inputs, absent) if absent else inputs
-    count = latents.shape[2]
+        return functional.pad(inputs, (0, 0, 0, 0, 0, further))
     image = conditions.image_latent.to(latents.dtype).unsqueeze(1)
-    views = torch.cat([image[:, :, :count], latents], dim=1)
+    if further == image.shape[2]:
+        views = functional.pad(image, (0, 0, 0, 0, 0, 0, 0, latents.shape[1] - 1))
+        return torch.cat([inputs, views], dim=2)
+    views = torch.cat([image, latents], dim=1)
     mask = torch.ones_like(views[:, :, :1])
     mask[:, 0] = 0
-    kind = image[:, :, count:]
-    kinds = torch.cat([kind, kind.new_zeros(*kind.shape[:1], latents.shape[1], *kind.shape[2:])], dim=1)
-    return torch.cat([views, torch.cat([rays[:, :1], rays], dim=1), mask, kinds], dim=2)
-
-
-def _without_image(inputs: Tensor, absent: int) -> Tensor:
-    """Inputs ``[B, V, C, h, w]`` with the channels that they lack: the mask of noisy views, 1, and zeros."""
-    mask = torch.ones_like(inputs[:, :, :1])
-    return functional.pad(torch.cat([inputs, mask], dim=2), (0, 0, 0, 0, 0, absent - 1))
+    return torch.cat([views, torch.cat([rays[:, :1], rays], dim=1), mask], dim=2)
 
 
 def of_views(output: Tensor, latents: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ objects for each network, so that it makes the same kind of model and not the sa
 
 from dataclasses import replace
 
+from diffsplat.models.condition_encoder import CONDITION_KINDS
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.flow_windows import WindowSourceConfig
@@ -37,6 +38,8 @@ _DENOISING = OptimConfig(name="muon", lr=1e-3, betas=(0.9, 0.99), weight_decay=0
 
 _EMA = EmaConfig(decay=0.998)
 
+_CONDITION = ConditionFit()
+
 _CONDITIONED = GradientTraining(
     DiffusionConfig(
         MiniDenoiserConfig(
@@ -44,7 +47,7 @@ _CONDITIONED = GradientTraining(
             layers=7,
             patch=4,
             channels=_DENOISED_CHANNELS,
-            conditioned=True,
+            condition_channels=_CONDITION.channels + len(CONDITION_KINDS),
             level_mean=1.4,
             level_deviation=1.6,
         ),
@@ -81,7 +84,7 @@ FEW_STEP_NETWORKS = (_distillation("denoiser"), _distillation("refiner"))
 
 CONDITIONED_NETWORKS = (
     NetworkRecipe("elevation-mini", "elevation network of mini, 64 px", _ELEVATION),
-    NetworkRecipe("condition-mini", "encoder of images and control maps, for the next", ConditionFit()),
+    NetworkRecipe("condition-mini", "encoder of images and control maps, for the next", _CONDITION),
     NetworkRecipe(
         "conditioned-diffusion-mini",
         "denoiser of text, images and control maps; starts from that of mini",

@@ -123,8 +123,8 @@ class MiniDenoiserConfig(DenoiserConfig):
         channels: how many of the latents' channels are denoised, the principal ones; 0 for all. The others hold
             detail that text says nothing of and that a small network cannot make.
         text_channels: length of a text token.
-        conditioned: whether it also takes an image or a control map of view 0. One that does can start from one
-            that does not.
+        condition_channels: of an image or a control map of view 0, those of the condition encoder and one for each
+            kind; 0 for a denoiser of text alone, which one that takes them can start from.
         level_mean: mean of the logit of the noise level (Esser et al. 2024, section 3.1). Latents of thousands of
             numbers name their object already at level 0.95: what has to be learned from text lies above.
         level_deviation: deviation of that logit.
@@ -139,7 +139,7 @@ class MiniDenoiserConfig(DenoiserConfig):
     patch: int = 4
     channels: int = 0
     text_channels: int = 384
-    conditioned: bool = False
+    condition_channels: int = 0
     level_mean: float = 1.8
     level_deviation: float = 1.6
     greatest_level: float = 1.0
@@ -157,13 +157,13 @@ class MiniDenoiserConfig(DenoiserConfig):
             not image,
             "image",
             image,
-            "conditioned instead, which lets one denoiser take images and control maps",
+            "condition_channels instead, for images and control maps",
         )
         network = self.untrained(autoencoder)
         if folders.start_from is None:
             return network
         earlier = MultiViewPixArt.from_pretrained(find_network(folders.start_from))
-        if self.conditioned and earlier.config["in_channels"] < network.config["in_channels"]:
+        if self.condition_channels and earlier.config["in_channels"] < network.config["in_channels"]:
             projection = earlier.pos_embed.proj
             projection.weight = nn.Parameter(
                 widen_input(projection.weight.detach(), network.config["in_channels"])
@@ -183,7 +183,7 @@ class MiniDenoiserConfig(DenoiserConfig):
             layers=self.layers,
             text_channels=self.text_channels,
             patch=self.patch,
-            conditioned=self.conditioned,
+            condition_channels=self.condition_channels,
         )
 
     def objective(self, _folders: StageFolders, _image: bool, /) -> Objective:
@@ -197,16 +197,24 @@ class MiniDenoiserConfig(DenoiserConfig):
 
     @property
     def takes_conditions(self) -> bool:
-        """As :attr:`conditioned` says."""
-        return self.conditioned
+        """Where it has channels for them."""
+        return self.condition_channels > 0
 
     def prompts(self, folders: StageFolders) -> PromptSource:
         """The embedded text encoder."""
         return _embedded_prompts(folders)
 
     def image_encoder(self, folders: StageFolders) -> ConditionEncoder:
-        """That of the run."""
-        return ConditionEncoder.from_pretrained(folders.trained("condition_encoder"))
+        """That of the run.
+
+        Raises:
+            ValueError: for another number of channels.
+        """
+        encoder = ConditionEncoder.from_pretrained(folders.trained("condition_encoder"))
+        same = self.condition_channels == encoder.condition_channels
+        expected = f"the {encoder.condition_channels} of the condition encoder"
+        require(same, "condition_channels", self.condition_channels, expected)
+        return encoder
 
 
 @dataclass(frozen=True)

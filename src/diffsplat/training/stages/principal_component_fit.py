@@ -138,13 +138,13 @@ class ConditionFit(PrincipalComponentFit):
 
     Args:
         patch: edge of a patch in pixels, as of the autoencoder's.
-        channels: principal components, as many as the denoiser's latents have channels.
+        channels: principal components.
         component_views: views whose images and maps the components are computed from.
         evaluation_views: held-out views that figures are measured on.
     """
 
     patch: int = 8
-    channels: int = 24
+    channels: int = 64
     component_views: int = 1_000
     evaluation_views: int = 64
 
