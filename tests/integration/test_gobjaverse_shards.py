@@ -284,6 +284,21 @@ def test_one_bad_object_never_ends_a_conversion(
     assert names == ["gobjaverse/0/0", "gobjaverse/0/1", "gobjaverse/end"]
 
 
+@pytest.mark.slow
+def test_a_cluster_makes_the_same_shards(ball: Path, tmp_path: Path):
+    pytest.importorskip("ray")
+    source = copies(ball, tmp_path / "in", 6)
+    (source / "0" / "cut.tar").write_bytes(b"no archive")
+    assert run(source, tmp_path / "local", "--processes", "1") == 0
+    assert run(source, tmp_path / "ray", "--ray", "auto") == 0
+    files = [sorted((tmp_path / name).glob("objects-*.parquet")) for name in ("local", "ray")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    assert len(rows(tmp_path / "ray")) == 6
+    (files[1][0]).unlink()  # what a driver had not written when it was killed
+    assert run(source, tmp_path / "ray", "--ray", "auto") == 0
+    assert files[1][0].read_bytes() == files[0][0].read_bytes()
+
+
 def test_some_objects_by_a_list(ball: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     source = copies(ball, tmp_path / "in", 3)
     ids = tmp_path / "ids.txt"

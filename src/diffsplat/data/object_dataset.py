@@ -72,9 +72,9 @@ class ObjectDataset(Dataset[Views]):
         if ids is not None:
             rows = rows.select(named(rows.column("object_id"), ids))
         if split != "all":
-            rows = rows.select(np.asarray(rows.column("split")) == split)
+            rows = rows.select(rows.where("split", split))
         if not variants:
-            rows = rows.select(np.asarray(rows.column("variant")) == "")
+            rows = rows.select(rows.where("variant", ""))
         if not len(rows):
             among = "" if ids is None else f" among the {len(ids)} that are asked for"
             places = ", ".join(str(folder) for folder in folders)
@@ -93,7 +93,7 @@ class ObjectDataset(Dataset[Views]):
 
     def noun_counts(self) -> Counter[str]:
         """How many different objects each noun has; repainted versions count once."""
-        originals = self.rows.select(np.asarray(self.rows.column("variant")) == "")
+        originals = self.rows.select(self.rows.where("variant", ""))
         return Counter(originals.column("noun").to_pylist())
 
     def load_views(

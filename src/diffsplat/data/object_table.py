@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.data import shard_schema
 from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.object_table_file import listed_shards, open_table
 from diffsplat.data.shard_folders import Shard, ShardFolder
@@ -98,6 +99,10 @@ class ObjectTable(Sequence[ObjectRow]):
         mask = np.zeros(len(self._table), dtype=bool)
         mask[self._numbers] = True
         return column.filter(mask)
+
+    def where(self, name: str, value: str) -> NDArray[np.bool_]:
+        """``[N]`` whether the rows have this text in a column."""
+        return np.asarray(shard_schema.import_compute().equal(self.column(name), value), dtype=bool)
 
     def seen_between(self, least_degrees: float, greatest_degrees: float) -> NDArray[np.bool_]:
         """``[N]`` whether a view of the row has an elevation above the least and up to the greatest."""

@@ -1,10 +1,11 @@
 """The registry of splat formats: reading and writing splat files by suffix."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
@@ -14,6 +15,7 @@ from diffsplat.io.file_access import atomic_path, read_bytes
 from diffsplat.io.gaussian_arrays import GaussianArrays, from_splats, to_splats, without_unusable
 from diffsplat.io.gltf_document import Document
 from diffsplat.io.ksplat import decode_ksplat
+from diffsplat.io.origin_records import with_origin
 from diffsplat.io.sog import decode_sog, decode_sog_folder, encode_sog
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_suffix, unpacked_sog_folder
 from diffsplat.io.spz import decode_spz, encode_spz
@@ -148,7 +150,14 @@ def _opened(path: Path) -> tuple[SplatFormat, Callable[[], GaussianArrays]]:
     return found, partial(found.decode, data)
 
 
-def write_splats(splats: Splats, path: str | Path, *, force: bool = False, up: UpAxis | None = None) -> None:
+def write_splats(
+    splats: Splats,
+    path: str | Path,
+    *,
+    force: bool = False,
+    up: UpAxis | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> None:
     """Write one set of splats; the file is complete or absent.
 
     Args:
@@ -157,6 +166,8 @@ def write_splats(splats: Splats, path: str | Path, *, force: bool = False, up: U
         force: allow an existing file to be replaced.
         up: axis that points up in the file; by default what is usual in its format. Only ``.ply`` and
             ``.compressed.ply`` files say which it is.
+        origin: how the splats were made; JSON values that are kept in the file where its format has room, see
+            :func:`~diffsplat.io.origin_records.with_origin`.
 
     Raises:
         ValueError: for an unknown suffix, a path that cannot be written, or splats the format cannot hold.
@@ -164,7 +175,10 @@ def write_splats(splats: Splats, path: str | Path, *, force: bool = False, up: U
     chosen = writable_format(path)
     with atomic_path(path, force=force) as temporary:
         if chosen.encode is not None:
-            temporary.write_bytes(chosen.encode(from_splats(splats, up or chosen.up)))
+            data = chosen.encode(from_splats(splats, up or chosen.up))
+            temporary.write_bytes(
+                data if origin is None else with_origin(data, splat_suffix(path) or "", origin)
+            )
 
 
 def holds_splats(path: str | Path) -> bool:

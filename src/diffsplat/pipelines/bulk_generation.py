@@ -283,7 +283,8 @@ class PartWorker:
     def _written(self, folder: Path, number: int, made: GeneratedObject, seconds: float) -> dict[str, Any]:
         path = self._file(folder, number, made.prompt, made.seed)
         record = self._record(number, made.prompt, made.seed)
-        write_object(made, path, up=self._job.up, force=True)
+        origin = {name: value for name, value in record.items() if value is not None}
+        write_object(made, path, up=self._job.up, force=True, origin=origin)
         record |= {
             "file": path.relative_to(self._job.out).as_posix(),
             "bytes": path.stat().st_size,

@@ -1,6 +1,8 @@
 """Writing generated objects: splats, meshes, contact sheets and turntables, by the suffix of a file."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from diffsplat.core import DEFAULT_RADIUS
 from diffsplat.io.image_files import write_image
@@ -26,6 +28,7 @@ def write_object(
     frames: int = 60,
     up: UpAxis | None = None,
     force: bool = False,
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an object: splats, a mesh (``.mesh.glb``), a turntable (``.mp4``, ``.gif``, ``.webp``) or a contact sheet.
 
@@ -36,6 +39,7 @@ def write_object(
         frames: of a turntable, 20 a second.
         up: axis that points up in a file of splats; what is usual in the format by default.
         force: replace an existing file.
+        origin: how the object was made; JSON values that are kept in the file of splats where its format has room.
 
     Raises:
         ValueError: when the file cannot be written, or the splats show no object that has a mesh.
@@ -44,7 +48,7 @@ def write_object(
     if path.name.lower().endswith(MESH_SUFFIX):
         write_mesh(mesh_from_splats(item.splats), path, force=force)
     elif splat_suffix(path) is not None:
-        write_splats(item.splats, path, force=force, up=up)
+        write_splats(item.splats, path, force=force, up=up, origin=origin)
     elif path.suffix.lower() in VIDEO_WRITERS:
         turntable = turntable_frames(
             item.splats,

@@ -122,7 +122,7 @@ def held_out(folders: RunFolders, composition: ViewComposition = "exact") -> Obj
     if folders.overfit:
         return training_objects(folders, composition)
     found = _objects(folders, "all", composition, variants=False)
-    tested = np.asarray(found.rows.column("split")) == "test"
+    tested = found.rows.where("split", "test")
     if not tested.any():
         logger.warning("no object is held out of so few: evaluations are made with the training objects")
         return found

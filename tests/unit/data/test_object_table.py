@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow")
@@ -85,7 +84,7 @@ def test_rows_and_columns_of_selections(tmp_path: Path):
     numbers = [int(row.object_id.split("/")[-1]) for row in table]
     assert numbers == [*range(30), *range(30)]
     assert [row.shard.folder.address for row in (table[29], table[30])] == [str(f) for f in folders]
-    held_out = table.select(np.asarray(table.column("split")) == "test")
+    held_out = table.select(table.where("split", "test"))
     assert [row.object_id for row in held_out] == [f"gobjaverse/0/{n}" for n in (9, 19, 29)] * 2
     assert held_out.column("object_id").to_pylist() == [row.object_id for row in held_out]
     assert [row.place for row in held_out[1:3]] == [9, 9]
