@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffsplat.cli.main import main
 from diffsplat.pipelines import DiffSplatPipeline
@@ -26,13 +27,27 @@ from diffsplat.training.stages.stage import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
 
 
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Dropout(0.2))])
+        self.last = nn.Linear(32, 8)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
 class Noisy(Stage):
     """Dropout, noise, and a batch without a finite loss."""
+
+    shardable = True
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Dropout(0.2), nn.Linear(32, 8))
+        self.network = Network()
 
     def forward(self, batch, step):
         x, y = batch
@@ -46,7 +61,7 @@ class Noisy(Stage):
         return Report({"mse": (self.network(batch[0]) - batch[1]).square().mean().item()})
 
     def save_pretrained(self, directory, step):
-        (directory / "done").touch()
+        torch.save((type(self.network).__name__, self.network.state_dict()), directory / "weights.pt")
 
 
 class Source:
@@ -66,6 +81,7 @@ torch.set_num_threads(1)
 config = TrainerConfig(
     steps=60, seed=3, precision="fp32", device="cpu", accumulation=accumulation, log_every=4, evaluate_every=20,
     checkpoint_minutes=0.003, optim=OptimConfig(lr=1e-2, warmup_steps=10), tracker="none",
+    sharded="sharded" in sys.argv,
 )
 
 
@@ -151,6 +167,28 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_resumes(
     code, _, errors = run_processes(2, str(script), str(tmp_path), "1", "0")
     assert code == 0, errors
     assert curve(tmp_path) == curve(two)
+
+
+def test_a_sharded_network_trains_like_whole_ones(script: Path, two: Path, tmp_path: Path) -> None:
+    """Curve and files are those of processes that have all weights each, through the death of one of them too."""
+    run = (str(script), str(tmp_path), "1")
+    kill_one = once_checkpointed(tmp_path, lambda: kill(tmp_path, 1))
+    code, _, errors = run_processes(2, *run, "0.05", "sharded", during=kill_one)
+    assert code != 0
+    assert "another process of this run has ended" in errors
+    code, _, errors = run_processes(2, *run, "0", "sharded")
+    assert code == 0, errors
+    assert_close(curve(tmp_path), curve(two))
+    names, weights = zip(
+        *(torch.load(out / "weights" / "weights.pt") for out in (tmp_path, two)), strict=True
+    )
+    assert names == ("Network", "Network")
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[1].items():
+        assert type(weights[0][name]) is torch.Tensor
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-5, atol=1e-7)
+    groups = [{path.name for path in out.glob("checkpoints/*60/*")} for out in (tmp_path, two)]
+    assert groups[0] == groups[1]
 
 
 def test_an_interrupted_launcher_leaves_a_checkpoint_of_the_last_step(script: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Exponential moving average of weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -43,12 +43,12 @@ class Ema:
         """The parameters hold their averages inside the block and their own values after it."""
         with torch.no_grad():
             kept = [p.detach().clone() for p in self._live]
-            torch._foreach_copy_(self._live, self._average)  # pyright: ignore[reportPrivateImportUsage]
+            _copy(self._live, self._average)
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self._live, kept)  # pyright: ignore[reportPrivateImportUsage]
+                _copy(self._live, kept)
 
     def state(self) -> dict[str, Tensor]:
         """Averages by parameter name."""
@@ -60,3 +60,9 @@ class Ema:
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(tensors[name])
         self.updates = updates
+
+
+def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+    """One by one: tensors that are split over processes have no copy of lists."""
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)

@@ -32,6 +32,7 @@ from diffsplat.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
+from diffsplat.training.config_checks import require
 from diffsplat.training.config_record import write_record
 from diffsplat.training.ema import Ema
 from diffsplat.training.gradient_checkpointing import checkpoint_activations
@@ -40,6 +41,7 @@ from diffsplat.training.metrics_tracker import Tracker, require_tracker
 from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
 from diffsplat.training.run_processes import Processes
+from diffsplat.training.sharded_weights import shard, shown_whole, split_like, whole, whole_tensors
 from diffsplat.training.stages.stage import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
 from diffsplat.training.trainer_config import TrainerConfig
@@ -146,6 +148,8 @@ class Trainer:
             checkpoint_activations(network)
         if config.compile:
             network.compile()
+        if config.sharded:
+            self._shard(network)
         self._optimizers = Optimizers(network, config.optim)
         parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         persistent = network.state_dict().keys()
@@ -154,7 +158,15 @@ class Trainer:
         self._progress = _Progress()
         self._evaluation: list[tuple[int, Any]] | None = None
         self._figures: dict[str, float] = {}
-        self._model = self._processes.replicated(_NonFiniteGuard(stage))
+        guarded = _NonFiniteGuard(stage)
+        self._model = guarded if config.sharded else self._processes.replicated(guarded)
+
+    def _shard(self, network: nn.Module) -> None:
+        count = self._processes.count
+        require(count > 1, "sharded", True, "several processes, as torchrun starts them, or no sharding")
+        kind = type(self._stage).__name__
+        require(self._stage.shardable, "sharded", True, f"a network of another kind than that of a {kind}")
+        shard(network, self._device, count)
 
     @property
     def checkpoints(self) -> Path:
@@ -199,7 +211,11 @@ class Trainer:
         """
         if self._evaluation is None:
             numbered = list(enumerate(self._source.evaluation()))
-            self._evaluation = numbered[self._processes.index :: self._processes.count]
+            # All compute every batch of a network that they share.
+            shared = not self.config.sharded
+            self._evaluation = (
+                numbered[self._processes.index :: self._processes.count] if shared else numbered
+            )
         figures: list[dict[str, float]] = []
         images: dict[str, Tensor] = {}
         self._stage.eval()
@@ -215,11 +231,18 @@ class Trainer:
 
     def save_weights(self) -> None:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
-        self._processes.once(self._write_weights)
+        with self._ema.swapped():
+            network = self._stage.trainable()
+            shown = nullcontext()
+            if self.config.sharded:
+                weights = whole_tensors(network.state_dict(), keep=self._processes.is_main)
+                shown = shown_whole(network, weights)
+            with shown:
+                self._processes.once(self._write_weights)
 
     def _write_weights(self) -> None:
-        self._require_finite({"ema": self._ema.state()})
-        with self._ema.swapped(), atomic_folder(self.weights) as folder:
+        self._require_finite({"ema": self._stage.trainable().state_dict()})
+        with atomic_folder(self.weights) as folder:
             self._stage.save_pretrained(folder, self._progress.step)
 
     def _loop(self, signals: StopSignals, tracker: Tracker | None) -> Status:
@@ -269,7 +292,7 @@ class Trainer:
         progress.samples += samples
         if all(math.isfinite(values[name]) for name in ("loss", "gradient_norm")):
             norm = torch.tensor(values["gradient_norm"], device=self._device)
-            clip_grads_with_norm_(self._optimizers.parameters, config.optim.clip_norm, norm)
+            self._clip(norm)
             self._optimizers.step(lr)
             self._ema.update()
             progress.skipped_in_row = 0
@@ -282,6 +305,17 @@ class Trainer:
         if progress.step % config.log_every == 0 or progress.step == config.steps:
             self._log_window(lr, tracker)
 
+    def _clip(self, norm: Tensor) -> None:
+        """Scale gradients down to the greatest norm."""
+        parameters, greatest = self._optimizers.parameters, self.config.optim.clip_norm
+        if not self.config.sharded:
+            clip_grads_with_norm_(parameters, greatest, norm)
+            return
+        scale = greatest / (float(norm) + 1e-6)
+        for parameter in parameters:
+            if scale < 1 and parameter.grad is not None:
+                parameter.grad.mul_(scale)
+
     def _gradients(self, batches: Batches[Any]) -> tuple[dict[str, float], int]:
         """Gradients of one step; its scalars, averaged over batches and processes, and its samples."""
         accumulation, processes = self.config.accumulation, self._processes
@@ -293,7 +327,7 @@ class Trainer:
             index = self._progress.step * accumulation + part
             _seed(self.config.seed, index * processes.count + processes.index)
             last = part == accumulation - 1
-            with nullcontext() if last else processes.no_sync(self._model):
+            with nullcontext() if last or self.config.sharded else processes.no_sync(self._model):
                 with autocast(self._device, self.config.precision):
                     losses: Losses = self._model(batch, self._progress.step + 1)
                 (losses.total / accumulation).backward()
@@ -301,7 +335,7 @@ class Trainer:
                 scalar = value.detach().float() / accumulation
                 sums[name] = sums[name] + scalar if name in sums else scalar
         gradients = [p.grad for p in self._optimizers.parameters if p.grad is not None]
-        sums["gradient_norm"] = get_total_norm(gradients).float()
+        sums["gradient_norm"] = whole(get_total_norm(gradients)).float()
         values = processes.means({name: sums.pop(name) for name in ("loss", "gradient_norm")})
         # A process whose stage met NaN has no parts; then the step is skipped in all of them.
         if all(map(math.isfinite, values.values())):
@@ -352,12 +386,14 @@ class Trainer:
             tracker.images(step, images)
 
     def _save(self, tracker: Tracker | None) -> None:
-        self._processes.once(lambda: self._write_checkpoint(tracker))
+        groups = {"weights": self._weights, "ema": self._ema.state(), "optimizer": self._optimizers.state()}
+        keep = self._processes.is_main
+        gathered = {name: whole_tensors(tensors, keep=keep) for name, tensors in groups.items()}
+        self._processes.once(lambda: self._write_checkpoint(gathered, tracker))
 
-    def _write_checkpoint(self, tracker: Tracker | None) -> None:
+    def _write_checkpoint(self, groups: Mapping[str, Mapping[str, Tensor]], tracker: Tracker | None) -> None:
         if tracker is not None:
             tracker.flush()
-        groups = {"weights": self._weights, "ema": self._ema.state(), "optimizer": self._optimizers.state()}
         self._require_finite(groups)
         counters = {**asdict(self._progress), "ema_updates": self._ema.updates}
         save_checkpoint(self.checkpoints, self._progress.step, groups, counters, self.config.keep_checkpoints)
@@ -396,10 +432,17 @@ class Trainer:
                     f"the checkpoint in {self.checkpoints} has {found} for {name}, expected "
                     f"{tuple(tensor.shape)}; it belongs to another configuration of the stage"
                 )
-            tensor.copy_(saved[name])
-        self._optimizers.load_state(checkpoint.groups.get("optimizer", {}))
+            tensor.copy_(split_like(saved[name], tensor))
+        optimizer, ema = (
+            {
+                key: split_like(value, self._weights.get(key.rpartition("|")[0] or key))
+                for key, value in group.items()
+            }
+            for group in (checkpoint.groups.get("optimizer", {}), checkpoint.groups["ema"])
+        )
+        self._optimizers.load_state(optimizer)
         counters = dict(checkpoint.counters)
-        self._ema.load_state(checkpoint.groups["ema"], counters.pop("ema_updates"))
+        self._ema.load_state(ema, counters.pop("ema_updates"))
         self._progress = _Progress(**counters)
         logger.info("continuing %s from step %d", self.out, checkpoint.step)
 

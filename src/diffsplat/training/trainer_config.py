@@ -92,6 +92,8 @@ class TrainerConfig:
         accumulation: batches summed up to one optimiser step.
         gradient_checkpointing: compute the activations of blocks again in the backward pass instead of keeping them.
         compile: whether the trained network goes through ``torch.compile``.
+        sharded: split weights, gradients, moments and averages over the processes (FSDP) where they do not fit one
+            GPU, instead of keeping all of them in each; of denoisers, ControlNets and reconstructors, with AdamW.
         workers: processes that read and decode batches; 0 for a thread. By default one a spare core, at most 8, where a
             GPU trains, and a thread where the cores train.
         prefetch: batches prepared ahead by the thread or by each worker; 0 prepares them in line, without a thread.
@@ -114,6 +116,7 @@ class TrainerConfig:
     accumulation: int = 1
     gradient_checkpointing: bool = False
     compile: bool = False
+    sharded: bool = False
     workers: int | None = None
     prefetch: int = 2
     checkpoint_minutes: float = 5.0
@@ -131,4 +134,6 @@ class TrainerConfig:
         for name in ("seed", "prefetch", "checkpoint_minutes", "checkpoint_steps", "evaluate_every"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0")
+        whole = self.sharded and self.optim.name != "adamw"
+        require(not whole, "optim.name", self.optim.name, "adamw, which alone works on a sharded network")
         require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0")

@@ -378,3 +378,10 @@ def test_half_precision_networks_are_trained_with_fp32_weights(tmp_path: Path) -
     stage.network.bfloat16()
     Trainer(stage, LinearSource(), config(steps=2), tmp_path).run()
     assert stage.network.weight.dtype == torch.float32
+
+
+def test_a_sharded_network_needs_processes_to_share_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="sharded is True, expected several processes"):
+        Trainer(LinearStage(), LinearSource(), config(sharded=True), tmp_path)
+    with pytest.raises(InvalidInputError, match=r"optim\.name is muon, expected adamw, which alone works"):
+        config(sharded=True, optim=OptimConfig(name="muon"))

@@ -186,6 +186,8 @@ class DiffusionStage(Stage):
         perceptual: distance that validations measure, and the rendering loss where there is one; None for none.
     """
 
+    shardable = True
+
     def __init__(
         self,
         config: DiffusionConfig,

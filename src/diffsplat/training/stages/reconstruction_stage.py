@@ -90,6 +90,8 @@ class ReconstructionConfig(StageConfig):
 class ReconstructionStage(Stage):
     """Four views in, rendering loss on those and on novel views (DiffSplat, ICLR 2025, section 3.1)."""
 
+    shardable = True
+
     def __init__(self, config: ReconstructionConfig, reconstructor: GSRecon) -> None:
         super().__init__()
         self.config = config

@@ -56,6 +56,9 @@ class BatchSource(Protocol[BatchT_co]):
 class Stage(nn.Module, ABC):
     """Networks and the loss that one of them is trained with. The loop belongs to the trainer."""
 
+    shardable = False
+    """Whether the trained network is called as a whole alone, as one that is split over processes must be."""
+
     @abstractmethod
     def forward(self, batch: Any, step: int, /) -> Losses:
         """Loss of one batch at a training step, counted from 1, under the trainer's autocast."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from diffsplat.render import warmup
 from diffsplat.training.config_checks import require
 from diffsplat.training.release_folder import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
@@ -96,7 +97,10 @@ class GradientTraining(StageRecipe):
 
     def run(self, folders: StageFolders) -> Outcome:
         """Train the network from scratch or from where it stopped."""
-        with self.processes().main_first():  # makes caches, which the others then find
+        processes = self.processes()
+        with processes.main_first():  # makes caches, which the others then find
+            if processes.count > 1 and processes.device.type == "cpu":
+                warmup()  # the rasterizer, which all would compile at once
             stage, source = self.build(folders)
             if folders.start_from is not None:
                 stage.start_from(find_network(folders.start_from))

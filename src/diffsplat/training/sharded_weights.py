@@ -1,0 +1,67 @@
+"""Networks whose weights are split over the processes of a run (FSDP, Zhao et al. 2023), and whole ones for files."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def shard(network: nn.Module, device: torch.device, processes: int) -> None:
+    """Split the parameters of a network, in place; a block's are gathered while it computes.
+
+    Args:
+        network: is called as a whole; the members of its lists are its blocks.
+        device: of the network.
+        processes: how many share it.
+    """
+    mesh = init_device_mesh(device.type, (processes,))
+    for blocks in network.children():
+        for block in blocks if isinstance(blocks, nn.ModuleList) else ():
+            fully_shard(block, mesh=mesh)
+    # By default the outermost weights stay gathered until a backward pass, which an evaluation has not.
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A split tensor put together, to be asked for by all processes; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Split tensors put together, one after another, on the CPU of the processes that keep them.
+
+    All processes call it.
+    """
+    kept: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        together = whole(tensor)
+        if keep:
+            kept[name] = together.cpu() if isinstance(tensor, DTensor) else tensor
+    return kept
+
+
+def split_like(tensor: Tensor, other: Tensor | None) -> Tensor:
+    """This process' part of a whole tensor, split as another one of the same shape is."""
+    if not isinstance(other, DTensor) or tensor.shape != other.shape:
+        return tensor
+    return distribute_tensor(
+        tensor.to(other.device, other.dtype), other.device_mesh, other.placements, src_data_rank=None
+    )
+
+
+@contextmanager
+def shown_whole(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """A split network looks like the one it was made of, with whole weights, to what writes it to a file."""
+    kind = type(network)
+    network.__class__ = kind.__bases__[1]  # FSDP puts a class of its own in front
+    network.state_dict = lambda *_, **__: dict(weights)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        del network.state_dict
+        network.__class__ = kind
