@@ -522,3 +522,39 @@ def test_the_own_denoiser_is_compiled_too(small_pipeline: DiffSplatPipeline):
     torch._dynamo.reset()
     pipe.denoiser = torch.compile(pipe.denoiser, backend="eager")
     assert torch.allclose(pipe("a chair").splats.means, plain, atol=1e-4)
+
+
+def test_two_controlnets_add_their_residuals(weights: Path, tmp_path: Path):
+    both = [opened(weights, "sd15", control=kind) for kind in ("depth", "canny")]
+    maps = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    nets = [one.controlnet for one in both]
+    pipe = DiffSplatPipeline(**{**both[0].components, "controlnet": torch.nn.ModuleList(nets)})
+    alone = [made(one, control=image) for one, image in zip(both, maps, strict=True)]
+    together = made(pipe, control=list(maps))
+    assert all(not torch.allclose(together, one, atol=1e-4) for one in alone)
+    assert torch.allclose(
+        made(pipe, control=list(maps), control_scale=0.0),
+        made(both[0], control=maps[0], control_scale=0.0),
+        atol=1e-5,
+    )
+
+    def added(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        """The other network's residuals, added by hand."""
+        extra = nets[1](*args, **{**kwargs, "controlnet_cond": second})
+        return [one + other for one, other in zip(output[0], extra[0], strict=True)], output[1] + extra[1]
+
+    seen: list[Any] = []
+    hook = nets[1].register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(kwargs["controlnet_cond"]), with_kwargs=True
+    )
+    made(both[1], control=maps[1])
+    hook.remove()
+    second = seen[0]
+    hook = nets[0].register_forward_hook(added, with_kwargs=True)
+    by_hand = made(both[0], control=maps[0])
+    hook.remove()
+    assert torch.allclose(together, by_hand, atol=1e-4)
+    with pytest.raises(ValueError, match="1 control maps were given, expected 2"):
+        made(pipe, control=maps[0])
+    with pytest.raises(ValueError, match="several ControlNets"):
+        pipe.save_pretrained(tmp_path)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.network_families import network_family
@@ -93,14 +93,24 @@ def control_residuals(
     That of diffusers takes no mask of the text: it also attends to the padding of prompts that have one.
 
     Args:
-        controlnet: ``ControlNetModel`` of diffusers with its views set.
+        controlnet: ``ControlNetModel`` of diffusers with its views set, or a ``ModuleList`` of several, whose residuals
+            are added.
         inputs: ``[B, V, C + E, h, w]`` what the UNet gets.
         timestep: ``[B]``.
         text: of ``B`` prompts.
-        control: ``[B, V, 3, H, W]`` control images 0..1.
+        control: ``[B, V, 3, H, W]`` control images 0..1; those of several ControlNets as channels one after another.
         scale: factor of the residuals.
         guess_mode: shallow layers get smaller residuals (section 3.4 of the same paper).
     """
+    if isinstance(controlnet, nn.ModuleList):
+        parts = [
+            control_residuals(part, inputs, timestep, text, image, scale=scale, guess_mode=guess_mode)
+            for part, image in zip(controlnet, control.split(3, dim=2), strict=True)
+        ]
+        return Residuals(
+            tuple(torch.stack(down).sum(dim=0) for down in zip(*(part.down for part in parts), strict=True)),
+            torch.stack([part.middle for part in parts]).sum(dim=0),
+        )
     views = inputs.shape[1]
     kind = cast(torch.dtype, controlnet.dtype)
     down, middle = controlnet(

@@ -60,6 +60,10 @@ def set_multiview_attention(network: Any, views: int) -> None:
         raise InvalidInputError(
             f"multi-view attention over {views} views was asked for, expected at least one"
         )
+    if isinstance(network, nn.ModuleList):
+        for part in network:
+            set_multiview_attention(part, views)
+        return
     match network_family(network):
         case "multiview":
             pass

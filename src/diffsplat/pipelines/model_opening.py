@@ -46,6 +46,8 @@ class OpeningOptions:
     dtype: Annotated[DtypeName, arg(help_behavior_hint="(default: auto)")] = "auto"
     """Type of the weights. auto, as in Python: text encoders as they are stored, all else fp32, computed in bf16
     where the device is faster in it; with --low-memory bf16."""
+    quantize: Annotated[Literal["int8"] | None, arg(help_behavior_hint="")] = None
+    """Store the weights of denoisers and text encoders in eight bits, with half the memory of bf16."""
     no_t5: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Leave out the T5 text encoder of sd35m, which takes most of its memory."""
 
@@ -185,6 +187,8 @@ class ModelChoice:
         scales = options.lora_scale * (len(options.lora) if len(options.lora_scale) == 1 else 1)
         for path, scale in zip(options.lora, scales, strict=bool(options.lora)):
             pipe.load_lora_weights(path, scale=scale)
+        if options.quantize is not None:
+            pipe.quantize(options.quantize)
         return pipe.place(device, low_memory=options.low_memory)
 
     def _has_small_text_encoder(self) -> bool:
@@ -208,11 +212,16 @@ class ModelChoice:
         if self.released:
             from diffsplat.pretrained.released_models import load_text_encoder
 
-            encoder = load_text_encoder(self._released_model(dtype)).to(device)
+            encoder = load_text_encoder(self._released_model(dtype))
         else:
             from diffsplat.pipelines.pipeline_folders import load_text_encoder
 
-            encoder = load_text_encoder(find_model(self.model) / "text_encoder", dtype=dtype).to(device)
+            encoder = load_text_encoder(find_model(self.model) / "text_encoder", dtype=dtype)
+        if self.options.quantize is not None:
+            from diffsplat.pipelines.weight_quantization import quantize_components
+
+            quantize_components({"text_encoder": encoder}, self.options.quantize)
+        encoder = encoder.to(device)
         encoded = StoredPrompts.encode(with_clip_skip(encoder, clip_skip), texts)
         return StoredPrompts(encoded.conditions, self.model, clip_skip).to("cpu")
 

@@ -17,6 +17,7 @@ from diffsplat.pipelines.pipeline_protocols import (
     Scheduler,
     TextEncoder,
 )
+from diffsplat.pipelines.weight_quantization import QuantizedType, quantize_components
 from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.pretrained.model_folders import SamplingDefaults
 
@@ -52,7 +53,7 @@ class PipelineComponents(LoraAdapters):
             its own. None for none, also where the model has one.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         condition_encoder: encodes images and control maps for one denoiser that takes both.
-        controlnet: for control maps.
+        controlnet: for control maps; a ``ModuleList`` of several follows as many at once.
         elevation_estimator: estimates the elevation that an image was taken from.
         control_kind: kind of control map that the ControlNet, or a denoiser with a condition encoder, follows.
         image_defaults: like ``defaults``, for calls with an image or a control map; by default the same.
@@ -140,6 +141,15 @@ class PipelineComponents(LoraAdapters):
                 network.to(device)
         if device is not None:
             self._placement = Placement(device)
+        return self
+
+    def quantize(self, kind: QuantizedType = "int8") -> Self:
+        """Store the weights of denoisers and text encoders in eight bits; see :func:`quantize_components`.
+
+        Raises:
+            ModuleNotFoundError: without the package ``torchao``.
+        """
+        quantize_components(self.components, kind)
         return self
 
     def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:

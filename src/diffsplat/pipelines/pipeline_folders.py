@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
@@ -112,6 +113,8 @@ def save_components(
         raise InvalidInputError(
             "control_kind is None, expected what kind of control map the ControlNet follows"
         )
+    if isinstance(present.get("controlnet"), nn.ModuleList):
+        raise InvalidInputError("the pipeline has several ControlNets, expected one to store at a time")
     for name, component in present.items():
         _require_storable(name, component)
     names = {"denoiser": "image_denoiser"} if defaults is None else {}

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Splats
@@ -168,7 +168,7 @@ class DiffSplatPipeline(PipelineComponents):
         prompt: str | Sequence[str] = "",
         *,
         image: ImageSource | list[ImageSource] | None = None,
-        control: ImageSource | None = None,
+        control: ImageSource | list[ImageSource] | None = None,
         framing: ImageFraming | None = None,
         callback: StepCallback | None = None,
         **options: Any,
@@ -180,7 +180,7 @@ class DiffSplatPipeline(PipelineComponents):
             image: photo or drawing of the object: a file, a PIL image, or ``[3, H, W]`` or ``[4, H, W]`` 0..1.
                 Without transparency its background is removed. Or a list of them: each gives objects of its own,
                 of its own prompt where there are as many prompts, of all prompts otherwise.
-            control: control map of the first view, likewise; composited on white.
+            control: control map of the first view, likewise, composited on white; a list for several ControlNets.
             framing: how the object is cut out of its image and framed.
             callback: called after every denoising step; may raise to stop.
             options: any other field of :class:`~diffsplat.pipelines.generation_options.Generation`, such as ``seed``,
@@ -239,7 +239,7 @@ class DiffSplatPipeline(PipelineComponents):
     def prepare(
         self,
         image: ImageSource | None = None,
-        control: ImageSource | None = None,
+        control: ImageSource | list[ImageSource] | None = None,
         framing: ImageFraming | None = None,
     ) -> ConditionImages:
         """Bring images to the model's size: the object cut out and centred on white, the control map resized.
@@ -257,10 +257,15 @@ class DiffSplatPipeline(PipelineComponents):
             raise InvalidInputError("this model has a ControlNet, expected a control map")
         if image is not None and control is not None and self.condition_encoder is not None:
             raise InvalidInputError("this model takes an image or a control map, expected one of them")
+        maps = control if isinstance(control, list) else [] if control is None else [control]
+        wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
+        if maps and len(maps) != wanted:
+            raise InvalidInputError(f"{len(maps)} control maps were given, expected {wanted}")
         size = self.autoencoder.image_size
+        prepared = [condition_image(each, size, cut_out=False) for each in maps]
         return ConditionImages(
             image=None if image is None else condition_image(image, size, cut_out=True, framing=framing),
-            control=None if control is None else condition_image(control, size, cut_out=False),
+            control=torch.cat(prepared) if prepared else None,
         )
 
     @torch.no_grad()
