@@ -22,6 +22,7 @@ const withoutSourceMaps = {
   },
 };
 
+const lock = JSON.parse(await readFile(join(here, "package-lock.json"), "utf8")).packages;
 const licences = await Promise.all(packages.map(licence));
 await mkdir(join(target, "js"), { recursive: true });
 await build({
@@ -37,6 +38,20 @@ await build({
   logLevel: "info",
 });
 await writeFile(join(target, "LICENSES.txt"), licences.join("\n\n"));
+await writeFile(join(target, "sbom.cdx.json"), `${JSON.stringify(billOfMaterials(), null, 2)}\n`);
+
+/** What the bundle consists of, in the form of CycloneDX. */
+function billOfMaterials() {
+  const components = packages.map((name) => {
+    const { version, integrity, license } = lock[`node_modules/${name}`];
+    const hash = Buffer.from(integrity.replace("sha512-", ""), "base64").toString("hex");
+    return {
+      type: "library", name, version, purl: `pkg:npm/${name.replace("@", "%40")}@${version}`,
+      licenses: [{ license: { id: license } }], hashes: [{ alg: "SHA-512", content: hash }],
+    };
+  });
+  return { bomFormat: "CycloneDX", specVersion: "1.6", version: 1, components };
+}
 
 async function licence(name) {
   const folder = join(here, "node_modules", name);

@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from diffsplat.geometry import ring_cameras
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.splat_output import GeneratedObject
-from diffsplat.web.model_worker import ServedModel
-from support.splat_figures import blocks
+from support.instant_model import Instant
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
@@ -21,18 +18,6 @@ CHECKS = (
     "response_schema_conformance",
     "negative_data_rejection",
 )
-
-
-class Instant:
-    """A model that has its object at hand."""
-
-    def __init__(self, pipe: DiffSplatPipeline) -> None:
-        self.models = {"instant": ServedModel("instant", pipe)}
-        self._made = GeneratedObject(blocks(), ring_cameras(10.0, size=16), 10.0, "a figure", 0)
-
-    def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
-        advance(job.steps, job.steps)
-        return [self._made]
 
 
 def answers(operation: Any, mode: Any, checks: list[Any], examples: int) -> set[int]:

@@ -93,7 +93,7 @@ def refused(capsys, *words: str) -> str:
         (["a chair", "-o", "there.ply"], "'there.ply' exists already"),
         (["a chair", "-o", "new.ply", "--preview", "png"], "'new.png' exists already"),
         (["a chair", "-o", "there.ply/chair.ply"], "'there.ply': it is a file, expected a folder"),
-        (["a chair", "-o", "there.ply/deep/chair.ply"], "'there.ply' is a file, expected a folder"),
+        (["a chair", "-o", "there.ply/deep/chair.ply"], "there.ply' is a file, expected a folder"),
         (["a chair", "-o", "chair.obj"], "the suffix '.obj', expected .ply"),
         (["a chair", "-o", "/dev/null"], "/dev/null"),
         (["a chair", "-o", "/proc/chair.ply"], "cannot write"),

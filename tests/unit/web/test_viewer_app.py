@@ -184,6 +184,15 @@ def test_the_subcommand_serves_until_it_is_interrupted(
     assert b"Traceback" not in errors
 
 
+def test_the_bill_of_materials_has_what_is_in_the_bundle() -> None:
+    bill = json.loads((STATIC / "sbom.cdx.json").read_text())
+    headings = [
+        line.split(",")[0] for line in (STATIC / "LICENSES.txt").read_text().splitlines() if ", http" in line
+    ]
+    assert [f"{part['name']} {part['version']}" for part in bill["components"]] == headings
+    assert all(len(part["hashes"][0]["content"]) == 128 for part in bill["components"])
+
+
 def test_the_bundle_comes_with_its_licences_and_calls_nobody() -> None:
     licences = (STATIC / "LICENSES.txt").read_text()
     for name in ("three ", "@sparkjsdev/spark ", "fflate "):
