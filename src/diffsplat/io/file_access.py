@@ -88,7 +88,9 @@ def _move_to_new(temporary: Path, final: Path, target: str | Path) -> None:
             os.link(temporary, final)
         except FileExistsError:
             raise
-        except OSError:  # a file system without hard links
+        except OSError as error:  # a file system without hard links
+            if error.errno in STORAGE_ERRORS:
+                raise
             final.touch(exist_ok=False)
             os.replace(temporary, final)
     except FileExistsError as error:
