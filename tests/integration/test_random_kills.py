@@ -117,7 +117,7 @@ def wait_for_checkpoint(process: ForkServerProcess, out: Path, before: int) -> N
 
 
 def finish(process: ForkServerProcess) -> None:
-    process.join(300)
+    process.join(1200)  # also compiles the rasterizer where nothing did so before
     assert process.exitcode == 0
 
 
