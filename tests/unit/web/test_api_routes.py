@@ -480,7 +480,12 @@ def test_a_full_disk_takes_no_large_request(client, monkeypatch):
         def __init__(self, *_):
             pass
 
-        __enter__ = __exit__ = lambda *_: None
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
         write = _full
 
     monkeypatch.setattr("diffsplat.web.request_bodies.SpooledTemporaryFile", FullFile)
