@@ -13,7 +13,7 @@ from diffsplat.io.image_files import write_image
 from diffsplat.pipelines.control_maps import control_maps_from
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.object_writing import write_object
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 
 def main(

@@ -14,7 +14,7 @@ from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pretrained.backbones import BACKBONES
+from diffsplat.pretrained.release_catalogue import BACKBONES
 
 NAMES = list(BACKBONES)
 SAMPLERS = ("dpm++", "dpm++-sde", "ddim", "euler", "unipc", "lcm", "tcd")

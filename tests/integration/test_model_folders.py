@@ -15,8 +15,8 @@ from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pretrained.backbones import BACKBONES
 from diffsplat.pretrained.model_folders import ModelFolder, write_index
+from diffsplat.pretrained.release_catalogue import BACKBONES
 from diffsplat.web.model_worker import load_models
 
 NAMES = list(BACKBONES)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from diffsplat.cli.main import main
-from diffsplat.pretrained.backbones import (
+from diffsplat.pretrained.hub import needed_files
+from diffsplat.pretrained.release_catalogue import (
     BACKBONES,
     DINOV2_REPOSITORY,
     ELEVATION_RELEASE,
@@ -18,7 +19,6 @@ from diffsplat.pretrained.backbones import (
     RELEASE_REPOSITORY,
     model_components,
 )
-from diffsplat.pretrained.hub import needed_files
 from diffsplat.pretrained.release_layout import default_weights
 from diffsplat.training.run_folders import RunFolders
 from support.hub_server import COMMIT, FakeHub, running_hub

@@ -13,7 +13,7 @@ from diffsplat.io.splat_formats import read_splats
 from diffsplat.models.elevation_network import ElevationEstimator
 from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pretrained.backbones import BACKBONES
+from diffsplat.pretrained.release_catalogue import BACKBONES
 from support.release_folders import build_release
 
 NAMES = list(BACKBONES)

@@ -12,8 +12,8 @@ from diffsplat.cli.main import main
 from diffsplat.evaluation.judge_images import open_objects
 from diffsplat.evaluation.model_evaluation import held_out_views
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.pretrained.backbones import BACKBONES, RECONSTRUCTOR_RELEASE
-from diffsplat.pretrained.released_models import ReleasedModel, load_autoencoder
+from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE
+from diffsplat.pretrained.released_model_opening import ReleasedModel, load_autoencoder
 from diffsplat.render import render
 from support.release_folders import build_release
 

@@ -17,7 +17,7 @@ from diffsplat.io.splat_formats import read_splats
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pipelines.image_and_control_conditions import image_latents
-from diffsplat.pretrained.backbones import BACKBONES
+from diffsplat.pretrained.release_catalogue import BACKBONES
 from support.release_folders import DENOISERS, LATENT_SPACES, VAE, build_release
 
 trimesh = pytest.importorskip("trimesh")

@@ -15,8 +15,8 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE, Variant
-from diffsplat.pretrained.backbones import DINOV2_REPOSITORY, ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE
-from diffsplat.pretrained.backbones import find_backbone as released_row
+from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE
+from diffsplat.pretrained.release_catalogue import find_backbone as released_row
 from diffsplat.pretrained.release_layout import find_release
 from diffsplat.pretrained.released_networks import (
     load_elevation_network,

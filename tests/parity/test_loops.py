@@ -21,7 +21,7 @@ from diffsplat.pipelines.guidance import (
     triangle_guidance,
 )
 from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
-from diffsplat.pretrained.backbones import Prediction, Sampler
+from diffsplat.pretrained.release_catalogue import Prediction, Sampler
 from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser
 from diffsplat.pretrained.schedulers import make_scheduler
 from support.recordings import Recordings, recorded_text, relative_error

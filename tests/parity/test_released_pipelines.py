@@ -16,7 +16,7 @@ from torch import Tensor
 from diffsplat.core import SplatGrid
 from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from support.recordings import Recordings, recorded_text, relative_error
 from support.release_folders import SCHEDULERS
 

@@ -15,7 +15,7 @@ from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.guidance import Conditions, attended_views, denoiser_inputs
 from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
-from diffsplat.pretrained.backbones import Prediction
+from diffsplat.pretrained.release_catalogue import Prediction
 from diffsplat.pretrained.released_networks import load_controlnet
 from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.denoising_step import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from diffsplat.pretrained.backbones import BACKBONES
+from diffsplat.pretrained.release_catalogue import BACKBONES
 from support.release_folders import build_elevation, build_release
 
 

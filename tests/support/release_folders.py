@@ -25,7 +25,7 @@ from transformers import (
 
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.models.splat_vae import SplatVAE
-from diffsplat.pretrained.backbones import BACKBONES, DENOISER_PARTS, ELEVATION_RELEASE
+from diffsplat.pretrained.release_catalogue import BACKBONES, DENOISER_PARTS, ELEVATION_RELEASE
 
 ITERATION = "013020"
 CLIP_WIDTH = 32

@@ -54,10 +54,10 @@ from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.backbones import BACKBONES, RECONSTRUCTOR_RELEASE, ControlKind
 from diffsplat.pretrained.model_folders import ModelFolder, find_model
+from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE, ControlKind
 from diffsplat.pretrained.release_layout import default_weights, find_release
-from diffsplat.pretrained.released_models import ReleasedModel, load_autoencoder
+from diffsplat.pretrained.released_model_opening import ReleasedModel, load_autoencoder
 from diffsplat.pretrained.released_networks import load_reconstructor
 from diffsplat.pretrained.stored_networks import open_autoencoder
 

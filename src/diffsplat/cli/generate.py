@@ -28,7 +28,7 @@ from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 if TYPE_CHECKING:
     from diffsplat.pipelines import DiffSplatPipeline

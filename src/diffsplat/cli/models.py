@@ -10,7 +10,9 @@ import tyro
 
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
-from diffsplat.pretrained.backbones import (
+from diffsplat.pretrained.hub import download_sizes, fetch, look_up
+from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, find_model
+from diffsplat.pretrained.release_catalogue import (
     BACKBONES,
     SINGLES,
     Component,
@@ -20,8 +22,6 @@ from diffsplat.pretrained.backbones import (
     model_components,
     training_components,
 )
-from diffsplat.pretrained.hub import download_sizes, fetch, look_up
-from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, find_model
 from diffsplat.pretrained.release_layout import default_weights, size_on_disk
 
 _HERE, _PARTLY, _ABSENT = "here", "partly here", "-"

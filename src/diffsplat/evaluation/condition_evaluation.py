@@ -17,7 +17,7 @@ from diffsplat.evaluation.control_agreement import control_agreement, control_im
 from diffsplat.evaluation.image_metrics import psnr, ssim
 from diffsplat.evaluation.model_evaluation import Evaluation
 from diffsplat.io.image_files import tile_images
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
 
 Make = Callable[[Views], Splats]

@@ -8,7 +8,7 @@ from diffsplat.core import Rendering, Views
 from diffsplat.images.depth_control_map import depth_control_map
 from diffsplat.models.condition_encoder import ConditionKind
 from diffsplat.pipelines.control_maps import canny_map
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 _EDGE_TOLERANCE = 2
 """Pixels that an edge may lie off and still count as found."""

@@ -20,7 +20,7 @@ from diffsplat.io.file_access import require_readable
 from diffsplat.io.image_files import to_pixels
 from diffsplat.io.splat_formats import SPLAT_FORMATS, holds_splats, read_splats
 from diffsplat.io.splat_suffixes import splat_suffix
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
 from diffsplat.render.meshes.mesh_files import MESH_SUFFIXES, load_mesh
 from diffsplat.render.meshes.mesh_renderer import MeshRenderer

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pretrained.backbones import Sampler
 from diffsplat.pretrained.model_folders import SamplingDefaults, is_number
+from diffsplat.pretrained.release_catalogue import Sampler
 
 MAX_PROMPT_LENGTH = 1000
 """Characters of a prompt."""

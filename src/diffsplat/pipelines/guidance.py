@@ -12,8 +12,8 @@ from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.pipeline_protocols import Denoiser
-from diffsplat.pretrained.backbones import Prediction
 from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.release_catalogue import Prediction
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from tyro.conf import FlagCreatePairsOff, arg
 
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.file_access import require_readable
-from diffsplat.pretrained.backbones import BACKBONES, ControlKind
 from diffsplat.pretrained.model_folders import EMBEDDED_MODELS, ModelFolder, SamplingDefaults, find_model
+from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind
 from diffsplat.pretrained.release_layout import default_weights
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from diffsplat.models.text.stored_prompts import StoredPrompts
     from diffsplat.pipelines import DiffSplatPipeline
-    from diffsplat.pretrained.released_models import ReleasedModel
+    from diffsplat.pretrained.released_model_opening import ReleasedModel
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -210,7 +210,7 @@ class ModelChoice:
         device = choose_device(self.options.device)
         dtype = self._dtype
         if self.released:
-            from diffsplat.pretrained.released_models import load_text_encoder
+            from diffsplat.pretrained.released_model_opening import load_text_encoder
 
             encoder = load_text_encoder(self._released_model(dtype))
         else:
@@ -232,7 +232,7 @@ class ModelChoice:
             ValueError, FileNotFoundError: when the model has none, or it cannot be read.
         """
         if self.released:
-            from diffsplat.pretrained.released_models import load_elevation
+            from diffsplat.pretrained.released_model_opening import load_elevation
 
             estimator = load_elevation(self._released_model())
         else:
@@ -260,7 +260,7 @@ class ModelChoice:
         return stored
 
     def _released_model(self, dtype: torch.dtype | None = None) -> ReleasedModel:
-        from diffsplat.pretrained.released_models import ReleasedModel
+        from diffsplat.pretrained.released_model_opening import ReleasedModel
 
         return ReleasedModel(
             BACKBONES[self.model],

@@ -18,8 +18,8 @@ from diffsplat.pipelines.pipeline_protocols import (
     TextEncoder,
 )
 from diffsplat.pipelines.weight_quantization import QuantizedType, quantize_components
-from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -13,13 +13,13 @@ from torch import nn
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
-from diffsplat.pretrained.backbones import ControlKind, Prediction
 from diffsplat.pretrained.model_folders import (
     ModelFolder,
     SamplingDefaults,
     controlnet_folder,
     write_index,
 )
+from diffsplat.pretrained.release_catalogue import ControlKind, Prediction
 from diffsplat.pretrained.schedulers import load_scheduler, require_known_scheduler
 from diffsplat.pretrained.stored_networks import (
     open_autoencoder,

@@ -52,8 +52,8 @@ from diffsplat.pipelines.pipeline_protocols import Scheduler
 from diffsplat.pipelines.splat_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pipelines.tensor_inputs import TensorInputs
-from diffsplat.pretrained.backbones import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
+from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.schedulers import make_scheduler, predicts
 
 StepCallback = Callable[[int, int], object]
@@ -108,7 +108,7 @@ class DiffSplatPipeline(PipelineComponents):
                 known = ", ".join(COMPONENTS)
                 raise InvalidInputError(f"unknown component {name!r}, expected one of: {known}")
         if isinstance(model, str) and model in BACKBONES:
-            from diffsplat.pretrained.released_models import ReleasedModel, load_released
+            from diffsplat.pretrained.released_model_opening import ReleasedModel, load_released
 
             chosen = ReleasedModel(
                 BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype, t5=t5

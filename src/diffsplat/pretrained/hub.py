@@ -15,7 +15,7 @@ from typing import cast
 from diffsplat.errors import AccessDeniedError, InvalidInputError, UnreachableError
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.pretrained.backbones import RELEASE_REPOSITORY, Component
+from diffsplat.pretrained.release_catalogue import RELEASE_REPOSITORY, Component
 from diffsplat.pretrained.release_layout import (
     PICKLES,
     choose_weights,

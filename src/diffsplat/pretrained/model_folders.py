@@ -12,7 +12,7 @@ import tyro
 import diffsplat
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.pretrained.backbones import BACKBONES, ControlKind, Prediction
+from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Prediction
 from diffsplat.pretrained.release_layout import choose_weights
 
 DEFAULT_STEPS = 20

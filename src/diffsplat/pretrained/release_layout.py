@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
-from diffsplat.pretrained.backbones import RELEASE_REPOSITORY, Component, Part
+from diffsplat.pretrained.release_catalogue import RELEASE_REPOSITORY, Component, Part
 
 WEIGHTS_VARIABLE = "DIFFSPLAT_WEIGHTS"
 """Environment variable that names the folder of the release folders."""

@@ -20,7 +20,7 @@ from diffsplat.io.json_files import read_json
 from diffsplat.models.elevation_network import INPUT_SIZE, ElevationEstimator
 from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
 from diffsplat.models.splat_vae import VARIANTS, SplatVAE, Variant
-from diffsplat.pretrained.backbones import RELEASED_IMAGE_SIZE
+from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers
 
 Denoiser = UNet2DConditionModel | PixArtTransformer2DModel | SD3Transformer2DModel

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.pretrained.backbones import Prediction, Sampler
+from diffsplat.pretrained.release_catalogue import Prediction, Sampler
 
 CONFIG_FILE = "scheduler_config.json"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.models.mini_denoiser import TIMESTEPS
-from diffsplat.pretrained.backbones import Prediction
+from diffsplat.pretrained.release_catalogue import Prediction
 
 
 @dataclass(frozen=True)

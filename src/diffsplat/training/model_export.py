@@ -14,8 +14,8 @@ from diffsplat.io.json_files import read_json
 from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.pretrained.backbones import Prediction
 from diffsplat.pretrained.model_folders import CONDITION_ENCODER, TEXT_COMPONENTS, write_index
+from diffsplat.pretrained.release_catalogue import Prediction
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.pretrained.stored_networks import stored_class
 from diffsplat.training.config_record import read_record

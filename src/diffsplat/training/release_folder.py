@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.splat_vae import Variant
-from diffsplat.pretrained.backbones import (
+from diffsplat.pretrained.release_catalogue import (
     BACKBONES,
     DENOISER_PARTS,
     ELEVATION_RELEASE,

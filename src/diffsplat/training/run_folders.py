@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.pretrained.backbones import trained_from
+from diffsplat.pretrained.release_catalogue import trained_from
 from diffsplat.pretrained.release_layout import (
     choose_weights,
     default_weights,

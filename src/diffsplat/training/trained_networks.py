@@ -11,7 +11,7 @@ from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import Variant
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
 from diffsplat.pretrained import stored_networks
-from diffsplat.pretrained.backbones import RELEASED_IMAGE_SIZE
+from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.released_networks import load_reconstructor, load_splat_vae
 from diffsplat.training.config_checks import require
 

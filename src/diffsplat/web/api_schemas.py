@@ -18,7 +18,7 @@ from diffsplat.pipelines.generation_options import (
     ResolvedGeneration,
     option_bounds,
 )
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.web.job_queue import Job, State
 from diffsplat.web.model_worker import ServedModel
 from diffsplat.web.result_files import FILE_KINDS

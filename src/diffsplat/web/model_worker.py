@@ -8,7 +8,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.web.job_queue import Advance, Job
 
 

@@ -6,7 +6,7 @@ import torch
 from diffsplat.core import Rendering, Views
 from diffsplat.evaluation.control_agreement import control_agreement, control_images, edge_f1
 from diffsplat.geometry import ring_cameras
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 SIZE = 32
 SQUARE = (slice(None), slice(None), slice(None), slice(8, 24), slice(8, 24))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionEncoder
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsplat.pretrained.backbones import Prediction
+from diffsplat.pretrained.release_catalogue import Prediction
 from diffsplat.training.diffusion_objective import (
     InverseLevelWeight,
     LevelSource,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsplat.pretrained.backbones import BACKBONES, RECONSTRUCTOR_RELEASE
+from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE
 from diffsplat.pretrained.release_layout import find_release
 from diffsplat.training.release_folder import Release, lay_release
 from diffsplat.training.run_folders import StageFolders

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import get_args
 
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.recipes.recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName

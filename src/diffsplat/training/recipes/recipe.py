@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.pretrained.backbones import Sampler
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults
+from diffsplat.pretrained.release_catalogue import Sampler
 from diffsplat.training.config_checks import require
 from diffsplat.training.stages.stage_recipe import StageRecipe
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import cast, get_args
 
-from diffsplat.pretrained.backbones import ControlKind
 from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe

@@ -18,7 +18,7 @@ from diffsplat.models.splat_vae import Variant
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import PromptEncoder
 from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
-from diffsplat.pretrained.backbones import Backbone, Prediction, find_backbone
+from diffsplat.pretrained.release_catalogue import Backbone, Prediction, find_backbone
 from diffsplat.pretrained.released_networks import load_denoiser
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
 from diffsplat.pretrained.stored_networks import open_image_encoder

@@ -27,7 +27,7 @@ from diffsplat.pipelines.guidance import (
 )
 from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
 from diffsplat.pipelines.pipeline_protocols import Denoiser
-from diffsplat.pretrained.backbones import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.config_checks import require

@@ -10,7 +10,7 @@ from transformers import Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
-from diffsplat.pretrained.backbones import DINOV2_REPOSITORY, ELEVATION_RELEASE
+from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
 from diffsplat.training.elevation_loss import elevation_losses

@@ -10,7 +10,7 @@ import tyro
 from diffsplat.core import PixelGrid, Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
-from diffsplat.pretrained.backbones import RECONSTRUCTOR_RELEASE
+from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
 from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.release_folder import Release

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from diffsplat.pretrained.backbones import (
+from diffsplat.pretrained.release_catalogue import (
     BACKBONES,
     ELEVATION_RELEASE,
     RECONSTRUCTOR_RELEASE,
@@ -15,7 +15,7 @@ from diffsplat.pretrained.backbones import (
     trained_from,
     training_components,
 )
-from diffsplat.pretrained.released_models import ReleasedModel
+from diffsplat.pretrained.released_model_opening import ReleasedModel
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.text.clip_t5_encoders import load_prompt_encoder
-from diffsplat.pretrained.backbones import DENOISER_PARTS, ELEVATION_RELEASE, Backbone, ControlKind
 from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
+from diffsplat.pretrained.release_catalogue import DENOISER_PARTS, ELEVATION_RELEASE, Backbone, ControlKind
 from diffsplat.pretrained.release_layout import default_weights, find_release, repository_folder
 from diffsplat.pretrained.released_networks import (
     load_controlnet,
