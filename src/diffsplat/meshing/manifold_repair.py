@@ -7,8 +7,8 @@ that programs which join those do not undo it.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from diffsplat.errors import optional_package
 
 _GAP = 1e-3
 """How far a vertex that shares its place moves: a share of the way to the middle of its triangles."""
@@ -24,8 +24,7 @@ def split_edges(
         faces: ``[G, 3]``, in which every edge has as many triangles in one direction as in the other.
     """
     faces = _without_flaps(faces.astype(np.int64))
-    corners = _joined_corners(positions, faces)
-    count, fans = connected_components(corners, directed=False)
+    count, fans = _fans(positions, faces)
     sources = np.zeros(count, np.int64)
     sources[fans] = faces.ravel()
     moved = positions[sources].astype(np.float64)
@@ -95,12 +94,16 @@ def _parity(faces: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(((a < b).astype(int) + (b < c) + (c < a)) == 2, 1, -1)
 
 
-def _joined_corners(positions: NDArray[np.floating], faces: NDArray[np.int64]) -> coo_array:
-    """Graph of the ``3 F`` corners: an edge joins those of two triangles that meet there on one sheet."""
+def _fans(positions: NDArray[np.floating], faces: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """Number of fans, and the fan ``[3 F]`` of every corner: those of triangles that meet there on one sheet."""
+    with optional_package("meshing", "scipy", "mesh"):
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
     ends = np.roll(np.arange(faces.size).reshape(-1, 3), -1, axis=1).ravel()
     one, two = _paired_half_edges(positions, faces)
     rows, columns = np.concatenate([one, ends[one]]), np.concatenate([ends[two], two])
-    return coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(faces.size, faces.size))
+    joined = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(faces.size, faces.size))
+    return connected_components(joined, directed=False)
 
 
 def _paired_half_edges(
