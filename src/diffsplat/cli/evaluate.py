@@ -402,7 +402,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "protocol": protocol,
     "compare": compare,
 }
-"""Verbs of ``diffsplat evaluate``."""
+"""Subcommands of ``diffsplat evaluate``."""
 
 
 def _report_grids(
