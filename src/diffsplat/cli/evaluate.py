@@ -53,6 +53,7 @@ from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
+from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pretrained.model_folders import ModelFolder, find_model
 from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE, ControlKind
@@ -156,7 +157,7 @@ def text(
         sentences: Ask for the same objects in free sentences instead of plain prompts.
     """
     arguments.check()
-    pipe = ModelChoice.parse(model, OpeningOptions()).open()
+    pipe = _opened(ModelChoice.parse(model, OpeningOptions()))
     asked = stored_prompts(arguments.prompts, sentences=sentences)
     fitted, figures, store = _judge(arguments)
 
@@ -190,7 +191,7 @@ def image(
     """
     arguments.check()
     choice = ModelChoice.parse(model, OpeningOptions())
-    pipe = replace(choice, image=True).open()
+    pipe = _opened(replace(choice, image=True))
 
     def generate(views: Views) -> Splats:
         elevation = None if estimate_elevation else _elevation(views)
@@ -227,7 +228,7 @@ def control(
     """
     arguments.check()
     choice = ModelChoice.parse(model, OpeningOptions())
-    steered, free = replace(choice, control=kind).open(), choice.open()
+    steered, free = _opened(replace(choice, control=kind)), _opened(choice)
 
     def follow(views: Views) -> Splats:
         control = control_images(views, kind)[0]
@@ -259,7 +260,7 @@ def shapes(
         seeds: How many objects of each prompt.
     """
     arguments.check()
-    pipe = ModelChoice.parse(model, OpeningOptions()).open()
+    pipe = _opened(ModelChoice.parse(model, OpeningOptions()))
     asked = _spread(stored_prompts(prompts), arguments.limit)
     real = objects_of_nouns(
         open_objects(arguments.data, split="train", variants=False), {prompt.noun for prompt in asked}
@@ -415,6 +416,13 @@ def _report_grids(
     dataset = open_objects(arguments.data, split="test", variants=False)
     evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit), pixel_grid)
     _finish(subcommand, evaluation, arguments, {"model": model})
+
+
+def _opened(choice: ModelChoice) -> DiffSplatPipeline:
+    """A model whose calls show no bar below that of the evaluation."""
+    pipe = choice.open()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _elevation(views: Views) -> float:
