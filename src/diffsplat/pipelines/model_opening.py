@@ -46,7 +46,7 @@ class OpeningOptions:
     dtype: Annotated[DtypeName, arg(help_behavior_hint="(default: auto)")] = "auto"
     """Type of the weights. auto, as in Python: text encoders as they are stored, all else fp32, computed in bf16
     where the device is faster in it; with --low-memory bf16."""
-    quantize: Annotated[Literal["int8"] | None, arg(help_behavior_hint="")] = None
+    quantize: Annotated[Literal["int8"] | None, arg(metavar="int8", help_behavior_hint="")] = None
     """Store the weights of denoisers and text encoders in eight bits, with half the memory of bf16."""
     no_t5: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Leave out the T5 text encoder of sd35m, which takes most of its memory."""
