@@ -16,6 +16,7 @@ Float32 = NDArray[np.float32]
 _PADDING = 2  # texels between charts
 _TOLERANCE = 2.0  # voxels between a point and the surface that a camera sees there
 _SHARPNESS = 3.0  # exponent of the squared cosine: how much the most frontal camera prevails
+_SEEN_ENOUGH = 50_000  # points with a colour that those without one look for theirs among
 
 
 class Unwrapped(NamedTuple):
@@ -66,7 +67,7 @@ def surface_colors(places: Float32, images: Float32, views: DepthViews, voxel: f
     """``[N, 3]`` sRGB of surface points with normals, ``places [N, 6]``.
 
     The mean over the cameras that see a point, most of it from those that look straight at it. A point that none
-    sees gets the colour of the nearest one that some camera does see.
+    sees gets the colour of about the nearest one that some camera does see.
 
     Raises:
         ValueError: when no camera sees any of the points.
@@ -82,8 +83,9 @@ def surface_colors(places: Float32, images: Float32, views: DepthViews, voxel: f
         )
     colors = sums[:, :3] / np.maximum(sums[:, 3:], 1e-6)
     if not seen.all():
-        _, nearest = KDTree(places[seen, :3]).query(places[~seen, :3])
-        colors[~seen] = colors[seen][nearest]
+        near = np.flatnonzero(seen)[:: 1 + int(seen.sum()) // _SEEN_ENOUGH]
+        _, nearest = KDTree(places[near, :3]).query(places[~seen, :3], eps=0.5, workers=-1)
+        colors[~seen] = colors[near][nearest]
     return np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)
 
 
