@@ -38,22 +38,20 @@ def evaluate_images(makers: Mapping[str, Make], objects: Iterable[tuple[str, Vie
     Raises:
         ValueError: there is no object.
     """
-    entries: list[dict[str, Any]] = []
-    rows: list[Tensor] = []
-    for identity, views in tqdm(objects, unit="object", desc="evaluate"):
-        entry: dict[str, Any] = {"object": identity}
-        shown = [views.image[0]]
+
+    def measure(views: Views) -> tuple[dict[str, float], Tensor]:
+        figures: dict[str, float] = {}
+        shown = [views.image[0, :_SHEET_VIEWS]]
         for name, make in makers.items():
             images = render(make(views), views.cameras, normals=False).rgb.clamp(0, 1)
             for metric, function in (("psnr", psnr), ("ssim", ssim)):
                 quality = function(images, views.image)[0]
-                entry[f"{name}_seen_{metric}"] = float(quality[0])
-                entry[f"{name}_novel_{metric}"] = float(quality[1:].mean())
-            shown.append(images[0])
-        if len(entries) < _SHEET_OBJECTS:
-            rows += [images[:_SHEET_VIEWS] for images in shown]
-        entries.append(entry)
-    return _summary(entries, rows)
+                figures[f"{name}_seen_{metric}"] = float(quality[0])
+                figures[f"{name}_novel_{metric}"] = float(quality[1:].mean())
+            shown.append(images[0, :_SHEET_VIEWS])
+        return figures, torch.stack(shown)
+
+    return _evaluated(objects, measure)
 
 
 @torch.no_grad()
@@ -71,20 +69,18 @@ def evaluate_controls(
     Raises:
         ValueError: there is no object.
     """
-    entries: list[dict[str, Any]] = []
-    rows: list[Tensor] = []
-    for identity, views in tqdm(objects, unit="object", desc="evaluate"):
-        entry: dict[str, Any] = {"object": identity}
+
+    def measure(views: Views) -> tuple[dict[str, float], Tensor]:
+        figures: dict[str, float] = {}
         shown = [views.image[0, 0], control_images(views, kind)[0]]
         for name, make in makers.items():
             rendering = render(make(views), views.cameras[:, :1])
             found = control_agreement(rendering, views, kind)
-            entry |= {f"{name}_{figure}": value for figure, value in found.items()}
+            figures |= {f"{name}_{figure}": value for figure, value in found.items()}
             shown.append(rendering.rgb[0, 0].clamp(0, 1))
-        if len(entries) < _SHEET_OBJECTS:
-            rows.append(torch.stack(shown))
-        entries.append(entry)
-    return _summary(entries, rows)
+        return figures, torch.stack(shown)[None]
+
+    return _evaluated(objects, measure)
 
 
 @dataclass(frozen=True)
@@ -127,9 +123,19 @@ class NearestObject:
         return self.make(self.dataset.load_views(row, ring[start:] + ring[:start]))
 
 
-def _summary(entries: list[dict[str, Any]], rows: Sequence[Tensor]) -> Evaluation:
+def _evaluated(
+    objects: Iterable[tuple[str, Views]], measure: Callable[[Views], tuple[dict[str, float], Tensor]]
+) -> Evaluation:
+    """Figures of every object, their means, and a sheet of the rows ``[R, N, 3, H, W]`` that the first ones have."""
+    entries: list[dict[str, Any]] = []
+    rows: list[Tensor] = []
+    for identity, views in tqdm(objects, unit="object", desc="evaluate"):
+        measured, shown = measure(views)
+        if len(entries) < _SHEET_OBJECTS:
+            rows += shown.unbind()
+        entries.append({"object": identity, **measured})
     if not entries:
         raise InvalidInputError("got no objects to evaluate, expected at least one")
     names = [name for name in entries[0] if name != "object"]
     figures = {name: mean(entry[name] for entry in entries) for name in names}
-    return Evaluation(figures, entries, tile_images(torch.cat(list(rows)), columns=rows[0].shape[0], gap=2))
+    return Evaluation(figures, entries, tile_images(torch.cat(rows), columns=len(rows[0]), gap=2))

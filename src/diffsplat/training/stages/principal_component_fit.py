@@ -2,6 +2,7 @@
 
 import json
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -160,14 +161,15 @@ class ConditionFit(PrincipalComponentFit):
         if folders.start_from is not None:
             encoder.load_weights(folders.start_from)
             return encoder
-        views = tqdm(_single_views(dataset, self.component_views), unit="view", desc="components")
+        drawn = _single_views(dataset, self.component_views)
+        views = tqdm(drawn, total=self.component_views, unit="view", desc="components")
         images = (condition_images(view, kind) for view in views for kind in CONDITION_KINDS)
         encoder.to(device).fit_components(to_device(batch, device) for batch in images)
         return encoder.cpu()
 
     def measured(self, network: ConditionEncoder, folders: StageFolders, /) -> dict[str, float]:
         """PSNR (dB) of what is left of each kind of image."""
-        views = _single_views(held_out(folders), self.evaluation_views)
+        views = list(_single_views(held_out(folders), self.evaluation_views))
         figures: dict[str, float] = {}
         for kind in CONDITION_KINDS:
             images = [condition_images(view, kind) for view in views]
@@ -176,8 +178,8 @@ class ConditionFit(PrincipalComponentFit):
         return figures
 
 
-def _single_views(dataset: ObjectDataset, count: int) -> list[Views]:
-    """Random views of random objects."""
+def _single_views(dataset: ObjectDataset, count: int) -> Iterator[Views]:
+    """Random views of random objects, read one after another."""
     random = np.random.default_rng(0)
-    rows = random.integers(len(dataset), size=count).tolist()
-    return [dataset.load_views(row, [int(random.integers(len(dataset.rows[row].ring)))]) for row in rows]
+    for row in random.integers(len(dataset), size=count).tolist():
+        yield dataset.load_views(row, [int(random.integers(len(dataset.rows[row].ring)))])
