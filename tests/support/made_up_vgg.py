@@ -1,6 +1,10 @@
 """VGG16 weights and images by formula, for which the packages lpips and stlpips-pytorch were asked for distances."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 CONVOLUTIONS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -62,3 +66,33 @@ def image_pairs() -> tuple[Tensor, Tensor]:
     first = torch.nn.functional.interpolate(first, (48, 40), mode="bilinear", align_corners=False)
     second = torch.stack([first[1], first[1].roll(1, dims=-1)])
     return first, second
+
+
+def save_lpips(folder: Path) -> Path:
+    """A folder of weights as ``load_perceptual_distance`` reads it."""
+    folder.mkdir(exist_ok=True)
+    save_file(torchvision_weights(), folder / "vgg16-397923af.safetensors")
+    save_file(linear_weights(), folder / "vgg.safetensors")
+    return folder
+
+
+def lpips_by_definition(image: Tensor, reference: Tensor) -> float:
+    """LPIPS of images ``[3, H, W]`` in 0..1 in NumPy's float64, by Zhang et al. 2018, equation 1."""
+    mean, deviation = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
+    pair = np.stack([part.double().movedim(0, -1).numpy() * 2 - 1 for part in (image, reference)])
+    features, distance = (pair - mean) / deviation, 0.0
+    linear = iter(linear_weights().values())
+    for layer, (kernel, bias) in enumerate(vgg_weights()):
+        if layer in (2, 4, 7, 10):
+            height, width = (size // 2 for size in features.shape[1:3])
+            blocks = features[:, : 2 * height, : 2 * width].reshape(2, height, 2, width, 2, -1)
+            features = blocks.max(axis=(2, 4))
+        padded = np.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+        summed = np.tensordot(windows, kernel.double().numpy(), ((3, 4, 5), (1, 2, 3)))
+        features = np.maximum(summed + bias.double().numpy(), 0)
+        if layer in (1, 3, 6, 9, 12):
+            one, other = features / (np.sqrt((features**2).sum(axis=-1, keepdims=True)) + 1e-10)
+            weight = next(linear).double().numpy().ravel()
+            distance += float((weight * (one - other) ** 2).sum(axis=-1).mean())
+    return distance

@@ -42,6 +42,7 @@ from diffsplat.evaluation.model_evaluation import (
     objects_of_nouns,
 )
 from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
 from diffsplat.evaluation.prompt_protocol import evaluate_prompts
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
 from diffsplat.io.file_access import require_writable
@@ -92,6 +93,16 @@ class ReportArguments:
 
 
 @dataclass(frozen=True)
+class ViewArguments(ReportArguments):
+    """Options shared by the subcommands that compare renderings with real views."""
+
+    perceptual: DistanceKind = "none"
+    """Perceptual distance to measure besides PSNR and SSIM: LPIPS or its shift-tolerant variant."""
+    perceptual_weights: Path | None = None
+    """Folder or file of its network's weights; downloaded, or those of an installed package, when not given."""
+
+
+@dataclass(frozen=True)
 class JudgedArguments(ReportArguments):
     """Options shared by the subcommands that use the noun judge."""
 
@@ -102,7 +113,7 @@ class JudgedArguments(ReportArguments):
 
 
 def reconstruction(
-    arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini", weights: Path | None = None
+    arguments: tyro.conf.OmitArgPrefixes[ViewArguments], *, model: str = "mini", weights: Path | None = None
 ) -> None:
     """Measure the reconstructor: PSNR and SSIM of held-out objects, in input views and novel views.
 
@@ -117,7 +128,7 @@ def reconstruction(
 
 
 def autoencoder(
-    arguments: tyro.conf.OmitArgPrefixes[ReportArguments], *, model: str = "mini", weights: Path | None = None
+    arguments: tyro.conf.OmitArgPrefixes[ViewArguments], *, model: str = "mini", weights: Path | None = None
 ) -> None:
     """Measure the autoencoder: the same through its latents, next to the reconstruction itself.
 
@@ -172,7 +183,7 @@ def text(
 
 
 def image(
-    arguments: tyro.conf.OmitArgPrefixes[ReportArguments],
+    arguments: tyro.conf.OmitArgPrefixes[ViewArguments],
     *,
     model: str = "mini",
     seed: int = 0,
@@ -190,6 +201,7 @@ def image(
             the noun judge's network.
     """
     arguments.check()
+    perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
     choice = ModelChoice.parse(model, OpeningOptions())
     pipe = _opened(replace(choice, image=True))
 
@@ -206,7 +218,7 @@ def image(
             lambda views: reconstruct(views).to_splats(views.cameras),
         )
     dataset = open_objects(arguments.data, split="test", variants=False)
-    evaluation = evaluate_images(makers, held_out_views(dataset, arguments.limit))
+    evaluation = evaluate_images(makers, held_out_views(dataset, arguments.limit), perceptual)
     settings = {"model": model, "seed": seed, "estimate_elevation": estimate_elevation}
     _finish("image", evaluation, arguments, settings)
 
@@ -408,13 +420,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def _report_grids(
     subcommand: str,
-    arguments: ReportArguments,
+    arguments: ViewArguments,
     model: str,
     predictors: dict[str, Predict],
     pixel_grid: PixelGrid,
 ) -> None:
     dataset = open_objects(arguments.data, split="test", variants=False)
-    evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit), pixel_grid)
+    perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
+    evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit), pixel_grid, perceptual)
     _finish(subcommand, evaluation, arguments, {"model": model})
 
 

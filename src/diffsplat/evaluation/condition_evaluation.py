@@ -14,8 +14,9 @@ from diffsplat.core import Splats, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
-from diffsplat.evaluation.image_metrics import psnr, ssim
+from diffsplat.evaluation.image_metrics import image_metrics
 from diffsplat.evaluation.model_evaluation import Evaluation
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.io.image_files import tile_images
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
@@ -28,12 +29,16 @@ _SHEET_VIEWS = 4
 
 
 @torch.no_grad()
-def evaluate_images(makers: Mapping[str, Make], objects: Iterable[tuple[str, Views]]) -> Evaluation:
-    """PSNR (dB) and SSIM of what is made of one view: of that view, ``seen``, and of the others, ``novel``.
+def evaluate_images(
+    makers: Mapping[str, Make], objects: Iterable[tuple[str, Views]], perceptual: VggDistance | None = None
+) -> Evaluation:
+    """PSNR (dB), SSIM and perceptual distance of what is made of one view: of that view, ``seen``, and of the others,
+    ``novel``.
 
     Args:
         makers: by the name that their figures begin with; all are pictured below the object itself.
         objects: identity and ``[1, V > 1]`` views.
+        perceptual: measured where it is given.
 
     Raises:
         ValueError: there is no object.
@@ -43,8 +48,10 @@ def evaluate_images(makers: Mapping[str, Make], objects: Iterable[tuple[str, Vie
         figures: dict[str, float] = {}
         shown = [views.image[0, :_SHEET_VIEWS]]
         for name, make in makers.items():
-            images = render(make(views), views.cameras, normals=False).rgb.clamp(0, 1)
-            for metric, function in (("psnr", psnr), ("ssim", ssim)):
+            splats = make(views)
+            cameras = views.cameras.to(splats.device)
+            images = render(splats, cameras, normals=False).rgb.clamp(0, 1).to(views.image.device)
+            for metric, function in image_metrics(perceptual).items():
                 quality = function(images, views.image)[0]
                 figures[f"{name}_seen_{metric}"] = float(quality[0])
                 figures[f"{name}_novel_{metric}"] = float(quality[1:].mean())

@@ -1,6 +1,7 @@
 """How close two images are: PSNR and SSIM, one figure an image."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +10,21 @@ from torch import Tensor
 from diffsplat.core import tensor_checks
 from diffsplat.core.full_precision import full_precision
 from diffsplat.errors import InvalidInputError
+from diffsplat.evaluation.perceptual_distance import VggDistance
+
+ImageMetric = Callable[[Tensor, Tensor], Tensor]
+"""Images ``[..., 3, H, W]`` 0..1 and as many references to ``[...]`` figures."""
 
 _WINDOW = 11
 _SIGMA = 1.5
 _K1 = 0.01
 _K2 = 0.03
+
+
+def image_metrics(perceptual: VggDistance | None = None) -> dict[str, ImageMetric]:
+    """PSNR (dB), SSIM and, where its network is given, a perceptual distance, by the names of their figures."""
+    metrics: dict[str, ImageMetric] = {"psnr": psnr, "ssim": ssim}
+    return metrics if perceptual is None else {**metrics, perceptual.name: perceptual.of_views}
 
 
 def psnr(image: Tensor, reference: Tensor) -> Tensor:

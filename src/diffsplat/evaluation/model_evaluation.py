@@ -1,7 +1,7 @@
 """Measuring a model: reconstruction and autoencoder against held-out objects, text by judges."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,9 @@ from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.dominant_color import dominant_color
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
-from diffsplat.evaluation.image_metrics import psnr, ssim
+from diffsplat.evaluation.image_metrics import ImageMetric, image_metrics
 from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render
@@ -60,9 +61,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate_grids(
-    predictors: dict[str, Predict], objects: Iterable[tuple[str, Views]], pixel_grid: PixelGrid = "center"
+    predictors: dict[str, Predict],
+    objects: Iterable[tuple[str, Views]],
+    pixel_grid: PixelGrid = "center",
+    perceptual: VggDistance | None = None,
 ) -> Evaluation:
-    """PSNR (dB) and SSIM of splat grids, rendered in their input views and in novel ones.
+    """PSNR (dB), SSIM and perceptual distance of splat grids, rendered in their input views and in novel ones.
 
     Every figure is the mean over all views of all objects.
 
@@ -70,10 +74,12 @@ def evaluate_grids(
         predictors: by the name that their figures begin with; the last one is pictured.
         objects: identity and ``[1, 4 + novel]`` views, the inputs first.
         pixel_grid: that the grids are unprojected with.
+        perceptual: measured where it is given.
 
     Raises:
         ValueError: there is no object, or one has no novel view.
     """
+    metrics = image_metrics(perceptual)
     entries: list[dict[str, Any]] = []
     rows: list[Tensor] = []
     for identity, views in tqdm(objects, unit="object", desc="evaluate"):
@@ -84,7 +90,7 @@ def evaluate_grids(
         for name, predict in predictors.items():
             splats = predict(inputs).to_splats(inputs.cameras, pixel_grid)
             images = render(splats, views.cameras, normals=False).rgb.clamp(0, 1)
-            entry |= _grid_figures(name, images, views.image)
+            entry |= _grid_figures(name, metrics, images, views.image)
             if len(entries) < _SHEET_OBJECTS and name == list(predictors)[-1]:
                 rows += [views.image[0], images[0]]
         entries.append(entry)
@@ -95,9 +101,11 @@ def evaluate_grids(
     return Evaluation(figures, entries, sheet)
 
 
-def _grid_figures(name: str, images: Tensor, truth: Tensor) -> dict[str, float]:
+def _grid_figures(
+    name: str, metrics: Mapping[str, ImageMetric], images: Tensor, truth: Tensor
+) -> dict[str, float]:
     figures = {}
-    for metric, function in (("psnr", psnr), ("ssim", ssim)):
+    for metric, function in metrics.items():
         quality = function(images, truth)
         figures[f"{name}_input_{metric}"] = float(quality[:, :INPUT_VIEWS].mean())
         figures[f"{name}_novel_{metric}"] = float(quality[:, INPUT_VIEWS:].mean())

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.errors import InvalidInputError
+from diffsplat.evaluation.perceptual_distance import PerceptualDistance
 from diffsplat.render import Backend, render
-from diffsplat.training.perceptual_distance import PerceptualDistance
 
 Term = Literal["rgb", "mask", "absolute", "perceptual", "coord", "normal"]
 

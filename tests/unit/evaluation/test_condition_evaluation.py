@@ -9,8 +9,10 @@ from torch import Tensor
 
 from diffsplat.core import Splats, Views
 from diffsplat.evaluation.condition_evaluation import NearestObject, evaluate_controls, evaluate_images
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.geometry import orbit_cameras
 from diffsplat.render import render
+from support.made_up_vgg import linear_weights, lpips_by_definition, torchvision_weights
 
 SIZE = 32
 AZIMUTHS = (0.0, 90.0, 180.0, 270.0, 45.0)
@@ -58,6 +60,16 @@ def test_figures_tell_the_view_that_is_given_from_the_others():
     assert result.figures["empty_novel_psnr"] == pytest.approx(novel, abs=1e-3)
     # The object, and what each of two made of it, in four views.
     assert result.sheet.shape == (3, 3 * SIZE + 2 * 2, 4 * SIZE + 3 * 2)
+
+
+def test_perceptual_distances_of_the_view_that_is_given_and_of_the_others():
+    views = views_of(RED)
+    network = VggDistance.from_published(torchvision_weights(), linear_weights())
+    figures = evaluate_images({"empty": lambda _: NOTHING}, [("a", views)], network).figures
+    white = torch.ones_like(views.image[0, 0])
+    distances = [lpips_by_definition(white, image) for image in views.image[0]]
+    assert figures["empty_seen_lpips"] == pytest.approx(distances[0], abs=1e-4)
+    assert figures["empty_novel_lpips"] == pytest.approx(sum(distances[1:]) / 4, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["depth", "normal", "canny"])

@@ -14,11 +14,11 @@ from torch import Tensor
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import DecoderKind, SplatVAE, Variant
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
-from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.release_folder import VARIANT_BACKBONES, Release
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only

@@ -12,6 +12,7 @@ from diffsplat.core import Rendering, SplatGrid, Splats, Views
 from diffsplat.core.full_precision import full_precision
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
 from diffsplat.evaluation.image_metrics import psnr
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.configured_network import ConfiguredNetwork
@@ -35,7 +36,6 @@ from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep
 from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
-from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import Need, StageFolders

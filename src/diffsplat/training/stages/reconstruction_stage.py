@@ -9,10 +9,10 @@ import tyro
 
 from diffsplat.core import PixelGrid, Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
-from diffsplat.training.perceptual_distance import VggDistance
 from diffsplat.training.release_folder import Release
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffsplat.core import PixelGrid
-from diffsplat.training.perceptual_distance import DistanceKind, VggDistance, load_perceptual_distance
+from diffsplat.evaluation.perceptual_distance import DistanceKind, VggDistance, load_perceptual_distance
 from diffsplat.training.rendered_view_loss import RenderedViewLoss, RenderedViewWeights
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffsplat.core import Cameras, Rendering, Views
-from diffsplat.training.perceptual_distance import VggDistance
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.training.stages.stage_reports import report_rendering
 from support.made_up_vgg import linear_weights, torchvision_weights
 

