@@ -182,6 +182,18 @@ def test_small_controlnets_train(given: Given, tmp_path: Path, kind: str):
     assert {"silhouette_iou_guidance_2", "silhouette_iou_without_control"} <= evaluation.keys()
 
 
+def test_a_controlnet_starts_from_an_earlier_one(given: Given, tmp_path: Path):
+    tiny = ("--widths", "16", "16")
+    assert train("diffusion-small", tmp_path / "text", *given.of("small"), *tiny) == 0
+    options = (*given.of("small"), "--denoiser", str(tmp_path / "text"), "--sampled-objects", "0")
+    assert train("controlnet-depth-small", tmp_path / "first", *options, "--optim.lr", "1e-2") == 0
+    more = ("--start-from", str(tmp_path / "first"), "--optim.lr", "1e-9")
+    assert train("controlnet-depth-small", tmp_path / "second", *options, *more) == 0
+    first, second = (weights(tmp_path / name / "weights") for name in ("first", "second"))
+    assert float(first["controlnet_mid_block.weight"].abs().max()) > 1e-3
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
 @pytest.mark.parametrize("variant", [(), ("--image",), RENDERING], ids=["text", "image", "rendering"])
 def test_small_denoisers_train(given: Given, tmp_path: Path, variant: tuple[str, ...]):
     tiny = ("--widths", "16", "16", "--image-autoencoder", str(given.networks / "image-autoencoder"))

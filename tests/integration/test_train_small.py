@@ -1,4 +1,4 @@
-"""One command from data to a small model of text and images, with tiny networks of the paper's architectures."""
+"""One command from data to a small model of text, images and control maps, with tiny networks."""
 
 import json
 from pathlib import Path
@@ -14,6 +14,8 @@ from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 
+CONTROLS = ("depth", "normal", "canny")
+CONTROLNETS = tuple(f"controlnet-{kind}" for kind in CONTROLS)
 STAGES = {
     "reconstruction": "--dim 48 --blocks 1",
     "image-autoencoder": "--widths 8 16 --latent-channels 3 --norm-groups 2 --crop 16",
@@ -21,6 +23,9 @@ STAGES = {
     "diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
     "image-diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
     "elevation": "--width 64 --depth 1 --patch 8 --grid 4",
+    **dict.fromkeys(
+        CONTROLNETS, "--sample-steps 2 --sampled-objects 1 --optim.lr 1e-2 --optim.warmup-steps 1"
+    ),
 }
 COMMON = "--steps 2 --log-every 1 --device cpu --precision fp32 --tracker none --source.batch-size 1"
 
@@ -35,11 +40,12 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was begun for text and goes on for images."""
+    """The folder of a run that was begun for text and goes on for images and control maps."""
     folder = tmp_path_factory.mktemp("small")
     assert main(command(data, folder)) == 0
     assert not (folder / "model" / "image_denoiser").exists()
-    assert main(command(data, folder, "--image")) == 0
+    assert not list((folder / "model").glob("controlnet-*"))
+    assert main(command(data, folder, "--image", "--controls", *CONTROLS)) == 0
     return folder
 
 
@@ -64,6 +70,16 @@ def test_the_model_generates_from_text_and_from_an_image(out: Path, tmp_path: Pa
     assert pipe.elevation_estimator.config.input_size == 32
 
 
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_the_model_follows_a_control_map(out: Path, tmp_path: Path, kind: str) -> None:
+    plain = generated(out / "model", tmp_path / "plain.ply")
+    words = ("--control", kind, "--control-from", str(tmp_path / "plain.ply"), "--control-scale")
+    ignored = generated(out / "model", tmp_path / "ignored.ply", *words, "0")
+    steered = generated(out / "model", tmp_path / "steered.ply", *words, "200")
+    assert torch.equal(plain, ignored)
+    assert plain.shape != steered.shape or not torch.allclose(plain, steered, atol=1e-4)
+
+
 def test_its_card_and_its_networks_are_those_of_the_runs(out: Path) -> None:
     model = out / "model"
     index = json.loads((model / "model_index.json").read_text())
@@ -75,9 +91,11 @@ def test_its_card_and_its_networks_are_those_of_the_runs(out: Path) -> None:
         "text_encoder": "TextEncoder",
         "scheduler": "DPMSolverMultistepScheduler",
         "elevation_estimator": "ElevationEstimator",
+        **dict.fromkeys(CONTROLNETS, "ControlNetModel"),
     }
     card = (model / "README.md").read_text()
-    for network in ("reconstructor", "image_encoder", "autoencoder", "denoiser", "image_denoiser"):
+    networks = ("reconstructor", "image_encoder", "autoencoder", "denoiser", "image_denoiser", *CONTROLNETS)
+    for network in networks:
         assert f"| {network} | 2 | 2 |" in card
 
 
@@ -132,8 +150,11 @@ def test_data_of_another_size_is_refused_before_the_first_stage(
     assert not run.exists()
 
 
-def test_a_model_that_takes_no_image_trains_none(
+def test_a_model_without_images_or_control_maps_trains_none(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "mini", "--data", str(data), "--out", str(tmp_path / "run"), "--image"]) == 2
     assert "expected no image, for which the model mini has no denoiser of its own" in capsys.readouterr().err
+    words = ["train", "mini", "--data", str(data), "--out", str(tmp_path / "run"), "--controls", "depth"]
+    assert main(words) == 2
+    assert "expected none, as the model mini has no ControlNets" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from diffsplat.data.credits_page import credits_page, licences_summary
 from diffsplat.data.trained_words import TrainedWords
@@ -14,8 +14,13 @@ from diffsplat.io.json_files import read_json
 from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
 from diffsplat.models.mini_denoiser import denoised_channels
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.pretrained.model_folders import CONDITION_ENCODER, TEXT_COMPONENTS, write_index
-from diffsplat.pretrained.release_catalogue import Prediction
+from diffsplat.pretrained.model_folders import (
+    CONDITION_ENCODER,
+    TEXT_COMPONENTS,
+    controlnet_folder,
+    write_index,
+)
+from diffsplat.pretrained.release_catalogue import ControlKind, Prediction
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.pretrained.stored_networks import stored_class
 from diffsplat.training.config_record import read_record
@@ -29,6 +34,7 @@ _TEXT_FILES = (CONFIG_FILE, "model.safetensors", "tokenizer.json")
 _TEXT_NETWORKS = ("reconstructor", "autoencoder", "denoiser")
 _IMAGE_NETWORKS = ("image_encoder", "image_denoiser", "elevation_estimator")
 _CONDITION_NETWORKS = (CONDITION_ENCODER, "elevation_estimator")
+_CONTROLNETS = tuple(map(controlnet_folder, get_args(ControlKind)))
 _TITLES = {False: "A small text-to-splats model", True: "A small model of text and images to splats"}
 
 
@@ -93,7 +99,7 @@ def _trained_runs(folders: RunFolders, sampling: SamplingRecipe) -> dict[str, Pa
     """Runs of the networks that the model consists of, by the networks' names."""
     runs = {network: folders.out / stage for stage, network in NETWORKS.items()}
     trained = {network for network, run in runs.items() if (run / "weights").is_dir()}
-    names = [*_TEXT_NETWORKS]
+    names = [*_TEXT_NETWORKS, *trained.intersection(_CONTROLNETS)]
     if sampling.defaults.refined_below > 0 and "refiner" in trained:
         names.append("refiner")
     for needed, networks in (("image_denoiser", _IMAGE_NETWORKS), (CONDITION_ENCODER, _CONDITION_NETWORKS)):

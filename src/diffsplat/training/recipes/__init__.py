@@ -4,7 +4,7 @@ from diffsplat.training.recipes.diffusion_recipes import DIFFUSION_RECIPES
 from diffsplat.training.recipes.full_size_recipes import FULL_SIZE_NETWORKS
 from diffsplat.training.recipes.mini_recipe import CONDITIONED_NETWORKS, FEW_STEP_NETWORKS, MINI
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
-from diffsplat.training.recipes.small_recipe import SMALL, SMALL_CONTROLNETS
+from diffsplat.training.recipes.small_recipe import SMALL
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}
 """Models whose stages are trained one after another."""
@@ -14,7 +14,6 @@ _SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (
     *FEW_STEP_NETWORKS,
     *FULL_SIZE_NETWORKS,
     *DIFFUSION_RECIPES,
-    *SMALL_CONTROLNETS,
 )
 
 

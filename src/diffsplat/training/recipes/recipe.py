@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
-from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults
-from diffsplat.pretrained.release_catalogue import Sampler
+from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults, controlnet_folder
+from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
 from diffsplat.training.config_checks import require
 from diffsplat.training.stages.stage_recipe import StageRecipe
 
@@ -22,6 +22,7 @@ NETWORKS = {
     "refiner": "refiner",
     "image-diffusion": "image_denoiser",
     "elevation": "elevation_estimator",
+    **{name: name for name in map(controlnet_folder, get_args(ControlKind))},
 }
 """Network that a stage makes, by the name of the stage: also the network's folder in a model."""
 
@@ -83,6 +84,7 @@ class Recipe:
         sampling: how the model is sampled.
         image: also train what generates from an image: a denoiser that starts from that of text, and the elevation
             network.
+        controls: also train a ControlNet for each of these kinds of maps.
     """
 
     name: tyro.conf.Suppress[str]
@@ -90,12 +92,15 @@ class Recipe:
     stages: Annotated[Mapping[str, StageRecipe], Flat]
     sampling: SamplingRecipe
     image: bool = False
+    controls: tuple[ControlKind, ...] = ()
 
     def __post_init__(self) -> None:
         able = self.takes_images_with_another_denoiser or not self.image
         require(
             able, "image", self.image, f"no image, for which the model {self.name} has no denoiser of its own"
         )
+        able = all(controlnet_folder(kind) in self.stages for kind in self.controls)
+        require(able, "controls", self.controls, f"none, as the model {self.name} has no ControlNets")
 
     @property
     def takes_images_with_another_denoiser(self) -> bool:
@@ -104,7 +109,9 @@ class Recipe:
 
     def trained_stages(self) -> dict[str, StageRecipe]:
         """Those that the model needs: a refiner only where it is sampled with one."""
-        left_out = IMAGE_STAGES if self.takes_images_with_another_denoiser and not self.image else ()
+        left_out = {controlnet_folder(kind) for kind in get_args(ControlKind) if kind not in self.controls}
+        if self.takes_images_with_another_denoiser and not self.image:
+            left_out.update(IMAGE_STAGES)
         if self.sampling.defaults.refined_below == 0:
-            left_out += ("refiner",)
+            left_out.add("refiner")
         return {name: stage for name, stage in self.stages.items() if name not in left_out}

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import cast, get_args
 
-from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.model_folders import SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
+from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
 from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
@@ -82,9 +82,16 @@ SMALL_IMAGE_DIFFUSION = replace(
 )
 """Starts from the denoiser of text, whose batches and noise would come again with the same seeds."""
 
+
+def _controlnet(kind: ControlKind) -> GradientTraining:
+    """A ControlNet on the frozen denoiser of text."""
+    stage = DiffusionConfig(SmallUNetConfig(), control=kind, sample_guidance=(1.0, 3.0))
+    return GradientTraining(stage, _DENOISED_VIEWS, replace(_DENOISING, ema=EmaConfig(decay=0.0)))
+
+
 SMALL = Recipe(
     name="small",
-    summary="the paper's architectures at 128 px for two CPU cores: text to four splat grids; --image for images too",
+    summary="the paper's architectures at 128 px for two CPU cores: text to four splat grids; --image, --controls",
     stages={
         "reconstruction": SMALL_RECONSTRUCTION,
         "image-autoencoder": SMALL_IMAGE_AUTOENCODER,
@@ -92,18 +99,7 @@ SMALL = Recipe(
         "diffusion": SMALL_DIFFUSION,
         "image-diffusion": SMALL_IMAGE_DIFFUSION,
         "elevation": SMALL_ELEVATION,
+        **{controlnet_folder(kind): _controlnet(kind) for kind in get_args(ControlKind)},
     },
     sampling=SamplingRecipe(SamplingDefaults(guidance=3.0, prediction="v_prediction"), sampler="dpm++"),
 )
-
-
-def _controlnet(kind: ControlKind) -> NetworkRecipe:
-    stage = DiffusionConfig(SmallUNetConfig(), control=kind, sample_guidance=(1.0, 3.0))
-    return NetworkRecipe(
-        f"controlnet-{kind}-small",
-        f"ControlNet for {kind} maps on the frozen small UNet",
-        GradientTraining(stage, _DENOISED_VIEWS, replace(_DENOISING, ema=EmaConfig(decay=0.0))),
-    )
-
-
-SMALL_CONTROLNETS = tuple(_controlnet(kind) for kind in get_args(ControlKind))

@@ -29,6 +29,7 @@ from diffsplat.pipelines.guidance import (
 from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
 from diffsplat.pipelines.pipeline_protocols import Denoiser
 from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.pretrained.released_networks import load_controlnet
 from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.config_checks import require
@@ -278,7 +279,10 @@ class DiffusionStage(Stage):
             cast(Any, network).save_pretrained(directory)
 
     def start_from(self, folder: Path, /) -> None:
-        """Nothing: the denoiser was opened from there, since its input may have been narrower."""
+        """Take over the weights of a ControlNet; a denoiser was opened from there, as its input may be narrower."""
+        if self.controlnet is not None:
+            earlier = load_controlnet(folder, cast(Any, self.denoiser))
+            self.controlnet.load_state_dict(earlier.state_dict())
 
     def _latents(self, batch: Batch) -> Tensor:
         """``[B, V, C, h, w]`` channels of the latents that are denoised."""
