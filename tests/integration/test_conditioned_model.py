@@ -37,6 +37,7 @@ from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 from diffsplat.training.view_encoder import ViewEncoder
 from diffsplat.web.model_worker import load_models
+from support.rendered_dots import write_object
 
 trimesh = pytest.importorskip("trimesh")
 PROMPT = "a red chair"
@@ -302,6 +303,33 @@ def test_images_and_maps_are_measured_by_the_command_line(folder: Path, data: Pa
         assert main([str(word) for word in ["evaluate", *words, *common, report]]) == 0
         assert set(json.loads(report.read_text())["figures"]) == names
         assert report.with_suffix(".png").is_file()
+
+
+def test_a_protocol_is_measured_and_reported(folder: Path, tmp_path: Path):
+    write_object(tmp_path / "data" / "a" / "views")
+    (tmp_path / "mine.json").write_text(json.dumps({"views": "views", "novel_views": [2], "size": 32}))
+    report = tmp_path / "a.json"
+    words = [
+        "--model",
+        folder,
+        "--data",
+        tmp_path / "data",
+        "--protocol",
+        tmp_path / "mine.json",
+        "--out",
+        report,
+    ]
+    assert main([str(word) for word in ["evaluate", "image", *words]]) == 0
+    found = json.loads(report.read_text())
+    assert [entry["object"] for entry in found["objects"]] == ["a"]
+    assert found["figures"].keys() == {
+        "image_seen_psnr",
+        "image_novel_psnr",
+        "image_seen_ssim",
+        "image_novel_ssim",
+    }
+    assert found["settings"]["protocol"]["novel_views"] == [2]
+    assert main([str(word) for word in ["evaluate", "image", *words, "--force", "--nearest"]]) == 2
 
 
 def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, tmp_path: Path):

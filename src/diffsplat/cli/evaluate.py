@@ -30,6 +30,7 @@ from diffsplat.evaluation.evaluation_prompts import (
     stored_prompts,
     write_prompts,
 )
+from diffsplat.evaluation.image_protocol import ImageProtocol
 from diffsplat.evaluation.judge_fitting import load_or_fit
 from diffsplat.evaluation.judge_images import FeatureStore, open_objects
 from diffsplat.evaluation.model_evaluation import (
@@ -186,6 +187,7 @@ def image(
     arguments: tyro.conf.OmitArgPrefixes[ViewArguments],
     *,
     model: str = "mini",
+    protocol: str | None = None,
     seed: int = 0,
     estimate_elevation: bool = False,
     nearest: bool = False,
@@ -193,14 +195,21 @@ def image(
     """Measure generation from an image: PSNR and SSIM of the view that is given and of the others.
 
     Args:
-        arguments: What to measure on and where to write.
+        arguments: What to measure on and where to write. With a protocol, --data is a folder of renderings.
         model: Name of a model, or a model folder.
+        protocol: gso30 or a JSON file: which renderings of which objects, and their cameras. Without one the held-out
+            objects of shards in --data are measured.
         seed: Seed of every object.
         estimate_elevation: Let the model estimate the elevation of the image instead of telling it.
         nearest: Measure next to it the training object in --data that looks most like the image, by the features of
             the noun judge's network.
     """
     arguments.check()
+    if nearest and protocol is not None:
+        raise InvalidInputError(
+            "--nearest was given with --protocol, expected it with shards, whose training objects it takes"
+        )
+    chosen = None if protocol is None else ImageProtocol.open(protocol)
     perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
     choice = ModelChoice.parse(model, OpeningOptions())
     pipe = _opened(replace(choice, image=True))
@@ -215,11 +224,16 @@ def image(
         makers["nearest"] = NearestObject.of(
             open_objects(arguments.data, split="train", variants=False),
             FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
-            lambda views: reconstruct(views).to_splats(views.cameras),
+            lambda views: reconstruct(views).to_splats(views.cameras, reconstruct.pixel_grid),
         )
-    dataset = open_objects(arguments.data, split="test", variants=False)
-    evaluation = evaluate_images(makers, held_out_views(dataset, arguments.limit), perceptual)
+    if chosen is None:
+        dataset = open_objects(arguments.data, split="test", variants=False)
+        objects = held_out_views(dataset, arguments.limit)
+    else:
+        objects = chosen.read(arguments.data, arguments.limit)
+    evaluation = evaluate_images(makers, objects, perceptual)
     settings = {"model": model, "seed": seed, "estimate_elevation": estimate_elevation}
+    settings["protocol"] = None if chosen is None else asdict(chosen)
     _finish("image", evaluation, arguments, settings)
 
 
