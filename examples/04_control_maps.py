@@ -28,7 +28,7 @@ def main(
     make_folder(out)
     control = control_maps_from(shape, kind)
     write_image(control, out / f"{kind}.png", force=True)
-    pipe = ModelChoice("sd15", control=kind, options=OpeningOptions(weights=weights)).open()
+    pipe = ModelChoice("sd15", controls=(kind,), options=OpeningOptions(weights=weights)).open()
     (item,) = pipe(prompt, control=control, steps=steps).objects()
     for suffix in (".ply", ".png"):
         write_object(item, out / f"controlled{suffix}", force=True)

@@ -187,7 +187,7 @@ def test_variants_that_a_folder_lacks(
         ({}, "denoiser/diffusion_pytorch_model.safetensors"),
         ({"image": True}, "image_encoder/config.json"),
         ({"image": True}, "elevation_estimator/model.safetensors"),
-        ({"control": "depth"}, "controlnet-depth/diffusion_pytorch_model.safetensors"),
+        ({"controls": ("depth",)}, "controlnet-depth/diffusion_pytorch_model.safetensors"),
     ],
 )
 def test_a_missing_file_is_named_before_anything_is_opened(
@@ -198,7 +198,7 @@ def test_a_missing_file_is_named_before_anything_is_opened(
     with pytest.raises(FileNotFoundError, match=f"lacks its file {file}"):
         ModelChoice(str(tmp_path / "model"), **variant).defaults()  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=f"lacks its file {file}"):
-        DiffSplatPipeline.from_pretrained(tmp_path / "model", **variant)  # type: ignore[arg-type]
+        ModelChoice(str(tmp_path / "model"), **variant).open()  # type: ignore[arg-type]
 
 
 def test_what_could_not_be_read_again_is_not_written(folders: dict[str, Path], tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from diffsplat.io.splat_formats import read_splats
 from diffsplat.models.elevation_network import ElevationEstimator
 from diffsplat.models.text.stored_prompts import StoredPrompts
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.control_maps import control_maps_from
+from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pretrained.release_catalogue import BACKBONES
 from support.release_folders import build_release
 
@@ -155,6 +158,71 @@ def test_control_from_an_image_a_photo_and_splats(weights: Path, tmp_path: Path,
     assert not differ(unheard, plain)
 
 
+def test_two_controls_from_one_object_or_a_file_for_each(weights: Path, tmp_path: Path, picture: Path):
+    splats, sd15 = tmp_path / "plain.ply", ("a red chair", "--model", "sd15")
+    generate(weights, splats, *sd15)
+    both = ("--control", "depth", "--control", "canny")
+    together = generate(weights, tmp_path / "a.ply", *sd15, *both, "--control-from", splats)
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights, control=["depth", "canny"])
+    maps = [control_maps_from(splats, kind) for kind in ("depth", "canny")]
+    expected = pipe("a red chair", control=maps, steps=2).objects()[0].splats
+    assert not differ(together, torch.cat([expected.means, expected.colors], dim=-1))
+    turned = ("--control", "canny", "--control", "depth")
+    each = generate(
+        weights, tmp_path / "a.ply", *sd15, *turned, "--control-photo", picture, "--control-from", splats
+    )
+    assert differ(each, together)
+    depth = generate(weights, tmp_path / "a.ply", *sd15, "--control", "depth", "--control-from", splats)
+    assert differ(each, depth)
+
+
+def test_an_image_and_a_control_map(weights: Path, tmp_path: Path, picture: Path):
+    """The ControlNet gets the noisy views with the channels of the text model, and adds nothing to the image's view."""
+    pipe = DiffSplatPipeline.from_pretrained("sd15", weights=weights, image=True, control="depth")
+    image_only = DiffSplatPipeline.from_pretrained("sd15", weights=weights, image=True)
+    control = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    residuals, added = [], []
+
+    def keep(_module: Any, args: Any, _kwargs: Any, output: Any) -> None:
+        residuals.append((args[0], *output))
+
+    hooks = [
+        pipe.controlnet.register_forward_hook(keep, with_kwargs=True),
+        pipe.denoiser.register_forward_pre_hook(
+            lambda _m, _a, kwargs: added.append(kwargs), with_kwargs=True
+        ),
+    ]
+    options: dict[str, Any] = {"steps": 1, "elevation": 10.0, "image": picture}
+    steered = pipe("a red chair", control=control, **options).latents
+    for hook in hooks:
+        hook.remove()
+    (inputs, down, middle), unet = residuals[0], added[0]
+    assert inputs.shape == (8, 10, 32, 32)
+    for own, whole in zip(
+        [*down, middle],
+        [*unet["down_block_additional_residuals"], unet["mid_block_additional_residual"]],
+        strict=True,
+    ):
+        views = whole.unflatten(0, (2, 5))
+        assert not views[:, 0].any()
+        assert torch.equal(views[:, 1:].flatten(0, 1), own)
+    plain = image_only("a red chair", **options).latents
+    assert differ(steered, plain)
+    assert torch.equal(pipe("a red chair", control=control, control_scale=0.0, **options).latents, plain)
+    words = ("a red chair", "--model", "sd15", "--image", picture, "--control", "depth")
+    splats = tmp_path / "map.ply"
+    generate(weights, splats, "a red chair", "--model", "sd15")
+    found = generate(weights, tmp_path / "a.ply", *words, "--control-from", splats)
+    degrees = pipe.resolve(Generation(), image_only.prepare(picture)).elevation_deg
+    expected = pipe(
+        "a red chair",
+        image=picture,
+        control=control_maps_from(splats, "depth", elevation_deg=degrees),
+        steps=2,
+    ).objects()[0]
+    assert not differ(found, torch.cat([expected.splats.means, expected.splats.colors], dim=-1))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_low_memory_is_the_same_but_for_bfloat16(weights: Path, tmp_path: Path, name: str):
     words = ("a red chair", "--model", name)
@@ -231,9 +299,21 @@ REFUSED = [
     (("--model", "sd15"), "no prompt was given"),
     (("--model", "mini", "--image", "{picture}"), "takes text only"),
     (
-        ("--model", "sd15", "--image", "{picture}", "--control", "canny", "--control-photo", "{picture}"),
-        "both",
+        (
+            "a chair",
+            "--model",
+            "sd15",
+            *("--control", "depth", "--control", "canny"),
+            "--control-image",
+            "a.png",
+        ),
+        "was given with 1 images, expected each kind once",
     ),
+    (
+        ("a chair", "--model", "sd15", *("--control", "depth") * 2, *("--control-from", "{picture}") * 2),
+        "depth depth was given with 2 images, expected each kind once",
+    ),
+    (("a chair", "--model", "sd15", "--control-from", "{picture}"), "given without --control"),
     (("--model", "sd15", "--image", "{picture}", "a red chair"), "put prompts before it"),
     (("--model", "sd15", "--image", "{picture}", "none.png"), "no such file"),
     (("--model", "sd15", "--image", "{empty}"), "holds no images"),

@@ -254,7 +254,7 @@ def control(
     """
     arguments.check()
     choice = ModelChoice.parse(model, OpeningOptions())
-    steered, free = _opened(replace(choice, control=kind)), _opened(choice)
+    steered, free = _opened(replace(choice, controls=(kind,))), _opened(choice)
 
     def follow(views: Views) -> Splats:
         control = control_images(views, kind)[0]

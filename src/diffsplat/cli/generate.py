@@ -31,6 +31,8 @@ from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pretrained.release_catalogue import ControlKind
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffsplat.pipelines import DiffSplatPipeline
     from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 
@@ -43,35 +45,56 @@ class ConditionArguments:
     """Images of objects, or folders of images; each gives objects of its own. Their background is removed unless
     they are transparent."""
     framing: Annotated[ImageFraming, tyro.conf.arg(name="")] = field(default_factory=ImageFraming)
-    control: Annotated[ControlKind | None, option("depth|normal|canny")] = None
-    """Follow a control map of the first view, with a model that has a ControlNet for it, such as sd15."""
+    control: tyro.conf.UseAppendAction[Annotated[tuple[ControlKind, ...], option("depth|normal|canny")]] = ()
+    """Follow a control map of the first view, with a model that has a ControlNet for it, such as sd15; also with an
+    image. Given again, follow another map as well."""
     control_image: Annotated[Path | None, option("FILE")] = None
     """The control map as an image."""
     control_photo: Annotated[Path | None, option("FILE")] = None
     """A photo whose edges are the control map (--control canny)."""
-    control_from: Annotated[Path | None, option("FILE")] = None
-    """Splats (.ply, .spz, ...) or a mesh (.glb, .obj, ...) whose first view gives the control map."""
+    control_from: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], option("FILE")]] = ()
+    """Splats (.ply, .spz, ...) or a mesh (.glb, .obj, ...) whose first view gives the control map, or an image of
+    such a map. For several maps give one for each, or one object for all."""
 
     def check(self) -> None:
         """Refuse options that do not fit each other, and files that are not there."""
-        sources = [path for path in (self.control_image, self.control_photo, self.control_from) if path]
-        if self.control is None and sources:
-            raise InvalidInputError(f"{str(sources[0])!r} was given without --control, expected its kind")
-        if self.control is not None and len(sources) != 1:
-            raise InvalidInputError(
-                f"--control {self.control} was given with {len(sources)} images, expected one of --control-image, "
-                "--control-photo and --control-from"
-            )
-        if self.control_photo is not None and self.control != "canny":
-            raise InvalidInputError(
-                f"--control-photo gives edges, expected --control canny, not {self.control}"
-            )
-        if self.image and self.control is not None:
-            raise InvalidInputError("--image and --control were both given, expected one of them")
+        for path in self.control_sources().values():
+            require_readable(path)
         if not self.image and self.framing != ImageFraming():
             raise InvalidInputError("options of an image were given without --image, expected an image")
-        for path in sources:
-            require_readable(path)
+
+    def control_sources(self) -> dict[ControlKind, Path]:
+        """The file that each kind of control map comes from; that of canny may be a photo.
+
+        Raises:
+            ValueError: when there are too few files or too many, or a kind twice.
+        """
+        photos = [self.control_photo] if self.control_photo else []
+        images = [self.control_image] if self.control_image else []
+        given = [*images, *photos, *self.control_from]
+        if not self.control:
+            if given:
+                raise InvalidInputError(f"{str(given[0])!r} was given without --control, expected its kind")
+            return {}
+        if photos and "canny" not in self.control:
+            raise InvalidInputError(
+                f"--control-photo gives edges, expected --control canny, not {self.control[0]}"
+            )
+        others: list[ControlKind] = [kind for kind in self.control if not (photos and kind == "canny")]
+        files = [*images, *self.control_from]
+        if files == list(self.control_from[:1]):
+            files *= len(others)
+        if len(files) != len(others) or len(set(self.control)) < len(self.control) or (images and files[1:]):
+            expected = "one of --control-image, --control-photo and --control-from"
+            if len(self.control) > 1:
+                expected = "each kind once, and one --control-from for each or for all"
+            raise InvalidInputError(
+                f"--control {' '.join(self.control)} was given with {len(given)} images, expected {expected}"
+            )
+        sources = dict(zip(others, files, strict=True))
+        if photos:
+            sources["canny"] = photos[0]
+        return sources
 
     def image_files(self) -> tuple[Path, ...]:
         """The images, those of folders by name.
@@ -82,24 +105,31 @@ class ConditionArguments:
         return tuple(file for path in self.image for file in _images_at(path))
 
     def prepare(
-        self, pipe: DiffSplatPipeline, elevation_deg: float | None, image: Path | None
+        self, pipe: DiffSplatPipeline, generation: ResolvedGeneration, image: Path | None
     ) -> ConditionImages:
-        """One of the images at the model's size, or the control map, rendered from this elevation."""
-        if self.control is None:
+        """One of the images at the model's size, and the control maps, rendered from the image's elevation."""
+        if not self.control:
             return pipe.prepare(image=image, framing=self.framing)
+        from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
+
+        size = pipe.autoencoder.image_size
+        cut_out = image and condition_image(image, size, cut_out=True, framing=self.framing)
+        degrees = pipe.resolve(generation, ConditionImages(cut_out)).elevation_deg
+        sources = self.control_sources()
+        return pipe.prepare(
+            cut_out, [self._control_map(kind, sources[kind], degrees, size) for kind in self.control]
+        )
+
+    def _control_map(self, kind: ControlKind, path: Path, elevation_deg: float, size: int) -> Tensor:
+        """``[3, size, size]`` of an image of a map, a photo or an object."""
         from diffsplat.pipelines.control_maps import canny_map, control_maps_from
         from diffsplat.pipelines.image_and_control_conditions import condition_image
 
-        size = pipe.autoencoder.image_size
-        if self.control_from is not None and elevation_deg is not None:
-            control = control_maps_from(
-                self.control_from, self.control, elevation_deg=elevation_deg, size=size
-            )
-        elif self.control_photo is not None:
-            control = canny_map(condition_image(self.control_photo, size, cut_out=False))
-        else:
-            control = self.control_image
-        return pipe.prepare(control=control)
+        photo = kind == "canny" and self.control_photo is not None
+        if not photo and path != self.control_image and path.suffix.lower() not in IMAGE_SUFFIXES:
+            return control_maps_from(path, kind, elevation_deg=elevation_deg, size=size)
+        image = condition_image(path, size, cut_out=False)
+        return canny_map(image) if photo else image
 
 
 @dataclass(frozen=True)
@@ -259,7 +289,7 @@ def _generate_all(
     pipe = model.open(generation.texts, generation.clip_skip)
     # All of them first, so that an image that cannot be used ends the command before the first object.
     conditions = {
-        image: arguments.conditions.prepare(pipe, generation.elevation, image)
+        image: arguments.conditions.prepare(pipe, generation, image)
         for image in dict.fromkeys(item.image for item in planned)
     }
     options = {image: pipe.resolve(generation, images) for image, images in conditions.items()}

@@ -124,6 +124,12 @@ def control_residuals(
     return Residuals(tuple(down), middle)
 
 
+def control_channels(controlnet: Any) -> int:
+    """Input channels of a ControlNet, or of several: those of the denoiser that it was trained for."""
+    first: Any = controlnet[0] if isinstance(controlnet, nn.ModuleList) else controlnet
+    return int(first.config["in_channels"])
+
+
 def _unet_inputs(timestep: Tensor, text: TextCondition, views: int, kind: torch.dtype) -> dict[str, Tensor]:
     return {
         "timestep": timestep.repeat_interleave(views),

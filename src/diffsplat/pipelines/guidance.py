@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.denoiser_calls import Residuals, control_residuals, network_output
+from diffsplat.models.denoiser_calls import Residuals, control_channels, control_residuals, network_output
 from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import Field
@@ -127,16 +127,24 @@ class GuidedDenoiser:
         if control is None:
             raise InvalidInputError("a ControlNet was given without a control image, expected both or none")
         half = inputs.shape[0] // 2 if self.guided and self.control.guess_mode else 0
+        views = control.shape[1]
         residuals = control_residuals(
             controlnet,
-            inputs[half:],
+            inputs[half:, -views:, : control_channels(controlnet)],
             timestep[half:],
             self.conditions.text.take(slice(half, None)),
             control[half:],
             scale=self.control.scale,
             guess_mode=self.control.guess_mode,
         )
-        return _padded(residuals) if half else residuals
+
+        def placed(part: Tensor) -> Tensor:
+            """Zeros for the unconditional half, and for the view of an image, which the ControlNet does not know."""
+            whole = part.new_zeros(*inputs.shape[:2], *part.shape[1:])
+            whole[half:, -views:] = part.unflatten(0, (-1, views))
+            return whole.flatten(0, 1)
+
+        return Residuals(tuple(map(placed, residuals.down)), placed(residuals.middle))
 
 
 class Handover:
@@ -251,9 +259,3 @@ def triangle_guidance(least: float, most: float, views: int) -> Tensor:
     """``[V]`` scales that rise from the first view, that of the image, to the opposite one and fall again."""
     around = torch.arange(views) / views
     return least + (most - least) * (1 - (1 - 2 * around).abs())
-
-
-def _padded(residuals: Residuals) -> Residuals:
-    """Zeros for the unconditional half before what belongs to the conditional one."""
-    down = tuple(torch.cat([torch.zeros_like(part), part]) for part in residuals.down)
-    return Residuals(down, torch.cat([torch.zeros_like(residuals.middle), residuals.middle]))

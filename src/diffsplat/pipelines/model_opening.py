@@ -59,34 +59,35 @@ class ModelChoice:
     Args:
         model: name of an embedded model or a released backbone, or path of a model folder.
         image: the denoiser that is conditioned on an image.
-        control: with the ControlNet of this kind.
+        controls: with the ControlNets of these kinds.
         options: how it is opened.
     """
 
     model: str
     image: bool = False
-    control: ControlKind | None = None
+    controls: tuple[ControlKind, ...] = ()
     options: OpeningOptions = field(default_factory=OpeningOptions)
 
     @classmethod
     def parse(cls, name: str, options: OpeningOptions) -> Self:
-        """A model by name, with a variant after a colon: ``sd15:image``, ``sd15:depth``, ``FOLDER:image``.
+        """A model by name, with variants after colons: ``sd15:image``, ``sd15:depth``, ``FOLDER:image:depth``.
 
         Raises:
             ValueError: for an unknown variant of a released backbone.
         """
-        model, _, variant = name.rpartition(":")
-        control = next((kind for kind in get_args(ControlKind) if kind == variant), None)
-        if model and (variant == "image" or control is not None):
-            return cls(model, variant == "image", control, options)
-        if model in BACKBONES:
-            known = ", ".join(("image", *get_args(ControlKind)))
-            raise InvalidInputError(f"the model {name!r} has an unknown variant, expected one of: {known}")
-        return cls(name, options=options)
+        known, model, variants = ("image", *get_args(ControlKind)), name, list[str]()
+        while (parts := model.rpartition(":"))[0] and parts[2] in known:
+            model, variants = parts[0], [parts[2], *variants]
+        if parts[0] in BACKBONES:
+            raise InvalidInputError(
+                f"the model {name!r} has an unknown variant, expected one of: {', '.join(known)}"
+            )
+        controls: tuple[ControlKind, ...] = tuple(kind for kind in get_args(ControlKind) if kind in variants)
+        return cls(model, "image" in variants, controls, options)
 
     def taking_images(self) -> Self:
         """The same model, opened so that it also generates from images where one denoiser takes text and images."""
-        if self.released or self.image or self.control is not None:
+        if self.released or self.image or self.controls:
             return self
         return replace(self, image=ModelFolder.find(self.model).takes_every_condition)
 
@@ -95,8 +96,7 @@ class ModelChoice:
         """A short name: of a folder without its path; with the variant."""
         known = self.model in (*BACKBONES, *EMBEDDED_MODELS)
         name = self.model if known else Path(self.model).resolve().name
-        variant = "image" if self.image else self.control
-        return f"{name}:{variant}" if variant else name
+        return ":".join((name, *(("image",) if self.image else ()), *self.controls))
 
     @property
     def released(self) -> bool:
@@ -126,7 +126,7 @@ class ModelChoice:
         if self.released:
             return self._released_model().defaults
         stored = ModelFolder.find(self.model)
-        parts = stored.parts(image=self.image, control=self.control)
+        parts = stored.parts(image=self.image, controls=self.controls)
         stored.require_files(parts.values())
         return stored.defaults(image=self.image)
 
@@ -179,7 +179,7 @@ class ModelChoice:
             self.model,
             weights=options.weights,
             image=self.image,
-            control=self.control,
+            control=self.controls,
             dtype=self._dtype,
             t5=not options.no_t5,
             **components,
@@ -265,7 +265,7 @@ class ModelChoice:
         return ReleasedModel(
             BACKBONES[self.model],
             self.image,
-            self.control,
+            self.controls,
             self.options.weights,
             dtype,
             t5=not self.options.no_t5,

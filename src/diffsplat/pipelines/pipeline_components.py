@@ -53,7 +53,7 @@ class PipelineComponents(LoraAdapters):
             its own. None for none, also where the model has one.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         condition_encoder: encodes images and control maps for one denoiser that takes both.
-        controlnet: for control maps; a ``ModuleList`` of several follows as many at once.
+        controlnet: for control maps, also with an image; a ``ModuleList`` of several follows as many at once.
         elevation_estimator: estimates the elevation that an image was taken from.
         control_kind: kind of control map that the ControlNet, or a denoiser with a condition encoder, follows.
         image_defaults: like ``defaults``, for calls with an image or a control map; by default the same.

@@ -1,7 +1,7 @@
 """Components of a pipeline, read from model folders and written to them."""
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from diffsplat.pretrained.model_folders import (
     controlnet_folder,
     write_index,
 )
-from diffsplat.pretrained.release_catalogue import ControlKind, Prediction
+from diffsplat.pretrained.release_catalogue import ControlKind, Prediction, only_kind
 from diffsplat.pretrained.schedulers import load_scheduler, require_known_scheduler
 from diffsplat.pretrained.stored_networks import (
+    joined_controlnets,
     open_autoencoder,
     open_condition_encoder,
     open_controlnet,
@@ -41,7 +42,7 @@ def load_components(
     given: Mapping[str, Any],
     *,
     image: bool = False,
-    control: ControlKind | None = None,
+    controls: Sequence[ControlKind] = (),
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Components and sampling defaults of the embedded model or a model folder.
@@ -50,7 +51,7 @@ def load_components(
         model: name or folder.
         given: components that the caller brings; they are not read.
         image: those that generate from an image.
-        control: those that follow a control map of this kind.
+        controls: those that follow control maps of these kinds.
         dtype: of the networks of diffusers; by default text encoders are as stored, the others in float32.
 
     Raises:
@@ -58,17 +59,22 @@ def load_components(
         FileNotFoundError: when a file is missing.
     """
     stored = ModelFolder.find(model)
-    parts = stored.parts(image=image, control=control)
-    wanted = {name: part for name, part in parts.items() if name not in given}
+    parts = stored.parts(image=image, controls=controls)
+    wanted = {name: part for name, part in parts.items() if _reader(name) not in given}
     stored.require_files(wanted.values())
     defaults = stored.defaults(image=image)
-    components: dict[str, Any] = {"defaults": defaults, "control_kind": control, **given}
+    components: dict[str, Any] = {"defaults": defaults, "control_kind": only_kind(controls), **given}
     if stored.takes_every_condition:
         components |= {"defaults": stored.defaults(), "image_defaults": stored.defaults(image=True)}
     readers = _readers(dtype, defaults.prediction, components)
+    controlnets: list[Any] = []
     for name, part in wanted.items():  # a ControlNet comes after its denoiser
-        components[name] = _explained(name, part, readers[name])
-    return components
+        component = _explained(name, part, readers[_reader(name)])
+        if _reader(name) == "controlnet":
+            controlnets.append(component)
+        else:
+            components[name] = component
+    return components | ({"controlnet": joined_controlnets(controlnets)} if controlnets else {})
 
 
 def load_text_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
@@ -109,12 +115,12 @@ def save_components(
         ValueError: for a component that could not be read again.
     """
     present = {name: component for name, component in components.items() if component is not None}
+    if isinstance(present.get("controlnet"), nn.ModuleList):
+        raise InvalidInputError("the pipeline has several ControlNets, expected one to store at a time")
     if "controlnet" in present and control is None:
         raise InvalidInputError(
             "control_kind is None, expected what kind of control map the ControlNet follows"
         )
-    if isinstance(present.get("controlnet"), nn.ModuleList):
-        raise InvalidInputError("the pipeline has several ControlNets, expected one to store at a time")
     for name, component in present.items():
         _require_storable(name, component)
     names = {"denoiser": "image_denoiser"} if defaults is None else {}
@@ -158,6 +164,11 @@ def _explained(name: str, folder: Path, read: Callable[[Path], Any]) -> Any:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON)
         raise InvalidInputError(f"the model's {name} in {str(folder)!r} cannot be read: {reason}") from error
+
+
+def _reader(name: str) -> str:
+    """Name of the component that a folder holds: there is a ControlNet for each kind of map."""
+    return name.partition("-")[0]
 
 
 def _readers(

@@ -82,7 +82,7 @@ class DiffSplatPipeline(PipelineComponents):
         *,
         weights: str | Path | None = None,
         image: bool = False,
-        control: ControlKind | None = None,
+        control: ControlKind | Sequence[ControlKind] | None = None,
         dtype: torch.dtype | None = None,
         t5: bool = True,
         **components: Any,
@@ -94,7 +94,7 @@ class DiffSplatPipeline(PipelineComponents):
                 ``sd35m``).
             weights: folder of the released weights; where ``diffsplat models download`` puts them by default.
             image: load the denoiser that is conditioned on an image. A folder without another loads it anyway.
-            control: load the ControlNet of this kind.
+            control: load the ControlNet of this kind, or those of several; with ``image`` too.
             dtype: of the networks of diffusers; by default text encoders are as stored, the others in float32.
             t5: load the T5 text encoder of ``sd35m``, which takes most of its memory.
             components: objects to use instead of stored ones, by the names of the constructor.
@@ -107,16 +107,17 @@ class DiffSplatPipeline(PipelineComponents):
             if name not in COMPONENTS:
                 known = ", ".join(COMPONENTS)
                 raise InvalidInputError(f"unknown component {name!r}, expected one of: {known}")
+        controls = (control,) if isinstance(control, str) else tuple(control or ())
         if isinstance(model, str) and model in BACKBONES:
             from diffsplat.pretrained.released_model_opening import ReleasedModel, load_released
 
             chosen = ReleasedModel(
-                BACKBONES[model], image=image, control=control, weights=weights, dtype=dtype, t5=t5
+                BACKBONES[model], image=image, controls=controls, weights=weights, dtype=dtype, t5=t5
             )
             return cls(**load_released(chosen, components))
         if not t5:
             raise InvalidInputError(f"T5 was left out of {str(model)!r}, expected sd35m")
-        pipe = cls(**load_components(model, components, image=image, control=control, dtype=dtype))
+        pipe = cls(**load_components(model, components, image=image, controls=controls, dtype=dtype))
         words = TrainedWords.from_folder(find_model(model))
         if words is not None and isinstance(pipe.text_encoder, SentenceTextEncoder):
             pipe.known_words = KnownWords(words, pipe.text_encoder)
@@ -452,7 +453,8 @@ class DiffSplatPipeline(PipelineComponents):
         """The prediction that the sampler follows: the guided denoiser, and below the model's level the refiner."""
         defaults, views = shared.defaults, self.autoencoder.views
         for network in self._denoisers():
-            set_multiview_attention(network, attended_views(views, image=conditions.image_latent is not None))
+            image = conditions.image_latent is not None and network is not self.controlnet
+            set_multiview_attention(network, attended_views(views, image=image))
         guided = GuidedDenoiser(
             self.denoiser,
             conditions,

@@ -1,6 +1,6 @@
 """The folder of the embedded model and of trained ones: its components and ``model_index.json``. Needs no torch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from math import inf
@@ -169,39 +169,40 @@ class ModelFolder:
             return kinds
         return tuple(kind for kind in kinds if controlnet_folder(kind) in self.index)
 
-    def require_variant(self, *, image: bool = False, control: ControlKind | None = None) -> None:
-        """Make sure that the model generates from an image, or follows a kind of control map.
+    def require_variant(self, *, image: bool = False, controls: Sequence[ControlKind] = ()) -> None:
+        """Make sure that the model generates from an image, and follows these kinds of control maps.
 
         Raises:
             ValueError: when it does not.
         """
         model = f"the model {self.name!r}"
-        if image and control is not None:
+        if self.takes_every_condition and image + len(controls) > 1:
             raise InvalidInputError(f"{model} takes an image or a control map, expected one of them")
-        if (image or control) and not self.controls and not self.takes_images:
+        if (image or controls) and not self.controls and not self.takes_images:
             raise InvalidInputError(f"{model} takes text only, expected another such as sd15")
         if image and not self.takes_images:
             raise InvalidInputError(f"{model} takes no image, expected another such as sd15")
-        if control is not None and control not in self.controls:
-            known = f"one of: {', '.join(self.controls)}" if self.controls else "another such as sd15"
-            raise InvalidInputError(f"{model} has no ControlNet {control!r}, expected {known}")
+        for kind in controls:
+            if kind not in self.controls:
+                known = f"one of: {', '.join(self.controls)}" if self.controls else "another such as sd15"
+                raise InvalidInputError(f"{model} has no ControlNet {kind!r}, expected {known}")
 
     def defaults(self, *, image: bool = False) -> SamplingDefaults:
         """How it is sampled from text, or from an image."""
         from_image = image or not self.takes_text_alone
         return SamplingDefaults.from_index(self.index["image"] if from_image else self.index)
 
-    def parts(self, *, image: bool = False, control: ControlKind | None = None) -> dict[str, Path]:
-        """Folders of what generation takes, by the names of the pipeline's components.
+    def parts(self, *, image: bool = False, controls: Sequence[ControlKind] = ()) -> dict[str, Path]:
+        """Folders of what generation takes, by the names of the pipeline's components, ControlNets by their folders'.
 
         Args:
             image: from an image; always so where the model does not generate from text alone.
-            control: with the ControlNet of this kind.
+            controls: with the ControlNets of these kinds.
 
         Raises:
             ValueError: when the model has no such variant.
         """
-        self.require_variant(image=image, control=control)
+        self.require_variant(image=image, controls=controls)
         from_image = image or not self.takes_text_alone
         own_denoiser = from_image and "image_denoiser" in self.index
         names = IMAGE_COMPONENTS if own_denoiser else TEXT_COMPONENTS
@@ -209,8 +210,8 @@ class ModelFolder:
         optional += () if own_denoiser else ("refiner", CONDITION_ENCODER)
         names += tuple(name for name in optional if name in self.index)
         parts = {"denoiser" if name == "image_denoiser" else name: self.folder / name for name in names}
-        network = controlnet_folder(control) if control is not None else ""
-        return {**parts, "controlnet": self.folder / network} if network in self.index else parts
+        networks = (controlnet_folder(kind) for kind in controls)
+        return {**parts, **{name: self.folder / name for name in networks if name in self.index}}
 
     def require_files(self, parts: Collection[Path]) -> None:
         """Make sure that the files of components are there.

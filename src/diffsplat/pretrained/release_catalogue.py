@@ -172,6 +172,11 @@ _BASE_PARAMETERS: dict[Family, dict[str, float]] = {
 }
 
 
+def only_kind(controls: Sequence[ControlKind]) -> ControlKind | None:
+    """The kind of the control map, where one is followed."""
+    return controls[0] if len(controls) == 1 else None
+
+
 def find_backbone(name: str) -> Backbone:
     """The row of a name.
 

@@ -11,7 +11,13 @@ from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.text.clip_t5_encoders import load_prompt_encoder
 from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
-from diffsplat.pretrained.release_catalogue import DENOISER_PARTS, ELEVATION_RELEASE, Backbone, ControlKind
+from diffsplat.pretrained.release_catalogue import (
+    DENOISER_PARTS,
+    ELEVATION_RELEASE,
+    Backbone,
+    ControlKind,
+    only_kind,
+)
 from diffsplat.pretrained.release_layout import default_weights, find_release, repository_folder
 from diffsplat.pretrained.released_networks import (
     load_controlnet,
@@ -20,7 +26,7 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
 )
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.pretrained.stored_networks import open_autoencoder, open_image_encoder
+from diffsplat.pretrained.stored_networks import joined_controlnets, open_autoencoder, open_image_encoder
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class ReleasedModel:
     Args:
         backbone: its row of the table.
         image: the image-conditioned denoiser.
-        control: the ControlNet of this kind.
+        controls: the ControlNets of these kinds; trained for the text model, they also steer that of images.
         weights: folder of the release folders; the default one when None.
         dtype: of the networks; when None text encoders are as stored, the others in float32.
         t5: load the T5 text encoder of Stable Diffusion 3; without it its tokens are zeros.
@@ -38,7 +44,7 @@ class ReleasedModel:
 
     backbone: Backbone
     image: bool = False
-    control: ControlKind | None = None
+    controls: tuple[ControlKind, ...] = ()
     weights: str | Path | None = None
     dtype: torch.dtype | None = None
     t5: bool = True
@@ -47,13 +53,12 @@ class ReleasedModel:
         name = self.backbone.name
         if not self.t5 and self.backbone.family != "sd3":
             raise InvalidInputError(f"T5 was left out of {name}, expected sd35m")
-        if self.image and self.control:
-            raise InvalidInputError(f"{name} takes an image or a control map, expected one of them")
-        if self.control is not None and self.control not in self.backbone.control_releases:
-            known = ", ".join(self.backbone.control_releases) or "none"
-            raise InvalidInputError(
-                f"no ControlNet {self.control!r} was released for {name}, expected one of: {known}"
-            )
+        for kind in self.controls:
+            if kind not in self.backbone.control_releases:
+                known = ", ".join(self.backbone.control_releases) or "none"
+                raise InvalidInputError(
+                    f"no ControlNet {kind!r} was released for {name}, expected one of: {known}"
+                )
 
     @property
     def folder(self) -> Path:
@@ -105,11 +110,12 @@ def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, A
     for name, read in readers.items():
         if name not in parts:
             parts[name] = read(model)
-    if model.control is not None and "controlnet" not in parts:
-        release = model.backbone.control_releases[model.control]
-        folder = find_release(model.folder, release, "controlnet")
-        parts["controlnet"] = load_controlnet(folder, parts["denoiser"], dtype=model.network_dtype).eval()
-    return {"defaults": model.defaults, "control_kind": model.control, **parts}
+    if model.controls and "controlnet" not in parts:
+        releases = [model.backbone.control_releases[kind] for kind in model.controls]
+        folders = [find_release(model.folder, release, "controlnet") for release in releases]
+        networks = [load_controlnet(each, parts["denoiser"], dtype=model.network_dtype) for each in folders]
+        parts["controlnet"] = joined_controlnets(networks)
+    return {"defaults": model.defaults, "control_kind": only_kind(model.controls), **parts}
 
 
 def load_text_encoder(model: ReleasedModel) -> Any:

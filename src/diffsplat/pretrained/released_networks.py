@@ -5,9 +5,11 @@ import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import torch
+from diffusers.configuration_utils import FrozenDict
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.embeddings import PatchEmbed
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
@@ -102,12 +104,12 @@ def load_controlnet(
 ) -> ControlNetModel:
     """A released ControlNet, in evaluation mode on the CPU.
 
-    Its own ``config.json`` holds the defaults of its class and is not read: blocks, heads and input channels are
-    the UNet's, the channels of the control image's encoder are those of the weights.
+    Its own ``config.json`` holds the defaults of its class and is not read: blocks and heads are the UNet's, input
+    channels and those of the control image's encoder are those of the weights.
 
     Args:
         folder: ``controlnet`` of an iteration.
-        unet: the denoiser it was trained for.
+        unet: the denoiser it was trained for, or that of images beside it.
         dtype: what the weights are converted to; as stored by default.
 
     Raises:
@@ -123,9 +125,11 @@ def load_controlnet(
         for index in range(1, _count(weights, f"{encoder}.blocks."), 2)
     ]
 
+    config = {**unet.config, "in_channels": weights.shape("conv_in.weight")[1]}
+
     def make() -> ControlNetModel:
         return ControlNetModel.from_unet(
-            unet,
+            cast(UNet2DConditionModel, SimpleNamespace(config=FrozenDict(config))),
             conditioning_embedding_out_channels=(first[0], *widths),
             load_weights_from_unet=False,
             conditioning_channels=first[1],

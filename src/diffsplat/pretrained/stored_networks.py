@@ -1,11 +1,13 @@
 """Networks of a folder, by the class that its ``config.json`` names, and folders of networks."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
@@ -92,6 +94,11 @@ def open_controlnet(folder: Path, unet: Any, *, dtype: torch.dtype = torch.float
     from diffsplat.pretrained.released_networks import load_controlnet
 
     return load_controlnet(folder, unet, dtype=dtype)
+
+
+def joined_controlnets(networks: Sequence[Any]) -> Any:
+    """One ControlNet, or several that are followed at once."""
+    return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
 
 
 def open_elevation_estimator(folder: Path) -> Any:

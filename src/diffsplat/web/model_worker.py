@@ -8,7 +8,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
-from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind, only_kind
 from diffsplat.web.job_queue import Advance, Job
 
 
@@ -69,13 +69,18 @@ def load_models(names: Sequence[str], options: OpeningOptions) -> ModelWorker:
     """Load models onto a device.
 
     Args:
-        names: of a model or its folder; a released model's variant follows a colon: ``sd15:image``,
-            ``sd15:depth``.
+        names: of a model or its folder; variants follow colons: ``sd15:image``, ``sd15:image:depth``.
         options: how they are opened.
 
     Raises:
         ValueError, FileNotFoundError: when there is no such model.
     """
     choices = [ModelChoice.parse(name, options) for name in names]
-    served = [ServedModel(choice.label, choice.taking_images().open(), choice.control) for choice in choices]
+    for choice in choices:
+        if len(choice.controls) > 1:
+            raise InvalidInputError(f"the model {choice.label!r} follows several control maps, expected one")
+    served = [
+        ServedModel(choice.label, choice.taking_images().open(), only_kind(choice.controls))
+        for choice in choices
+    ]
     return ModelWorker.of(served)

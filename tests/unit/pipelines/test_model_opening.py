@@ -11,7 +11,12 @@ from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
         ("mini", ModelChoice("mini"), "mini"),
         ("sd15", ModelChoice("sd15"), "sd15"),
         ("sd15:image", ModelChoice("sd15", image=True), "sd15:image"),
-        ("sd15:depth", ModelChoice("sd15", control="depth"), "sd15:depth"),
+        ("sd15:depth", ModelChoice("sd15", controls=("depth",)), "sd15:depth"),
+        (
+            "sd15:image:depth",
+            ModelChoice("sd15", image=True, controls=("depth",)),
+            "sd15:image:depth",
+        ),
         ("models/red", ModelChoice("models/red"), "red"),
     ],
 )
