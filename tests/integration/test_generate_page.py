@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from diffsplat.errors import InvalidInputError
@@ -165,6 +166,25 @@ def test_a_click_on_a_result_brings_back_how_it_was_made(live: Live, pages: Watc
     fields = {"prompt": "a chair", "steps": "2", "guidance": "3.5", "seed": "8", "negative-prompt": "blue"}
     assert {name: page.input_value(f"#{name}") for name in fields} == fields
     assert page.get_attribute("#lock", "aria-pressed") == "true"
+
+
+def test_a_result_is_shown_as_its_mesh_and_as_splats_again(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(figures), width=700, height=700)
+    generated(page, "a chair", seed=1)
+
+    def shown() -> NDArray[np.float64]:
+        settle(page)
+        return pixels(page.locator("#surface").screenshot())
+
+    splats = shown()
+    background = np.abs(splats - splats[:1, :1]).mean()
+    page.click("#mesh")
+    page.locator("#mesh[aria-pressed=true]").wait_for()
+    mesh = shown()
+    assert 0.01 * background < np.abs(mesh - splats).mean() < 0.3 * background
+    page.click("#mesh")
+    page.locator("#mesh[aria-pressed=false]").wait_for()
+    assert np.abs(shown() - splats).mean() < 1e-3
 
 
 def test_a_result_is_shared_as_one_page(live: Live, pages: WatchedPages, figures: Figures, tmp_path: Path):

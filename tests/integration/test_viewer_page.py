@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from numpy.typing import NDArray
 
 from diffsplat.core import Splats
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.splat_formats import SPLAT_FORMATS, read_splats, write_splats
 from diffsplat.io.up_axis import UpAxis
+from diffsplat.meshing.mesh_writing import write_mesh
+from diffsplat.meshing.splat_meshing import ColoredMesh
 from diffsplat.render import render
+from diffsplat.render.meshes.mesh_files import load_mesh
+from diffsplat.render.meshes.mesh_renderer import MeshRenderer
 from diffsplat.web.viewer_app import BROWSER_SUFFIXES, create_viewer_app, local_files
 from support.background_server import background_server
 from support.browsing import WatchedPages, picture, pixels, settle
@@ -84,6 +89,18 @@ def rendered(azimuth: float, elevation: float, **limits: float) -> NDArray[np.fl
 
 def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.abs(one - other).mean())
+
+
+def textured_box() -> ColoredMesh:
+    """A box whose every triangle has the whole of a texture of two colours."""
+    box = trimesh.creation.box((0.5, 0.3, 0.4))
+    corners = box.vertices[box.faces].reshape(-1, 3).astype(np.float32)
+    normals = np.repeat(box.face_normals, 3, axis=0).astype(np.float32)
+    uv = np.tile(np.array([[0, 0], [1, 0], [0, 1]], np.float32), (len(box.faces), 1))
+    texture = np.full((64, 64, 3), (200, 60, 20), np.uint8)
+    texture[:, 16:] = (20, 90, 180)
+    faces = np.arange(len(corners), dtype=np.int32).reshape(-1, 3)
+    return ColoredMesh(corners, normals, faces, uv=uv, texture=texture)
 
 
 def test_the_object_is_drawn_as_our_renderer_draws_it(view: View, pages: WatchedPages, figure: Path) -> None:
@@ -219,6 +236,37 @@ def test_settings_change_the_picture(view: View, pages: WatchedPages, figure: Pa
     page.evaluate("diffsplat.settings.up = 'y'")
     settle(page)
     assert difference(picture(page), upright) < 0.002
+
+
+def test_the_mesh_beside_the_splats_is_drawn_as_our_renderer_draws_it(
+    view: View, pages: WatchedPages, tmp_path: Path
+) -> None:
+    write_splats(blocks(), tmp_path / "figure.ply")
+    write_mesh(textured_box(), tmp_path / "figure.glb")
+    page = pages.open(f"{view(tmp_path / 'figure.ply')}?azimuth=30&elevation=20&bare=1&{CAMERA}")
+    splats = picture(page)
+    page.keyboard.press("m")
+    settle(page)
+    renderer = MeshRenderer(load_mesh(tmp_path / "figure.glb"), size=SIZE)
+    (seen,) = renderer.render(orbit_cameras([30.0], 20.0, width=SIZE, height=SIZE))
+    rgba = seen.unlit_image() / 255
+    mesh = picture(page)
+    assert difference(mesh, rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]) < ALIKE
+    assert difference(mesh, splats) > 5 * ALIKE
+    page.keyboard.press("m")
+    settle(page)
+    assert difference(picture(page), splats) < 1e-6
+
+
+def test_a_broken_mesh_beside_the_splats_is_explained(
+    view: View, pages: WatchedPages, figure: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "figure.ply").write_bytes(figure.read_bytes())
+    (tmp_path / "figure.glb").write_bytes(b"glTF but nothing more")
+    page = pages.open(view(tmp_path / "figure.ply"))
+    page.keyboard.press("m")
+    page.locator(".notice", has_text="not a readable .glb file").wait_for()
+    settle(page)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".spz"])

@@ -3,6 +3,7 @@ export {
   Color,
   Matrix4,
   MathUtils,
+  MeshBasicMaterial,
   PerspectiveCamera,
   Quaternion,
   Scene,
@@ -11,4 +12,5 @@ export {
   WebGLRenderer,
 } from "three";
 export { OrbitControls } from "three/addons/controls/OrbitControls.js";
+export { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
 export { PackedSplats, SparkRenderer, SplatMesh, dyno } from "@sparkjsdev/spark";

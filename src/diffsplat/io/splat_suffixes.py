@@ -10,6 +10,8 @@ WRITABLE_SUFFIXES = (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb"
 READABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".ksplat")
 """Suffixes of the splat files that can be read."""
 
+MESH_SUFFIX = ".mesh.glb"
+"""Of the triangle mesh of an object, next to its splats."""
 
 SOG_INDEX = "meta.json"
 """File of an unpacked ``.sog`` archive that names the others."""

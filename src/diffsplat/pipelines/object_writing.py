@@ -7,15 +7,13 @@ from typing import Any
 from diffsplat.core import DEFAULT_RADIUS
 from diffsplat.io.image_files import write_image
 from diffsplat.io.splat_formats import UpAxis, write_splats
-from diffsplat.io.splat_suffixes import splat_suffix
+from diffsplat.io.splat_suffixes import MESH_SUFFIX, splat_suffix
 from diffsplat.io.video_files import VIDEO_WRITERS, write_video
 from diffsplat.meshing.mesh_writing import write_mesh
 from diffsplat.meshing.splat_meshing import mesh_from_splats
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.turntable_previews import contact_sheet, turntable_frames
 
-MESH_SUFFIX = ".mesh.glb"
-"""Suffix of a file that holds an object's mesh."""
 _IMAGE_SIZE = 256
 _TURNTABLE_FPS = 20.0
 

@@ -11,9 +11,9 @@ from typing import IO
 
 from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.io.splat_formats import SPLAT_FORMATS
-from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
+from diffsplat.io.splat_suffixes import MESH_SUFFIX, WRITABLE_SUFFIXES
 from diffsplat.meshing.surface_extraction import has_meshing
-from diffsplat.pipelines.object_writing import MESH_SUFFIX, write_object
+from diffsplat.pipelines.object_writing import write_object
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.shared_page import shared_page
 

@@ -7,7 +7,16 @@ import re
 
 from diffsplat.web.pages import STATIC
 
-_MODULES = ("vendor.js", "bounds.js", "files.js", "orbit.js", "ply_writing.js", "viewer.js", "visibility.js")
+_MODULES = (
+    "vendor.js",
+    "bounds.js",
+    "files.js",
+    "orbit.js",
+    "ply_writing.js",
+    "triangle_meshes.js",
+    "viewer.js",
+    "visibility.js",
+)
 """What the viewer consists of."""
 
 _PAGE = """<!doctype html>

@@ -1,6 +1,6 @@
 """The application of ``diffsplat view``: the viewer page and the local files that it shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
 from diffsplat.io.file_access import require_readable
-from diffsplat.io.splat_suffixes import READABLE_SUFFIXES, splat_suffix
+from diffsplat.io.splat_suffixes import MESH_SUFFIX, READABLE_SUFFIXES, splat_stem, splat_suffix
 from diffsplat.web.error_responses import InternalErrors
 from diffsplat.web.host_and_token_guard import HostAndTokenGuard
 from diffsplat.web.pages import page_routes
@@ -26,6 +26,7 @@ BROWSER_SUFFIXES = frozenset({".ply", ".compressed.ply", ".splat", ".spz", ".ksp
 """Formats that the page decodes by itself; others are converted to .ply for it."""
 
 _MEDIA_TYPE = "application/octet-stream"
+_MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class LocalFile:
     def sent_as(self) -> str:
         """File name whose suffix is the format of :meth:`response`."""
         return self.path.name if self._native else f"{self.path.name}.ply"
+
+    @property
+    def mesh(self) -> Path | None:
+        """The triangle mesh beside it: ``chair.mesh.glb`` or ``chair.glb`` of ``chair.ply``."""
+        stem = splat_stem(self.path)
+        beside = (self.path.with_name(stem + suffix) for suffix in (MESH_SUFFIX, ".glb"))
+        return next((path for path in beside if path != self.path and _holds_triangles(path)), None)
 
     @property
     def _native(self) -> bool:
@@ -65,6 +73,17 @@ class LocalFile:
             converted = Path(folder) / "converted.ply"
             write_splats(splats, converted)
             return Response(converted.read_bytes(), media_type=_MEDIA_TYPE)
+
+    def mesh_response(self) -> Response:
+        """The file of :attr:`mesh`.
+
+        Raises:
+            ValueError: when there is none any more.
+        """
+        path = self.mesh
+        if path is None:
+            raise InvalidInputError(f"there is no mesh beside {self.path.name!r} any more")
+        return FileResponse(path, media_type="model/gltf-binary")
 
 
 def local_files(paths: Sequence[Path]) -> tuple[LocalFile, ...]:
@@ -94,12 +113,18 @@ def local_file_routes(files: Sequence[LocalFile]) -> list[Route]:
                     "name": file.path.name,
                     "sent_as": file.sent_as,
                     "bytes": file.size,
+                    "mesh": f"files/{number}/mesh" if file.mesh else None,
                 }
                 for number, file in enumerate(files)
             ]
         )
 
-    return [Route("/files.json", listing), *(_file_route(number, file) for number, file in enumerate(files))]
+    routes = [
+        (f"/files/{number}{part}", respond)
+        for number, file in enumerate(files)
+        for part, respond in (("", file.response), ("/mesh", file.mesh_response))
+    ]
+    return [Route("/files.json", listing), *(_file_route(path, respond) for path, respond in routes)]
 
 
 def create_viewer_app(files: Sequence[LocalFile]) -> Starlette:
@@ -113,12 +138,25 @@ def create_viewer_app(files: Sequence[LocalFile]) -> Starlette:
     return app
 
 
-def _file_route(number: int, file: LocalFile) -> Route:
-    def respond(_: Request) -> Response:
+def _holds_triangles(path: Path) -> bool:
+    """Whether a file is a ``.glb`` that does not hold splats, as far as its JSON says."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            header = file.read(20)
+            text = file.read(min(int.from_bytes(header[12:16], "little"), _MAX_JSON_BYTES))
+    except OSError:
+        return False
+    return header.startswith(b"glTF") and b"KHR_gaussian_splatting" not in text
+
+
+def _file_route(path: str, respond: Callable[[], Response]) -> Route:
+    def answer(_: Request) -> Response:
         try:
-            return file.response()
+            return respond()
         except DiffSplatError as error:
             reason = one_line(error)
             return PlainTextResponse(f"{reason[:1].upper()}{reason[1:]}.", 404)
 
-    return Route(f"/files/{number}", respond)
+    return Route(path, answer)

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import trimesh
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats, write_splats
@@ -76,11 +77,33 @@ def test_every_answer_carries_security_headers(port: int) -> None:
 def test_files_are_listed_and_sent(port: int, folder: Path) -> None:
     plain, converted = json.loads(ask(port, "/files.json").read())
     size = (folder / "figure.ply").stat().st_size
-    assert plain == {"url": "files/0", "name": "figure.ply", "sent_as": "figure.ply", "bytes": size}
+    assert plain == {
+        "url": "files/0",
+        "name": "figure.ply",
+        "sent_as": "figure.ply",
+        "bytes": size,
+        "mesh": None,
+    }
     assert ask(port, "/files/0").read() == (folder / "figure.ply").read_bytes()
     assert (converted["name"], converted["sent_as"]) == ("figure.glb", "figure.glb.ply")
     (folder / "sent.ply").write_bytes(ask(port, "/files/1").read())
     np.testing.assert_allclose(read_splats(folder / "sent.ply").means, blocks(30).means, atol=1e-6)
+
+
+def test_a_mesh_beside_the_splats_is_offered_and_sent(port: int, folder: Path) -> None:
+    def listed() -> list[str | None]:
+        return [file["mesh"] for file in json.loads(ask(port, "/files.json").read())]
+
+    assert listed() == [None, None]  # figure.glb holds splats
+    assert ask(port, "/files/0/mesh").status == 404
+    (folder / "figure.glb").unlink()
+    trimesh.creation.box().export(folder / "figure.glb")
+    assert listed() == ["files/0/mesh", None]
+    box = trimesh.creation.box().export(file_type="glb")
+    (folder / "figure.mesh.glb").write_bytes(box)
+    assert listed() == ["files/0/mesh", "files/1/mesh"]
+    answer = ask(port, "/files/0/mesh")
+    assert (answer.headers["Content-Type"], answer.read()) == ("model/gltf-binary", box)
 
 
 @pytest.mark.parametrize(

@@ -170,11 +170,37 @@ async function show(viewer, entry) {
     byId("invitation").hidden = true;
     byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = false;
     byId("files").replaceChildren(...result.files.map(fileButton));
+    byId("mesh").hidden = !meshOf(result);
+    byId("mesh").setAttribute("aria-pressed", "false");
     gallery.select(entry);
     shown = entry;
   } catch (error) {
     notify(error.message, "error");
   }
+}
+
+function meshOf(result) {
+  return result.files.find(({ suffix }) => suffix === ".mesh.glb");
+}
+
+/** Show the shown object as its mesh, which the server makes when it is first asked for, or as its splats again. */
+async function switchMesh(viewer) {
+  const entry = shown;
+  const button = byId("mesh");
+  button.disabled = true;
+  byId("tile").classList.add("busy");
+  try {
+    if (viewer.showsTriangles) viewer.showSplats();
+    else {
+      const { blob } = await api.file(meshOf(entry.result).url);
+      if (entry === shown) await viewer.showTriangles(blob);
+    }
+    button.setAttribute("aria-pressed", String(viewer.showsTriangles));
+  } catch (error) {
+    notify(error.message, "error");
+  }
+  button.disabled = false;
+  byId("tile").classList.toggle("busy", !byId("running").hidden);
 }
 
 function showNothing(viewer) {
@@ -208,6 +234,7 @@ function fillBars(viewer) {
   byId("toolbar").append(
     iconButton("reset", "Reset camera", () => viewer.resetCamera()),
     turn,
+    iconButton("mesh", "Mesh or splats", () => switchMesh(viewer), { id: "mesh", "aria-pressed": "false" }),
     iconButton("compare", "Compare with another result", () => setComparing(!comparing), { id: "compare", "aria-pressed": "false" }),
     iconButton("open", "Crop and more, in the viewer", () => openViewer([shown])),
     iconButton("share", "Save as a page to share", async () => {

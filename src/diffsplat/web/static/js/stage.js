@@ -68,7 +68,8 @@ export class Stage extends EventTarget {
    *
    * @param source as for `Viewer.load`
    * @param name of the file, whose suffix says the format
-   * @param label what to call it, and how large it is: `{name, bytes}`; the file itself by default
+   * @param label what to call it, and how large it is: `{name, bytes}`; the file itself by default. `mesh`: an async
+   *   function that gives the source of its triangle mesh, where there is one
    * @returns {Promise<Viewer | null>}
    */
   async add(source, name, label = {}) {
@@ -91,17 +92,25 @@ export class Stage extends EventTarget {
   /** Show another file in one of the viewers; `label` as for `add`. */
   async load(viewer, source, name, label = {}) {
     const tile = this.#tiles.find((candidate) => candidate.viewer === viewer);
+    await this.#working(tile, async () => {
+      const info = await viewer.load(source, name);
+      tile.mesh = label.mesh;
+      this.#describe(tile, { ...info, ...label });
+      if (this.#linked && tile !== this.#tiles[0]) this.#follow(this.#tiles[0]);
+    });
+    this.#changed();
+  }
+
+  /** Mark a tile as busy while something is done. */
+  async #working(tile, action) {
     tile.busy = true;
     tile.element.classList.add("busy");
     try {
-      const info = await viewer.load(source, name);
-      this.#describe(tile, { ...info, ...label });
-      if (this.#linked && tile !== this.#tiles[0]) this.#follow(this.#tiles[0]);
+      await action();
     } finally {
       tile.busy = false;
       tile.element.classList.remove("busy");
     }
-    this.#changed();
   }
 
   /** Take a viewer away. */
@@ -122,6 +131,26 @@ export class Stage extends EventTarget {
     if (!tile) return;
     this.#solo = this.#solo === tile ? null : tile;
     this.#arrange();
+  }
+
+  /** Whether some object has a triangle mesh. */
+  get hasMeshes() {
+    return this.#tiles.some((tile) => tile.mesh);
+  }
+
+  /** Whether some object is shown as its mesh. */
+  get showsMeshes() {
+    return this.viewers.some((viewer) => viewer.showsTriangles);
+  }
+
+  /** Show the meshes of all objects that have one, or their splats. Errors go to `onMessage`. */
+  async showMeshes(shown) {
+    const switched = this.#tiles.filter((tile) => tile.mesh);
+    await Promise.all(switched.map((tile) => this.#working(tile, async () => {
+      if (shown) await tile.viewer.showTriangles(await tile.mesh());
+      else tile.viewer.showSplats();
+    }).catch((error) => this.#onMessage(error.message, "error"))));
+    this.#changed();
   }
 
   /** Do something with every viewer. */

@@ -7,6 +7,7 @@ import { ballAround } from "./bounds.js";
 import { requireReadable, upAxisOf } from "./files.js";
 import { DEFAULT_ELEVATION, DEFAULT_FOCAL, fittingDistance, poseOf, positionOf, verticalFov } from "./orbit.js";
 import { filteredPly, plyOf } from "./ply_writing.js";
+import { disposeOf, readGlb } from "./triangle_meshes.js";
 import { VisibilityFilter } from "./visibility.js";
 
 const X_AXIS = new Vector3(1, 0, 0);
@@ -37,6 +38,7 @@ export class Viewer extends EventTarget {
   #controls;
   #spark;
   #mesh = null;
+  #triangles = null;
   #filter = new VisibilityFilter();
   #crop = WHOLE;
   #file = null;
@@ -131,6 +133,33 @@ export class Viewer extends EventTarget {
     }
     this.dispatchEvent(new Event("load"));
     return this.#info;
+  }
+
+  /** Whether the object's triangles are shown, not its splats. */
+  get showsTriangles() {
+    return this.#triangles?.visible ?? false;
+  }
+
+  /**
+   * Show the triangle mesh of the object instead of its splats; it stays loaded until another object is.
+   *
+   * @param source of a `.glb`, as for `load`
+   * @throws {Error} one sentence, when it cannot be read
+   */
+  async showTriangles(source) {
+    if (!this.#triangles) {
+      const splats = this.#mesh;
+      const triangles = await readGlb(await bytesOf(source, "The mesh"));
+      if (splats !== this.#mesh || this.#triangles) return disposeOf(triangles);
+      this.#triangles = triangles;
+      this.#scene.add(triangles);
+    }
+    this.#switchTo(true);
+  }
+
+  /** Show the splats again. */
+  showSplats() {
+    this.#switchTo(false);
   }
 
   /** Show nothing. */
@@ -315,8 +344,20 @@ export class Viewer extends EventTarget {
     ]);
   }
 
+  #switchTo(triangles) {
+    if (!this.#triangles) return;
+    this.#triangles.visible = triangles;
+    this.#mesh.visible = !triangles;
+    this.invalidate();
+  }
+
   #removeMesh() {
     if (!this.#mesh) return;
+    if (this.#triangles) {
+      this.#scene.remove(this.#triangles);
+      disposeOf(this.#triangles);
+      this.#triangles = null;
+    }
     this.#scene.remove(this.#mesh);
     this.#mesh.dispose();
     this.#mesh = null;

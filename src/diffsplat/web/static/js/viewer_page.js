@@ -61,7 +61,9 @@ async function showGivenFiles(stage) {
   try {
     const response = await fetch("files.json");
     const files = response.ok ? await response.json() : [];
-    await Promise.all(files.map(({ url, name, sent_as, bytes }) => stage.add(url, sent_as, { name, bytes })));
+    await Promise.all(files.map(({ url, name, sent_as, bytes, mesh }) => {
+      return stage.add(url, sent_as, { name, bytes, mesh: mesh && (async () => mesh) });
+    }));
   } catch (error) {
     notify("The server of this page has stopped; restart it and reload the page.", "error");
     console.info(error);
@@ -76,8 +78,11 @@ async function showResults(stage, results) {
       const job = await api.job(id);
       const result = job?.results[number];
       if (!result) throw new Error("This result is no longer on the server.");
-      const { blob, name } = await api.file(result.files.find(({ suffix }) => suffix === ".ply").url);
-      await stage.add(blob, name, { name: `${job.prompt || "from image"}, seed ${result.seed}` });
+      const fileOf = (kind) => result.files.find(({ suffix }) => suffix === kind);
+      const { blob, name } = await api.file(fileOf(".ply").url);
+      const glb = fileOf(".mesh.glb");
+      const mesh = glb && (async () => (await api.file(glb.url)).blob);
+      await stage.add(blob, name, { name: `${job.prompt || "from image"}, seed ${result.seed}`, mesh });
     }
   } catch (error) {
     notify(error.message, "error");
@@ -99,6 +104,7 @@ function makeShortcuts(stage, settings) {
     { keys: ["-", "_"], shown: "−", what: "zoom out", run: () => stage.nudge({ zoom: 1 / ZOOM }) },
     { keys: ["r", "Home"], shown: "R", what: "reset camera", run: () => stage.resetCameras() },
     { keys: [" "], shown: "Space", what: "auto-rotate on or off", run: () => (stage.turning = !stage.turning) },
+    { keys: ["m"], shown: "M", what: "mesh or splats", run: () => switchMeshes(stage) },
     { keys: ["b"], shown: "B", what: "next background", run: () => settings.nextBackground() },
     { keys: ["u"], shown: "U", what: "next up axis", run: () => settings.nextUp() },
     { keys: ["["], shown: "[", what: "show fainter splats", run: () => (settings.opacity -= 0.05) },
@@ -114,12 +120,14 @@ function makeShortcuts(stage, settings) {
 
 function fillBars(stage, help) {
   const turn = iconButton("turn", "Auto-rotate", () => (stage.turning = !stage.turning), { key: "Space" });
+  const mesh = iconButton("mesh", "Mesh or splats", () => switchMeshes(stage), { key: "M", id: "mesh" });
   const settings = iconButton("settings", "Settings", togglePanel, {
     key: "P", id: "settings-button", "aria-expanded": "false", "aria-controls": "panel",
   });
   byId("toolbar").append(
     iconButton("reset", "Reset camera", () => stage.resetCameras(), { key: "R" }),
     turn,
+    mesh,
     settings,
     iconButton("camera", "Save screenshot", () => saveScreenshot(stage), { key: "S" }),
     iconButton("expand", "Full screen", toggleFullScreen, { key: "F", class: "icon-button wide-only" }),
@@ -130,7 +138,15 @@ function fillBars(stage, help) {
     iconButton("light", "Light mode", toggleTheme, { key: "T", class: "icon-button dark-only" }),
     iconButton("help", "Help", help, { key: "?" }),
   );
-  stage.addEventListener("change", () => turn.setAttribute("aria-pressed", String(stage.turning)));
+  stage.addEventListener("change", () => {
+    turn.setAttribute("aria-pressed", String(stage.turning));
+    mesh.setAttribute("aria-pressed", String(stage.showsMeshes));
+    mesh.hidden = !stage.hasMeshes;
+  });
+}
+
+function switchMeshes(stage) {
+  return stage.showMeshes(!stage.showsMeshes);
 }
 
 function showSummary(stage) {
