@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 
 from diffsplat.core import PixelGrid, SplatGrid, Splats, Views
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.clip_scores import ClipScorer
 from diffsplat.evaluation.condition_evaluation import (
     Make,
@@ -52,17 +51,13 @@ from diffsplat.io.json_files import read_json, write_json
 from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.user_cache import user_cache
 from diffsplat.models.mini_denoiser import denoised_channels
-from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.model_folders import ModelFolder, find_model
-from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE, ControlKind
-from diffsplat.pretrained.release_layout import default_weights, find_release
-from diffsplat.pretrained.released_model_opening import ReleasedModel, load_autoencoder
-from diffsplat.pretrained.released_networks import load_reconstructor
-from diffsplat.pretrained.stored_networks import open_autoencoder
+from diffsplat.pretrained.model_folders import ModelFolder
+from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.pretrained.splat_networks import component_config, open_reconstructor, open_splat_autoencoder
 
 _FEATURES = "features.safetensors"
 
@@ -124,7 +119,7 @@ def reconstruction(
         weights: Folder of the released weights.
     """
     arguments.check()
-    reconstruct = _reconstructor(model, weights)
+    reconstruct = open_reconstructor(model, weights)
     _report_grids("reconstruction", arguments, model, {"reconstruction": reconstruct}, reconstruct.pixel_grid)
 
 
@@ -139,7 +134,7 @@ def autoencoder(
         weights: Folder of the released weights.
     """
     arguments.check()
-    reconstruct = _reconstructor(model, weights)
+    reconstruct = open_reconstructor(model, weights)
     predictors: dict[str, Predict] = {
         "reconstruction": reconstruct,
         "autoencoder": _through_latents(model, reconstruct, weights=weights),
@@ -220,7 +215,7 @@ def image(
 
     makers: dict[str, Make] = {"image": generate}
     if nearest:
-        reconstruct = _reconstructor(choice.model)
+        reconstruct = open_reconstructor(choice.model)
         makers["nearest"] = NearestObject.of(
             open_objects(arguments.data, split="train", variants=False),
             FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
@@ -314,7 +309,7 @@ def ceiling(
             channels of the latents that the denoiser makes, with surfaces smoothed as the model smooths them.
     """
     arguments.check()
-    reconstruct = _reconstructor(model)
+    reconstruct = open_reconstructor(model)
     predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
     asked = _spread(stored_prompts(arguments.prompts), arguments.limit)
     fitted, figures, store = _judge(arguments)
@@ -466,29 +461,16 @@ def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], Fea
     return fitted, asdict(figures), store
 
 
-def _reconstructor(model: str, weights: Path | None = None) -> GSRecon:
-    if model in BACKBONES:
-        folder = find_release(weights or default_weights(), RECONSTRUCTOR_RELEASE)
-        return load_reconstructor(folder, dtype=torch.float32)
-    return GSRecon.from_pretrained(_config(model, "reconstructor").parent)
-
-
-def _autoencoder(model: str, weights: Path | None) -> Any:
-    if model in BACKBONES:
-        return load_autoencoder(ReleasedModel(BACKBONES[model], weights=weights))
-    return open_autoencoder(_config(model, "autoencoder").parent)
-
-
 def _through_latents(
     model: str,
     reconstruct: Predict,
     part: Literal["autoencoder", "denoised"] = "autoencoder",
     weights: Path | None = None,
 ) -> Predict:
-    network: Any = _autoencoder(model, weights)
+    network: Any = open_splat_autoencoder(model, weights)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
-        channels = denoised_channels(read_json(_config(model, "denoiser")))
+        channels = denoised_channels(read_json(component_config(model, "denoiser")))
         smoothing = ModelFolder.find(model).defaults().smoothing
 
     def predict(views: Views) -> SplatGrid:
@@ -498,13 +480,6 @@ def _through_latents(
         return clean_surfaces(grid, views.cameras, smoothing, network.pixel_grid)
 
     return predict
-
-
-def _config(model: str, part: str) -> Path:
-    path = find_model(model) / part / "config.json"
-    if not path.is_file():
-        raise MissingFileError(f"the model {model!r} has no {part}: {path} is missing")
-    return path
 
 
 def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:

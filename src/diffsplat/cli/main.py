@@ -20,6 +20,7 @@ EXIT_INTERRUPTED = 130
 SUBCOMMANDS: dict[str, str] = {
     "generate": "prompts or images to 3D Gaussian splats",
     "encode": "prompts to a file that 'generate' reads",
+    "reconstruct": "four views to 3D Gaussian splats, or to latents and back",
     "elevation": "how far above the horizon an image was taken from",
     "models": "list and download models",
     "render": "images and turntable videos of a splat file",

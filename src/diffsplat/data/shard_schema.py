@@ -152,11 +152,21 @@ def encode_image(pixels: NDArray[np.uint8]) -> bytes:
 
 def encode_normal(normal: NDArray[np.floating]) -> bytes:
     """World normals ``[H, W, 3]`` as an 8 bit PNG; zero vectors become middle grey."""
-    return encode_image(np.clip(np.rint(normal * 127.5 + 127.5), 0, 255).astype(np.uint8))
+    return encode_image(normal_bytes(normal))
+
+
+def normal_bytes(normal: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """World normals ``[..., 3]`` as they are stored."""
+    return np.clip(np.rint(normal * 127.5 + 127.5), 0, 255).astype(np.uint8)
 
 
 def encode_depth(depth: NDArray[np.floating]) -> bytes:
-    """Camera z ``[H, W]``, 0 outside the object, as a 16 bit PNG.
+    """Camera z ``[H, W]``, 0 outside the object, as a 16 bit PNG; see :func:`depth_steps`."""
+    return _png(Image.fromarray(depth_steps(depth)))
+
+
+def depth_steps(depth: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Camera z ``[...]``, 0 outside the object, as it is stored.
 
     Raises:
         ValueError: a depth outside ``DEPTH_NEAR``..``DEPTH_FAR``.
@@ -166,7 +176,7 @@ def encode_depth(depth: NDArray[np.floating]) -> bytes:
         low, high = float(depth[inside].min()), float(depth[inside].max())
         raise InvalidInputError(f"depth spans {low:.3f}..{high:.3f}, expected {DEPTH_NEAR}..{DEPTH_FAR}")
     steps = 1 + np.rint(65534 * (depth - DEPTH_NEAR) / (DEPTH_FAR - DEPTH_NEAR))
-    return _png(Image.fromarray(np.where(inside, steps, 0).astype(np.uint16)))
+    return np.where(inside, steps, 0).astype(np.uint16)
 
 
 def _png(image: Image.Image) -> bytes:

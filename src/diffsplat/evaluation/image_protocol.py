@@ -12,19 +12,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.geometry.blender_poses import from_blender
 from diffsplat.images.image_preparation import square_on_white
-from diffsplat.io.file_access import require_readable
 from diffsplat.io.image_files import read_image
 from diffsplat.io.json_files import read_json
-
-_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-"""Turns a world with Z up."""
+from diffsplat.io.numpy_files import read_array
 
 
 @dataclass(frozen=True)
@@ -136,16 +133,8 @@ class ImageProtocol:
 
 def _pose(path: Path) -> Tensor:
     """``[4, 4]`` camera-to-world pose of a file, OpenCV axes, Y up."""
-    try:
-        stored = np.load(require_readable(path), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InvalidInputError(f"{str(path)!r} is no NumPy array: {error}") from error
-    if stored.shape not in ((3, 4), (4, 4)) or not np.isfinite(stored).all():
-        raise InvalidInputError(f"{str(path)!r} has the shape {stored.shape}, expected a pose [3, 4]")
-    rotation, translation = stored[:3, :3].astype(np.float64), stored[:3, 3].astype(np.float64)
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3:
-        raise InvalidInputError(f"{str(path)!r} holds no rotation, expected a rigid pose")
-    pose = np.eye(4)
-    pose[:3, :3] = _Y_UP @ rotation.T * [1, -1, -1]
-    pose[:3, 3] = _Y_UP @ -rotation.T @ translation
-    return torch.from_numpy(pose).float()
+    stored = read_array(path, 2)
+    rotation = stored[:, :3]
+    if stored.shape != (3, 4) or float((rotation @ rotation.mT - torch.eye(3)).abs().max()) > 1e-3:
+        raise InvalidInputError(f"{str(path)!r} holds no rigid pose [3, 4]")
+    return from_blender(torch.linalg.inv(torch.cat([stored, torch.tensor([[0.0, 0, 0, 1]])])))

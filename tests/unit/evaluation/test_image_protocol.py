@@ -107,7 +107,7 @@ def test_missing_and_damaged_files_are_named(data: Path, tmp_path: Path):
         with pytest.raises(ValueError, match=r"001\.npy"):
             list(protocol.read(data))
     np.save(data / "a" / "views" / "001.npy", np.zeros((3, 4)))
-    with pytest.raises(ValueError, match="holds no rotation"):
+    with pytest.raises(ValueError, match="holds no rigid pose"):
         list(protocol.read(data))
     (data / "a" / "views" / "001.npy").unlink()
     with pytest.raises(ValueError, match=r"001\.npy"):
