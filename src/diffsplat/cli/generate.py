@@ -33,6 +33,7 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffsplat.images.image_preparation import ImageSource
     from diffsplat.pipelines import DiffSplatPipeline
     from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 
@@ -55,11 +56,14 @@ class ConditionArguments:
     control_from: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], option("FILE")]] = ()
     """Splats (.ply, .spz, ...) or a mesh (.glb, .obj, ...) whose first view gives the control map, or an image of
     such a map. For several maps give one for each, or one object for all."""
+    ip_adapter_image: Annotated[Path | None, option("FILE")] = None
+    """With --ip-adapter, an image that is a prompt as well; it is not cut out."""
 
     def check(self) -> None:
         """Refuse options that do not fit each other, and files that are not there."""
-        for path in self.control_sources().values():
-            require_readable(path)
+        for path in (*self.control_sources().values(), self.ip_adapter_image):
+            if path is not None:
+                require_readable(path)
         if not self.image and self.framing != ImageFraming():
             raise InvalidInputError("options of an image were given without --image, expected an image")
 
@@ -109,16 +113,17 @@ class ConditionArguments:
     ) -> ConditionImages:
         """One of the images at the model's size, and the control maps, rendered from the image's elevation."""
         if not self.control:
-            return pipe.prepare(image=image, framing=self.framing)
+            return pipe.prepare(image, framing=self.framing, ip_adapter_image=self.ip_adapter_image)
         from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
 
         size = pipe.autoencoder.image_size
         cut_out = image and condition_image(image, size, cut_out=True, framing=self.framing)
         degrees = pipe.resolve(generation, ConditionImages(cut_out)).elevation_deg
         sources = self.control_sources()
-        return pipe.prepare(
-            cut_out, [self._control_map(kind, sources[kind], degrees, size) for kind in self.control]
-        )
+        maps: list[ImageSource] = [
+            self._control_map(kind, sources[kind], degrees, size) for kind in self.control
+        ]
+        return pipe.prepare(cut_out, maps, ip_adapter_image=self.ip_adapter_image)
 
     def _control_map(self, kind: ControlKind, path: Path, elevation_deg: float, size: int) -> Tensor:
         """``[3, size, size]`` of an image of a map, a photo or an object."""
@@ -215,6 +220,8 @@ def command(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> 
     images = conditions.image_files()
     model = ModelChoice(arguments.model, bool(images), conditions.control, arguments.opening)
     model.check()
+    if (conditions.ip_adapter_image is None) != (arguments.opening.ip_adapter is None):
+        raise InvalidInputError("--ip-adapter and --ip-adapter-image go together, expected both or none")
     if arguments.listed.sharded:
         _generate_list(model, arguments)
         return

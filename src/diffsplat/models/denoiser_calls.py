@@ -52,6 +52,9 @@ def network_output(
             if residuals is not None:
                 extra["down_block_additional_residuals"] = residuals.down
                 extra["mid_block_additional_residual"] = residuals.middle
+            if text.image is not None:
+                features = text.image.to(kind).repeat_interleave(views, dim=0)
+                extra["added_cond_kwargs"] = {"image_embeds": [features.unsqueeze(1)]}
             if text.mask is not None:
                 extra["encoder_attention_mask"] = text.mask.repeat_interleave(views, dim=0)
             output = network(images, **_unet_inputs(timestep, text, views, kind), **extra, return_dict=False)

@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConditionImages:
-    """Condition images of a generation, each ``[3, S, S]`` sRGB 0..1 or absent.
+    """Condition images of a generation, each ``[3, S, S]`` sRGB 0..1 or absent; the sizes may differ.
 
     Args:
         image: the object from the first view, on white.
         control: control map of the first view.
+        prompt: what an IP-Adapter is to show the like of.
     """
 
     image: Tensor | None = None
     control: Tensor | None = None
+    prompt: Tensor | None = None
 
     @property
     def given(self) -> bool:
-        """Whether there is any."""
+        """Whether there is an image or a control map."""
         return self.image is not None or self.control is not None
 
 

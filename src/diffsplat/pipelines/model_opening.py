@@ -43,6 +43,10 @@ class OpeningOptions:
     too, such as --sampler lcm --steps 4 --guidance 1."""
     lora_scale: Annotated[tuple[float, ...], arg(metavar="SCALE ...")] = (1.0,)
     """Strength of the LoRA files: one for all, or one for each."""
+    ip_adapter: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """IP-Adapter for sd15, plain or plus, next to the folder image_encoder; --ip-adapter-image is a prompt then."""
+    ip_adapter_scale: Annotated[float, arg(metavar="SCALE")] = 1.0
+    """Strength of the IP-Adapter."""
     dtype: Annotated[DtypeName, arg(help_behavior_hint="(default: auto)")] = "auto"
     """Type of the weights. auto, as in Python: text encoders as they are stored, all else fp32, computed in bf16
     where the device is faster in it; with --low-memory bf16."""
@@ -137,8 +141,11 @@ class ModelChoice:
             ValueError, FileNotFoundError: says which.
         """
         options = self.options
-        for path in (*options.lora, *([options.embeddings] if options.embeddings else [])):
-            require_readable(path)
+        for path in (*options.lora, options.embeddings, options.ip_adapter):
+            if path is not None:
+                require_readable(path)
+        if options.ip_adapter is not None and self.model in EMBEDDED_MODELS:
+            raise InvalidInputError(f"the model {self.model!r} takes no IP-Adapter, expected sd15")
         if options.lora and self.model in EMBEDDED_MODELS:
             raise InvalidInputError(f"the model {self.model!r} takes no LoRA files, expected {_backbones()}")
         if options.lora and len(options.lora_scale) not in (1, len(options.lora)):
@@ -187,6 +194,8 @@ class ModelChoice:
         scales = options.lora_scale * (len(options.lora) if len(options.lora_scale) == 1 else 1)
         for path, scale in zip(options.lora, scales, strict=bool(options.lora)):
             pipe.load_lora_weights(path, scale=scale)
+        if options.ip_adapter is not None:
+            pipe.load_ip_adapter(options.ip_adapter, scale=options.ip_adapter_scale)
         if options.quantize is not None:
             pipe.quantize(options.quantize)
         return pipe.place(device, low_memory=options.low_memory)

@@ -9,6 +9,7 @@ from diffsplat.models.autocast import Precision
 from diffsplat.models.network_families import uncompiled
 from diffsplat.pipelines.device_placement import Placement, device_and_dtype, stream_layers
 from diffsplat.pipelines.guidance import check_refiner
+from diffsplat.pipelines.image_prompt_adapter import ImagePromptAdapter
 from diffsplat.pipelines.lora_adapters import LoraAdapters
 from diffsplat.pipelines.pipeline_protocols import (
     Autoencoder,
@@ -38,7 +39,7 @@ _KEEP_FLOAT32 = (
 """Classes of small components that always compute in float32."""
 
 
-class PipelineComponents(LoraAdapters):
+class PipelineComponents(LoraAdapters, ImagePromptAdapter):
     """Components of a pipeline by their names; each may be replaced by assignment.
 
     Args:
@@ -185,7 +186,8 @@ class PipelineComponents(LoraAdapters):
         return self.to(device)
 
     def _networks(self) -> list[Movable]:
-        present = (getattr(self, name) for name in COMPONENTS if name != "scheduler")
+        names = (*COMPONENTS, "image_prompt_encoder")
+        present = (getattr(self, name) for name in names if name != "scheduler")
         return [network for network in present if network is not None]
 
     def _denoisers(self) -> tuple[Denoiser, ...]:

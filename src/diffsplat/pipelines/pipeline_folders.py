@@ -143,6 +143,8 @@ def _require_storable(name: str, component: Any) -> None:
             require_known_scheduler(component.config.get("_class_name", kind))
         case _ if getattr(component, "peft_config", None):
             raise InvalidInputError(f"the {name} has LoRA layers, expected one without them")
+        case _ if getattr(component, "encoder_hid_proj", None) is not None:
+            raise InvalidInputError(f"the {name} has an IP-Adapter, expected one without it")
         case _:
             pass
 

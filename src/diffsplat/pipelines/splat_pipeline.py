@@ -171,6 +171,7 @@ class DiffSplatPipeline(PipelineComponents):
         image: ImageSource | list[ImageSource] | None = None,
         control: ImageSource | list[ImageSource] | None = None,
         framing: ImageFraming | None = None,
+        ip_adapter_image: ImageSource | None = None,
         callback: StepCallback | None = None,
         **options: Any,
     ) -> SplatOutput:
@@ -183,6 +184,7 @@ class DiffSplatPipeline(PipelineComponents):
                 of its own prompt where there are as many prompts, of all prompts otherwise.
             control: control map of the first view, likewise, composited on white; a list for several ControlNets.
             framing: how the object is cut out of its image and framed.
+            ip_adapter_image: with an IP-Adapter, the image that is a prompt as well; it is made square with white.
             callback: called after every denoising step; may raise to stop.
             options: any other field of :class:`~diffsplat.pipelines.generation_options.Generation`, such as ``seed``,
                 ``steps``, ``guidance`` or ``count``, and of
@@ -201,11 +203,11 @@ class DiffSplatPipeline(PipelineComponents):
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
         generation, tensors = sorted_options(prompts, options)
         if not isinstance(image, list):
-            prepared = self.prepare(image, control, framing)
+            prepared = self.prepare(image, control, framing, ip_adapter_image)
             return self._with_bar(generation, prepared, callback, tensors)
         if not image:
             raise InvalidInputError("the list of images is empty, expected at least one")
-        all_prepared = [self.prepare(each, control, framing) for each in image]
+        all_prepared = [self.prepare(each, control, framing, ip_adapter_image) for each in image]
         each_its_own = len(prompts) == len(image)
         return SplatOutput.joined(
             [
@@ -242,8 +244,9 @@ class DiffSplatPipeline(PipelineComponents):
         image: ImageSource | None = None,
         control: ImageSource | list[ImageSource] | None = None,
         framing: ImageFraming | None = None,
+        ip_adapter_image: ImageSource | None = None,
     ) -> ConditionImages:
-        """Bring images to the model's size: the object cut out and centred on white, the control map resized.
+        """Bring images to the model's size: the object cut out and centred on white, the others resized.
 
         Raises:
             ValueError: when the model has no use for an image, or lacks one.
@@ -258,6 +261,8 @@ class DiffSplatPipeline(PipelineComponents):
             raise InvalidInputError("this model has a ControlNet, expected a control map")
         if image is not None and control is not None and self.condition_encoder is not None:
             raise InvalidInputError("this model takes an image or a control map, expected one of them")
+        if (ip_adapter_image is None) != (self.image_prompt_encoder is None):
+            raise InvalidInputError("ip_adapter_image goes with load_ip_adapter, expected both or none")
         maps = control if isinstance(control, list) else [] if control is None else [control]
         wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
         if maps and len(maps) != wanted:
@@ -267,7 +272,13 @@ class DiffSplatPipeline(PipelineComponents):
         return ConditionImages(
             image=None if image is None else condition_image(image, size, cut_out=True, framing=framing),
             control=torch.cat(prepared) if prepared else None,
+            prompt=self._image_prompt(ip_adapter_image),
         )
+
+    def _image_prompt(self, source: ImageSource | None) -> Tensor | None:
+        if source is None:
+            return None
+        return condition_image(source, self.image_prompt_encoder.config.image_size, cut_out=False)
 
     @torch.no_grad()
     def resolve(self, generation: Generation, images: ConditionImages | None = None) -> ResolvedGeneration:
@@ -359,6 +370,10 @@ class DiffSplatPipeline(PipelineComponents):
     ) -> "_SharedConditions":
         """Conditions of all objects; every network but the denoisers and the decoder is done after this."""
         prompts = self._encoded(generation, encoded).to(self.device)
+        features = (None, None)
+        if images.prompt is not None:
+            with self._placement.on_device(self.image_prompt_encoder):
+                features = self._image_features(images.prompt[None].to(self.device))
         views, control = self.autoencoder.views, None
         if images.control is not None and self.controlnet is not None:
             control = control_views(images.control[None].to(self.device), views)
@@ -374,6 +389,7 @@ class DiffSplatPipeline(PipelineComponents):
             control,
             triangle_guidance(least, most, views) if from_image else constant_guidance(most, views),
             self.defaults_for(conditioned=images.given),
+            features,
         )
 
     def _condition_view(self, images: ConditionImages, *, shifted: bool) -> Tensor | None:
@@ -498,6 +514,7 @@ class _SharedConditions:
     Args:
         guidance: ``[V]`` scale of each view.
         defaults: of the model, with or without an image.
+        features: of an image that is a prompt as well, and of none.
     """
 
     prompts: StoredPrompts
@@ -506,6 +523,7 @@ class _SharedConditions:
     control: Tensor | None
     guidance: Tensor
     defaults: SamplingDefaults
+    features: tuple[Tensor | None, Tensor | None] = (None, None)
 
     def for_objects(self, generation: ResolvedGeneration, objects: slice) -> Conditions:
         """Conditions of some of the objects."""
@@ -515,10 +533,12 @@ class _SharedConditions:
         def repeated(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.expand(number, *tensor.shape[1:])
 
+        features, without = map(repeated, self.features)
+        negatives = list(generation.negatives[objects])
         return Conditions(
             rays=self.rays.expand(number, *self.rays.shape[1:]),
-            text=self.prompts(texts),
-            negative=self.prompts(list(generation.negatives[objects])) if generation.guided else None,
+            text=replace(self.prompts(texts), image=features),
+            negative=replace(self.prompts(negatives), image=without) if generation.guided else None,
             image_latent=repeated(self.image_latent),
             control=repeated(self.control),
         )

@@ -76,6 +76,8 @@ def load_models(names: Sequence[str], options: OpeningOptions) -> ModelWorker:
         ValueError, FileNotFoundError: when there is no such model.
     """
     choices = [ModelChoice.parse(name, options) for name in names]
+    if options.ip_adapter is not None:
+        raise InvalidInputError("the API takes no --ip-adapter, expected none")
     for choice in choices:
         if len(choice.controls) > 1:
             raise InvalidInputError(f"the model {choice.label!r} follows several control maps, expected one")

@@ -16,11 +16,13 @@ class TextCondition:
         tokens: ``[B, T, D]``, one vector a text token.
         mask: ``[B, T]`` bool, True where a token counts; None where all do.
         pooled: ``[B, P]``, a vector for the whole text, of networks that take one.
+        image: ``[B, ...]`` features of an image that is a prompt as well, of a UNet with an IP-Adapter.
     """
 
     tokens: Tensor
     mask: Tensor | None = None
     pooled: Tensor | None = None
+    image: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -46,7 +48,7 @@ class TextCondition:
 
     @classmethod
     def _map(cls, parts: Sequence[Self], function: Any) -> Self:
-        names = ("tokens", "mask", "pooled")
+        names = ("tokens", "mask", "pooled", "image")
         given = [name for name in names if getattr(parts[0], name) is not None]
         return cls(**{name: function([getattr(part, name) for part in parts]) for name in given})
 
