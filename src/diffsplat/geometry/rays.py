@@ -33,5 +33,7 @@ def plucker_rays(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
         grid: see :func:`ray_directions`.
     """
     directions = ray_directions(cameras, grid)
-    origins = cameras.centers[..., None, None].expand_as(directions)
-    return torch.cat([torch.linalg.cross(origins, directions, dim=-3), directions], dim=-3)
+    a, b, c = cameras.centers[..., None, None].unbind(-3)
+    x, y, z = directions.unbind(-3)
+    # torch.linalg.cross takes several times as long along a dimension that is not the last.
+    return torch.cat([torch.stack([b * z - c * y, c * x - a * z, a * y - b * x], dim=-3), directions], dim=-3)
