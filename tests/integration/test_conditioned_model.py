@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ import torch
 from PIL import Image
 
 from diffsplat.cli.main import main
+from diffsplat.core import Rendering
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.evaluation.control_agreement import condition_images
+from diffsplat.evaluation.image_metrics import psnr
+from diffsplat.images.depth_control_map import depth_control_map
+from diffsplat.images.image_preparation import prepare_condition_image
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.models import ComponentAutoencoder, GSRecon
 from diffsplat.models.condition_encoder import ConditionEncoder
@@ -21,6 +26,7 @@ from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
+from diffsplat.render import render
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
 from diffsplat.training.latent_cache import latent_table, object_rings
@@ -130,6 +136,25 @@ def test_an_image_has_guidance_of_its_own_and_no_refiner(folder: Path, photo: Pa
     expected = values(output)
     pipe.refiner = None
     assert torch.equal(values(pipe("", image=photo, elevation=20.0)), expected)
+
+
+def test_the_first_view_takes_over_the_image(folder: Path, photo: Path):
+    """And no more than the outline of a depth map; the networks of this folder make nothing of either."""
+    pipe = DiffSplatPipeline.from_pretrained(folder, control="depth")
+    pipe.image_defaults = SamplingDefaults(steps=2, guidance=2.0, projection=True)
+    shown = prepare_condition_image(photo, size=128)
+
+    def first_view(**given: Any) -> Rendering:
+        made = pipe(PROMPT, elevation=20.0, **given)
+        return render(made.splats, made.cameras[:, :1])
+
+    projected, free = first_view(image=photo), first_view(image=photo, unprojected=True)
+    quality = [float(psnr(each.rgb[:, 0].clamp(0, 1), shown.image[None])) for each in (projected, free)]
+    assert quality[0] > 15 > quality[1] + 3
+    mapped = first_view(control=depth_control_map(shown.alpha))
+    covered = mapped.alpha[0, 0] > 0.5
+    assert (covered & shown.outline).sum() / (covered | shown.outline).sum() > 0.9
+    assert psnr(mapped.rgb[:, 0].clamp(0, 1), shown.image[None]) < quality[0]
 
 
 def test_images_and_maps_are_not_taken_together(folder: Path, photo: Path):
@@ -351,6 +376,9 @@ def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, 
             "autoencoder": ComponentFit(latent_channels=8, evaluation_objects=1),
             "condition": ConditionFit(channels=8, component_views=8, evaluation_views=2),
             "diffusion": GradientTraining(DiffusionConfig(network, sampled_objects=0), latents, trainer),
+            "refiner": GradientTraining(
+                DiffusionConfig(replace(network, greatest_level=0.9), sampled_objects=0), latents, trainer
+            ),
             "elevation": GradientTraining(
                 MiniElevationStageConfig(input_size=32, widths=(8, 16), hidden=8),
                 ElevationSourceConfig(batch_size=2, views=2, evaluation_objects=1),
@@ -361,6 +389,6 @@ def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, 
     assert train_recipe(recipe, RunFolders((data,), tmp_path)) == "finished"
     stored = ModelFolder.find(tmp_path / "model")
     assert stored.takes_every_condition
-    assert stored.defaults(image=True).guidance == MINI.sampling.image_guidance
+    assert stored.defaults(image=True) == MINI.sampling.image_defaults(refined=True)
     for words in ((PROMPT,), ("--image", photo), (PROMPT, "--control", "normal", "--control-image", photo)):
         assert len(generated(tmp_path / "model", tmp_path / "a.ply", *words)) > 100

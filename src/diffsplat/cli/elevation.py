@@ -41,5 +41,5 @@ def command(arguments: Annotated[ElevationArguments, tyro.conf.arg(name="")]) ->
     from diffsplat.pipelines.image_and_control_conditions import condition_image
 
     for path in arguments.images:
-        image = condition_image(path, 256, cut_out=True, framing=arguments.framing)
+        image = condition_image(path, 256, cut_out=True, framing=arguments.framing).image
         print(f"{float(estimator.degrees_above_horizon(image[None])[0]):.1f} {path}", flush=True)

@@ -117,7 +117,7 @@ class ConditionArguments:
         from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
 
         size = pipe.autoencoder.image_size
-        cut_out = image and condition_image(image, size, cut_out=True, framing=self.framing)
+        cut_out = image and condition_image(image, size, cut_out=True, framing=self.framing).image
         degrees = pipe.resolve(generation, ConditionImages(cut_out)).elevation_deg
         sources = self.control_sources()
         maps: list[ImageSource] = [
@@ -133,7 +133,7 @@ class ConditionArguments:
         photo = kind == "canny" and self.control_photo is not None
         if not photo and path != self.control_image and path.suffix.lower() not in IMAGE_SUFFIXES:
             return control_maps_from(path, kind, elevation_deg=elevation_deg, size=size)
-        image = condition_image(path, size, cut_out=False)
+        image = condition_image(path, size, cut_out=False).image
         return canny_map(image) if photo else image
 
 

@@ -21,6 +21,9 @@ ImageSource = str | Path | Image.Image | Tensor
 
 _LONGEST_SIDE = 2048
 """Pixels to which a larger file is reduced; models use a few hundred."""
+_OPAQUE = 0.5
+_WHITE = 0.98
+"""Coverage from which a pixel is the object, and value of the channels from which it is background."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class ConditionImage:
 
     image: Tensor
     alpha: Tensor
+
+    @property
+    def outline(self) -> Tensor:
+        """``[1, S, S]`` True where the object is: where it is opaque, or if all of it is, where it is not white."""
+        covered = self.alpha > _OPAQUE
+        top, bottom, left, right = _bounds(covered[0])
+        if not covered[:, top:bottom, left:right].all():
+            return covered
+        return covered & (self.image < _WHITE).any(dim=0, keepdim=True)
 
 
 def prepare_condition_image(
@@ -106,3 +118,9 @@ def _placed(premultiplied: Tensor, box: Box, inner: int, size: int) -> Condition
     top, left = (size - target[0]) // 2, (size - target[1]) // 2
     canvas[:, top : top + target[0], left : left + target[1]] = resized
     return ConditionImage(on_white(canvas), canvas[3:].clamp(0, 1))
+
+
+def _bounds(mask: Tensor) -> Box:
+    """Rows and columns of a mask ``[H, W]`` between which it is True; the whole of an empty one."""
+    rows, columns = (mask.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+    return (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else (0, len(mask), 0, mask.shape[1])

@@ -120,6 +120,9 @@ class Generation:
     unshifted: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """With an image and SD3, leave the image's latents unshifted, as the original's inference did; its training
     shifted them."""
+    unprojected: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """With an image or a control map, leave the first view as the networks make it; that of the embedded model
+    otherwise takes over the image's colours and the outline of either."""
     original_rotations: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Shape the Gaussians as the original's rasteriser does, which does not normalise their quaternions; viewers do."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsplat.images.framing_options import ImageFraming
 from diffsplat.images.image_preparation import (
+    ConditionImage,
     ImageSource,
     load_image,
     prepare_condition_image,
@@ -27,11 +28,13 @@ class ConditionImages:
         image: the object from the first view, on white.
         control: control map of the first view.
         prompt: what an IP-Adapter is to show the like of.
+        outline: ``[1, S, S]`` True where the object is in the first view; None where that is unknown.
     """
 
     image: Tensor | None = None
     control: Tensor | None = None
     prompt: Tensor | None = None
+    outline: Tensor | None = None
 
     @property
     def given(self) -> bool:
@@ -41,8 +44,8 @@ class ConditionImages:
 
 def condition_image(
     source: ImageSource, size: int, *, cut_out: bool, framing: ImageFraming | None = None
-) -> Tensor:
-    """``[3, size, size]`` sRGB 0..1 of an image.
+) -> ConditionImage:
+    """An image of the model's size.
 
     Args:
         source: a file, a PIL image, or a tensor ``[4, H, W]`` with alpha or ``[3, H, W]`` that is already
@@ -58,8 +61,8 @@ def condition_image(
     """
     prepared = isinstance(source, Tensor) and source.ndim == 3 and source.shape[0] == 3
     if cut_out and not prepared:
-        return prepare_condition_image(source, size=size, framing=framing).image
-    return square_on_white(load_image(source), size=size).image
+        return prepare_condition_image(source, size=size, framing=framing)
+    return square_on_white(load_image(source), size=size)
 
 
 def image_latents(

@@ -45,6 +45,7 @@ from diffsplat.pipelines.image_and_control_conditions import (
     control_views,
     image_latents,
 )
+from diffsplat.pipelines.image_projection import KnownView
 from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
@@ -269,16 +270,19 @@ class DiffSplatPipeline(PipelineComponents):
             raise InvalidInputError(f"{len(maps)} control maps were given, expected {wanted}")
         size = self.autoencoder.image_size
         prepared = [condition_image(each, size, cut_out=False) for each in maps]
+        shown = None if image is None else condition_image(image, size, cut_out=True, framing=framing)
+        outlined = shown or (prepared[0] if prepared and self.control_kind != "canny" else None)
         return ConditionImages(
-            image=None if image is None else condition_image(image, size, cut_out=True, framing=framing),
-            control=torch.cat(prepared) if prepared else None,
             prompt=self._image_prompt(ip_adapter_image),
+            image=None if shown is None else shown.image,
+            control=torch.cat([each.image for each in prepared]) if prepared else None,
+            outline=None if outlined is None else outlined.outline,
         )
 
     def _image_prompt(self, source: ImageSource | None) -> Tensor | None:
         if source is None:
             return None
-        return condition_image(source, self.image_prompt_encoder.config.image_size, cut_out=False)
+        return condition_image(source, self.image_prompt_encoder.config.image_size, cut_out=False).image
 
     @torch.no_grad()
     def resolve(self, generation: Generation, images: ConditionImages | None = None) -> ResolvedGeneration:
@@ -332,7 +336,7 @@ class DiffSplatPipeline(PipelineComponents):
             [self._latents(resolved, chunk, shared, sampling, after_step) for chunk in passes]
         )
         splats = Splats.concatenate(
-            [self._splats(resolved, latents[chunk], cameras, shared.defaults.smoothing) for chunk in passes]
+            [self._splats(resolved, latents[chunk], cameras, shared) for chunk in passes]
         )
         notices = {} if images and images.image is not None else self.notices(resolved.prompts)
         return SplatOutput(splats, cameras.for_objects(count), resolved, notices, latents=latents)
@@ -382,14 +386,17 @@ class DiffSplatPipeline(PipelineComponents):
         )
         least, most = generation.least_guidance, generation.guidance
         from_image = images.image is not None
+        defaults = self.defaults_for(conditioned=images.given)
+        projected = defaults.projection and not generation.unprojected
         return _SharedConditions(
             prompts,
             rays,
             self._condition_view(images, shifted=not generation.unshifted),
             control,
             triangle_guidance(least, most, views) if from_image else constant_guidance(most, views),
-            self.defaults_for(conditioned=images.given),
+            defaults,
             features,
+            KnownView.of(images, self.device) if projected else None,
         )
 
     def _condition_view(self, images: ConditionImages, *, shifted: bool) -> Tensor | None:
@@ -452,16 +459,20 @@ class DiffSplatPipeline(PipelineComponents):
             )
 
     def _splats(
-        self, generation: ResolvedGeneration, latents: Tensor, cameras: Cameras, smoothing: float
+        self, generation: ResolvedGeneration, latents: Tensor, cameras: Cameras, shared: "_SharedConditions"
     ) -> Splats:
         """Splats ``[B, N]`` of latents ``[B, V, C, h, w]`` of views from these cameras ``[V]``."""
         with self._placement.on_device(self.autoencoder):
             grid = self.autoencoder.decode(latents)
         views, pixel_grid = cameras.for_objects(len(latents)), self.autoencoder.pixel_grid
-        if smoothing:
-            grid = clean_surfaces(grid, views, smoothing, pixel_grid)
+        known, smoothing = shared.known_view, shared.defaults.smoothing
+        grid = known.filled(grid) if known else grid
+        grid = clean_surfaces(grid, views, smoothing, pixel_grid) if smoothing else grid
+        grid = known.painted(grid) if known else grid
         splats = grid.to_splats(views, pixel_grid)
-        return with_original_rotations(splats, grid) if generation.original_rotations else splats
+        if generation.original_rotations:
+            splats = with_original_rotations(splats, grid)
+        return known.carved(splats, cameras[0]) if known else splats
 
     def _field(
         self, generation: ResolvedGeneration, conditions: Conditions, shared: "_SharedConditions"
@@ -515,6 +526,7 @@ class _SharedConditions:
         guidance: ``[V]`` scale of each view.
         defaults: of the model, with or without an image.
         features: of an image that is a prompt as well, and of none.
+        known_view: what the objects take over of the image or the control map; None for nothing.
     """
 
     prompts: StoredPrompts
@@ -524,6 +536,7 @@ class _SharedConditions:
     guidance: Tensor
     defaults: SamplingDefaults
     features: tuple[Tensor | None, Tensor | None] = (None, None)
+    known_view: KnownView | None = None
 
     def for_objects(self, generation: ResolvedGeneration, objects: slice) -> Conditions:
         """Conditions of some of the objects."""

@@ -59,9 +59,12 @@ class SamplingDefaults:
             0 leaves them as they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
         refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.
+        projection: whether what is generated from an image or a control map takes over the image's colours and the
+            outline of either, see :class:`~diffsplat.pipelines.image_projection.KnownView`.
 
     Raises:
-        ValueError: for anything but a number where one is expected, or a guidance scale that is out of range.
+        ValueError: for anything but a number or a truth value where one is expected, or a guidance scale that is out
+            of range.
     """
 
     steps: int = DEFAULT_STEPS
@@ -71,11 +74,14 @@ class SamplingDefaults:
     smoothing: float = 0.0
     refined_below: float = 0.0
     refiner_guidance: float = 1.0
+    projection: bool = False
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name != "prediction" and not is_number(value):
+            if name not in ("prediction", "projection") and not is_number(value):
                 raise InvalidInputError(f"{name} is {value!r}, expected a number")
+        if not isinstance(self.projection, bool):
+            raise InvalidInputError(f"projection is {self.projection!r}, expected true or false")
         if not 0 <= self.refiner_guidance < inf:
             raise InvalidInputError(
                 f"refiner_guidance is {self.refiner_guidance}, expected a finite number of at least 0"

@@ -123,7 +123,7 @@ class Service:
 
     def _cut_out(self, data: bytes, framing: ImageFraming) -> bytes:
         decoded = decode_image(data, "image", self.limits)
-        prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True, framing=framing)
+        prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True, framing=framing).image
         file = BytesIO()
         Image.fromarray(to_pixels(prepared)).save(file, format="PNG")
         return file.getvalue()

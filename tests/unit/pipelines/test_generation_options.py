@@ -32,6 +32,7 @@ OTHER = {
     "control_scale": 0.5,
     "guess_mode": True,
     "unshifted": True,
+    "unprojected": True,
     "original_rotations": True,
 }
 

@@ -1,7 +1,7 @@
 """Recipes: the stages of a model, their networks and optimisers, and how what comes out is sampled."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, get_args
 
 import tyro
@@ -39,12 +39,14 @@ class SamplingRecipe:
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
         sampler: how it is stepped from noise level to noise level.
         image_guidance: guidance scale of what generates from an image.
+        image_projection: let what is generated from an image or a control map take over its colours and outline.
     """
 
     defaults: Annotated[SamplingDefaults, Flat] = field(default_factory=SamplingDefaults)
     shift: float = DEFAULT_SHIFT
     sampler: Sampler = "euler"
     image_guidance: float = 2.0
+    image_projection: bool = False
 
     def __post_init__(self) -> None:
         steps, smoothing = self.defaults.steps, self.defaults.smoothing
@@ -56,6 +58,17 @@ class SamplingRecipe:
         require(0 <= below < 1, "refined_below", below, "a level from 0, for no refiner, to below 1")
         require(prediction in known, "prediction", prediction, " or ".join(known))
         require(self.image_guidance >= 0, "image_guidance", self.image_guidance, "at least 0")
+
+    def image_defaults(self, *, refined: bool) -> SamplingDefaults:
+        """How it is sampled from an image or a control map, with a refiner that takes these, or without."""
+        below = self.defaults.refined_below if refined else 0.0
+        return replace(
+            self.defaults,
+            guidance=self.image_guidance,
+            refined_below=below,
+            refiner_guidance=1.0,
+            projection=self.image_projection,
+        )
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,13 @@ class MiniElevationStageConfig(StageConfig):
     dropout: float = 0.2
     linear_above: float = 2.0
 
+    def network(self) -> MiniElevationEstimator:
+        """The network with random weights."""
+        return MiniElevationEstimator(self.input_size, self.widths, self.hidden, self.dropout)
+
     def build(self, _folders: StageFolders, /) -> "MiniElevationStage":
         """The stage."""
-        network = MiniElevationEstimator(self.input_size, self.widths, self.hidden, self.dropout)
-        return MiniElevationStage(self, network)
+        return MiniElevationStage(self, self.network())
 
 
 class MiniElevationStage(Stage):

@@ -154,10 +154,14 @@ class ConditionFit(PrincipalComponentFit):
         """Nothing."""
         return ()
 
+    def network(self, image_size: int) -> ConditionEncoder:
+        """The encoder before it is fitted."""
+        return ConditionEncoder(image_size, self.patch, self.channels)
+
     def fitted(self, folders: StageFolders, device: torch.device, /) -> ConditionEncoder:
         """The encoder, on the CPU."""
         dataset = training_objects(folders)
-        encoder = ConditionEncoder(dataset.rows[0].cameras.width, self.patch, self.channels)
+        encoder = self.network(dataset.rows[0].cameras.width)
         if folders.start_from is not None:
             encoder.load_weights(folders.start_from)
             return encoder

@@ -1,0 +1,112 @@
+"""What an image shows comes back in the first view, wherever the network had put it."""
+
+import pytest
+import torch
+
+from diffsplat.core import SplatGrid, Splats
+from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, SCALE
+from diffsplat.geometry.camera_orbits import ring_cameras
+from diffsplat.pipelines.image_and_control_conditions import ConditionImages
+from diffsplat.pipelines.image_projection import KnownView
+from diffsplat.render import render
+
+SIZE = 32
+DEPTH_VALUE = 0.25
+
+
+@pytest.fixture
+def outline() -> torch.Tensor:
+    mask = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    mask[0, 8:24, 6:20] = True
+    return mask
+
+
+@pytest.fixture
+def image(outline: torch.Tensor) -> torch.Tensor:
+    """Two halves of different colours, on white."""
+    colors = torch.ones(3, SIZE, SIZE)
+    colors[:, :, :12] = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+    colors[:, :, 12:] = torch.tensor([0.1, 0.3, 0.8])[:, None, None]
+    return torch.where(outline, colors, 1.0)
+
+
+def grey_grid(opacity: torch.Tensor) -> SplatGrid:
+    """A plane of grey Gaussians of a pixel's size at one depth, in all four views."""
+    values = torch.zeros(1, 4, 12, SIZE, SIZE)
+    values[:, :, SCALE] = -1
+    values[:, :, 6] = 1
+    values[:, :, OPACITY] = opacity * 2 - 1
+    values[:, :, DEPTH] = DEPTH_VALUE
+    return SplatGrid(values)
+
+
+def test_first_view_shows_the_image(outline: torch.Tensor, image: torch.Tensor):
+    known = KnownView(outline, image)
+    half_missing = torch.zeros(SIZE, SIZE)
+    half_missing[:, :14] = 1
+    cameras = ring_cameras(20.0, size=SIZE)
+    grid = known.painted(known.filled(grey_grid(half_missing)))
+    splats = known.carved(grid.to_splats(cameras.for_objects(1)), cameras[0])
+    first = slice(0, SIZE * SIZE)
+    front = Splats(*(getattr(splats, name)[:, first] for name in splats.__dataclass_fields__))
+    rendering = render(front, cameras.for_objects(1)[:, :1])
+    inner = torch.zeros_like(outline)
+    inner[0, 10:22, 8:11] = inner[0, 10:22, 14:18] = True
+    shown = torch.where(inner, rendering.rgb[0, 0], image)
+    torch.testing.assert_close(shown, image, atol=0.06, rtol=0)
+    far = torch.ones_like(outline)
+    far[0, 4:28, 2:24] = False
+    assert float(rendering.alpha[0, 0][far].max()) < 0.01
+
+
+def test_holes_take_the_depth_around_them_and_the_rest_keeps_its_own(outline: torch.Tensor):
+    holed = outline[0].float()
+    holed[12:18, 8:14] = 0
+    grid = grey_grid(holed)
+    values = grid.values.clone()
+    values[:, :1, DEPTH] = torch.where(holed > 0, DEPTH_VALUE, -0.9)  # what holes hold means nothing
+    filled = KnownView(outline).filled(SplatGrid(values)).values
+    torch.testing.assert_close(
+        filled[0, 0, DEPTH][outline], torch.full((int(outline.sum()),), DEPTH_VALUE), atol=1e-5, rtol=0
+    )
+    assert torch.equal(filled[0, 0, OPACITY] > 0, outline)
+    assert torch.equal(filled[:, 1:], values[:, 1:])
+
+
+def test_a_view_without_any_surface_lies_at_its_mean_depth(outline: torch.Tensor):
+    filled = KnownView(outline).filled(grey_grid(torch.zeros(SIZE, SIZE))).values
+    assert torch.isfinite(filled).all()
+    assert float(filled[0, 0, DEPTH][outline].abs().max()) == 0
+
+
+def test_without_an_image_colours_stay(outline: torch.Tensor):
+    grid = grey_grid(torch.ones(SIZE, SIZE))
+    painted = KnownView(outline).painted(grid).values
+    assert torch.equal(painted[:, :, RGB], grid.values[:, :, RGB])
+    assert torch.equal(painted[0, 0, OPACITY] > 0, outline)
+    assert bool((painted[0, 1:, OPACITY] == 1).all())
+
+
+def test_what_projects_outside_of_the_outline_goes():
+    """Points on the axis of the camera project to the middle of the image, at any depth."""
+    camera = ring_cameras(0.0, size=SIZE)[0]
+    right, _, forward = camera.camera_to_world[:3, :3].unbind(-1)
+    edge = camera.centers + 1.4 * forward + right * (1.4 * 0.5 / float(camera.intrinsics[0]))
+    behind = camera.centers - forward
+    points = torch.stack([torch.zeros(3), 0.2 * forward, edge * 0.5, edge * 1.02, behind])
+    splats = Splats(
+        means=points[None],
+        scales=torch.full((1, 5, 3), 0.01),
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(1, 5, 4).contiguous(),
+        opacities=torch.ones(1, 5),
+        colors=torch.zeros(1, 5, 3),
+    )
+    middle = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    middle[:, 14:18, 14:18] = True
+    assert KnownView(middle).carved(splats, camera).opacities[0].tolist() == [1, 1, 0, 0, 0]
+    everywhere = torch.ones_like(middle)
+    assert KnownView(everywhere).carved(splats, camera).opacities[0].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_no_outline_no_projection():
+    assert KnownView.of(ConditionImages(control=torch.zeros(3, 4, 4)), torch.device("cpu")) is None
