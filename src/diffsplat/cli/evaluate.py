@@ -30,6 +30,7 @@ from diffsplat.evaluation.evaluation_prompts import (
     write_prompts,
 )
 from diffsplat.evaluation.image_protocol import ImageProtocol
+from diffsplat.evaluation.image_reward import load_image_reward
 from diffsplat.evaluation.judge_fitting import load_or_fit
 from diffsplat.evaluation.judge_images import FeatureStore, open_objects
 from diffsplat.evaluation.model_evaluation import (
@@ -363,6 +364,7 @@ def protocol(
     model: str = "mini",
     seed: int = 0,
     steps: int | None = None,
+    image_reward: bool = False,
     out: Path | None = None,
     force: bool = False,
 ) -> None:
@@ -377,12 +379,14 @@ def protocol(
         model: Name of a model with a variant, or a model folder.
         seed: Seed of every prompt.
         steps: Denoising steps; the model's default when not given.
+        image_reward: Measure ImageReward too, with the package image-reward.
         out: JSON file for the figures and all single results; the contact sheet is written next to it as .png.
         force: Replace existing files.
     """
     arguments = ReportArguments(prompt_file, out, force=force)
     arguments.check()
     asked = read_prompts(prompt_file)
+    reward = load_image_reward() if image_reward else None
     scorer = ClipScorer.from_pretrained(clip)
     pipe = ModelChoice.parse(model, OpeningOptions()).open(None if model == "mini" else [*asked, ""])
 
@@ -390,7 +394,7 @@ def protocol(
         (made,) = pipe.generate(Generation(prompts=(prompt,), seed=seed, steps=steps)).objects()
         return made.splats, made.elevation_deg
 
-    evaluation = evaluate_prompts(generate, asked, scorer, pipe.autoencoder.image_size)
+    evaluation = evaluate_prompts(generate, asked, scorer, pipe.autoencoder.image_size, reward)
     settings = {"prompts": str(prompt_file), "clip": clip, "model": model, "seed": seed, "steps": steps}
     _finish("protocol", evaluation, arguments, settings)
 

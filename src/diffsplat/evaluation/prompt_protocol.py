@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Splats
 from diffsplat.evaluation.clip_scores import ClipScorer, clip_similarity, r_precision
+from diffsplat.evaluation.image_reward import Reward
 from diffsplat.evaluation.model_evaluation import Evaluation
 from diffsplat.geometry import orbit_cameras, ring_cameras
 from diffsplat.io.image_files import tile_images
@@ -22,9 +24,9 @@ GenerateAt = Callable[[str], tuple[Splats, float]]
 
 @torch.no_grad()
 def evaluate_prompts(
-    generate: GenerateAt, prompts: Sequence[str], scorer: ClipScorer, size: int
+    generate: GenerateAt, prompts: Sequence[str], scorer: ClipScorer, size: int, reward: Reward | None = None
 ) -> Evaluation:
-    """CLIP similarity (cosine times 100) and R-precision of generated objects.
+    """CLIP similarity (cosine times 100), R-precision and ImageReward of generated objects.
 
     The pool of R-precision is the distinct prompts of the list.
 
@@ -33,28 +35,37 @@ def evaluate_prompts(
         prompts: as many objects are generated.
         scorer: CLIP.
         size: edge of the images in pixels.
+        reward: measured where it is given.
     """
     pool = list(dict.fromkeys(prompts))
     texts = torch.cat([scorer.texts([text]) for text in pool])
-    seen, between, rows = [], [], []
+    features: dict[str, list[Tensor]] = {"generated": [], "between": []}
+    rewards: dict[str, list[Tensor]] = {"generated": [], "between": []}
+    rows: list[Tensor] = []
     for prompt in tqdm(prompts, unit="prompt", desc="evaluate"):
         splats, elevation = generate(prompt)
-        for found, cameras in (
-            (seen, ring_cameras(elevation, size=size)),
-            (between, orbit_cameras(BETWEEN_AZIMUTHS_DEG, elevation, width=size, height=size)),
+        for name, cameras in (
+            ("generated", ring_cameras(elevation, size=size)),
+            ("between", orbit_cameras(BETWEEN_AZIMUTHS_DEG, elevation, width=size, height=size)),
         ):
             images = render(splats, _on(splats, cameras), normals=False).rgb.clamp(0, 1).cpu()
-            found.append(scorer.images(images))
-            if found is seen and len(rows) < _SHEET_OBJECTS:
+            features[name].append(scorer.images(images))
+            if reward is not None:
+                rewards[name].append(reward(prompt, images).mean())
+            if name == "generated" and len(rows) < _SHEET_OBJECTS:
                 rows.append(images)
     own = [pool.index(prompt) for prompt in prompts]
     figures: dict[str, float] = {"pool": len(pool)}
     objects = [{"prompt": prompt} for prompt in prompts]
-    for name, views in (("generated", torch.stack(seen)), ("between", torch.stack(between))):
-        for kind, values in (
-            ("clip_similarity", clip_similarity(views, texts[own])),
-            ("r_precision", r_precision(views, texts, own)),
-        ):
+    for name, found in features.items():
+        views = torch.stack(found)
+        measured = {
+            "clip_similarity": clip_similarity(views, texts[own]),
+            "r_precision": r_precision(views, texts, own),
+        }
+        if reward is not None:
+            measured["image_reward"] = torch.stack(rewards[name])
+        for kind, values in measured.items():
             figures[f"{name}_{kind}"] = float(values.mean())
             for entry, value in zip(objects, values.tolist(), strict=True):
                 entry[f"{name}_{kind}"] = value

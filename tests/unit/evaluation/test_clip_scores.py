@@ -1,6 +1,7 @@
 """CLIP similarity and R-precision of a tiny real CLIP, against transformers' own forward pass and loops in NumPy."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,47 @@ def test_r_precision_counts_views_that_find_their_prompt():
     found = r_precision(torch.tensor(images), torch.tensor(pool), own)
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
     assert 0 < float(found.mean()) < 1
+
+
+def test_image_reward_of_its_package(
+    clip_folder: Path,
+    small_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """A stand-in of the package, with the calls that its page shows: it tells prompts by length, images by size."""
+    (tmp_path / "prompts.txt").write_text("a red chair\na taxi\n")
+    words = [
+        "evaluate",
+        "protocol",
+        str(tmp_path / "prompts.txt"),
+        "--model",
+        str(small_model),
+        "--steps",
+        "2",
+    ]
+    words += ["--clip", str(clip_folder), "--image-reward", "--out", str(tmp_path / "a.json")]
+    monkeypatch.setitem(sys.modules, "ImageReward", None)
+    assert main(words) == 2
+    assert "pip install image-reward" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "ImageReward")
+    (tmp_path / "ImageReward.py").write_text(
+        "class Network:\n"
+        "    def score(self, prompt, image):\n"
+        "        assert image.mode == 'RGB'\n"
+        "        return len(prompt) + image.width / 1000\n"
+        "def load(name):\n"
+        "    assert name == 'ImageReward-v1.0'\n"
+        "    return Network()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(words) == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    for name in ("generated", "between"):
+        rewards = [entry[f"{name}_image_reward"] for entry in report["objects"]]
+        assert rewards == pytest.approx([11.016, 6.016])
+        assert report["figures"][f"{name}_image_reward"] == pytest.approx(8.516)
 
 
 def test_the_command_writes_a_report_that_compares(
