@@ -31,7 +31,7 @@ def cut_out(image: Tensor, name: str, framing: ImageFraming) -> Tensor:
         case "plain":
             return _without_plain_background(image, name)
         case "auto" if not _is_cut_out(image):
-            return _without_background(image, name, framing.rembg_model)
+            return _without_any_background(image, name, framing.rembg_model)
         case "auto" | "none":
             return image if _is_cut_out(image) else on_white(premultiplied(image))
 
@@ -56,6 +56,18 @@ def _without_plain_background(image: Tensor, name: str) -> Tensor:
     # Half a pixel softer, since the pixels of the rim are mixed with the background.
     soft = functional.avg_pool2d(solid[None], 3, stride=1, padding=1, count_include_pad=False)
     return torch.cat([opaque, solid * (0.5 + 0.5 * soft)])
+
+
+def _without_any_background(image: Tensor, name: str, network: str) -> Tensor:
+    """By rembg; where it is not installed, the object before a plain background."""
+    try:
+        _import_rembg(name)
+    except MissingPackageError as missing:
+        try:
+            return _without_plain_background(image, name)
+        except InvalidInputError:
+            raise missing from None
+    return _without_background(image, name, network)
 
 
 def _without_background(image: Tensor, name: str, network: str) -> Tensor:
@@ -87,7 +99,7 @@ def _import_rembg(name: str) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             f"removing the background of {name} needs rembg, which is not installed: pip install "
-            "'diffsplat[image]'; an image with transparency needs none, nor does the cutout plain"
+            "'diffsplat[image]'; an image with transparency or before one plain colour needs none"
         ) from error
 
 

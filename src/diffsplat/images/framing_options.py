@@ -8,8 +8,8 @@ from tyro.conf import FlagCreatePairsOff, arg
 from diffsplat.errors import InvalidInputError
 
 Cutout = Literal["auto", "rembg", "plain", "none"]
-"""What removes the background of an image: a network of rembg; its one colour; nothing. ``auto``: rembg, unless the
-image has transparency of its own."""
+"""What removes the background of an image: a network of rembg; its one colour; nothing. ``auto``: rembg, or where that
+is not installed, the one colour, unless the image has transparency of its own."""
 
 BORDER = 0.2
 """Share of the edge that an object leaves free, as the released models were used."""
@@ -32,7 +32,7 @@ class ImageFraming:
 
     cutout: Cutout = "auto"
     """What removes the background of an image: rembg (a network), plain (a background of one colour, no network),
-    none, or auto: rembg unless the image is transparent."""
+    none, or auto: unless the image is transparent, rembg, or plain where rembg is not installed."""
     rembg_model: Annotated[str, arg(metavar="NAME")] = REMBG_NETWORK
     """Network of rembg, for instance isnet-general-use or birefnet-general."""
     keep_framing: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False

@@ -222,8 +222,22 @@ def test_the_network_is_chosen_by_name_and_loaded_once(rembg: StandIn, monkeypat
 @pytest.mark.parametrize("missing", ["rembg", "onnxruntime"])
 def test_a_missing_rembg_names_the_extra(rembg: StandIn, monkeypatch: pytest.MonkeyPatch, missing: str):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"diffsplat\[image\].*transparency needs none"):
+    with pytest.raises(ImportError, match=r"diffsplat\[image\].*transparency or before one plain colour"):
         prepare_condition_image(torch.rand(3, 20, 20))
+
+
+def test_without_rembg_a_plain_background_is_removed_by_its_colour(
+    rembg: StandIn, monkeypatch: pytest.MonkeyPatch
+):
+    picture = torch.ones(3, 60, 60)
+    picture[:, 10:50, 5:25] = RED[:, None, None]
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    found = prepare_condition_image(picture, size=100)
+    expected = prepare_condition_image(box_picture(60, 60, (10, 50, 5, 25), RED), size=100)
+    assert torch.equal(found.outline, expected.outline)
+    inner = (slice(None), slice(14, 86), slice(34, 66))
+    torch.testing.assert_close(found.image[inner], expected.image[inner], rtol=0, atol=0.003)
+    assert not rembg.asked
 
 
 def test_what_shows_no_object_is_refused(tmp_path: Path):
