@@ -354,7 +354,7 @@ def test_a_protocol_is_measured_and_reported(folder: Path, tmp_path: Path):
         "image_novel_ssim",
     }
     assert found["settings"]["protocol"]["novel_views"] == [2]
-    assert main([str(word) for word in ["evaluate", "image", *words, "--force", "--nearest"]]) == 2
+    assert main([str(word) for word in ["evaluate", "image", *words, "--force", "--baselines"]]) == 2
 
 
 def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, tmp_path: Path):

@@ -61,6 +61,8 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.pretrained.splat_networks import component_config, open_reconstructor, open_splat_autoencoder
 
 _FEATURES = "features.safetensors"
+_ANYTHING = "an object"
+"""Words that tell a model nothing, for one that takes no empty prompt."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def image(
     protocol: str | None = None,
     seed: int = 0,
     estimate_elevation: bool = False,
-    nearest: bool = False,
+    baselines: bool = False,
 ) -> None:
     """Measure generation from an image: PSNR and SSIM of the view that is given and of the others.
 
@@ -197,13 +199,13 @@ def image(
             objects of shards in --data are measured.
         seed: Seed of every object.
         estimate_elevation: Let the model estimate the elevation of the image instead of telling it.
-        nearest: Measure next to it the training object in --data that looks most like the image, by the features of
-            the noun judge's network.
+        baselines: Measure next to it what the model makes without the image, if it can, and the training object in
+            --data that looks most like the image, by the features of the noun judge's network.
     """
     arguments.check()
-    if nearest and protocol is not None:
+    if baselines and protocol is not None:
         raise InvalidInputError(
-            "--nearest was given with --protocol, expected it with shards, whose training objects it takes"
+            "--baselines was given with --protocol, expected it with shards, whose training objects it takes"
         )
     chosen = None if protocol is None else ImageProtocol.open(protocol)
     perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
@@ -215,7 +217,11 @@ def image(
         return pipe(image=views.image[0, 0], elevation=elevation, seed=seed).splats
 
     makers: dict[str, Make] = {"image": generate}
-    if nearest:
+    if baselines and not pipe.needs_image:
+        makers["unconditioned"] = lambda views: (
+            pipe(_ANYTHING, elevation=_elevation(views), seed=seed, guidance=1.0).splats
+        )
+    if baselines:
         reconstruct = open_reconstructor(choice.model)
         makers["nearest"] = NearestObject.of(
             open_objects(arguments.data, split="train", variants=False),
