@@ -6,10 +6,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from starlette.testclient import TestClient
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.model_opening import OpeningOptions
+from diffsplat.web.generation_app import create_app
+from diffsplat.web.generation_service import Service
+from diffsplat.web.model_worker import load_models
+from support.api_client import CHAIR, finished, sentence
 
 PREFIXES = {"sd15": "unet.", "pixart-sigma": "base_model.model.", "sd35m": "transformer."}
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -143,3 +149,32 @@ def test_a_few_step_file_from_the_command_line(weights: Path, tmp_path: Path):
     assert not torch.allclose(results[1], results[2], atol=1e-6)
     wrong = ["--lora", *map(str, files), "--lora-scale", "1", "1", "1", "--force"]
     assert main([*base, str(tmp_path / "b.ply"), *wrong]) == 2
+
+
+def test_a_request_chooses_among_the_files_of_the_server(weights: Path, tmp_path: Path):
+    """``serve --lora``: strengths by the names of the files, for one job."""
+    pipe = opened(weights, "sd15")
+    (tmp_path / "b").mkdir()
+    files = [tmp_path / "a-style.safetensors", tmp_path / "b" / "a-style.safetensors"]
+    for seed, file in enumerate(files):
+        write_lora(pipe, "unet.", file, seed)
+    options = OpeningOptions(weights=weights, lora=tuple(files), lora_scale=(0.5, 0.2), device="cpu")
+    worker = load_models(["sd15"], options)
+    served: Any = worker.models["sd15"].pipe
+    served.autoencoder.image_size, served.autoencoder.latent_size = 64, 8
+    served.precision = "fp32"
+    with TestClient(create_app(Service(worker)), base_url="http://localhost") as client:
+        (model,) = client.get("/api/models").json()["models"]
+        assert model["lora"] == {"a_style": 0.5, "a_style_": 0.2}
+        job = finished(client, lora_scales={"a_style_": -0.7})
+        assert (job["state"], job["lora_scales"]) == ("done", {"a_style_": -0.7})
+        written = client.get(f"/api/jobs/{job['id']}/results/0.ply").content
+        answer = client.post("/api/jobs", json=CHAIR | {"lora_scales": {"other": 1}})
+        assert answer.status_code == 422
+        assert sentence(answer) == "there is no adapter 'other', expected one of: a_style, a_style_"
+        assert client.post("/api/jobs", json=CHAIR | {"lora_scales": [1]}).status_code == 422
+    pipe.load_lora_weights(files[1], scale=-0.7)
+    (tmp_path / "made.ply").write_bytes(written)
+    expected = pipe("a red chair", steps=2).objects()[0].splats
+    assert torch.allclose(read_splats(tmp_path / "made.ply").means, expected.means, atol=1e-4)
+    assert served.lora_scales == {"a_style": 0.5, "a_style_": 0.2}

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import inf
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.model_folders import SamplingDefaults, is_number
@@ -117,6 +117,8 @@ class Generation:
     """How strongly to follow the control map."""
     guess_mode: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Let the control map act without the unconditional half of the guidance."""
+    lora_scales: Suppress[dict[str, float] | None] = None
+    """Strength of each LoRA file by its name, instead of what they were loaded with; one that is absent is not used."""
     unshifted: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """With an image and SD3, leave the image's latents unshifted, as the original's inference did; its training
     shifted them."""
@@ -137,6 +139,8 @@ class Generation:
                 bounds.check(name, value)
         for seed in (*self.seeds, self.seed + self.count - 1):
             Bounds(0, _MAX_SEED, whole=True).check("last seed" if not self.seeds else "seed", seed)
+        for name, scale in (self.lora_scales or {}).items():
+            Bounds(-1000, 1000).check(f"strength of {name!r}", scale)
         _check_falling("timesteps", self.timesteps, 1000)
         _check_falling("sigmas", self.sigmas, inf)
         for name, kind in (("sampler", Sampler), ("noise_device", NoiseDevice)):

@@ -1,6 +1,7 @@
 """LoRA files on a pipeline's denoiser, by the methods that pipelines of diffusers have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,38 @@ class LoraAdapters:
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         given = isinstance(adapter_weights, Sequence)
         weights = list(adapter_weights) if given else [adapter_weights] * len(names)
-        known = self.lora_scales
-        for name in names:
-            if name not in known:
-                raise InvalidInputError(f"there is no adapter {name!r}, expected one of: {', '.join(known)}")
+        self.require_adapters(names)
         if len(weights) != len(names):
             raise InvalidInputError(f"{len(weights)} scales were given for {len(names)} adapters")
-        self._use({**dict.fromkeys(known, 0.0), **dict(zip(names, weights, strict=True))})
+        self._use({**dict.fromkeys(self.lora_scales, 0.0), **dict(zip(names, weights, strict=True))})
+
+    def require_adapters(self, names: Iterable[str]) -> None:
+        """Make sure that there are such adapters.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        known = ", ".join(self.lora_scales) or "none"
+        for name in names:
+            if name not in self.lora_scales:
+                raise InvalidInputError(f"there is no adapter {name[:60]!r}, expected one of: {known}")
+
+    @contextmanager
+    def adapters_scaled(self, scales: Mapping[str, float] | None) -> Iterator[None]:
+        """Use adapters with these scales, and no others, inside the block; None changes nothing.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if scales is None:
+            yield
+            return
+        before = self.lora_scales
+        self.set_adapters(list(scales), list(scales.values()))
+        try:
+            yield
+        finally:
+            self._use(before)
 
     def fuse_lora(self) -> None:
         """Merge every adapter with its scale into the weights: as fast as without, and the model can be saved."""
@@ -81,6 +107,8 @@ class LoraAdapters:
         network._diffsplat_lora_scales = {}
 
     def _use(self, scales: dict[str, float]) -> None:
+        if not scales:
+            return
         from diffsplat.pipelines.lora import scale_lora
 
         network = uncompiled(self.denoiser)

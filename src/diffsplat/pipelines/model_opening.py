@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -193,7 +194,10 @@ class ModelChoice:
         )
         scales = options.lora_scale * (len(options.lora) if len(options.lora_scale) == 1 else 1)
         for path, scale in zip(options.lora, scales, strict=bool(options.lora)):
-            pipe.load_lora_weights(path, scale=scale)
+            name = re.sub(r"\W", "_", f"_{path.stem}" if path.stem[:1].isdigit() else path.stem)
+            while name in pipe.lora_scales:
+                name += "_"
+            pipe.load_lora_weights(path, name, scale=scale)
         if options.ip_adapter is not None:
             pipe.load_ip_adapter(options.ip_adapter, scale=options.ip_adapter_scale)
         if options.quantize is not None:

@@ -332,9 +332,10 @@ class DiffSplatPipeline(PipelineComponents):
                 callback(next(done), total)
             return latents
 
-        latents = torch.cat(
-            [self._latents(resolved, chunk, shared, sampling, after_step) for chunk in passes]
-        )
+        with self.adapters_scaled(resolved.lora_scales):
+            latents = torch.cat(
+                [self._latents(resolved, chunk, shared, sampling, after_step) for chunk in passes]
+            )
         splats = Splats.concatenate(
             [self._splats(resolved, latents[chunk], cameras, shared) for chunk in passes]
         )

@@ -1,5 +1,6 @@
-"""The API's documentation as one page of plain HTML, made from its schema: no script, nothing from elsewhere."""
+"""The API's documentation as one page, made from its schema, where every request can be tried."""
 
+import json
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -12,6 +13,10 @@ pre { padding: 0.8rem; overflow: auto; border: 1px solid #8886; border-radius: 6
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.8rem 0.25rem 0; border-top: 1px solid #8884; }
 h2 { margin-top: 2.5rem; }
+form { margin: 0.8rem 0; padding: 0.8rem; border: 1px solid #8884; border-radius: 6px; }
+label { display: block; margin-bottom: 0.5rem; }
+textarea { display: block; width: 100%; box-sizing: border-box; font: 0.92em ui-monospace, monospace; }
+img { max-width: 100%; }
 """
 
 _START = """curl -s localhost:PORT/api/jobs -H 'Content-Type: application/json' -d '{"prompt": "a red armchair"}'
@@ -19,8 +24,12 @@ curl -sN localhost:PORT/api/jobs/ID/events
 curl -sO localhost:PORT/api/jobs/ID/results/0.ply"""
 
 
+_EXAMPLES = {"prompt": "a red armchair", "seed": 0, "number": "0", "format": "png"}
+"""Inputs that the forms begin with."""
+
+
 def docs_page(schema: dict[str, Any]) -> str:
-    """HTML that lists every operation of an OpenAPI schema with its inputs and answers."""
+    """HTML that lists every operation of an OpenAPI schema with its inputs and answers, and a form that sends it."""
     operations = "".join(
         _operation(method.upper(), path, operation)
         for path, methods in schema["paths"].items()
@@ -33,10 +42,14 @@ def docs_page(schema: dict[str, Any]) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>diffsplat API</title>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<style>{_STYLE}</style></head><body><h1>diffsplat API {escape(schema['info']['version'])}</h1>"
+        f"<style>{_STYLE}</style>"
+        "<script type='module' src='../static/js/api_docs.js'></script>"
+        f"</head><body><h1>diffsplat API {escape(schema['info']['version'])}</h1>"
         "<p>The schema is at <a href='openapi.json'><code>/api/openapi.json</code></a> (OpenAPI). With a token, "
         "every request but health carries <code>Authorization: Bearer TOKEN</code>. Errors are JSON with one "
-        f"sentence: <code>{{'detail': '...'}}</code>.</p><pre>{escape(_START)}</pre>{operations}"
+        f"sentence: <code>{{'detail': '...'}}</code>.</p><pre>{escape(_START)}</pre>"
+        "<label id='token' hidden>Token <input type='password' autocomplete='off'></label>"
+        f"{operations}"
         f"<h2>Objects</h2>{models}</body></html>"
     )
 
@@ -52,12 +65,30 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
             inputs += list(_properties(body["schema"]))
     if inputs:
         parts.append(f"<h4>Takes</h4>{_table(inputs)}")
+    parts.append(_form(method, path, operation))
     answers = [
         (status, ", ".join(answer.get("content", ())) or "no body", answer["description"])
         for status, answer in operation["responses"].items()
     ]
     parts.append(f"<h4>Answers</h4>{_table(answers)}")
     return "".join(parts)
+
+
+def _form(method: str, path: str, operation: dict[str, Any]) -> str:
+    """What sends a request: a field for each part of its path, and one for its body."""
+    fields = "".join(
+        f"<label>{name} <input name='{name}' value='{_EXAMPLES.get(name, '')}' required></label>"
+        for name in (entry["name"] for entry in operation.get("parameters", ()))
+    )
+    content = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in content:
+        known = content["application/json"]["schema"]["properties"]
+        body = json.dumps({name: value for name, value in _EXAMPLES.items() if name in known})
+        fields += f"<label>JSON <textarea name='body' rows='3'>{escape(body)}</textarea></label>"
+    return (
+        f"<form data-method='{method}' data-path='{escape(path)}'>{fields}<button>Send</button>"
+        "<output></output></form>"
+    )
 
 
 def _properties(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

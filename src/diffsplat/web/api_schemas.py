@@ -81,6 +81,9 @@ class JobOptions(_GenerationOptions):
         max_length=MAX_PROMPT_LENGTH,
         description="a description of the object; may be empty with an image",
     )
+    prompts: list[Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]] | None = Field(
+        None, description="several descriptions instead, in JSON; the job has objects of each"
+    )
     model: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="one of GET /api/models; the first by default"
     )
@@ -88,7 +91,11 @@ class JobOptions(_GenerationOptions):
     def generation(self) -> Generation:
         """The options of the library."""
         options = {name: getattr(self, name) for name in _GenerationOptions.model_fields}
-        return Generation(prompts=(self.prompt,), **options)
+        if self.prompts is None:
+            return Generation(prompts=(self.prompt,), **options)
+        if self.prompt or not self.prompts:
+            raise InvalidInputError("prompts is empty or comes with a prompt, expected one of the two")
+        return Generation(prompts=tuple(self.prompts), **options)
 
 
 class FramingOptions(BaseModel):
@@ -136,9 +143,13 @@ class ResultView(BaseModel):
     """An object that was generated."""
 
     number: int
+    prompt: str
     seed: int
     elevation: float = Field(description="degrees above the horizon of the generated views")
     splats: int = Field(description="how many Gaussians it has")
+    notice: str | None = Field(
+        description="one sentence when the model was trained on nothing like the prompt"
+    )
     files: list[ResultFile]
 
 
@@ -148,40 +159,42 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
     id: str
     state: State
     model: str
-    prompt: str
+    prompt: str = Field(description="the first of the prompts")
+    prompts: list[str]
     made: float = Field(description="seconds since the epoch when it was taken")
     position: int | None = Field(description="jobs before this one, while it waits")
     steps_done: int = Field(description="denoising steps done, of all objects")
     steps_in_all: int
     error: str | None = Field(description="why it failed, one sentence")
-    notice: str | None = Field(
-        description="one sentence when the model was trained on nothing like the prompt; known when it is done"
-    )
+    notice: str | None = Field(description="the first notice of its results")
     results: list[ResultView]
 
     @classmethod
     def of(cls, job: Job, position: int | None) -> Self:
         """The view of a job."""
         options = asdict(job.generation)
-        (prompt,) = options.pop("prompts")
+        prompts = list(options.pop("prompts"))
         return cls(
             **options,
             id=job.id,
             state=job.state,
             model=job.model,
-            prompt=prompt,
+            prompt=prompts[0],
+            prompts=prompts,
             made=job.made_s,
             position=position,
             steps_done=job.steps_done,
             steps_in_all=job.steps,
             error=job.error,
-            notice=next((item.notice for item in job.results), None),
+            notice=next((item.notice for item in job.results if item.notice), None),
             results=[
                 ResultView(
                     number=number,
+                    prompt=item.prompt,
                     seed=item.seed,
                     elevation=item.elevation_deg,
                     splats=item.splats.count,
+                    notice=item.notice,
                     files=_files(job.id, number),
                 )
                 for number, item in enumerate(job.results)
@@ -206,6 +219,9 @@ class ModelView(BaseModel):
     guidance: float = Field(description="guidance unless a request says otherwise")
     elevation: float = Field(description="degrees above the horizon unless a request says otherwise")
     examples: list[str] = Field(description="prompts for objects that it was trained on")
+    lora: dict[str, float] = Field(
+        description="its LoRA files by name, with their strengths unless a request says"
+    )
 
     @classmethod
     def of(cls, model: ServedModel) -> Self:
@@ -217,6 +233,7 @@ class ModelView(BaseModel):
             steps=defaults.steps,
             guidance=defaults.guidance,
             elevation=defaults.elevation_deg,
+            lora=pipe.lora_scales,
             examples=[] if pipe.known_words is None else list(pipe.known_words.words.examples()),
         )
 
@@ -322,6 +339,8 @@ _TYPES: dict[str, str] = {
     "finite_number": "a finite number",
     "string": "a text",
     "bool": "true or false",
+    "list": "a list",
+    "dict": "an object with named values",
     "model": "an object with named values",
 }
 

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 _PAGES = {"/": "generate.html", "/viewer": "viewer.html"}
 _DOCS_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+    "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src blob:; "
+    "style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 }
 
 

@@ -107,9 +107,11 @@ class Service:
     ) -> ResolvedGeneration:
         defaults = model.pipe.defaults_for(conditioned=bool(given))
         resolved = options.generation().resolved(defaults, from_image="image" in given)
+        model.pipe.require_adapters(resolved.lora_scales or ())
+        objects = "count" if len(resolved.prompts) == 1 else "the number of objects"
         for name, value, most in (
             ("steps", resolved.steps, self.limits.max_steps),
-            ("count", resolved.count, self.limits.max_count),
+            (objects, len(resolved.objects), self.limits.max_count),
         ):
             if value > most:
                 raise InvalidInputError(f"{name} is {value}, expected at most {most}")

@@ -410,8 +410,31 @@ def test_security_headers_are_everywhere(client, path):
 def test_the_documentation_loads_nothing_from_elsewhere(client):
     page = client.get("/api/docs").text
     assert "POST /api/jobs" in page
-    for word in ("src=", "http://", "https://", "@import", "url("):
+    assert page.count("src=") == page.count("src='../static/js/api_docs.js'") == 1
+    for word in ("http://", "https://", "@import", "url("):
         assert word not in page
+
+
+def test_several_prompts_are_one_job(client, serve, small_pipeline):
+    prompts = ["a red chair", "a blue barrel"]
+    job = finished(client, prompt="", prompts=prompts, count=2, seed=3)
+    assert (job["state"], job["prompts"], job["prompt"]) == ("done", prompts, prompts[0])
+    made = [(result["prompt"], result["seed"]) for result in job["results"]]
+    assert made == [(prompt, seed) for prompt in prompts for seed in (3, 4)]
+    expected = small_pipeline(prompts[1], seed=4, steps=2).splats[0].visible()
+    assert client.get(f"/api/jobs/{job['id']}/results/3.ply").content == ply_bytes(expected)
+    for options, says in (
+        ({"prompts": prompts}, "prompts is empty or comes with a prompt"),
+        ({"prompt": "", "prompts": []}, "prompts is empty or comes with a prompt"),
+        ({"prompt": "", "prompts": ["a chair", ""]}, "the prompt is empty"),
+        ({"prompt": "", "prompts": "a chair"}, "prompts is 'a chair', expected a list"),
+        ({"prompt": "", "prompts": ["x" * 1001]}, "expected at most 1000 characters"),
+    ):
+        answer = client.post("/api/jobs", json=CHAIR | options)
+        assert answer.status_code == 422
+        assert says in sentence(answer)
+    answer = serve(max_count=3).post("/api/jobs", json=CHAIR | {"prompt": "", "prompts": prompts, "count": 2})
+    assert sentence(answer) == "the number of objects is 4, expected at most 3"
 
 
 def test_health_changes_when_the_server_stops(client):

@@ -51,7 +51,7 @@ export class Gallery extends EventTarget {
 
   #addOne(entry) {
     const { job, result } = entry;
-    const label = `${job.prompt || "from image"}, ${result ? `seed ${result.seed}` : "failed"}`;
+    const label = `${(result ?? job).prompt || "from image"}, ${result ? `seed ${result.seed}` : "failed"}`;
     const content = result ? make("img", { alt: "" }) : make("span", { class: "failed" }, "failed");
     entry.button = make("button", {
       type: "button", class: "thumb", title: result ? label : `${label}: ${asSentence(job.error)}`, "aria-label": label,

@@ -165,7 +165,7 @@ async function show(viewer, entry) {
   try {
     const { blob, name } = await api.file(ply.url);
     const info = await viewer.load(blob, name);
-    byId("name").textContent = job.prompt || "from image";
+    byId("name").textContent = result.prompt || "from image";
     byId("facts").textContent = `${formatCount(info.splats)} · seed ${result.seed} · ${formatBytes(info.bytes)}`;
     byId("invitation").hidden = true;
     byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = false;
@@ -304,7 +304,7 @@ function bringBack({ job, result }) {
     model.value = job.model;
     model.dispatchEvent(new Event("change"));
   }
-  byId("prompt").value = job.prompt;
+  byId("prompt").value = (result ?? job).prompt;
   byId("negative-prompt").value = job.negative_prompt;
   for (const name of ["steps", "guidance"]) byId(name).value = job[name];
   byId("seed").value = result?.seed ?? job.seed;
