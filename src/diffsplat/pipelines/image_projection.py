@@ -8,6 +8,9 @@ from torch import Tensor
 from diffsplat.core import Cameras, SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB
 from diffsplat.images.gaussian_blur import gaussian_blur
+from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 
 _REACH = 6.0
@@ -77,6 +80,34 @@ class KnownView:
         framed = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         inside = framed & self.outline[0, row.clamp(0, height - 1), column.clamp(0, width - 1)]
         return replace(splats, opacities=splats.opacities * inside)
+
+
+class ProjectedFlow:
+    """A flow to latents whose first view is what is known of it; the other views come to agree with it.
+
+    noisy latents -- flow --> clean latents -- decoded, first view filled and painted, encoded --> flow to these
+
+    As holes of images are filled by diffusion (Lugmayr et al. 2022, "RePaint"), but in the prediction instead of the
+    noisy latents. The encoder is linear, so that it costs little.
+
+    Args:
+        flow: ``(noise - latents)`` of noisy latents ``[B, V, C, h, w]`` at timesteps ``[B]``.
+        known: of the first view.
+        autoencoder: of the latents, which may be its first channels alone.
+    """
+
+    def __init__(self, flow: Field, known: KnownView, autoencoder: ComponentAutoencoder) -> None:
+        self.flow = flow
+        self.known = known
+        self.autoencoder = autoencoder
+
+    def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The flow of ``latents`` at ``timestep``."""
+        level = (timestep / TIMESTEPS).clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
+        clean = latents - level * self.flow(latents, timestep)
+        grid = self.known.painted(self.known.filled(self.autoencoder.decode(clean.float())))
+        first = self.autoencoder.encode(grid)[:, :1, : latents.shape[2]]
+        return (latents - torch.cat([first.to(clean), clean[:, 1:]], dim=1)) / level
 
 
 def _with_first(grid: SplatGrid, first: Tensor) -> SplatGrid:

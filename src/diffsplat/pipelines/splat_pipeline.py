@@ -22,6 +22,7 @@ from diffsplat.models.autocast import autocast
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.network_families import uncompiled
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.text.clip_skip import with_clip_skip
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder as SentenceTextEncoder
 from diffsplat.models.text.stored_prompts import StoredPrompts
@@ -45,7 +46,7 @@ from diffsplat.pipelines.image_and_control_conditions import (
     control_views,
     image_latents,
 )
-from diffsplat.pipelines.image_projection import KnownView
+from diffsplat.pipelines.image_projection import KnownView, ProjectedFlow
 from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
@@ -448,9 +449,12 @@ class DiffSplatPipeline(PipelineComponents):
         noise = sampling.tensors.noise(self.latent_shape, sampling.generators, objects).to(self.device)
         conditions = shared.for_objects(generation, objects)
         denoisers, kind = self._denoisers(), self.dtype
+        field, known = self._field(generation, conditions, shared), shared.known_view
+        if known is not None and isinstance(self.autoencoder, ComponentAutoencoder):
+            field = ProjectedFlow(field, known, self.autoencoder)
         with self._placement.on_device(*denoisers), autocast(self.device, self.precision, kind):
             return denoise(
-                self._field(generation, conditions, shared),
+                field,
                 noise,
                 copy.deepcopy(sampling.scheduler),  # they keep state
                 sampling.levels,

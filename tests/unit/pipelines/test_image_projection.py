@@ -6,8 +6,10 @@ import torch
 from diffsplat.core import SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, SCALE
 from diffsplat.geometry.camera_orbits import ring_cameras
+from diffsplat.models.mini_denoiser import TIMESTEPS
+from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
-from diffsplat.pipelines.image_projection import KnownView
+from diffsplat.pipelines.image_projection import KnownView, ProjectedFlow
 from diffsplat.render import render
 
 SIZE = 32
@@ -106,6 +108,21 @@ def test_what_projects_outside_of_the_outline_goes():
     assert KnownView(middle).carved(splats, camera).opacities[0].tolist() == [1, 1, 0, 0, 0]
     everywhere = torch.ones_like(middle)
     assert KnownView(everywhere).carved(splats, camera).opacities[0].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.Tensor):
+    """Followed from noise in one step, with an autoencoder that loses nothing; the other views are the flow's own."""
+    autoencoder = ComponentAutoencoder(image_size=SIZE, patch=2, latent_channels=48)
+    target = autoencoder.encode(grey_grid(outline[0].float()))
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    level = torch.full((1,), 0.5 * TIMESTEPS)
+    noisy = (noise + target) / 2
+    flow = ProjectedFlow(lambda _latents, _timestep: noise - target, KnownView(outline, image), autoencoder)
+    clean = noisy - 0.5 * flow(noisy, level)
+    shown = autoencoder.decode(clean).values[0, 0]
+    torch.testing.assert_close((shown[RGB] / 2 + 0.5)[:, outline[0]], image[:, outline[0]], atol=1e-4, rtol=0)
+    assert torch.equal(shown[OPACITY] > 0, outline)
+    torch.testing.assert_close(clean[:, 1:], target[:, 1:], atol=1e-5, rtol=0)
 
 
 def test_no_outline_no_projection():
