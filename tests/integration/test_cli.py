@@ -1,5 +1,6 @@
 """The command line: what it writes, what it refuses, what it leaves behind."""
 
+import importlib
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsplat.cli.main import main
+from diffsplat.cli.main import SUBCOMMANDS, main
 from diffsplat.core import Splats
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.io.splat_formats import read_splats, write_splats
@@ -310,3 +311,15 @@ def test_help_and_version_come_without_torch():
     assert re.search(r"^diffsplat \d+\.\d+", done.stdout, re.MULTILINE)
     for word in ("generate", "render", "train", "data", "evaluate", "--guidance", "--preview"):
         assert word in done.stdout
+
+
+def _with_help(name: str) -> list[list[str]]:
+    """A subcommand, and those below it."""
+    below = getattr(importlib.import_module(f"diffsplat.cli.{name}"), "COMMANDS", {})
+    return [[name], *([name, *command.split(":")] for command in below)]
+
+
+def test_no_help_names_none_as_a_choice(capsys: pytest.CaptureFixture[str]):
+    for words in (words for name in SUBCOMMANDS for words in _with_help(name)):
+        assert main([*words, "--help"]) == 0
+        assert "None" not in capsys.readouterr().out, words

@@ -109,12 +109,15 @@ def _dispatch(arguments: list[str]) -> int:
 def _run(name: str, arguments: list[str]) -> None:
     import tyro
 
+    from diffsplat.cli.option_help import CONFIG, RULES
+
     module = importlib.import_module(f"diffsplat.cli.{name}")
     program = f"{PROGRAM} {name}"
     commands = getattr(module, "COMMANDS", None)
-    if commands is None:
-        tyro.cli(module.command, prog=program, args=arguments)
-    else:
+    with RULES:
+        if commands is None:
+            tyro.cli(module.command, prog=program, args=arguments, config=CONFIG)
+            return
         default = getattr(module, "DEFAULT", None)
         bare = not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"))
         tyro.extras.subcommand_cli_from_dict(
@@ -122,6 +125,7 @@ def _run(name: str, arguments: list[str]) -> None:
             prog=program,
             description=SUBCOMMANDS[name].capitalize() + ".",
             args=[default, *arguments] if default and bare else arguments,
+            config=CONFIG,
         )
 
 

@@ -279,7 +279,7 @@ class BackboneDenoiserConfig(DenoiserConfig):
 
     Args:
         backbone: which model.
-        min_snr: weight losses as if the signal-to-noise ratio were at most this (Hang et al. 2023); None for 1 each,
+        min_snr: weight losses as if the signal-to-noise ratio were at most this (Hang et al. 2023); by default 1 each,
             as the released weights were trained.
     """
 
