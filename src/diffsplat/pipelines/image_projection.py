@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from diffsplat.core import Cameras, SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB
@@ -12,6 +13,7 @@ from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
+from diffsplat.pretrained.release_catalogue import ControlKind
 
 _REACH = 6.0
 """Deviation in pixels of the Gaussian that brings depths to where the network left a hole."""
@@ -23,38 +25,69 @@ class KnownView:
     """What is known of the first view. Its Gaussians lie on the rays of its pixels, so that they can take it over.
 
     Args:
+        camera: of the view.
         outline: ``[1, H, W]`` True where the object is.
-        image: ``[3, H, W]`` sRGB 0..1 of the object; None where only its outline is known.
+        image: ``[3, H, W]`` sRGB 0..1 of the object; None where that is unknown.
+        depth: ``[1, H, W]`` depths of the object in an unknown unit; None where these are unknown.
     """
 
+    camera: Cameras
     outline: Tensor
     image: Tensor | None = None
+    depth: Tensor | None = None
 
     @classmethod
-    def of(cls, images: ConditionImages, device: torch.device) -> "KnownView | None":
-        """What condition images tell of the first view; None for nothing."""
+    def of(cls, images: ConditionImages, kind: ControlKind | None, camera: Cameras) -> "KnownView | None":
+        """What condition images tell of the first view; None for nothing.
+
+        Args:
+            images: of one object, with an image or a control map.
+            kind: of the control map.
+            camera: of the view.
+        """
         if images.outline is None:
             return None
-        image = None if images.image is None else images.image.to(device)
-        return cls(images.outline.to(device), image)
+        device = camera.device
+        outline = images.outline.to(device)
+        if images.image is not None:
+            return cls(camera, outline, images.image.to(device))
+        if images.control is None or kind != "depth":
+            return cls(camera, outline)
+        return cls(camera, outline, depth=1 - images.control.to(device).mean(dim=0, keepdim=True))
 
     def filled(self, grid: SplatGrid) -> SplatGrid:
-        """The grid with the outline as the opacity of the first view, and depths of their surroundings in its holes.
+        """The grid with the outline as the opacity of the first view, and with its depths.
+
+        Where they are unknown, those of the surroundings go into its holes.
 
         Args:
             grid: ``[B, V, 12, H, W]``.
         """
         first = grid.values[:, :1]
-        depth, visible = first[:, :, DEPTH], (first[:, :, OPACITY] > 0) & self.outline
+        depth, visible = self._surface(first)
         weight = visible.to(depth)
         around = gaussian_blur(weight, _REACH)
         spread = gaussian_blur(depth * weight, _REACH) / around.clamp_min(_LEAST_WEIGHT)
-        pixels = (-3, -2, -1)
-        mean = (depth * weight).sum(pixels, keepdim=True) / weight.sum(pixels, keepdim=True).clamp_min(1)
-        filling = torch.where(around > _LEAST_WEIGHT, spread, mean).clamp(-1, 1)
+        mean = _mean(depth, weight)
+        whole = torch.where(visible, depth, torch.where(around > _LEAST_WEIGHT, spread, mean))
         opacity = self.outline.to(depth).expand_as(depth) * 2 - 1
         rest = first[:, :, : OPACITY.start]
-        return _with_first(grid, torch.cat([rest, opacity, torch.where(visible, depth, filling)], dim=2))
+        return _with_first(grid, torch.cat([rest, opacity, whole.clamp(-1, 1)], dim=2))
+
+    def _surface(self, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Depths ``[B, 1, 1, H, W]`` as of a grid, and where they hold: those generated where it is opaque, or known.
+
+        Known ones take the unit in which they come closest to those, and do not hold on the rim, where control maps
+        mix them with the background.
+        """
+        generated, visible = first[:, :, DEPTH], (first[:, :, OPACITY] > 0) & self.outline
+        if self.depth is None:
+            return generated, visible
+        inner = ~(functional.max_pool2d((~self.outline).float(), 3, 1, 1) > 0)
+        distance = torch.linalg.vector_norm(self.camera.centers)
+        weight = (visible & inner).to(generated) + _LEAST_WEIGHT * inner
+        unit = _mean(generated + distance, weight) / _mean(self.depth.expand_as(generated), weight)
+        return self.depth * unit - distance, inner.expand_as(visible)
 
     def painted(self, grid: SplatGrid) -> SplatGrid:
         """The grid with the image's colours in the first view, and nothing outside of the outline."""
@@ -64,15 +97,10 @@ class KnownView:
         first[:, :, OPACITY] = first[:, :, OPACITY].masked_fill(~self.outline, -1)
         return _with_first(grid, first)
 
-    def carved(self, splats: Splats, camera: Cameras) -> Splats:
-        """The splats without those that the first view would show outside of the outline (its visual hull).
-
-        Args:
-            splats: ``[B, N]``.
-            camera: of the first view.
-        """
+    def carved(self, splats: Splats) -> Splats:
+        """The splats ``[B, N]`` without those outside of the visual hull, which the first view's outline bounds."""
         height, width = self.outline.shape[-2:]
-        camera = camera.resized(width, height)
+        camera = self.camera.resized(width, height)
         pose = camera.world_to_camera
         x, y, z = (splats.means @ pose[:3, :3].mT + pose[:3, 3]).unbind(-1)
         fx, fy, cx, cy = camera.pixel_intrinsics
@@ -108,6 +136,14 @@ class ProjectedFlow:
         grid = self.known.painted(self.known.filled(self.autoencoder.decode(clean.float())))
         first = self.autoencoder.encode(grid)[:, :1, : latents.shape[2]]
         return (latents - torch.cat([first.to(clean), clean[:, 1:]], dim=1)) / level
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """``[B, 1, 1, 1, 1]`` weighted means over the pixels of ``[B, 1, 1, H, W]``; zero where nothing counts."""
+    pixels = (-3, -2, -1)
+    return (values * weight).sum(pixels, keepdim=True) / weight.sum(pixels, keepdim=True).clamp_min(
+        _LEAST_WEIGHT
+    )
 
 
 def _with_first(grid: SplatGrid, first: Tensor) -> SplatGrid:

@@ -398,7 +398,7 @@ class DiffSplatPipeline(PipelineComponents):
             triangle_guidance(least, most, views) if from_image else constant_guidance(most, views),
             defaults,
             features,
-            KnownView.of(images, self.device) if projected else None,
+            KnownView.of(images, self.control_kind, cameras[0]) if projected else None,
         )
 
     def _condition_view(self, images: ConditionImages, *, shifted: bool) -> Tensor | None:
@@ -477,7 +477,7 @@ class DiffSplatPipeline(PipelineComponents):
         splats = grid.to_splats(views, pixel_grid)
         if generation.original_rotations:
             splats = with_original_rotations(splats, grid)
-        return known.carved(splats, cameras[0]) if known else splats
+        return known.carved(splats) if known else splats
 
     def _field(
         self, generation: ResolvedGeneration, conditions: Conditions, shared: "_SharedConditions"

@@ -6,6 +6,7 @@ import torch
 from diffsplat.core import SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, SCALE
 from diffsplat.geometry.camera_orbits import ring_cameras
+from diffsplat.images.depth_control_map import depth_control_map
 from diffsplat.models.mini_denoiser import TIMESTEPS
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
@@ -14,6 +15,7 @@ from diffsplat.render import render
 
 SIZE = 32
 DEPTH_VALUE = 0.25
+CAMERA = ring_cameras(20.0, size=SIZE)[0]
 
 
 @pytest.fixture
@@ -43,12 +45,12 @@ def grey_grid(opacity: torch.Tensor) -> SplatGrid:
 
 
 def test_first_view_shows_the_image(outline: torch.Tensor, image: torch.Tensor):
-    known = KnownView(outline, image)
+    cameras = ring_cameras(20.0, size=SIZE)
+    known = KnownView(cameras[0], outline, image)
     half_missing = torch.zeros(SIZE, SIZE)
     half_missing[:, :14] = 1
-    cameras = ring_cameras(20.0, size=SIZE)
     grid = known.painted(known.filled(grey_grid(half_missing)))
-    splats = known.carved(grid.to_splats(cameras.for_objects(1)), cameras[0])
+    splats = known.carved(grid.to_splats(cameras.for_objects(1)))
     first = slice(0, SIZE * SIZE)
     front = Splats(*(getattr(splats, name)[:, first] for name in splats.__dataclass_fields__))
     rendering = render(front, cameras.for_objects(1)[:, :1])
@@ -67,7 +69,7 @@ def test_holes_take_the_depth_around_them_and_the_rest_keeps_its_own(outline: to
     grid = grey_grid(holed)
     values = grid.values.clone()
     values[:, :1, DEPTH] = torch.where(holed > 0, DEPTH_VALUE, -0.9)  # what holes hold means nothing
-    filled = KnownView(outline).filled(SplatGrid(values)).values
+    filled = KnownView(CAMERA, outline).filled(SplatGrid(values)).values
     torch.testing.assert_close(
         filled[0, 0, DEPTH][outline], torch.full((int(outline.sum()),), DEPTH_VALUE), atol=1e-5, rtol=0
     )
@@ -76,14 +78,31 @@ def test_holes_take_the_depth_around_them_and_the_rest_keeps_its_own(outline: to
 
 
 def test_a_view_without_any_surface_lies_at_its_mean_depth(outline: torch.Tensor):
-    filled = KnownView(outline).filled(grey_grid(torch.zeros(SIZE, SIZE))).values
+    filled = KnownView(CAMERA, outline).filled(grey_grid(torch.zeros(SIZE, SIZE))).values
     assert torch.isfinite(filled).all()
     assert float(filled[0, 0, DEPTH][outline].abs().max()) == 0
 
 
+def test_a_depth_map_gives_the_first_view_its_shape(outline: torch.Tensor):
+    """A slope that faces the camera, of which the network made a plane; the map tells no unit."""
+    slope = torch.linspace(-0.3, 0.3, SIZE).expand(1, SIZE, SIZE)
+    depth = slope + torch.linalg.vector_norm(CAMERA.centers)
+    control = depth_control_map(depth, outline.float())
+    known = KnownView.of(ConditionImages(control=control, outline=outline), "depth", CAMERA)
+    assert known is not None
+    generated = grey_grid(outline[0].float())
+    plane = float(depth[outline].mean()) - float(torch.linalg.vector_norm(CAMERA.centers))
+    generated.values[:, :1, DEPTH] = plane
+    filled = known.filled(generated).values[0, 0, DEPTH]
+    inner = torch.zeros_like(outline)
+    inner[0, 9:23, 7:19] = True
+    torch.testing.assert_close(filled[inner], slope[inner], atol=0.01, rtol=0)
+    assert float((filled - plane).abs()[inner].max()) > 0.1
+
+
 def test_without_an_image_colours_stay(outline: torch.Tensor):
     grid = grey_grid(torch.ones(SIZE, SIZE))
-    painted = KnownView(outline).painted(grid).values
+    painted = KnownView(CAMERA, outline).painted(grid).values
     assert torch.equal(painted[:, :, RGB], grid.values[:, :, RGB])
     assert torch.equal(painted[0, 0, OPACITY] > 0, outline)
     assert bool((painted[0, 1:, OPACITY] == 1).all())
@@ -105,9 +124,9 @@ def test_what_projects_outside_of_the_outline_goes():
     )
     middle = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
     middle[:, 14:18, 14:18] = True
-    assert KnownView(middle).carved(splats, camera).opacities[0].tolist() == [1, 1, 0, 0, 0]
+    assert KnownView(camera, middle).carved(splats).opacities[0].tolist() == [1, 1, 0, 0, 0]
     everywhere = torch.ones_like(middle)
-    assert KnownView(everywhere).carved(splats, camera).opacities[0].tolist() == [1, 1, 1, 0, 0]
+    assert KnownView(camera, everywhere).carved(splats).opacities[0].tolist() == [1, 1, 1, 0, 0]
 
 
 def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.Tensor):
@@ -117,7 +136,9 @@ def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
     level = torch.full((1,), 0.5 * TIMESTEPS)
     noisy = (noise + target) / 2
-    flow = ProjectedFlow(lambda _latents, _timestep: noise - target, KnownView(outline, image), autoencoder)
+    flow = ProjectedFlow(
+        lambda _latents, _timestep: noise - target, KnownView(CAMERA, outline, image), autoencoder
+    )
     clean = noisy - 0.5 * flow(noisy, level)
     shown = autoencoder.decode(clean).values[0, 0]
     torch.testing.assert_close((shown[RGB] / 2 + 0.5)[:, outline[0]], image[:, outline[0]], atol=1e-4, rtol=0)
@@ -126,4 +147,4 @@ def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.
 
 
 def test_no_outline_no_projection():
-    assert KnownView.of(ConditionImages(control=torch.zeros(3, 4, 4)), torch.device("cpu")) is None
+    assert KnownView.of(ConditionImages(control=torch.zeros(3, 4, 4)), "canny", CAMERA) is None
