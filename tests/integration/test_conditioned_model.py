@@ -138,6 +138,22 @@ def test_an_image_has_guidance_of_its_own_and_no_refiner(folder: Path, photo: Pa
     assert torch.equal(values(pipe("", image=photo, elevation=20.0)), expected)
 
 
+def test_a_refiner_of_text_may_refine_what_an_image_became(folder: Path, photo: Path):
+    """Though it has no channels for the image."""
+    pipe = DiffSplatPipeline.from_pretrained(folder)
+
+    def made(**given: Any) -> torch.Tensor:
+        return values(pipe(PROMPT, elevation=20.0, **given))
+
+    plain = SamplingDefaults(steps=2, guidance=2.0)
+    pipe.image_defaults = plain
+    unrefined = made(image=photo)
+    pipe.image_defaults = replace(plain, refined_below=0.9, refiner_guidance=2.0)
+    assert not torch.equal(made(image=photo), unrefined)
+    pipe.refiner = None
+    assert torch.equal(made(image=photo), unrefined)
+
+
 def test_the_first_view_takes_over_the_image(folder: Path, photo: Path):
     """And no more than the outline of a depth map; the networks of this folder make nothing of either."""
     pipe = DiffSplatPipeline.from_pretrained(folder, control="depth")

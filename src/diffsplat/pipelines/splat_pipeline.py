@@ -501,6 +501,8 @@ class DiffSplatPipeline(PipelineComponents):
             return guided
         check_refiner(self.denoiser, self.refiner, defaults)
         followed = conditions if defaults.refiner_guidance > 1 else replace(conditions, negative=None)
+        if self.refiner.config["in_channels"] < self.denoiser.config["in_channels"]:
+            followed = replace(followed, image_latent=None)  # a refiner of text alone
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
         return Handover(guided, refiner, defaults.refined_below)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -84,7 +84,8 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     schedule = {"shift": sampling.shift} if defaults.prediction == "latents" else SMALL_SCHEDULE
     make_scheduler(sampling.sampler, schedule, defaults.prediction).save_pretrained(folder / "scheduler")
     takes_image = "image_denoiser" in runs or CONDITION_ENCODER in runs
-    image_defaults = sampling.image_defaults(refined=_refines_images(folder, runs)) if takes_image else None
+    refined = {"refiner", CONDITION_ENCODER} <= set(runs)
+    image_defaults = sampling.image_defaults(refined=refined) if takes_image else None
     components = [*TEXT_COMPONENTS, *(name for name in runs if name not in _TEXT_NETWORKS)]
     write_index(folder, components, defaults, image_defaults)
     rows = selected_rows(folders)
@@ -105,14 +106,6 @@ def _trained_runs(folders: RunFolders, sampling: SamplingRecipe) -> dict[str, Pa
         if needed in trained:
             names += [name for name in networks if name in trained]
     return {network: run for network, run in runs.items() if network in names}
-
-
-def _refines_images(folder: Path, networks: Collection[str]) -> bool:
-    """Whether there is a refiner with the denoiser's channels for images and control maps."""
-    if not {CONDITION_ENCODER, "refiner"} <= set(networks):
-        return False
-    denoiser, refiner = (read_json(folder / name / CONFIG_FILE) for name in ("denoiser", "refiner"))
-    return denoiser["in_channels"] == refiner["in_channels"]
 
 
 def _check_prediction(folder: Path, prediction: Prediction) -> None:

@@ -60,15 +60,11 @@ class SamplingRecipe:
         require(self.image_guidance >= 0, "image_guidance", self.image_guidance, "at least 0")
 
     def image_defaults(self, *, refined: bool) -> SamplingDefaults:
-        """How it is sampled from an image or a control map, with a refiner that takes these, or without."""
-        below = self.defaults.refined_below if refined else 0.0
-        return replace(
-            self.defaults,
-            guidance=self.image_guidance,
-            refined_below=below,
-            refiner_guidance=1.0,
-            projection=self.image_projection,
-        )
+        """How it is sampled from an image or a control map, with the refiner of text, or without any."""
+        guided = replace(self.defaults, guidance=self.image_guidance, projection=self.image_projection)
+        if refined:
+            return replace(guided, refiner_guidance=self.image_guidance)
+        return replace(guided, refined_below=0.0, refiner_guidance=1.0)
 
 
 @dataclass(frozen=True)
