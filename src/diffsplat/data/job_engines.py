@@ -163,7 +163,9 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         ray.init(**options, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UnreachableError(f"cannot reach the Ray cluster {address!r}: {one_line(error)}") from error
+        raise UnreachableError(
+            f"cannot reach the Ray cluster {address!r} (one with a token needs RAY_AUTH_MODE=token): {one_line(error)}"
+        ) from error
     try:
         yield ray
     finally:
