@@ -18,8 +18,9 @@ from diffsplat.core import Cameras
 from diffsplat.data import shard_schema
 from diffsplat.data.object_row import check_row
 from diffsplat.data.shard_folders import Shard, ShardFolder
-from diffsplat.data.shard_reading import DAMAGE, OPTIONAL_COLUMNS, explained_damage, opened, read_columns
+from diffsplat.data.shard_reading import OPTIONAL_COLUMNS, explained_damage, opened, read_columns
 from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.io.image_decoding import IMAGE_DAMAGE
 from diffsplat.io.user_cache import user_cache
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _read(path: Path, key: bytes, newest: int) -> pyarrow.Table | None:
             return None
         table = _mapped(path)
         table.validate(full=True)
-    except DAMAGE:
+    except IMAGE_DAMAGE:
         return None
     fits = (table.schema.metadata or {}).get(_KEY) == key and table.schema.equals(_schema())
     return table if fits else None
@@ -174,7 +175,7 @@ def _check(shard: Shard, table: pyarrow.Table) -> None:
     """
     try:
         whole = _whole(table)
-    except DAMAGE:
+    except IMAGE_DAMAGE:
         whole = False
     if whole:
         return

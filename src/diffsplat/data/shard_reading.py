@@ -15,22 +15,12 @@ from PIL import Image
 from diffsplat.data import shard_schema
 from diffsplat.data.shard_folders import Shard
 from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
+from diffsplat.io.image_decoding import IMAGE_DAMAGE
 
 if TYPE_CHECKING:
     import pyarrow
     from pyarrow import parquet
 
-DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    SyntaxError,
-    RuntimeError,
-    MemoryError,
-)
-"""What pyarrow, Pillow and torch raise for broken content."""
 OPTIONAL_COLUMNS = ("license_basis",)
 """Columns that older shards lack, and that may be empty."""
 _CHANNELS = {"rgba": "RGBA", "normal": "RGB"}
@@ -60,7 +50,7 @@ def explained_damage(shard: Shard, where: str = "") -> Iterator[None]:
         yield
     except DiffSplatError:
         raise
-    except DAMAGE as error:
+    except (*IMAGE_DAMAGE, shard_schema.import_pyarrow().ArrowException) as error:
         place = f", {where}," if where else ""
         raise InvalidInputError(
             f"{str(shard)!r}{place} is not a readable shard: {one_line(error)}"

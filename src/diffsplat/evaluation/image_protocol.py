@@ -117,7 +117,7 @@ class ImageProtocol:
             square_on_white(read_image(folder / f"{number:03}.png"), size=self.size) for number in numbers
         ]
         image = torch.stack([each.image for each in placed])[None]
-        poses = torch.stack([_pose(folder / f"{number:03}.npy") for number in numbers])[None]
+        poses = torch.stack([read_pose(folder / f"{number:03}.npy") for number in numbers])[None]
         cameras = self._cameras(poses)
         white = torch.ones_like(image)
         mask = torch.stack([each.alpha for each in placed])[None]
@@ -131,7 +131,7 @@ class ImageProtocol:
         return cameras.relative_to_first(DEFAULT_RADIUS * focal / DEFAULT_FOCAL)
 
 
-def _pose(path: Path) -> Tensor:
+def read_pose(path: Path) -> Tensor:
     """``[4, 4]`` camera-to-world pose of a file, OpenCV axes, Y up."""
     stored = read_array(path, 2)
     rotation = stored[:, :3]

@@ -25,7 +25,7 @@ _LONGEST_SIDE = 4096
 _PNG_PIXELS_PER_BYTE = 8 * 1032
 """Most pixels of one bit that a byte of deflated data can hold."""
 
-_DAMAGE = (
+IMAGE_DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
     *(ArithmeticError, RuntimeError, MemoryError, struct.error, zlib.error),
     Image.DecompressionBombError,
@@ -86,7 +86,7 @@ def _decoded(source: Path | BinaryIO, name: str, limits: DecodingLimits) -> Imag
         raise InvalidInputError(
             f"{name} is not an image file in a format that is read ({formats}){_hint(source)}"
         ) from error
-    except _DAMAGE as error:
+    except IMAGE_DAMAGE as error:
         raise InvalidInputError(f"{name} is a broken image file: {error}") from error
     with opened:
         if opened.width * opened.height > limits.max_pixels:
@@ -100,7 +100,7 @@ def _decoded(source: Path | BinaryIO, name: str, limits: DecodingLimits) -> Imag
             return plain_image(opened, name, limits.longest_side)
         except InvalidInputError:
             raise
-        except _DAMAGE as error:
+        except IMAGE_DAMAGE as error:
             reason = str(error) or type(error).__name__
             raise InvalidInputError(f"{name} is a broken image file: {reason}") from error
 

@@ -25,8 +25,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, Cameras
-from diffsplat.data.shard_reading import DAMAGE
-from diffsplat.errors import InvalidInputError, MissingFileError, optional_package
+from diffsplat.errors import InvalidInputError, MissingFileError, one_line, optional_package
+from diffsplat.io.image_decoding import IMAGE_DAMAGE, DecodingLimits
 
 CAMERA_FOLDER = "campos_512_v4"
 _DEPTH_RANGE = 5.0
@@ -155,13 +155,14 @@ def read_pose(data: bytes) -> Tensor:
 
 def _image(data: bytes) -> Tensor:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if not image.has_transparency_data:
                 raise InvalidInputError("its image has no alpha channel")
+            _require_few_pixels(image.width, image.height)
             pixels = np.array(image.convert("RGBA"))
     except InvalidInputError:
         raise
-    except (*DAMAGE, Image.DecompressionBombError) as error:
+    except IMAGE_DAMAGE as error:
         raise InvalidInputError("its .png file is broken") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
@@ -186,14 +187,26 @@ def _exr_channels(data: bytes) -> list[NDArray[np.float32]]:
     try:
         # What is wrong with a file is printed, and not always raised.
         with contextlib.redirect_stdout(io.StringIO()):
+            head = openexr.File(io.BytesIO(data), separate_channels=True, header_only=True)
+            low, high = head.header()["dataWindow"]
+            _require_few_pixels(*(int(most) - int(least) + 1 for least, most in zip(low, high, strict=True)))
             file = openexr.File(io.BytesIO(data), separate_channels=True)
         channels = file.channels() if file.parts else {}
         planes = [np.asarray(channels[name].pixels, dtype=np.float32) for name in "RGBA"]
-    except DAMAGE as error:
+    except InvalidInputError:
+        raise
+    except IMAGE_DAMAGE as error:
         raise InvalidInputError("its .exr file is broken or lacks a channel") from error
     if any(plane.ndim != 2 or plane.shape != planes[0].shape for plane in planes):
         raise InvalidInputError("its .exr file holds channels of different sizes")
     return planes
+
+
+def _require_few_pixels(width: int, height: int) -> None:
+    if not 0 < width * height <= DecodingLimits.max_pixels:
+        raise InvalidInputError(
+            f"it has {width} x {height} pixels, expected at most {DecodingLimits.max_pixels}"
+        )
 
 
 def _import_openexr() -> Any:
@@ -223,7 +236,7 @@ def _archive_files(path: Path) -> dict[tuple[int, str], Path | tuple[int, int]]:
                     files[key] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         if not files:
-            raise InvalidInputError(f"{path} is not a readable .tar archive: {error}") from error
+            raise InvalidInputError(f"{path} is not a readable .tar archive: {one_line(error)}") from error
     return files
 
 
