@@ -42,7 +42,7 @@ class Noisy(Stage):
     def evaluate(self, batch):
         return Report({"mse": (self.network(batch[0]) - batch[1]).square().mean().item()})
 
-    def save_pretrained(self, directory, step):
+    def save_pretrained(self, directory):
         (directory / "done").touch()
 
 

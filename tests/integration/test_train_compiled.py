@@ -39,7 +39,7 @@ class Perceptron(Stage):
     def evaluate(self, batch: Tensor) -> Report:
         return Report({"error": float((self.network(batch) - batch.roll(1, -1)).square().mean())})
 
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
+    def save_pretrained(self, directory: Path, /) -> None:
         torch.save(self.network.state_dict(), directory / "weights.pt")
 
 

@@ -13,8 +13,10 @@ from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.models.network_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import SplatVAE, Variant
+from diffsplat.models.splat_vae import SplatVAE
+from diffsplat.pretrained.network_folders import open_elevation_estimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE, RECONSTRUCTOR_RELEASE
 from diffsplat.pretrained.release_catalogue import find_backbone as released_row
 from diffsplat.pretrained.release_layout import find_release
@@ -23,7 +25,6 @@ from diffsplat.pretrained.released_networks import (
     load_reconstructor,
     load_splat_vae,
 )
-from diffsplat.pretrained.stored_networks import open_elevation_estimator
 from diffsplat.training.recipes import network_recipes
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders

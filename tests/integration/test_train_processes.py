@@ -60,7 +60,7 @@ class Noisy(Stage):
     def evaluate(self, batch):
         return Report({"mse": (self.network(batch[0]) - batch[1]).square().mean().item()})
 
-    def save_pretrained(self, directory, step):
+    def save_pretrained(self, directory):
         torch.save((type(self.network).__name__, self.network.state_dict()), directory / "weights.pt")
 
 

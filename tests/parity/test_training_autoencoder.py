@@ -7,7 +7,7 @@ import torch
 
 from diffsplat.core import SplatGrid
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss, RenderedViewWeights
-from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only
+from diffsplat.training.stages.autoencoder_stage import SplatVaeLoss, train_only
 from support.training_recordings import (
     INPUT_VIEWS,
     RecordedStep,

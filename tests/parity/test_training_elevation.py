@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diffsplat.models.elevation_network import ElevationEstimator
-from diffsplat.training.elevation_loss import elevation_losses
 from diffsplat.training.learning_rate import learning_rate_factor
+from diffsplat.training.stages.elevation_stage import elevation_losses
 from diffsplat.training.trainer_config import OptimConfig
 from support.training_recordings import (
     RecordedStep,

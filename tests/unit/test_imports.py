@@ -82,3 +82,9 @@ def test_the_embedded_model_generates_without_heavy_packages(tmp_path):
     )
     assert result.stdout.splitlines()[-1] == "0"
     assert (tmp_path / "chair.png").is_file()
+
+
+def test_training_commands_are_there_without_heavy_packages():
+    """Networks of diffusers and transformers are imported by the stages that train them."""
+    probe = f"import sys, diffsplat.cli.train; print(*[name for name in {HEAVY.split()!r} if name in sys.modules])"
+    assert printed(probe).strip() == ""

@@ -58,7 +58,7 @@ from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pretrained.model_folders import ModelFolder
 from diffsplat.pretrained.release_catalogue import ControlKind
-from diffsplat.pretrained.splat_networks import component_config, open_reconstructor, open_splat_autoencoder
+from diffsplat.pretrained.splat_networks import component_config, model_autoencoder, model_reconstructor
 
 _FEATURES = "features.safetensors"
 _ANYTHING = "an object"
@@ -122,7 +122,7 @@ def reconstruction(
         weights: Folder of the released weights.
     """
     arguments.check()
-    reconstruct = open_reconstructor(model, weights)
+    reconstruct = model_reconstructor(model, weights)
     _report_grids("reconstruction", arguments, model, {"reconstruction": reconstruct}, reconstruct.pixel_grid)
 
 
@@ -137,7 +137,7 @@ def autoencoder(
         weights: Folder of the released weights.
     """
     arguments.check()
-    reconstruct = open_reconstructor(model, weights)
+    reconstruct = model_reconstructor(model, weights)
     predictors: dict[str, Predict] = {
         "reconstruction": reconstruct,
         "autoencoder": _through_latents(model, reconstruct, weights=weights),
@@ -222,7 +222,7 @@ def image(
             pipe(_ANYTHING, elevation=_elevation(views), seed=seed, guidance=1.0).splats
         )
     if baselines:
-        reconstruct = open_reconstructor(choice.model)
+        reconstruct = model_reconstructor(choice.model)
         makers["nearest"] = NearestObject.of(
             open_objects(arguments.data, split="train", variants=False),
             FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
@@ -316,7 +316,7 @@ def ceiling(
             channels of the latents that the denoiser makes, with surfaces smoothed as the model smooths them.
     """
     arguments.check()
-    reconstruct = open_reconstructor(model)
+    reconstruct = model_reconstructor(model)
     predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
     asked = _spread(stored_prompts(arguments.prompts), arguments.limit)
     fitted, figures, store = _judge(arguments)
@@ -477,7 +477,7 @@ def _through_latents(
     part: Literal["autoencoder", "denoised"] = "autoencoder",
     weights: Path | None = None,
 ) -> Predict:
-    network: Any = open_splat_autoencoder(model, weights)
+    network: Any = model_autoencoder(model, weights)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(read_json(component_config(model, "denoiser")))

@@ -50,7 +50,7 @@ def command(arguments: Annotated[ReconstructArguments, tyro.conf.arg(name="")]) 
 
     from diffsplat.data.latent_files import StoredLatents
     from diffsplat.io.splat_formats import writable_format, write_splats
-    from diffsplat.pretrained.splat_networks import open_splat_autoencoder
+    from diffsplat.pretrained.splat_networks import model_autoencoder
 
     encoded = arguments.output.suffix == LATENTS
     if not encoded:
@@ -61,7 +61,7 @@ def command(arguments: Annotated[ReconstructArguments, tyro.conf.arg(name="")]) 
         )
         make_folder(arguments.output.parent)
         if encoded:
-            autoencoder = open_splat_autoencoder(arguments.model, arguments.weights).to(grid.values.device)
+            autoencoder = model_autoencoder(arguments.model, arguments.weights).to(grid.values.device)
             latents = StoredLatents(autoencoder.encode(grid), cameras, arguments.model)
             latents.save(arguments.output, force=arguments.force)
         else:
@@ -74,14 +74,14 @@ def _decoded(arguments: ReconstructArguments) -> tuple[SplatGrid, Cameras, Pixel
     """The grid of latents from a file, its cameras and its pixel grid."""
     from diffsplat.data.latent_files import StoredLatents
     from diffsplat.pipelines.device_placement import choose_device
-    from diffsplat.pretrained.splat_networks import open_splat_autoencoder
+    from diffsplat.pretrained.splat_networks import model_autoencoder
 
     stored, device = StoredLatents.load(arguments.source), choose_device(arguments.device)
     if stored.model != arguments.model:
         raise InvalidInputError(
             f"{str(arguments.source)!r} was encoded by the model {stored.model!r}, expected {arguments.model!r}"
         )
-    autoencoder = open_splat_autoencoder(arguments.model, arguments.weights).to(device)
+    autoencoder = model_autoencoder(arguments.model, arguments.weights).to(device)
     return autoencoder.decode(stored.latents.to(device)), stored.cameras.to(device), autoencoder.pixel_grid
 
 
@@ -90,10 +90,10 @@ def _predicted(arguments: ReconstructArguments) -> tuple[SplatGrid, Cameras, Pix
     from diffsplat.data.object_dataset import ObjectDataset
     from diffsplat.data.view_folders import read_view_folder
     from diffsplat.pipelines.device_placement import choose_device
-    from diffsplat.pretrained.splat_networks import open_reconstructor, view_size
+    from diffsplat.pretrained.splat_networks import model_reconstructor, view_size
 
     device = choose_device(arguments.device)
-    reconstructor = open_reconstructor(arguments.model, arguments.weights).to(device)
+    reconstructor = model_reconstructor(arguments.model, arguments.weights).to(device)
     size = view_size(arguments.model, reconstructor)
     composition = "released" if reconstructor.pixel_grid == "legacy" else "exact"
     if arguments.object is None:

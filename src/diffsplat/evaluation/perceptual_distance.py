@@ -7,7 +7,7 @@ import importlib.metadata
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol, Self, assert_never
+from typing import Literal, Self, assert_never
 
 import torch
 from safetensors.torch import load_file
@@ -43,14 +43,6 @@ _SOURCES = {
     "vgg_shift_tolerant.pth": f"{_PACKAGED_SHIFT_TOLERANT} in the package stlpips-pytorch",
 }
 """Where files of weights come from."""
-
-
-class PerceptualDistance(Protocol):
-    """How different people find two images."""
-
-    def __call__(self, first: Tensor, second: Tensor, /) -> Tensor:
-        """``[N]`` distances of images ``[N, 3, H, W]`` in -1..1; differentiable."""
-        ...
 
 
 class VggDistance(nn.Module):

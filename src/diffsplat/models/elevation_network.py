@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError
@@ -139,6 +138,8 @@ class ElevationEstimator(nn.Module):
 
     def __init__(self, config: ElevationConfig | None = None) -> None:
         """Build the network with random weights and intervals of 2 degrees from -40 on."""
+        from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
         super().__init__()
         self.config = config = config or ElevationConfig()
         self.backbone = Dinov2WithRegistersModel(

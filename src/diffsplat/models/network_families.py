@@ -1,4 +1,4 @@
-"""The families of networks that denoise splat latents. Needs no torch."""
+"""The families of networks that denoise splat latents, and their latent spaces. Needs no torch."""
 
 from typing import Any, Literal
 
@@ -10,6 +10,22 @@ Family = Literal["unet", "pixart", "sd3"]
 
 NetworkFamily = Family | Literal["multiview"]
 """These, and the own :class:`~diffsplat.models.multiview_pixart.MultiViewPixArt`."""
+
+Variant = Literal["sd", "sdxl", "sd3"]
+"""Image-diffusion family whose latent space an autoencoder shares."""
+
+VARIANTS: dict[Variant, dict[str, Any]] = {
+    "sd": {"latent_channels": 4, "scaling_factor": 0.18215, "shift_factor": None},
+    "sdxl": {"latent_channels": 4, "scaling_factor": 0.13025, "shift_factor": None},
+    "sd3": {
+        "latent_channels": 16,
+        "scaling_factor": 1.5305,
+        "shift_factor": 0.0609,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    },
+}
+"""What differs between the image VAEs: arguments of diffusers' ``AutoencoderKL``."""
 
 _FAMILIES: dict[str, NetworkFamily] = {
     "MultiViewPixArt": "multiview",

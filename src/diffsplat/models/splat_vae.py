@@ -11,24 +11,9 @@ from torch import FloatTensor, Tensor
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
-
-Variant = Literal["sd", "sdxl", "sd3"]
-"""Image-diffusion family whose latent space an autoencoder shares."""
+from diffsplat.models.network_families import VARIANTS
 
 DecoderKind = Literal["full", "tiny"]
-
-VARIANTS: dict[Variant, dict[str, Any]] = {
-    "sd": {"latent_channels": 4, "scaling_factor": 0.18215, "shift_factor": None},
-    "sdxl": {"latent_channels": 4, "scaling_factor": 0.13025, "shift_factor": None},
-    "sd3": {
-        "latent_channels": 16,
-        "scaling_factor": 1.5305,
-        "shift_factor": 0.0609,
-        "use_quant_conv": False,
-        "use_post_quant_conv": False,
-    },
-}
-"""What differs between the image VAEs: arguments of diffusers' ``AutoencoderKL``."""
 
 FULL_SIZE: dict[str, Any] = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
 """Arguments of ``AutoencoderKL`` that all three image VAEs share."""

@@ -207,7 +207,7 @@ class ModelChoice:
     def _has_small_text_encoder(self) -> bool:
         """Whether the text encoder may stay: it also tells how far a prompt is from what the model knows."""
         from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
-        from diffsplat.pretrained.stored_networks import stored_class
+        from diffsplat.pretrained.network_folders import stored_class
 
         return (
             not self.released
@@ -249,7 +249,7 @@ class ModelChoice:
 
             estimator = load_elevation(self._released_model())
         else:
-            from diffsplat.pretrained.stored_networks import open_elevation_estimator
+            from diffsplat.pretrained.network_folders import open_elevation_estimator
 
             folder = find_model(self.model) / "elevation_estimator"
             estimator = open_elevation_estimator(folder) if folder.is_dir() else None

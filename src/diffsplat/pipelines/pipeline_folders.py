@@ -12,6 +12,7 @@ from torch import nn
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
+from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pretrained.model_folders import (
     ModelFolder,
@@ -19,19 +20,18 @@ from diffsplat.pretrained.model_folders import (
     controlnet_folder,
     write_index,
 )
-from diffsplat.pretrained.release_catalogue import ControlKind, Prediction, only_kind
-from diffsplat.pretrained.schedulers import load_scheduler, require_known_scheduler
-from diffsplat.pretrained.stored_networks import (
+from diffsplat.pretrained.network_folders import (
     joined_controlnets,
     open_autoencoder,
-    open_condition_encoder,
-    open_controlnet,
     open_denoiser,
     open_elevation_estimator,
     open_image_encoder,
     save_network,
     stored_class,
 )
+from diffsplat.pretrained.release_catalogue import ControlKind, Prediction, only_kind
+from diffsplat.pretrained.released_networks import load_controlnet
+from diffsplat.pretrained.schedulers import load_scheduler, require_known_scheduler
 
 _LONGEST_REASON = 240
 _TEXT_ENCODERS = ("TextEncoder", "ClipT5Encoder")
@@ -185,7 +185,7 @@ def _readers(
         "refiner": partial(open_denoiser, dtype=dtype),
         "autoencoder": partial(open_autoencoder, dtype=dtype),
         "image_encoder": partial(open_image_encoder, dtype=dtype),
-        "condition_encoder": open_condition_encoder,
+        "condition_encoder": ConditionEncoder.from_pretrained,
         "elevation_estimator": open_elevation_estimator,
-        "controlnet": lambda folder: open_controlnet(folder, components["denoiser"], dtype=dtype),
+        "controlnet": lambda folder: load_controlnet(folder, components["denoiser"], dtype=dtype),
     }

@@ -11,6 +11,7 @@ from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.text.clip_t5_encoders import load_prompt_encoder
 from diffsplat.pretrained.model_folders import DEFAULT_ELEVATION_DEG, SamplingDefaults
+from diffsplat.pretrained.network_folders import joined_controlnets, open_autoencoder, open_image_encoder
 from diffsplat.pretrained.release_catalogue import (
     DENOISER_PARTS,
     ELEVATION_RELEASE,
@@ -26,7 +27,6 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
 )
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.pretrained.stored_networks import joined_controlnets, open_autoencoder, open_image_encoder
 
 
 @dataclass(frozen=True)

@@ -4,34 +4,38 @@ import inspect
 import itertools
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from diffusers.configuration_utils import FrozenDict
-from diffusers.models.controlnets.controlnet import ControlNetModel
-from diffusers.models.embeddings import PatchEmbed
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
-from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.elevation_network import INPUT_SIZE, ElevationEstimator
+from diffsplat.models.network_families import VARIANTS, Variant
 from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
-from diffsplat.models.splat_vae import VARIANTS, SplatVAE, Variant
 from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers
 
-Denoiser = UNet2DConditionModel | PixArtTransformer2DModel | SD3Transformer2DModel
+if TYPE_CHECKING:
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+    from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-DENOISERS: dict[str, type[Denoiser]] = {
-    "UNet2DConditionModel": UNet2DConditionModel,
-    "PixArtTransformer2DModel": PixArtTransformer2DModel,
-    "SD3Transformer2DModel": SD3Transformer2DModel,
+    from diffsplat.models.splat_vae import SplatVAE
+
+    Denoiser = UNet2DConditionModel | PixArtTransformer2DModel | SD3Transformer2DModel
+
+_DENOISER_MODULES = {
+    "UNet2DConditionModel": "unets.unet_2d_condition",
+    "PixArtTransformer2DModel": "transformers.pixart_transformer_2d",
+    "SD3Transformer2DModel": "transformers.transformer_sd3",
 }
+"""Modules of diffusers by the class of their denoiser; they take seconds to import."""
 
 STOCK_NAMES = {
     "UNetMV2DConditionModel": "UNet2DConditionModel",
@@ -51,7 +55,7 @@ _GROUPS = 32
 """Groups of the normalisation in every released network."""
 
 
-class DenoiserConfig(NamedTuple):
+class StoredConfig(NamedTuple):
     """A ``config.json`` in the words of diffusers.
 
     Args:
@@ -65,7 +69,7 @@ class DenoiserConfig(NamedTuple):
     extras: dict[str, Any]
 
 
-def read_config(folder: str | Path) -> DenoiserConfig:
+def read_config(folder: str | Path) -> StoredConfig:
     """Read the ``config.json`` of a denoiser, with classes of the original code replaced by those of diffusers.
 
     Raises:
@@ -75,17 +79,22 @@ def read_config(folder: str | Path) -> DenoiserConfig:
     path = Path(folder) / "config.json"
     content = {key: _stock(value) for key, value in read_json(path).items()}
     kind = content.get("_class_name")
-    if kind not in DENOISERS:
+    if kind not in _DENOISER_MODULES:
         raise InvalidInputError(
-            f"{str(path)!r} describes a {content.get('_class_name')!r}, expected one of: {', '.join(DENOISERS)}"
+            f"{str(path)!r} describes a {kind!r}, expected one of: {', '.join(_DENOISER_MODULES)}"
         )
-    known = inspect.signature(DENOISERS[kind].__init__).parameters
+    known = inspect.signature(denoiser_class(kind).__init__).parameters
     arguments = {key: value for key, value in content.items() if key in known}
     extras = {key: value for key, value in content.items() if key not in known and not key.startswith("_")}
-    return DenoiserConfig(kind, arguments, extras)
+    return StoredConfig(kind, arguments, extras)
 
 
-def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> Denoiser:
+def denoiser_class(kind: str) -> "type[Denoiser]":
+    """A class of diffusers by its name."""
+    return getattr(import_module(f"diffusers.models.{_DENOISER_MODULES[kind]}"), kind)
+
+
+def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> "Denoiser":
     """A released denoiser as a network of diffusers, in evaluation mode on the CPU.
 
     Args:
@@ -100,8 +109,8 @@ def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> De
 
 
 def load_controlnet(
-    folder: str | Path, unet: UNet2DConditionModel, *, dtype: torch.dtype | None = None
-) -> ControlNetModel:
+    folder: str | Path, unet: "UNet2DConditionModel", *, dtype: torch.dtype | None = None
+) -> "ControlNetModel":
     """A released ControlNet, in evaluation mode on the CPU.
 
     Its own ``config.json`` holds the defaults of its class and is not read: blocks and heads are the UNet's, input
@@ -116,6 +125,9 @@ def load_controlnet(
         FileNotFoundError: when a file or a shard is missing.
         ValueError: when a file is damaged, pickled, or does not fit the UNet.
     """
+    from diffusers.configuration_utils import FrozenDict
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
     weights = find_weights(folder, _DIFFUSERS_STEM)
     encoder = "controlnet_cond_embedding"
     first = weights.shape(f"{encoder}.conv_in.weight")
@@ -126,10 +138,11 @@ def load_controlnet(
     ]
 
     config = {**unet.config, "in_channels": weights.shape("conv_in.weight")[1]}
+    unet_like: Any = SimpleNamespace(config=FrozenDict(config))
 
     def make() -> ControlNetModel:
         return ControlNetModel.from_unet(
-            cast(UNet2DConditionModel, SimpleNamespace(config=FrozenDict(config))),
+            unet_like,
             conditioning_embedding_out_channels=(first[0], *widths),
             load_weights_from_unet=False,
             conditioning_channels=first[1],
@@ -144,7 +157,7 @@ def load_splat_vae(
     variant: Variant | None = None,
     image_vae: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
-) -> SplatVAE:
+) -> "SplatVAE":
     """A released splat autoencoder, in evaluation mode on the CPU.
 
     No configuration was released with it. Widths, depths, latent channels and the tiny decoder follow from the
@@ -160,6 +173,8 @@ def load_splat_vae(
         FileNotFoundError: when a file or a shard is missing.
         ValueError: when a file is damaged, pickled, holds something else, or the latent space remains open.
     """
+    from diffsplat.models.splat_vae import SplatVAE
+
     weights = find_weights(folder, _STATE_STEM)
     arguments = {**_image_vae_shapes(weights), **_latent_space(weights, variant, image_vae)}
     widths, blocks = _tiny_shapes(weights)
@@ -224,10 +239,10 @@ def load_elevation_network(folder: str | Path) -> ElevationEstimator:
     return ElevationEstimator.from_state_dict(state, heads=stored.get("heads"), input_size=size)
 
 
-def _denoiser(config: DenoiserConfig, weights: WeightFiles, dtype: torch.dtype | None) -> Denoiser:
-    network = build(lambda: cast(Denoiser, DENOISERS[config.kind](**config.arguments)), weights, dtype)
+def _denoiser(config: StoredConfig, weights: WeightFiles, dtype: torch.dtype | None) -> "Denoiser":
+    network = build(lambda: denoiser_class(config.kind)(**config.arguments), weights, dtype)
     embedding = getattr(network, "pos_embed", None)
-    if isinstance(embedding, PatchEmbed) and hollow_buffers(embedding):
+    if embedding is not None and hollow_buffers(embedding):
         embedding.register_buffer("pos_embed", _sine_positions(embedding), persistent=False)
     left = hollow_buffers(network)
     if left:
@@ -237,18 +252,17 @@ def _denoiser(config: DenoiserConfig, weights: WeightFiles, dtype: torch.dtype |
     return network
 
 
-def _sine_positions(embedding: PatchEmbed) -> Tensor:
-    """``[1, N, D]`` position embedding that is computed instead of stored."""
-    size = embedding.height * embedding.patch_size, embedding.width * embedding.patch_size
-    computed = PatchEmbed(
-        height=size[0],
-        width=size[1],
+def _sine_positions(embedding: Any) -> Tensor:
+    """``[1, N, D]`` position embedding of diffusers' ``PatchEmbed`` that is computed instead of stored."""
+    computed = type(embedding)(
+        height=embedding.height * embedding.patch_size,
+        width=embedding.width * embedding.patch_size,
         patch_size=embedding.patch_size,
         in_channels=1,
         embed_dim=embedding.proj.out_channels,
         interpolation_scale=embedding.interpolation_scale,
     )
-    return cast(Tensor, computed.pos_embed)
+    return computed.pos_embed
 
 
 def _image_vae_shapes(weights: WeightFiles) -> dict[str, Any]:

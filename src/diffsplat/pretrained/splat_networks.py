@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffsplat.errors import MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.model_folders import find_model
+from diffsplat.pretrained.network_folders import open_autoencoder, open_reconstructor
 from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE
 from diffsplat.pretrained.release_layout import default_weights, find_release
 from diffsplat.pretrained.released_model_opening import ReleasedModel, load_autoencoder
-from diffsplat.pretrained.released_networks import load_reconstructor
-from diffsplat.pretrained.stored_networks import open_autoencoder
 
 
-def open_reconstructor(model: str, weights: Path | None = None) -> GSRecon:
+def model_reconstructor(model: str, weights: Path | None = None) -> GSRecon:
     """The reconstructor of a model, in evaluation mode and float32 on the CPU.
 
     Args:
@@ -27,13 +24,12 @@ def open_reconstructor(model: str, weights: Path | None = None) -> GSRecon:
         FileNotFoundError: when the model has none, or its weights are missing.
     """
     if model in BACKBONES:
-        folder = find_release(weights or default_weights(), RECONSTRUCTOR_RELEASE)
-        return load_reconstructor(folder, dtype=torch.float32)
-    return GSRecon.from_pretrained(component_config(model, "reconstructor").parent)
+        return open_reconstructor(find_release(weights or default_weights(), RECONSTRUCTOR_RELEASE))
+    return open_reconstructor(component_config(model, "reconstructor").parent)
 
 
-def open_splat_autoencoder(model: str, weights: Path | None = None) -> Any:
-    """The ``ComponentAutoencoder`` or ``SplatVAE`` of a model; arguments of :func:`open_reconstructor`."""
+def model_autoencoder(model: str, weights: Path | None = None) -> Any:
+    """The ``ComponentAutoencoder`` or ``SplatVAE`` of a model; arguments of :func:`model_reconstructor`."""
     if model in BACKBONES:
         return load_autoencoder(ReleasedModel(BACKBONES[model], weights=weights))
     return open_autoencoder(component_config(model, "autoencoder").parent)

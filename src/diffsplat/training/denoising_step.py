@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.models.denoiser_calls import control_residuals, network_output
-from diffsplat.models.splat_vae import DecoderKind, SplatVAE
 from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
 from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
 from diffsplat.render import Backend
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
+
+if TYPE_CHECKING:
+    from diffsplat.models.splat_vae import DecoderKind
 
 Predictor = Callable[[Tensor, Tensor, Conditions], Tensor]
 """Noisy latents ``[B, V, C, h, w]``, timesteps ``[B]`` and conditions to a prediction in the shape of the latents."""
@@ -59,7 +62,7 @@ class LatentRendering:
     autoencoder: Autoencoder
     loss: RenderedViewLoss
     weight: float = 1.0
-    decoder: DecoderKind | None = None
+    decoder: "DecoderKind | None" = None
     snr_gamma: float | None = None
     backend: Backend = "auto"
 
@@ -69,10 +72,10 @@ class LatentRendering:
         return self.loss.render(grid, views, self.autoencoder.pixel_grid, self.backend)
 
     def _decode(self, latents: Tensor) -> SplatGrid:
-        if not isinstance(self.autoencoder, SplatVAE):
-            return self.autoencoder.decode(latents)
-        available: DecoderKind = "full" if self.autoencoder.tiny_decoder is None else "tiny"
-        return self.autoencoder.decode(latents, decoder=self.decoder or available)
+        tiny = getattr(self.autoencoder, "tiny_decoder", None) is not None
+        decoder = self.decoder or ("tiny" if tiny else None)
+        options: dict[str, Any] = {"decoder": decoder} if decoder else {}
+        return self.autoencoder.decode(latents, **options)
 
     def losses(self, latents: Tensor, views: Views, levels: NoiseLevels, step: int) -> ObjectLosses:
         """Losses of objects whose latents were predicted at noise levels, before :attr:`weight`."""

@@ -20,9 +20,9 @@ from diffsplat.pretrained.model_folders import (
     controlnet_folder,
     write_index,
 )
+from diffsplat.pretrained.network_folders import stored_class
 from diffsplat.pretrained.release_catalogue import ControlKind, Prediction
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.pretrained.stored_networks import stored_class
 from diffsplat.training.config_record import read_record
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders

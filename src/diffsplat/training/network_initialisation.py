@@ -1,20 +1,23 @@
 """Initial weights of every network of the paper, from 2D diffusion models or from its own earlier stages."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.controlnets.controlnet import ControlNetModel
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import SplatVAE
-from diffsplat.pretrained.released_networks import Denoiser
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    from diffsplat.models.splat_vae import SplatVAE
+    from diffsplat.pretrained.released_networks import Denoiser
 
 CONTROL_WIDTHS = (16, 32, 96, 256)
 """Channels of the encoder of control images (Zhang et al. 2023)."""
@@ -36,13 +39,13 @@ _SHARED_SETTINGS = (
 
 
 def splat_vae_from_image_vae(
-    image_vae: AutoencoderKL,
-    tiny: AutoencoderTiny | None = None,
+    image_vae: "AutoencoderKL",
+    tiny: "AutoencoderTiny | None" = None,
     *,
     image_size: int = 256,
     views: int = 4,
     pixel_grid: PixelGrid = "legacy",
-) -> SplatVAE:
+) -> "SplatVAE":
     """A splat autoencoder that codes each three of its twelve channels as the image autoencoder codes colours.
 
     The first convolution's weights are repeated over the inputs and *not* divided, the last convolution's weights
@@ -55,6 +58,8 @@ def splat_vae_from_image_vae(
         views: number of views of an object.
         pixel_grid: that of the reconstructor.
     """
+    from diffsplat.models.splat_vae import SplatVAE
+
     settings: Any = image_vae.config
     arguments = {name: settings[name] for name in _SHARED_SETTINGS if name in settings}
     widths, blocks = _tiny_sizes(tiny)
@@ -69,7 +74,7 @@ def splat_vae_from_image_vae(
     return splat_vae
 
 
-def add_tiny_decoder(autoencoder: SplatVAE, tiny: AutoencoderTiny) -> SplatVAE:
+def add_tiny_decoder(autoencoder: "SplatVAE", tiny: "AutoencoderTiny") -> "SplatVAE":
     """The same autoencoder with a new tiny decoder, which starts from that of the image autoencoder's distillation.
 
     Raises:
@@ -82,13 +87,13 @@ def add_tiny_decoder(autoencoder: SplatVAE, tiny: AutoencoderTiny) -> SplatVAE:
             f"{autoencoder.latent_channels} of the splat autoencoder"
         )
     widths, blocks = _tiny_sizes(tiny)
-    extended = SplatVAE(**{**autoencoder.config, "tiny_widths": widths, "tiny_blocks": blocks})
+    extended = type(autoencoder)(**{**autoencoder.config, "tiny_widths": widths, "tiny_blocks": blocks})
     extended.vae.load_state_dict(autoencoder.vae.state_dict())
     cast(nn.Module, extended.tiny_decoder).load_state_dict(_tiny_state(tiny))
     return extended
 
 
-def widen_denoiser(network: Denoiser, latent_channels: int, *, image: bool = False) -> None:
+def widen_denoiser(network: "Denoiser", latent_channels: int, *, image: bool = False) -> None:
     """Let a denoiser take rays beside noisy latents, and a mask where it will see an image; in place.
 
     The weights of the new channels are zero, so that it is the same function of the latents at first.
@@ -101,7 +106,7 @@ def widen_denoiser(network: Denoiser, latent_channels: int, *, image: bool = Fal
     Raises:
         ValueError: when it takes more channels already.
     """
-    layer: Any = network.conv_in if isinstance(network, UNet2DConditionModel) else network.pos_embed.proj
+    layer: Any = network.conv_in if hasattr(network, "conv_in") else network.pos_embed.proj
     convolution, settings = cast(nn.Conv2d, layer), cast(Any, network.config)
     channels = latent_channels + PLUCKER_CHANNELS + (1 if image else 0)
     # Without a number of its own, the output of these networks would follow the widened input.
@@ -112,8 +117,8 @@ def widen_denoiser(network: Denoiser, latent_channels: int, *, image: bool = Fal
 
 
 def controlnet_from_unet(
-    unet: UNet2DConditionModel, control_channels: int = _IMAGE_CHANNELS, downsampling: int = 8
-) -> ControlNetModel:
+    unet: "UNet2DConditionModel", control_channels: int = _IMAGE_CHANNELS, downsampling: int = 8
+) -> "ControlNetModel":
     """A ControlNet that adds nothing at first: the UNet's encoder, a new image encoder, and zero convolutions.
 
     Args:
@@ -121,6 +126,8 @@ def controlnet_from_unet(
         control_channels: channels of a control image.
         downsampling: pixels of a control image a latent, a power of 2 up to 8.
     """
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
     widths = CONTROL_WIDTHS[: downsampling.bit_length()]
     return ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=widths, conditioning_channels=control_channels
@@ -172,7 +179,7 @@ def initialise_reconstructor(network: GSRecon) -> None:
 
 
 @torch.no_grad()
-def initialise_image_autoencoder(vae: AutoencoderKL) -> None:
+def initialise_image_autoencoder(vae: "AutoencoderKL") -> None:
     """Let an image autoencoder pass its input on at first, in place; one that is trained for minutes needs it.
 
     Residual branches start at zero, convolutions that keep the size as orthogonal matrices at their centre, and
@@ -202,7 +209,7 @@ def _repeated(weight: Tensor, dim: int) -> Tensor:
     return torch.cat([weight] * _REPEATS, dim=dim)
 
 
-def _tiny_sizes(tiny: AutoencoderTiny | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _tiny_sizes(tiny: "AutoencoderTiny | None") -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Widths and numbers of blocks of a tiny decoder's stages."""
     if tiny is None:
         return (), ()
@@ -210,7 +217,7 @@ def _tiny_sizes(tiny: AutoencoderTiny | None) -> tuple[tuple[int, ...], tuple[in
     return tuple(settings.decoder_block_out_channels), tuple(settings.num_decoder_blocks)
 
 
-def _tiny_state(tiny: AutoencoderTiny) -> dict[str, Tensor]:
+def _tiny_state(tiny: "AutoencoderTiny") -> dict[str, Tensor]:
     """The weights of a tiny decoder with the last convolution repeated."""
     state = tiny.decoder.state_dict()
     last = max(int(name.split(".")[1]) for name in state)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.errors import InvalidInputError
-from diffsplat.evaluation.perceptual_distance import PerceptualDistance
+from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.render import Backend, render
 
 Term = Literal["rgb", "mask", "absolute", "perceptual", "coord", "normal"]
@@ -78,7 +78,7 @@ class RenderedViewLoss:
     """
 
     weights: RenderedViewWeights
-    perceptual: PerceptualDistance | None = None
+    perceptual: VggDistance | None = None
     pixel_grid: PixelGrid = "center"
 
     def __post_init__(self) -> None:

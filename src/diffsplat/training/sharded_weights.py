@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(network: nn.Module, device: torch.device, processes: int) -> None:
@@ -18,6 +16,9 @@ def shard(network: nn.Module, device: torch.device, processes: int) -> None:
         device: of the network.
         processes: how many share it.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (processes,))
     for blocks in network.children():
         for block in blocks if isinstance(blocks, nn.ModuleList) else ():
@@ -28,7 +29,7 @@ def shard(network: nn.Module, device: torch.device, processes: int) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A split tensor put together, to be asked for by all processes; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return cast(Any, tensor).full_tensor() if _is_split(tensor) else tensor
 
 
 @torch.no_grad()
@@ -41,17 +42,23 @@ def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Ten
     for name, tensor in tensors.items():
         together = whole(tensor)
         if keep:
-            kept[name] = together.cpu() if isinstance(tensor, DTensor) else tensor
+            kept[name] = together.cpu() if _is_split(tensor) else tensor
     return kept
 
 
 def split_like(tensor: Tensor, other: Tensor | None) -> Tensor:
     """This process' part of a whole tensor, split as another one of the same shape is."""
-    if not isinstance(other, DTensor) or tensor.shape != other.shape:
+    if other is None or not _is_split(other) or tensor.shape != other.shape:
         return tensor
-    return distribute_tensor(
-        tensor.to(other.device, other.dtype), other.device_mesh, other.placements, src_data_rank=None
-    )
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = cast(Any, other).device_mesh, cast(Any, other).placements
+    return distribute_tensor(tensor.to(other.device, other.dtype), mesh, placements, src_data_rank=None)
+
+
+def _is_split(tensor: Tensor) -> bool:
+    """Whether it is a ``DTensor``, whose class takes a second to import."""
+    return hasattr(tensor, "full_tensor")
 
 
 @contextmanager

@@ -243,7 +243,7 @@ class Trainer:
     def _write_weights(self) -> None:
         self._require_finite({"ema": self._stage.trainable().state_dict()})
         with atomic_folder(self.weights) as folder:
-            self._stage.save_pretrained(folder, self._progress.step)
+            self._stage.save_pretrained(folder)
 
     def _loop(self, signals: StopSignals, tracker: Tracker | None) -> Status:
         config, progress = self.config, self._progress

@@ -1,20 +1,25 @@
 """Latents of posed views: the frozen reconstructor and autoencoder in front of every denoiser's training."""
 
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from diffsplat.core import Views
-from diffsplat.models.splat_vae import Variant
+from diffsplat.core import SplatGrid, Views
+from diffsplat.models.network_families import Variant
+from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
+from diffsplat.pretrained.network_folders import open_autoencoder, open_reconstructor
+from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.trained_networks import (
-    TrainableAutoencoder,
-    open_autoencoder,
-    open_reconstructor,
-    require_same_pixel_grid,
-)
+
+
+class TrainableAutoencoder(Autoencoder, Protocol):
+    """An autoencoder of both directions."""
+
+    def encode(self, grid: SplatGrid, /) -> Tensor:
+        """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``, the posterior's mode where there is one."""
+        ...
 
 
 class ViewEncoder(nn.Module):
@@ -46,7 +51,7 @@ class ViewEncoder(nn.Module):
             ValueError: when their pixel grids differ.
         """
         reconstructor = open_reconstructor(folders.trained("reconstructor"))
-        autoencoder = open_autoencoder(folders.trained("autoencoder"), variant)
+        autoencoder = open_autoencoder(folders.trained("autoencoder"), variant=variant)
         require_same_pixel_grid(reconstructor, autoencoder)
         return cls(reconstructor, autoencoder)
 
@@ -60,3 +65,14 @@ class ViewEncoder(nn.Module):
         """Latents of the views that the autoencoder codes, the first of those given."""
         inputs = views.take(slice(0, cast(Autoencoder, self.autoencoder).views))
         return self.codec.encode(self.reconstructor(inputs)).float()
+
+
+def require_same_pixel_grid(reconstructor: GSRecon, autoencoder: Autoencoder) -> None:
+    """Refuse an autoencoder that would place the reconstructor's depths elsewhere.
+
+    Raises:
+        ValueError: names both pixel grids.
+    """
+    expected = f"the {reconstructor.pixel_grid!r} of the reconstructor"
+    same = autoencoder.pixel_grid == reconstructor.pixel_grid
+    require(same, "the autoencoder's pixel grid", repr(autoencoder.pixel_grid), expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffsplat.models.mini_elevation_network import MiniElevationEstimator
-from diffsplat.pretrained.stored_networks import open_elevation_estimator
+from diffsplat.pretrained.network_folders import open_elevation_estimator
 
 
 def tilted_bars(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

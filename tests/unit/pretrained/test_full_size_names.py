@@ -20,11 +20,12 @@ from diffusers import (
 )
 from torch import nn
 
+from diffsplat.models.network_families import VARIANTS, Variant
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import FULL_SIZE, VARIANTS, SplatVAE, Variant
+from diffsplat.models.splat_vae import FULL_SIZE, SplatVAE
 from diffsplat.pretrained.released_networks import (
-    DENOISERS,
     STOCK_NAMES,
+    denoiser_class,
     load_reconstructor,
     load_splat_vae,
     read_config,
@@ -118,7 +119,7 @@ def test_denoisers_equal_the_stock_networks_but_for_the_first_convolution(
     (tmp_path / "config.json").write_text(text)
     released = read_config(tmp_path)
     assert released.extras == {"input_concat_plucker": True}
-    network = make(DENOISERS[released.kind], **released.arguments)
+    network = make(denoiser_class(released.kind), **released.arguments)
 
     found, expected = shapes(network), shapes(stock)
     assert list(found) == list(expected)

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffsplat.core import SplatGrid
+from diffsplat.models.network_families import VARIANTS
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import VARIANTS, SplatVAE
+from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.release_layout import find_release, latest_iteration, repository_folder
 from diffsplat.pretrained.released_networks import (
     STOCK_NAMES,

@@ -70,7 +70,7 @@ class LinearStage(Stage):
             {"corner": float(self.network.weight[0, 0]), "first": float(batch[0][0, 0])}, {"p": image}
         )
 
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
+    def save_pretrained(self, directory: Path, /) -> None:
         (directory / "weights.json").write_text(json.dumps(self.network.weight.tolist()))
 
 

@@ -7,7 +7,7 @@ the warm-up of the learning rate.
 
 from dataclasses import replace
 
-from diffsplat.models.splat_vae import Variant
+from diffsplat.models.network_families import Variant
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights

@@ -8,7 +8,7 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
-from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
+from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig
@@ -32,11 +32,7 @@ SMALL_IMAGE_AUTOENCODER = GradientTraining(
 )
 
 SMALL_AUTOENCODER = GradientTraining(
-    SmallAutoencoderConfig(
-        image_size=128,
-        rendering=SMALL_LOSS,
-        files="model",
-    ),
+    AutoencoderConfig(image_size=128, rendering=SMALL_LOSS, variant=None),
     ViewSourceConfig(batch_size=1, novel_views=2, evaluation_objects=12),
     TrainerConfig(
         steps=5_000,

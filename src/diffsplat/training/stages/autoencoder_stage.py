@@ -1,62 +1,77 @@
 """Training of the splat autoencoder and of its tiny decoder on the grids of a frozen reconstructor."""
 
-from abc import abstractmethod
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import tyro
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
-from diffsplat.evaluation.perceptual_distance import VggDistance
+from diffsplat.models.network_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.models.splat_vae import DecoderKind, SplatVAE, Variant
+from diffsplat.pretrained.network_folders import open_autoencoder, open_image_encoder, open_reconstructor
+from diffsplat.render import Backend
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
 from diffsplat.training.release_folder import VARIANT_BACKBONES, Release
+from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.splat_vae_loss import SplatVaeLoss, train_only
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
-from diffsplat.training.stages.weight_files import WeightFiles, save_network
-from diffsplat.training.trained_networks import open_autoencoder, open_reconstructor, require_same_pixel_grid
+from diffsplat.training.view_encoder import require_same_pixel_grid
 
-Flat = tyro.conf.arg(name="")
+if TYPE_CHECKING:
+    from diffsplat.models.splat_vae import DecoderKind, SplatVAE
 
 
 @dataclass(frozen=True)
-class SplatVaeConfig(StageConfig):
-    """A splat autoencoder and its loss.
+class AutoencoderConfig(StageConfig):
+    """A splat autoencoder that starts from an image autoencoder, and its loss.
 
     Args:
         image_size: edge of the grids in pixels.
         grid_weight: of the squared error of the grid.
         rendering_weight: of the rendering loss.
         rendering: that loss.
-        files: how the weights are written.
+        variant: family of the 2D diffusion model whose latent space is shared; None for the small image autoencoder of
+            a run.
     """
 
     image_size: int = 256
     grid_weight: float = 1.0
     rendering_weight: float = 1.0
-    rendering: Annotated[RenderingLossOptions, Flat] = field(default_factory=RenderingLossOptions)
-    files: WeightFiles = "release"
+    rendering: Annotated[RenderingLossOptions, tyro.conf.arg(name="")] = field(
+        default_factory=RenderingLossOptions
+    )
+    variant: Variant | None = "sd"
 
     @property
-    def decoder(self) -> DecoderKind:
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return ("reconstructor",) if self.variant else ("reconstructor", "image_autoencoder")
+
+    @property
+    def release(self) -> Release | None:
+        """Place among the released weights."""
+        return Release.of_autoencoder(self.variant) if self.variant else None
+
+    @property
+    def decoder(self) -> "DecoderKind":
         """The decoder that is trained."""
         return "full"
 
-    @abstractmethod
-    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
-        """The autoencoder before training."""
+    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> "SplatVAE":
+        """The image autoencoder with repeated inputs and outputs."""
+        if self.variant:
+            folder = folders.pretrained_part(*VARIANT_BACKBONES[self.variant].trained_autoencoder)
+        else:
+            folder = folders.trained("image_autoencoder")
+        image_vae = open_image_encoder(folder).float()
+        return splat_vae_from_image_vae(image_vae, image_size=self.image_size, pixel_grid=pixel_grid)
 
     def network_size(self, _folders: StageFolders, /) -> int:
         """Pixels per side of the images."""
@@ -79,49 +94,10 @@ class SplatVaeConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(SplatVaeConfig):
-    """A splat autoencoder that starts from the autoencoder of a 2D diffusion model.
-
-    Args:
-        variant: family of the 2D diffusion model, whose latent space is shared.
-    """
+class TinyDecoderConfig(AutoencoderConfig):
+    """The tiny decoder of a trained splat autoencoder, from a distilled autoencoder of the 2D model (TAESD)."""
 
     variant: Variant = "sd"
-
-    @property
-    def release(self) -> Release:
-        """Place among the released weights."""
-        return Release.of_autoencoder(self.variant)
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Trained networks that it is made from."""
-        return ("reconstructor",)
-
-    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
-        """The image autoencoder with repeated inputs and outputs."""
-        image_vae = AutoencoderKL.from_pretrained(
-            folders.pretrained_part(*VARIANT_BACKBONES[self.variant].trained_autoencoder)
-        )
-        return splat_vae_from_image_vae(
-            cast(AutoencoderKL, image_vae), image_size=self.image_size, pixel_grid=pixel_grid
-        )
-
-
-@dataclass(frozen=True)
-class TinyDecoderConfig(SplatVaeConfig):
-    """The tiny decoder of a trained splat autoencoder, from a distilled autoencoder (TAESD) of the 2D diffusion model.
-
-    Args:
-        variant: family of the 2D diffusion model.
-    """
-
-    variant: Variant = "sd"
-
-    @property
-    def release(self) -> Release:
-        """Place among the released weights."""
-        return Release.of_autoencoder(self.variant)
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -129,34 +105,58 @@ class TinyDecoderConfig(SplatVaeConfig):
         return ("reconstructor", "autoencoder")
 
     @property
-    def decoder(self) -> DecoderKind:
+    def decoder(self) -> "DecoderKind":
         """The decoder that is trained."""
         return "tiny"
 
-    def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> SplatVAE:
+    def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> "SplatVAE":
         """The trained autoencoder with the distilled decoder, its last convolution repeated."""
-        tiny = AutoencoderTiny.from_pretrained(
-            folders.pretrained_part(VARIANT_BACKBONES[self.variant].tiny_autoencoder)
-        )
-        autoencoder = open_autoencoder(folders.trained("autoencoder"), self.variant)
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        folder = folders.pretrained_part(VARIANT_BACKBONES[self.variant].tiny_autoencoder)
+        tiny: Any = AutoencoderTiny.from_pretrained(folder)
+        autoencoder = open_autoencoder(folders.trained("autoencoder"), variant=self.variant)
         kind = type(autoencoder).__name__
-        require(isinstance(autoencoder, SplatVAE), "the autoencoder", f"a {kind}", "a SplatVAE")
-        return add_tiny_decoder(cast(SplatVAE, autoencoder), cast(AutoencoderTiny, tiny))
+        require(kind == "SplatVAE", "the autoencoder", f"a {kind}", "a SplatVAE")
+        return add_tiny_decoder(autoencoder, tiny)
 
 
 @dataclass(frozen=True)
-class SmallAutoencoderConfig(SplatVaeConfig):
-    """A splat autoencoder that starts from a trained small image autoencoder."""
+class SplatVaeLoss:
+    """Weighted sum of the squared error of a grid and of the loss of its renderings.
 
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Trained networks that it is made from."""
-        return ("reconstructor", "image_autoencoder")
+    Args:
+        rendering: loss of the renderings.
+        grid_weight: of the grid's mean squared error.
+        rendering_weight: of the rendering loss.
+        decoder: the decoder in use.
+        backend: rasterizer.
+    """
 
-    def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> SplatVAE:
-        """The image autoencoder with repeated inputs and outputs."""
-        image_vae = cast(AutoencoderKL, AutoencoderKL.from_pretrained(folders.trained("image_autoencoder")))
-        return splat_vae_from_image_vae(image_vae, image_size=self.image_size, pixel_grid=pixel_grid)
+    rendering: RenderedViewLoss
+    grid_weight: float = 1.0
+    rendering_weight: float = 1.0
+    decoder: "DecoderKind" = "full"
+    backend: Backend = "auto"
+
+    def __call__(
+        self, autoencoder: "SplatVAE", latents: Tensor, grid: SplatGrid, views: Views, step: int = 1
+    ) -> ObjectLosses:
+        """Losses of ``B`` objects.
+
+        Args:
+            autoencoder: decodes.
+            latents: ``[B, V, C, h, w]`` scaled latents, drawn from the posterior of the grid.
+            grid: ``[B, V, 12, H, W]`` of the frozen reconstructor.
+            views: ``[B, V' >= V]``, whose first ``V`` are those of the grid.
+            step: of the training, counted from 1.
+        """
+        decoded = autoencoder.decode(latents, decoder=self.decoder)
+        error = (decoded.values - grid.values).square().flatten(1).mean(dim=1)
+        images = self.rendering.render(decoded, views, autoencoder.pixel_grid, self.backend)
+        rendered = self.rendering(images, views, step)
+        total = self.grid_weight * error + self.rendering_weight * rendered.total
+        return ObjectLosses(total, {"grid": error.detach(), **rendered.terms})
 
 
 class SplatVaeStage(Stage):
@@ -166,24 +166,25 @@ class SplatVaeStage(Stage):
     DiffSplat, ICLR 2025); it is logged.
     """
 
-    def __init__(self, config: SplatVaeConfig, reconstructor: GSRecon, autoencoder: SplatVAE) -> None:
+    def __init__(self, config: AutoencoderConfig, reconstructor: GSRecon, autoencoder: "SplatVAE") -> None:
         super().__init__()
-        self.config = config
+        self.decoder: DecoderKind = config.decoder
+        self.released = config.release is not None
         self.reconstructor = reconstructor.eval().requires_grad_(False)
         self.autoencoder = autoencoder
         train_only(autoencoder, config.decoder)
         rendering = config.rendering.rendering_loss(reconstructor.pixel_grid)
-        self.perceptual = rendering.perceptual if isinstance(rendering.perceptual, VggDistance) else None
+        self.perceptual = rendering.perceptual
         self.loss = SplatVaeLoss(rendering, config.grid_weight, config.rendering_weight, config.decoder)
 
-    def trainable(self) -> SplatVAE:
+    def trainable(self) -> "SplatVAE":
         """The autoencoder; what is not trained is frozen."""
         return self.autoencoder
 
     def forward(self, batch: Views, step: int, /) -> Losses:
         """Loss of the grids of the first four views, rendered in all of them."""
         grid = self._grid(batch)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.decoder == "full"):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.decoder == "full"):
             posterior = self.autoencoder.posterior(grid)
             latents = self.autoencoder.scale(posterior.sample()).unflatten(0, (-1, grid.views))
         losses = self.loss(self.autoencoder, latents, grid, batch, step)
@@ -195,7 +196,7 @@ class SplatVaeStage(Stage):
         """PSNR of renderings through the autoencoder and without it, and an image of truth over rendering."""
         grid = self._grid(batch)
         latents = self.autoencoder.encode(grid)
-        decoded = self.autoencoder.decode(latents, decoder=self.config.decoder)
+        decoded = self.autoencoder.decode(latents, decoder=self.decoder)
         report = report_rendering(self._render(decoded, batch), batch, self.perceptual)
         without = psnr(self._render(grid, batch).rgb, batch.image)[:, INPUT_VIEWS:]
         figures = {
@@ -205,16 +206,22 @@ class SplatVaeStage(Stage):
         }
         return Report(report.scalars | figures, report.images)
 
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the autoencoder with all its decoders."""
-        save_network(self.autoencoder, directory, self.config.files)
-
     def _grid(self, batch: Views) -> SplatGrid:
         with torch.no_grad():
             return self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
 
     def _render(self, grid: SplatGrid, batch: Views) -> Rendering:
         return self.loss.rendering.render(grid, batch, self.autoencoder.pixel_grid)
+
+
+def train_only(autoencoder: "SplatVAE", decoder: "DecoderKind") -> None:
+    """Freeze what one decoder's training leaves alone: nothing but the other decoder, or all but the tiny one.
+
+    For the tiny decoder the latents then carry no gradient, but are still drawn from the posterior.
+    """
+    autoencoder.vae.requires_grad_(decoder == "full")
+    if autoencoder.tiny_decoder is not None:
+        autoencoder.tiny_decoder.requires_grad_(decoder == "tiny")
 
 
 def _per_number(divergence: Tensor, latents: Tensor) -> Tensor:

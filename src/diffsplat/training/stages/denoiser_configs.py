@@ -13,15 +13,13 @@ from diffsplat.io.json_files import read_json
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.network_families import Family
-from diffsplat.models.splat_vae import Variant
+from diffsplat.models.network_families import Family, Variant
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import PromptEncoder
 from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
+from diffsplat.pretrained.network_folders import open_denoiser, open_image_encoder
 from diffsplat.pretrained.release_catalogue import Backbone, Prediction, find_backbone
-from diffsplat.pretrained.released_networks import load_denoiser
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
-from diffsplat.pretrained.stored_networks import open_image_encoder
 from diffsplat.training.config_checks import require
 from diffsplat.training.diffusion_objective import (
     InverseLevelWeight,
@@ -349,7 +347,7 @@ class BackboneDenoiserConfig(DenoiserConfig):
 
 def _opened(folder: Path, latent_channels: int, *, image: bool) -> Denoiser:
     """A stored denoiser in float32, its input widened for rays, and for the mask of an image."""
-    network = load_denoiser(find_network(folder), dtype=torch.float32)
+    network = open_denoiser(find_network(folder))
     wanted = latent_channels + PLUCKER_CHANNELS + (1 if image else 0)
     if network.config["in_channels"] != wanted:
         widen_denoiser(network, latent_channels, image=image)

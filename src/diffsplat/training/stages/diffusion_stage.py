@@ -15,7 +15,6 @@ from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.condition_encoder import ConditionEncoder
-from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.pipelines.denoising_loop import denoise
@@ -28,6 +27,7 @@ from diffsplat.pipelines.guidance import (
 )
 from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
 from diffsplat.pipelines.pipeline_protocols import Denoiser
+from diffsplat.pretrained.network_folders import autoencoder_image_size
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.pretrained.released_networks import load_controlnet
 from diffsplat.render import render
@@ -48,7 +48,6 @@ from diffsplat.training.stages.denoiser_configs import (
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
-from diffsplat.training.trained_networks import autoencoder_image_size
 from diffsplat.training.view_batches import every_caption
 from diffsplat.training.view_encoder import ViewEncoder
 
@@ -140,8 +139,7 @@ class DiffusionConfig(StageConfig):
     def _distance(self, step: DenoisingStep) -> VggDistance | None:
         """The perceptual distance of the rendering loss, or where there is none, of weights that are given."""
         if step.rendering is not None:
-            distance = step.rendering.loss.perceptual
-            return distance if isinstance(distance, VggDistance) else None
+            return step.rendering.loss.perceptual
         return self.rendering.distance() if self.rendering.perceptual_weights is not None else None
 
     def _step(self, encoder: ViewEncoder, denoiser: Denoiser, folders: StageFolders) -> DenoisingStep:
@@ -269,14 +267,6 @@ class DiffusionStage(Stage):
             scalars |= {f"{figure}_{name}": value for figure, value in report.scalars.items()}
             images |= {f"{name}_{image}": pixels for image, pixels in report.images.items()}
         return Report(scalars, images)
-
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the denoiser or the ControlNet."""
-        network = self.trainable()
-        if isinstance(network, ConfiguredNetwork):
-            network.save_pretrained(directory, half=True)
-        else:
-            cast(Any, network).save_pretrained(directory)
 
     def start_from(self, folder: Path, /) -> None:
         """Take over the weights of a ControlNet; a denoiser was opened from there, as its input may be narrower."""

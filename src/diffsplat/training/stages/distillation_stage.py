@@ -1,14 +1,12 @@
 """Distillation of a guided model into one that takes a few steps without guidance."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.models.mini_denoiser import TIMESTEPS, denoiser_rays
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.guidance import Conditions
@@ -118,10 +116,6 @@ class DistillationStage(Stage):
                 (reached - end).square().mean() / (start - end).square().mean()
             )
         return Report({"error": sum(figures.values()) / len(figures), **figures})
-
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the network in half precision."""
-        cast(ConfiguredNetwork, self.network).save_pretrained(directory, half=True)
 
     def _errors(self, batch: WindowBatch, chosen: Tensor, share: Tensor) -> Tensor:
         """``[B]`` squared errors of the velocity at a share of the way through windows ``[B]``."""

@@ -2,21 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import Dinov2WithRegistersModel
+from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
-from diffsplat.training.elevation_loss import elevation_losses
 from diffsplat.training.release_folder import Release
+from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+
+if TYPE_CHECKING:
+    from transformers import Dinov2WithRegistersModel
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class ElevationStageConfig(StageConfig):
                     input_size=self.patch * self.grid,
                 )
             )
-        folder = folders.pretrained_part(DINOV2_REPOSITORY)
-        backbone = cast(Dinov2WithRegistersModel, Dinov2WithRegistersModel.from_pretrained(folder))
+        from transformers import Dinov2WithRegistersModel
+
+        backbone: Any = Dinov2WithRegistersModel.from_pretrained(folders.pretrained_part(DINOV2_REPOSITORY))
         return estimator_of_backbone(backbone)
 
 
@@ -107,9 +111,26 @@ class ElevationStage(Stage):
         """Mean and median absolute error in degrees, and the share of errors below 5 degrees."""
         return elevation_report(self.estimator(batch.images), batch.degrees)
 
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the weights under the names of the released file, and the sizes that they do not tell."""
-        self.estimator.save_pretrained(directory)
+
+def elevation_losses(
+    logits: Tensor, offsets: Tensor, degrees: Tensor, lower_bounds: Tensor, offset_weight: float = 1.0
+) -> ObjectLosses:
+    """Cross-entropy of the interval plus squared error of the degrees above its lower bound, image by image.
+
+    Args:
+        logits: ``[B, classes]`` of the intervals.
+        offsets: ``[B]`` predicted degrees above an interval's lower bound; clamped to the interval.
+        degrees: ``[B]`` true elevations, negative above the horizon as the weights count; all inside the intervals.
+        lower_bounds: ``[classes]`` equally spaced degrees.
+        offset_weight: of the squared error.
+    """
+    width = float(lower_bounds[1] - lower_bounds[0])
+    interval = torch.floor((degrees - lower_bounds[0]) / width).long()
+    target = degrees - lower_bounds[interval]
+    classified = functional.cross_entropy(logits, interval, reduction="none")
+    placed = (offsets.clamp(0, width) - target).square()
+    terms = {"interval": classified.detach(), "offset": placed.detach()}
+    return ObjectLosses(classified + offset_weight * placed, terms)
 
 
 def elevation_report(estimated: Tensor, degrees: Tensor) -> Report:
@@ -124,7 +145,7 @@ def elevation_report(estimated: Tensor, degrees: Tensor) -> Report:
     )
 
 
-def estimator_of_backbone(backbone: Dinov2WithRegistersModel) -> ElevationEstimator:
+def estimator_of_backbone(backbone: "Dinov2WithRegistersModel") -> ElevationEstimator:
     """An elevation network with the sizes and weights of a DINOv2, and untrained heads.
 
     Raises:

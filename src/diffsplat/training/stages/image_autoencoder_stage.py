@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import FloatTensor, Tensor
 
 from diffsplat.core import Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
+from diffsplat.pretrained.network_folders import open_image_encoder
 from diffsplat.training.network_initialisation import initialise_image_autoencoder
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import training_objects
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 _SCALE_OBJECTS = 32
 """Objects whose images the scale of the latents is measured on."""
@@ -43,8 +46,10 @@ class ImageAutoencoderConfig(StageConfig):
     kl_weight: float = 1e-4
     crop: int = 64
 
-    def network(self) -> AutoencoderKL:
+    def network(self) -> "AutoencoderKL":
         """The untrained autoencoder."""
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
         arguments: dict[str, Any] = {
             "down_block_types": ("DownEncoderBlock2D",) * len(self.widths),
             "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
@@ -84,14 +89,13 @@ class ImageAutoencoderStage(Stage):
         self.vae = config.network()
         self._scale_images = scale_images
 
-    def trainable(self) -> AutoencoderKL:
+    def trainable(self) -> "AutoencoderKL":
         """The image autoencoder."""
         return self.vae
 
     def start_from(self, folder: Path, /) -> None:
         """Take over the weights of an earlier run."""
-        earlier = cast(AutoencoderKL, AutoencoderKL.from_pretrained(folder))
-        self.vae.load_state_dict(earlier.state_dict())
+        self.vae.load_state_dict(open_image_encoder(folder).state_dict())
 
     def forward(self, batch: Views, _step: int, /) -> Losses:
         """Loss of a random square of every view."""
@@ -117,10 +121,10 @@ class ImageAutoencoderStage(Stage):
             {"truth_and_decoded": tile_images(shown, columns=len(shown) // 2)},
         )
 
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
+    def save_pretrained(self, directory: Path, /) -> None:
         """Write the autoencoder with the factor that brings its latents to unit deviation (Rombach et al. 2022)."""
         self.vae.register_to_config(scaling_factor=1 / self._latent_deviation())
-        self.vae.save_pretrained(directory)
+        super().save_pretrained(directory)
 
     @torch.no_grad()
     def _latent_deviation(self) -> float:
@@ -128,7 +132,7 @@ class ImageAutoencoderStage(Stage):
         batches = (self._scale_images.to(weight) * 2 - 1).split(4)
         return float(torch.cat([self._posterior(images).mode() for images in batches]).std())
 
-    def _posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
+    def _posterior(self, images: Tensor) -> "DiagonalGaussianDistribution":
         """Distribution of the latents of images ``[N, 3, H, W]`` in -1..1."""
         return self.vae.encode(cast(FloatTensor, images), return_dict=False)[0]
 

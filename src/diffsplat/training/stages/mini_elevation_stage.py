@@ -1,7 +1,6 @@
 """Training of the embedded model's elevation network on single views."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -62,10 +61,6 @@ class MiniElevationStage(Stage):
     def evaluate(self, batch: ElevationBatch) -> Report:
         """Mean and median absolute error in degrees, and the share of errors below 5 degrees."""
         return elevation_report(self.estimator(batch.images), batch.degrees)
-
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the network in half precision."""
-        self.estimator.save_pretrained(directory, half=True)
 
 
 def _mirrored(images: Tensor) -> Tensor:

@@ -1,15 +1,13 @@
 """Training of the reconstructor on rendered views."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 
 from diffsplat.core import PixelGrid, Rendering, Views
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
-from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
@@ -19,7 +17,6 @@ from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, OverfitGoal, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
-from diffsplat.training.stages.weight_files import WeightFiles, save_network
 
 SMALL_LOSS = RenderingLossOptions(RenderedViewWeights(absolute=0.1))
 """Without a perceptual distance, whose network would take most of the time on a CPU."""
@@ -38,7 +35,7 @@ class ReconstructionConfig(StageConfig):
         pixel_grid: pixel grid of rays and unprojection; ``legacy`` that of the paper's networks.
         image_size: pixels per side of the views; those of the data by default.
         rendering: its loss.
-        files: how the weights are written.
+        files: how the weights are written: in half precision as in the small models, or as in the release.
     """
 
     dim: int = 192
@@ -51,7 +48,7 @@ class ReconstructionConfig(StageConfig):
     rendering: Annotated[RenderingLossOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SMALL_LOSS
     )
-    files: WeightFiles = "model"
+    files: Literal["model", "release"] = "model"
 
     @property
     def overfit_goal(self) -> OverfitGoal:
@@ -94,10 +91,10 @@ class ReconstructionStage(Stage):
 
     def __init__(self, config: ReconstructionConfig, reconstructor: GSRecon) -> None:
         super().__init__()
-        self.config = config
+        self.released = config.release is not None
         self.reconstructor = reconstructor
         self.loss = config.rendering.rendering_loss(reconstructor.pixel_grid)
-        self.perceptual = self.loss.perceptual if isinstance(self.loss.perceptual, VggDistance) else None
+        self.perceptual = self.loss.perceptual
 
     def trainable(self) -> GSRecon:
         """The reconstructor."""
@@ -117,7 +114,3 @@ class ReconstructionStage(Stage):
         """Renderings in all views of what the first four give."""
         grid = self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
         return self.loss.render(grid, batch, self.reconstructor.pixel_grid)
-
-    def save_pretrained(self, directory: Path, _step: int, /) -> None:
-        """Write the reconstructor."""
-        save_network(self.reconstructor, directory, self.config.files)

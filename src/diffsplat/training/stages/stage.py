@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.models.configured_network import RELEASED_WEIGHTS_FILE, ConfiguredNetwork
 from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import Need, StageFolders
 
@@ -59,6 +59,9 @@ class Stage(nn.Module, ABC):
     shardable = False
     """Whether the trained network is called as a whole alone, as one that is split over processes must be."""
 
+    released = False
+    """Whether weights are written in float32, in a file named as in the release of the paper's networks."""
+
     @abstractmethod
     def forward(self, batch: Any, step: int, /) -> Losses:
         """Loss of one batch at a training step, counted from 1, under the trainer's autocast."""
@@ -79,9 +82,15 @@ class Stage(nn.Module, ABC):
     def evaluate(self, batch: Any) -> Report:
         """Figures and images of one batch, without gradients."""
 
-    @abstractmethod
-    def save_pretrained(self, directory: Path, step: int, /) -> None:
-        """Write the network as it is after a training step, with its configuration."""
+    def save_pretrained(self, directory: Path, /) -> None:
+        """Write the network with its configuration, one of our own in half precision or as a release has it."""
+        match self.trainable():
+            case ConfiguredNetwork() as network if self.released:
+                network.save_pretrained(directory, weights_file=RELEASED_WEIGHTS_FILE)
+            case ConfiguredNetwork() as network:
+                network.save_pretrained(directory, half=True)
+            case network:
+                cast(Any, network).save_pretrained(directory)
 
 
 @dataclass(frozen=True)

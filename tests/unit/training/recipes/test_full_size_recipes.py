@@ -14,11 +14,12 @@ from torch import nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
-from diffsplat.models.splat_vae import FULL_SIZE, VARIANTS, Variant
+from diffsplat.models.network_families import VARIANTS, Variant
+from diffsplat.models.splat_vae import FULL_SIZE
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
 from diffsplat.training.recipes import network_recipes
 from diffsplat.training.recipes.full_size_recipes import FULL_SIZE_NETWORKS
-from diffsplat.training.splat_vae_loss import train_only
+from diffsplat.training.stages.autoencoder_stage import train_only
 from diffsplat.training.stages.elevation_stage import estimator_of_backbone
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.view_batches import ViewSourceConfig

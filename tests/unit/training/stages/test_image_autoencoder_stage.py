@@ -18,7 +18,7 @@ def stage() -> ImageAutoencoderStage:
 
 
 def test_diffusers_opens_it_and_its_latents_have_unit_deviation(stage: ImageAutoencoderStage, tmp_path: Path):
-    stage.save_pretrained(tmp_path, 1)
+    stage.save_pretrained(tmp_path)
     vae = AutoencoderKL.from_pretrained(tmp_path)
     assert vae.config["block_out_channels"] == [4, 8]
     images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(5))
@@ -29,7 +29,7 @@ def test_diffusers_opens_it_and_its_latents_have_unit_deviation(stage: ImageAuto
 
 
 def test_an_earlier_run_gives_its_weights(stage: ImageAutoencoderStage, tmp_path: Path):
-    stage.save_pretrained(tmp_path, 1)
+    stage.save_pretrained(tmp_path)
     other = ImageAutoencoderStage(CONFIG, torch.rand(2, 3, 32, 32))
     other.start_from(tmp_path)
     for name, tensor in stage.vae.state_dict().items():

@@ -1,4 +1,4 @@
-"""Networks of a folder, by the class that its ``config.json`` names, and folders of networks."""
+"""A folder of one network: opened by the class that its ``config.json`` names or as a release, which has none."""
 
 import json
 from collections.abc import Sequence
@@ -14,6 +14,10 @@ from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.configured_network import CONFIG_FILE, WEIGHTS_FILE, ConfiguredNetwork, stored_state
 from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.network_families import Variant
+from diffsplat.models.splat_reconstructor import GSRecon
+from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
+from diffsplat.pretrained.released_networks import load_denoiser, load_reconstructor, load_splat_vae
 
 _PATH_ENTRY = "_name_or_path"
 """Entry of a configuration of diffusers that names a folder of the machine it was read on."""
@@ -31,21 +35,41 @@ def open_denoiser(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """
     if stored_class(folder) == MultiViewPixArt.__name__:
         return MultiViewPixArt.from_pretrained(folder)
-    from diffsplat.pretrained.released_networks import load_denoiser
-
     return load_denoiser(folder, dtype=dtype)
 
 
-def open_autoencoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+def open_reconstructor(folder: Path) -> GSRecon:
+    """A reconstructor in evaluation mode and float32 on the CPU.
+
+    Raises:
+        OSError, ValueError: when a file is missing or damaged, or describes another network.
+    """
+    if (folder / CONFIG_FILE).is_file():
+        return GSRecon.from_pretrained(folder)
+    return load_reconstructor(folder, dtype=torch.float32)
+
+
+def autoencoder_image_size(folder: Path) -> int:
+    """Pixels per side of the images that an autoencoder is made for."""
+    path = folder / CONFIG_FILE
+    return int(read_json(path)["image_size"]) if path.is_file() else RELEASED_IMAGE_SIZE
+
+
+def open_autoencoder(
+    folder: Path, *, dtype: torch.dtype = torch.float32, variant: Variant | None = None
+) -> Any:
     """A ``ComponentAutoencoder`` or ``SplatVAE`` in evaluation mode on the CPU.
 
     Args:
         folder: of its configuration and weights.
         dtype: of its weights; principal components always are float32.
+        variant: latent space of a release, where its weights do not tell it.
 
     Raises:
         OSError, ValueError: when a file is missing or damaged, or describes another network.
     """
+    if not (folder / CONFIG_FILE).is_file():
+        return load_splat_vae(folder, variant=variant, dtype=dtype)
     match stored_class(folder):
         case "ComponentAutoencoder":
             from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
@@ -76,24 +100,6 @@ def open_image_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any
         folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=dtype
     )
     return vae.eval()
-
-
-def open_condition_encoder(folder: Path) -> Any:
-    """A condition encoder in evaluation mode and float32 on the CPU.
-
-    Raises:
-        OSError, ValueError: when a file is missing or damaged.
-    """
-    from diffsplat.models.condition_encoder import ConditionEncoder
-
-    return ConditionEncoder.from_pretrained(folder)
-
-
-def open_controlnet(folder: Path, unet: Any, *, dtype: torch.dtype = torch.float32) -> Any:
-    """A ControlNet in evaluation mode on the CPU; arguments of ``released_networks.load_controlnet``."""
-    from diffsplat.pretrained.released_networks import load_controlnet
-
-    return load_controlnet(folder, unet, dtype=dtype)
 
 
 def joined_controlnets(networks: Sequence[Any]) -> Any:

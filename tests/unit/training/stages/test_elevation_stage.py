@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 
-from diffsplat.training.elevation_loss import elevation_losses
+from diffsplat.training.stages.elevation_stage import elevation_losses
 
 LOWER_BOUNDS = torch.tensor([-4.0, -2.0, 0.0])
 
