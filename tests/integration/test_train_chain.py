@@ -210,12 +210,11 @@ def test_stopped_stage_went_on_as_if_it_had_not_stopped(chain: Path, data: Path,
 
 
 def test_finished_chain_trains_nothing_again(chain: Path, data: Path) -> None:
-    patterns = ("*/checkpoints/*/*", "*/weights/*", "*/grids/*/*", "*/latents/*")
+    patterns = ("*/checkpoints/*/*", "*/weights/*", "*/latents/*")
     before = {path: path.stat().st_mtime_ns for pattern in patterns for path in chain.glob(pattern)}
     assert {path.relative_to(chain).parts[1] for path in before} == {
         "checkpoints",
         "weights",
-        "grids",
         "latents",
     }
     assert train_recipe(small_recipe(), RunFolders((data,), chain)) == "finished"

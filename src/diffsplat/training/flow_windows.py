@@ -14,22 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from diffsplat.core import Cameras
 from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.geometry import ring_cameras
-from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.models.mini_denoiser import TIMESTEPS
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pretrained.model_folders import find_model
 from diffsplat.training.config_checks import require
-from diffsplat.training.grid_cache import caching_device, folder_digest
 from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.shard_cache import cached_shards, caching_device, folder_digest
 from diffsplat.training.stages.stage import SourceConfig
 from diffsplat.training.view_batches import every_caption
 
@@ -144,20 +140,17 @@ def window_table(folders: StageFolders, config: WindowSourceConfig, prompts: Seq
     pipe = DiffSplatPipeline.from_pretrained(folders.teacher).to(caching_device())
     pipe.set_progress_bar_config(disable=True)
     levels = window_levels(pipe, config.windows)
-    folder = make_folder(folders.out / "trajectories" / _fingerprint(folders.teacher, config, prompts))
-    starts = range(0, len(prompts), _SHARD)
-    paths = {start: folder / f"{start:06d}.safetensors" for start in starts}
-    with FileLock(folder.with_suffix(".lock")):
-        missing = [start for start in starts if not paths[start].is_file()]
-        for start in tqdm(missing, unit="shard", desc="trajectories", disable=not missing):
-            numbers = range(start, min(start + _SHARD, len(prompts)))
-            parts = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
-            made = torch.cat([trajectories(pipe, prompts, part, levels, config.substeps) for part in parts])
-            with atomic_path(paths[start], force=True) as temporary:
-                save_file({"latents": made.half()}, temporary)
-    latents = torch.cat([load_file(paths[start])["latents"] for start in starts])
-    size = pipe.autoencoder.image_size
-    cameras = ring_cameras(pipe.defaults.elevation_deg, size=size)
+    folder = folders.out / "trajectories" / _fingerprint(folders.teacher, config, prompts)
+
+    def make(start: int) -> dict[str, Tensor]:
+        numbers = range(start, min(start + _SHARD, len(prompts)))
+        parts = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
+        made = torch.cat([trajectories(pipe, prompts, part, levels, config.substeps) for part in parts])
+        return {"latents": made.half()}
+
+    shards = cached_shards(folder, range(0, len(prompts), _SHARD), make, "trajectories")
+    cameras = ring_cameras(pipe.defaults.elevation_deg, size=pipe.autoencoder.image_size)
+    latents = torch.cat([shard["latents"] for shard in shards])
     return WindowTable(latents, torch.tensor(levels), cameras, prompts)
 
 

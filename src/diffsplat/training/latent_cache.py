@@ -1,34 +1,26 @@
 """Latents of a data set, computed once and kept on disk."""
 
+import functools
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from diffsplat.core import Cameras, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_row import ObjectRow
-from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.training.batch_prefetch import Prefetcher
-from diffsplat.training.grid_cache import caching_device, folder_digest
 from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.shard_cache import cached_shards, caching_device, folder_digest
 from diffsplat.training.view_encoder import ViewEncoder
-
-logger = logging.getLogger(__name__)
 
 _ENCODED_AT_ONCE = 4
 _SHARD_RINGS = 128
+_TENSORS = ("latents", "camera_to_world", "intrinsics")
 
 
 @dataclass(frozen=True)
@@ -58,27 +50,6 @@ class LatentTable:
     latents: Tensor
     cameras: Cameras
 
-    def save(self, path: Path) -> None:
-        """Write the tensors to one safetensors file, complete or not at all."""
-        tensors = {
-            "latents": self.latents,
-            "camera_to_world": self.cameras.camera_to_world.contiguous(),
-            "intrinsics": self.cameras.intrinsics.contiguous(),
-        }
-        with atomic_path(path, force=True) as temporary:
-            save_file(tensors, temporary, metadata={"image_size": str(self.cameras.width)})
-
-    @classmethod
-    def load(cls, rings: Sequence[ObjectRing], paths: Sequence[Path]) -> Self:
-        """Read what :meth:`save` wrote to several files, in their order."""
-        with safe_open(paths[0], framework="pt") as file:
-            size = int(file.metadata()["image_size"])
-        parts = [load_file(path) for path in paths]
-        latents, poses, intrinsics = (
-            torch.cat([part[name] for part in parts]) for name in ("latents", "camera_to_world", "intrinsics")
-        )
-        return cls(rings, latents, Cameras(poses, intrinsics, size, size))
-
 
 def latent_table(
     folders: StageFolders, dataset: ObjectDataset, *, rings: int = 1, channels: int = 0
@@ -95,17 +66,15 @@ def latent_table(
     """
     chosen = object_rings(dataset, rings)
     folder = folders.latents / _fingerprint(folders, dataset, chosen, channels)
-    paths = {start: folder / f"{start:06d}.safetensors" for start in range(0, len(chosen), _SHARD_RINGS)}
-    make_folder(folder)
-    with FileLock(folder.with_suffix(".lock")):
-        missing = [start for start, path in paths.items() if not path.is_file()]
-        if missing:
-            logger.info("encoding %d rings of views into %s", len(chosen), folder)
-            encoder = ViewEncoder.open(folders).to(caching_device())
-            for start in tqdm(missing, unit="shard", desc="latents"):
-                shard = chosen[start : start + _SHARD_RINGS]
-                _encode(encoder, dataset, shard, channels).save(paths[start])
-    return LatentTable.load(chosen, list(paths.values()))
+    encoder = functools.cache(lambda: ViewEncoder.open(folders).to(caching_device()))
+
+    def make(start: int) -> dict[str, Tensor]:
+        return _encode(encoder(), dataset, chosen[start : start + _SHARD_RINGS], channels)
+
+    shards = cached_shards(folder, range(0, len(chosen), _SHARD_RINGS), make, "latents")
+    latents, poses, intrinsics = (torch.cat([shard[name] for shard in shards]) for name in _TENSORS)
+    size = dataset.rows[0].cameras.width
+    return LatentTable(chosen, latents, Cameras(poses, intrinsics, size, size))
 
 
 def object_rings(dataset: ObjectDataset, count: int) -> list[ObjectRing]:
@@ -126,27 +95,22 @@ def _other_rings(row: ObjectRow, count: int) -> list[tuple[int, ...]]:
 
 def _encode(
     encoder: ViewEncoder, dataset: ObjectDataset, rings: Sequence[ObjectRing], channels: int
-) -> LatentTable:
+) -> dict[str, Tensor]:
+    """Latents in half precision and cameras of rings."""
     batches = [rings[start : start + _ENCODED_AT_ONCE] for start in range(0, len(rings), _ENCODED_AT_ONCE)]
 
     def load(number: int) -> Views:
         return Views.concatenate([dataset.load_views(ring.row, ring.views) for ring in batches[number]])
 
-    latents: list[Tensor] = []
-    cameras: list[Cameras] = []
+    parts: list[tuple[Tensor, ...]] = []
     with Prefetcher(load, range(len(batches)), 2) as views:
         for _ in batches:
             taken = views.take()
-            encoded = encoder(taken.to(caching_device()))
-            latents.append(encoded[:, :, : channels or None].half().cpu())
-            cameras.append(taken.cameras)
-    first = cameras[0]
-    together = replace(
-        first,
-        camera_to_world=torch.cat([one.camera_to_world for one in cameras]),
-        intrinsics=torch.cat([one.intrinsics for one in cameras]),
-    )
-    return LatentTable(rings, torch.cat(latents), together)
+            latents = encoder(taken.to(caching_device()))[:, :, : channels or None].half().cpu()
+            parts.append((latents, taken.cameras.camera_to_world, taken.cameras.intrinsics))
+    return {
+        name: torch.cat(tensors) for name, tensors in zip(_TENSORS, zip(*parts, strict=True), strict=True)
+    }
 
 
 def _fingerprint(

@@ -142,21 +142,16 @@ class StageFolders(RunFolders):
     @property
     def prompts(self) -> Path:
         """Cache of encoded captions."""
-        return self._cache("autoencoder", "prompts")
-
-    @property
-    def grids(self) -> Path:
-        """Cache of splat grids."""
-        return self._cache("reconstructor", "grids")
+        return self._cache("prompts")
 
     @property
     def latents(self) -> Path:
         """Cache of latents."""
-        return self._cache("autoencoder", "latents")
+        return self._cache("latents")
 
-    def _cache(self, need: Need, name: str) -> Path:
-        """In the run of the network that the contents are computed with, for later stages to find, else in this one."""
-        network = self.trained(need)
+    def _cache(self, name: str) -> Path:
+        """In the run of the autoencoder, for later stages to find, else in this one."""
+        network = self.trained("autoencoder")
         return (network.parent if network.name == "weights" else self.out) / name
 
 

@@ -29,9 +29,9 @@ from diffsplat.training.diffusion_objective import (
     ShiftedFlowSteps,
     UniformTimesteps,
 )
-from diffsplat.training.grid_cache import caching_device
 from diffsplat.training.network_initialisation import widen_denoiser, widen_input
 from diffsplat.training.run_folders import StageFolders, find_network
+from diffsplat.training.shard_cache import caching_device
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -34,12 +34,12 @@ from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
 from diffsplat.training.config_checks import require
 from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
-from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.release_folder import Release
 from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.shard_cache import folder_digest
 from diffsplat.training.stages.denoiser_configs import (
     BackboneDenoiserConfig,
     DenoiserConfig,

@@ -15,9 +15,9 @@ from diffsplat.pretrained.model_folders import find_model
 from diffsplat.training.config_checks import require
 from diffsplat.training.denoising_step import ConditionedDenoiser
 from diffsplat.training.flow_windows import WindowBatch
-from diffsplat.training.grid_cache import folder_digest
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.shard_cache import folder_digest
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import every_caption
 

@@ -23,12 +23,14 @@ from diffsplat.models.principal_component_autoencoder import ComponentAutoencode
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.training.batch_tensors import to_device
 from diffsplat.training.config_record import write_record
-from diffsplat.training.grid_cache import grid_table
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outcome import Outcome, atomic_folder
 from diffsplat.training.run_processes import Device, Processes
 from diffsplat.training.stages.stage_recipe import StageRecipe
 from diffsplat.training.view_batches import held_out, training_objects
+
+_AT_ONCE = 4
+"""Objects that are reconstructed together."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ class ComponentFit(PrincipalComponentFit):
         if folders.start_from is not None:
             autoencoder.load_weights(folders.start_from)
             return autoencoder
-        table = grid_table(folders.trained("reconstructor"), dataset, folders.grids)
-        batches = tqdm(table.spread(self.component_objects), unit="batch", desc="components")
-        autoencoder.to(device).fit_components(to_device(grids, device) for grids in batches)
+        reconstructor = GSRecon.from_pretrained(folders.trained("reconstructor")).to(device)
+        grids = front_grids(reconstructor, dataset, self.component_objects)
+        autoencoder.to(device).fit_components(tqdm(grids, unit="batch", desc="components"))
         return autoencoder.cpu()
 
     def measured(self, network: ComponentAutoencoder, folders: StageFolders, /) -> dict[str, float]:
@@ -180,6 +182,16 @@ class ConditionFit(PrincipalComponentFit):
             kept = [psnr(network.decode(network.encode(image, kind)), image) for image in images]
             figures[f"psnr_{kind}"] = float(torch.stack(kept).mean())
         return figures
+
+
+@torch.no_grad()
+def front_grids(reconstructor: GSRecon, dataset: ObjectDataset, count: int) -> Iterator[SplatGrid]:
+    """Grids of about ``count`` evenly spread objects from the front, a few at once: what text generation makes."""
+    total = len(dataset)
+    chosen = sorted({int(index) for index in np.linspace(0, total - 1, min(count, total))})
+    for start in range(0, len(chosen), _AT_ONCE):
+        views = Views.concatenate([dataset.canonical(index) for index in chosen[start : start + _AT_ONCE]])
+        yield reconstructor(views.to(reconstructor.device))
 
 
 def _single_views(dataset: ObjectDataset, count: int) -> Iterator[Views]:
