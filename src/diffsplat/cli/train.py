@@ -16,13 +16,12 @@ from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.run_outcome import Status
 from diffsplat.training.run_processes import LostProcessError, launched_rank
 from diffsplat.training.stage_chain import WhenTimeIsUp, train_recipe
-from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
+from diffsplat.training.stages.stage_recipe import Flat, StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 Command = Callable[..., None]
-Flat = tyro.conf.arg(name="")
 
 
 def list_recipes() -> None:

@@ -13,7 +13,7 @@ from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage import SourceConfig
-from diffsplat.training.view_batches import held_out, training_objects
+from diffsplat.training.view_batches import held_out, spread, training_objects
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,10 @@ class ElevationSource:
 
     def evaluation(self) -> list[ElevationBatch]:
         """Held-out objects, spread over the table, always with the same views."""
-        usable = self._usable[self._test]
-        count = min(self.config.evaluation_objects, len(usable))
-        chosen = [usable[int(place)] for place in np.linspace(0, len(usable) - 1, count)]
-        size = self.config.batch_size
+        usable, size = self._usable[self._test], self.config.batch_size
         return [
-            self._load(self._test, chosen[start : start + size], np.random.default_rng(start))
-            for start in range(0, count, size)
+            self._load(self._test, [usable[place] for place in part], np.random.default_rng(number * size))
+            for number, part in enumerate(spread(len(usable), self.config.evaluation_objects, size))
         ]
 
     def _views(self, row: ObjectRow) -> list[int]:

@@ -16,7 +16,13 @@ from diffsplat.training.config_checks import require
 from diffsplat.training.latent_cache import LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig
-from diffsplat.training.view_batches import epoch_order_of, held_out, stored_image_size, training_objects
+from diffsplat.training.view_batches import (
+    epoch_order_of,
+    held_out,
+    spread,
+    stored_image_size,
+    training_objects,
+)
 
 _KIND_SHARES = (0.55, 0.15, 0.15, 0.15)
 """Shares of the batches with a condition, by :data:`CONDITION_KINDS`."""
@@ -117,10 +123,7 @@ class LatentSource:
 
     def evaluation(self) -> list[LatentBatch]:
         """Held-out objects, spread over the table, always with the same captions, then with images alone."""
-        total, size = len(self._test.dataset), self.config.batch_size
-        count = min(self.config.evaluation_objects, total)
-        chosen = [int(index) for index in np.linspace(0, total - 1, count)]
-        parts = [chosen[start : start + size] for start in range(0, count, size)]
+        parts = spread(len(self._test.dataset), self.config.evaluation_objects, self.config.batch_size)
         batches = [self._test.gather(part, None, np.random.default_rng(0)) for part in parts]
         if self.config.conditioned_share:
             pictured = [self._test.gather(part, "image", np.random.default_rng(0)) for part in parts]

@@ -81,16 +81,20 @@ class ViewSource:
 
     def evaluation(self) -> list[Views]:
         """Held-out objects, spread over the table, always with the same views."""
-        count = min(self.config.evaluation_objects, len(self._test))
-        chosen = [int(index) for index in np.linspace(0, len(self._test) - 1, count)]
-        size = self.config.batch_size
-        return [self._views(self._test, chosen[start : start + size], 0) for start in range(0, count, size)]
+        parts = spread(len(self._test), self.config.evaluation_objects, self.config.batch_size)
+        return [self._views(self._test, part, 0) for part in parts]
 
     def _views(self, dataset: ObjectDataset, indices: Sequence[int], seed: int) -> Views:
         novel, size = self.config.novel_views, self.config.image_size
         return Views.concatenate(
             [dataset.sample(index, seed, novel_views=novel, size=size) for index in indices]
         )
+
+
+def spread(total: int, count: int, size: int) -> list[list[int]]:
+    """At most ``count`` of the numbers from 0 to ``total``, evenly spread, in batches."""
+    chosen = [int(number) for number in np.linspace(0, total - 1, min(count, total))]
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
 def stored_image_size(data: Sequence[Path | str]) -> int:

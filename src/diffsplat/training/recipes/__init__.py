@@ -1,8 +1,7 @@
 """Recipes by the name of the model that they make, and of single networks by their own."""
 
-from diffsplat.training.recipes.diffusion_recipes import DIFFUSION_RECIPES
-from diffsplat.training.recipes.full_size_recipes import FULL_SIZE_NETWORKS
 from diffsplat.training.recipes.mini_recipe import CONDITIONED_NETWORKS, FEW_STEP_NETWORKS, MINI
+from diffsplat.training.recipes.paper_recipes import PAPER_NETWORKS
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.small_recipe import SMALL
 
@@ -12,8 +11,7 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}
 _SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (
     *CONDITIONED_NETWORKS,
     *FEW_STEP_NETWORKS,
-    *FULL_SIZE_NETWORKS,
-    *DIFFUSION_RECIPES,
+    *PAPER_NETWORKS,
 )
 
 

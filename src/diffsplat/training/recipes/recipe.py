@@ -9,9 +9,7 @@ import tyro
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
 from diffsplat.training.config_checks import require
-from diffsplat.training.stages.stage_recipe import StageRecipe
-
-Flat = tyro.conf.arg(name="")
+from diffsplat.training.stages.stage_recipe import Flat, StageRecipe
 
 NETWORKS = {
     "reconstruction": "reconstructor",

@@ -188,8 +188,9 @@ class SplatVaeStage(Stage):
             posterior = self.autoencoder.posterior(grid)
             latents = self.autoencoder.scale(posterior.sample()).unflatten(0, (-1, grid.views))
         losses = self.loss(self.autoencoder, latents, grid, batch, step)
-        terms = {name: term.mean() for name, term in losses.terms.items()}
-        return Losses(losses.total.mean(), {**terms, "kl": _per_number(posterior.kl(), latents)})
+        # Of every view, per number of its latents.
+        divergence = posterior.kl().detach().float().mean() / latents[0, 0].numel()
+        return Losses.mean(losses, kl=divergence)
 
     @torch.no_grad()
     def evaluate(self, batch: Views) -> Report:
@@ -222,8 +223,3 @@ def train_only(autoencoder: "SplatVAE", decoder: "DecoderKind") -> None:
     autoencoder.vae.requires_grad_(decoder == "full")
     if autoencoder.tiny_decoder is not None:
         autoencoder.tiny_decoder.requires_grad_(decoder == "tiny")
-
-
-def _per_number(divergence: Tensor, latents: Tensor) -> Tensor:
-    """Mean of the divergences of views, per number of their latents ``[B, V, C, h, w]``."""
-    return divergence.detach().float().mean() / latents[0, 0].numel()

@@ -98,9 +98,10 @@ class DenoiserConfig(ABC):
     def scheduler(self, folders: StageFolders, image: bool, /) -> Any:
         """What it is sampled with."""
 
-    @abstractmethod
     def prompts(self, folders: StageFolders) -> PromptSource:
-        """What encodes its prompts."""
+        """What encodes its prompts: the embedded text encoder, or that of the run."""
+        encoder = folders.text_encoder
+        return PromptSource(lambda: TextEncoder.from_pretrained(encoder).to(caching_device()), encoder)
 
     @abstractmethod
     def image_encoder(self, folders: StageFolders) -> "AutoencoderKL | ConditionEncoder":
@@ -151,12 +152,7 @@ class MiniDenoiserConfig(DenoiserConfig):
 
     def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
         """The denoiser, of an earlier run or with random weights."""
-        require(
-            not image,
-            "image",
-            image,
-            "condition_channels instead, for images and control maps",
-        )
+        require(not image, "image", image, "condition_channels instead, for images and control maps")
         network = self.untrained(autoencoder)
         if folders.start_from is None:
             return network
@@ -197,10 +193,6 @@ class MiniDenoiserConfig(DenoiserConfig):
     def takes_conditions(self) -> bool:
         """Where it has channels for them."""
         return self.condition_channels > 0
-
-    def prompts(self, folders: StageFolders) -> PromptSource:
-        """The embedded text encoder."""
-        return _embedded_prompts(folders)
 
     def image_encoder(self, folders: StageFolders) -> ConditionEncoder:
         """That of the run.
@@ -262,10 +254,6 @@ class SmallUNetConfig(DenoiserConfig):
         """DPM-Solver++."""
         return make_scheduler("dpm++", SMALL_SCHEDULE, "v_prediction")
 
-    def prompts(self, folders: StageFolders) -> PromptSource:
-        """The embedded text encoder."""
-        return _embedded_prompts(folders)
-
     def image_encoder(self, folders: StageFolders) -> "AutoencoderKL":
         """That of the run."""
         return open_image_encoder(folders.trained("image_autoencoder"))
@@ -324,7 +312,7 @@ class BackboneDenoiserConfig(DenoiserConfig):
         """The text encoders of the 2D model."""
         from diffsplat.models.text.clip_t5_encoders import load_prompt_encoder
 
-        base = folders.pretrained_part(self.row.base_repository, "text_encoder").parent
+        base = self._base(folders)
 
         def make() -> PromptEncoder:
             device = caching_device()
@@ -341,8 +329,10 @@ class BackboneDenoiserConfig(DenoiserConfig):
         return self.row.image_prediction if image else self.row.text_prediction
 
     def _schedule(self, folders: StageFolders) -> dict[str, Any]:
-        base = folders.pretrained_part(self.row.base_repository, "text_encoder").parent
-        return read_json(base / "scheduler" / "scheduler_config.json")
+        return read_json(self._base(folders) / "scheduler" / "scheduler_config.json")
+
+    def _base(self, folders: StageFolders) -> Path:
+        return folders.pretrained_part(self.row.base_repository, "text_encoder").parent
 
 
 def _opened(folder: Path, latent_channels: int, *, image: bool) -> Denoiser:
@@ -352,9 +342,3 @@ def _opened(folder: Path, latent_channels: int, *, image: bool) -> Denoiser:
     if network.config["in_channels"] != wanted:
         widen_denoiser(network, latent_channels, image=image)
     return cast(Denoiser, network)
-
-
-def _embedded_prompts(folders: StageFolders) -> PromptSource:
-    return PromptSource(
-        lambda: TextEncoder.from_pretrained(folders.text_encoder).to(caching_device()), folders.text_encoder
-    )

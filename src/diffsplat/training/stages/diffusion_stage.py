@@ -226,8 +226,7 @@ class DiffusionStage(Stage):
         dropped = DroppedConditions.draw(len(latents), self.config.dropout, latents.device)
         conditions = self._conditions(batch, latents, dropped)
         views = batch if isinstance(batch, Views) else None
-        losses = self.step(latents, conditions, views, step)
-        return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
+        return Losses.mean(self.step(latents, conditions, views, step))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Report:

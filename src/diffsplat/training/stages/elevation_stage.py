@@ -104,7 +104,7 @@ class ElevationStage(Stage):
             self.estimator.lower_bounds,
             self.config.offset_weight,
         )
-        return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
+        return Losses.mean(losses)
 
     @torch.no_grad()
     def evaluate(self, batch: ElevationBatch) -> Report:

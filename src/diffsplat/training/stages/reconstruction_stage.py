@@ -102,8 +102,7 @@ class ReconstructionStage(Stage):
 
     def forward(self, batch: Views, step: int, /) -> Losses:
         """Rendering loss; the first four of the views are the inputs."""
-        losses = self.loss(self._rendering(batch), batch, step)
-        return Losses(losses.total.mean(), {name: term.mean() for name, term in losses.terms.items()})
+        return Losses.mean(self.loss(self._rendering(batch), batch, step))
 
     @torch.no_grad()
     def evaluate(self, batch: Views) -> Report:

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from torch import Tensor, nn
 
 from diffsplat.models.configured_network import RELEASED_WEIGHTS_FILE, ConfiguredNetwork
 from diffsplat.training.release_folder import Release
+from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import Need, StageFolders
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -26,6 +27,11 @@ class Losses:
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def mean(cls, losses: ObjectLosses, **parts: Tensor) -> Self:
+        """Mean of the losses of objects, and further parts."""
+        return cls(losses.total.mean(), {n: term.mean() for n, term in losses.terms.items()} | parts)
 
 
 @dataclass(frozen=True)

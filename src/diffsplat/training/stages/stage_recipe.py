@@ -106,7 +106,7 @@ class GradientTraining(StageRecipe):
                 stage.start_from(find_network(folders.start_from))
         record = {"folders": asdict(folders), **asdict(self)}
         outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
-        if folders.overfit and outcome.figures:
+        if folders.overfit and outcome.status == "finished" and outcome.figures:
             _report_overfit(folders.overfit, self.stage.overfit_goal, outcome.figures)
         release = self.stage.release
         if release is not None and outcome.status != "interrupted":

@@ -1,17 +1,21 @@
-"""Recipes of the paper's networks but the denoisers: networks, losses and optimisers as in its runs on eight GPUs.
+"""Recipes of the paper's networks: networks, losses and optimisers as in its runs on eight GPUs.
 
-Batches are those of one process; a step of eight takes eight times as many objects. Differences: gradients are clipped,
-which the paper's runs meant to do in these trainers and did not, and the weight of the perceptual distance rises over
-the warm-up of the learning rate.
+Batches are those of one process; a step of eight takes eight times as many objects. Sources: DiffSplat (ICLR 2025),
+section 4.1 and appendix. Differences: gradients of all but the denoisers are clipped, which the paper's runs meant to
+do and did not, and the weight of the perceptual distance rises over the warm-up of the learning rate.
 """
 
 from dataclasses import replace
+from typing import get_args
 
 from diffsplat.models.network_families import Variant
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig, TinyDecoderConfig
+from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
@@ -24,7 +28,6 @@ _STEPS = 124_300
 _ELEVATION_STEPS = 62_200
 """The same of 128 objects a step."""
 
-_EMA = EmaConfig(decay=0.9999, power=0.75)
 _OPTIMISER = OptimConfig(
     lr=4e-4,
     betas=(0.9, 0.95),
@@ -33,27 +36,18 @@ _OPTIMISER = OptimConfig(
     warmup_steps=1_000,
     warmup_from_zero=True,
 )
-_ELEVATION_OPTIMISER = OptimConfig(
-    lr=1e-4,
-    betas=(0.9, 0.95),
-    weight_decay=0.05,
-    decayed="all",
-    lr_factors=(("backbone", 0.1),),
-    warmup_steps=1_000,
-    warmup_from_zero=True,
-)
+_ELEVATION_OPTIMISER = replace(_OPTIMISER, lr=1e-4, lr_factors=(("backbone", 0.1),))
 
 _LOSS = RenderingLossOptions(
     RenderedViewWeights(perceptual=1.0, perceptual_size=256, warmup_start=0, warmup_end=1_000),
     perceptual="lpips",
 )
 
-
 _VIEWS = ViewSourceConfig(batch_size=8, composition="released", image_size=256)
 _TRAINER = TrainerConfig(
     steps=_STEPS,
     optim=_OPTIMISER,
-    ema=_EMA,
+    ema=EmaConfig(decay=0.9999),
     checkpoint_minutes=30,
     evaluate_every=2_500,
     log_every=50,
@@ -104,9 +98,69 @@ def _tiny_decoder(variant: Variant) -> NetworkRecipe:
     )
 
 
-FULL_SIZE_NETWORKS = (
+_DENOISING_STEPS = 65_100
+"""100 epochs of 83,296 objects in batches of 128: 8 GPUs with 16 objects each."""
+
+_DENOISING_OPTIMISER = OptimConfig(
+    lr=1e-4,
+    betas=(0.9, 0.999),
+    weight_decay=0.01,
+    decayed="all",
+    warmup_steps=1_000,
+    warmup_from_zero=True,
+    schedule="constant",
+)
+
+_DENOISING = TrainerConfig(
+    steps=_DENOISING_STEPS,
+    optim=_DENOISING_OPTIMISER,
+    ema=EmaConfig(decay=0.9999),
+    accumulation=2,
+    evaluate_every=5_000,
+    checkpoint_minutes=30,
+)
+_DENOISER_LOSS = RenderingLossOptions(RenderedViewWeights(perceptual=1.0), perceptual="lpips")
+
+_BACKBONES: dict[BackboneName, str] = {
+    "sd15": "denoiser from Stable Diffusion 1.5, 0.86 B; --image, --rendering-loss",
+    "pixart-sigma": "denoiser from PixArt-Sigma, 0.61 B; --image, --rendering-loss",
+    "sd35m": "denoiser from Stable Diffusion 3.5 medium, 2.24 B; --image, --rendering-loss",
+}
+
+
+def _diffusion(backbone: BackboneName, batch_size: int, accumulation: int) -> NetworkRecipe:
+    return NetworkRecipe(
+        f"diffusion-{backbone}",
+        _BACKBONES[backbone],
+        GradientTraining(
+            DiffusionConfig(
+                BackboneDenoiserConfig(backbone), rendering=_DENOISER_LOSS, sample_guidance=(1.0, 3.0, 7.5)
+            ),
+            replace(_VIEWS, batch_size=batch_size),
+            replace(_DENOISING, accumulation=accumulation),
+        ),
+    )
+
+
+def _controlnet(kind: ControlKind) -> NetworkRecipe:
+    return NetworkRecipe(
+        f"controlnet-{kind}",
+        f"ControlNet for {kind} maps on the frozen denoiser from Stable Diffusion 1.5, 361 M",
+        GradientTraining(
+            DiffusionConfig(BackboneDenoiserConfig("sd15"), control=kind, sample_guidance=(1.0, 3.0, 7.5)),
+            _VIEWS,
+            replace(_DENOISING, ema=EmaConfig(decay=0.0)),
+        ),
+    )
+
+
+PAPER_NETWORKS = (
     NetworkRecipe("reconstruction", "reconstructor of the paper, 41.8 M parameters, 256 px", RECONSTRUCTION),
     *(_autoencoder(variant) for variant in _FAMILIES),
     *(_tiny_decoder(variant) for variant in _FAMILIES),
     NetworkRecipe("elevation", "elevation network from DINOv2, 86 M parameters, 224 px", ELEVATION),
+    _diffusion("sd15", batch_size=8, accumulation=2),
+    _diffusion("pixart-sigma", batch_size=8, accumulation=2),
+    _diffusion("sd35m", batch_size=2, accumulation=8),
+    *(_controlnet(kind) for kind in get_args(ControlKind)),
 )
