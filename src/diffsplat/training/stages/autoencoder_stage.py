@@ -16,7 +16,7 @@ from diffsplat.pretrained.network_folders import open_autoencoder, open_image_en
 from diffsplat.render import Backend
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
-from diffsplat.training.release_folder import VARIANT_BACKBONES, Release
+from diffsplat.training.release_export import VARIANT_BACKBONES, Release
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions

@@ -37,7 +37,7 @@ from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
-from diffsplat.training.release_folder import Release
+from diffsplat.training.release_export import Release
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.shard_cache import folder_digest
 from diffsplat.training.stages.denoiser_configs import (

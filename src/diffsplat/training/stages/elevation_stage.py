@@ -13,7 +13,7 @@ from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimat
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
-from diffsplat.training.release_folder import Release
+from diffsplat.training.release_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig

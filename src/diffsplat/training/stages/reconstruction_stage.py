@@ -11,7 +11,7 @@ from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
-from diffsplat.training.release_folder import Release
+from diffsplat.training.release_export import Release
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions

@@ -13,7 +13,7 @@ import tyro
 
 from diffsplat.render import warmup
 from diffsplat.training.config_checks import require
-from diffsplat.training.release_folder import lay_release
+from diffsplat.training.release_export import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import shared_lock
 from diffsplat.training.run_outcome import Outcome
