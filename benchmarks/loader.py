@@ -152,7 +152,7 @@ def write_rows(folder: Path, rows: int) -> None:
         "depth": [shard_schema.encode_depth(np.full((8, 8), 1.4))] * 38,
     }
     blank = shard_schema.ObjectInfo(
-        "", "", "", ("",), source="made up", license="CC0", creator="nobody"
+        object_id="", name="", noun="", captions=("",), source="made up", license="CC0", creator="nobody"
     ).columns()
     schema = shard_schema.table_schema()
     template = pa.Table.from_pylist([{**blank, **cells}] * 40, schema=schema)
