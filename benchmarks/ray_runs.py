@@ -3,8 +3,9 @@
     python benchmarks/ray_runs.py --objects 200 --workers 2 --folder runs
 
 Each step runs the command line in a process of its own, on a cluster that was started before it; times are those of
-the commands. Then a worker is killed in the middle of another run on Ray, and its driver, and the same command is given
-again. The last line on stdout is a JSON object.
+the commands, and processor times leave out what workers did before them. Then a worker is killed in the middle of
+another run on Ray, and its driver, and the same command is given again. The last line on stdout is a JSON object. On a
+machine that is very busy Ray itself ends while it starts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,10 @@ def timed(command: list[str]) -> dict[str, float]:
 @contextmanager
 def cluster(workers: int) -> Iterator[tuple[str, int]]:
     """Address and process of a cluster that is ready; everything of it ends with the block."""
-    port, *agents = free_ports(5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     words = ["start", "--head", "--block", f"--port={port}", f"--num-cpus={workers}", "--num-gpus=0"]
     words += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
-    # With ports that are given, a busy machine does not have to tell its own in time.
-    names = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
-    words += [f"--{name}-port={number}" for name, number in zip(names, agents, strict=True)]
     program = [str(Path(sys.executable).with_name("ray")), *words]
     environment = os.environ | QUIET
     head = subprocess.Popen(program, stdout=sys.stderr, start_new_session=True, env=environment)
@@ -165,12 +164,6 @@ def cluster(workers: int) -> Iterator[tuple[str, int]]:
         for pid in session(head.pid):
             end(pid)
         head.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
 
 
 def killed(command: list[str], out: Path, head: int) -> dict[str, Any]:
