@@ -39,6 +39,13 @@ def neighborhood_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return _ndimage().uniform_filter(values, (3, 3, 3, 1), mode="constant")
 
 
+def interpolated(values: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of a grid at ``places [..., 3]``, which are indices with fractions; beyond it, those of its border."""
+    flat = places.reshape(-1, places.shape[-1]).T
+    found = _ndimage().map_coordinates(values, flat, np.float64, order=1, mode="nearest")
+    return found.reshape(places.shape[:-1])
+
+
 def labeled_parts(mask: Mask) -> NDArray[np.int32]:
     """Numbers from 1 of the connected parts of a mask, 0 outside it."""
     return _ndimage().label(mask)[0]

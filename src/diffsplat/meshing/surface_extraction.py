@@ -9,11 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError, optional_package
-from diffsplat.meshing.grid_filters import labeled_parts
+from diffsplat.meshing.grid_filters import interpolated, labeled_parts
 from diffsplat.meshing.manifold_repair import split_edges
 
 _LEAST_SHARE = 0.005
 """Volume of a separate part, as a share of the whole, below which it is left out."""
+_SAMPLES = np.array(
+    [(4, 4, 4), (6, 6, 0), (0, 6, 6), (6, 0, 6), (8, 2, 2), (2, 8, 2), (2, 2, 8)], dtype=np.float64
+) / 12  # fmt: skip
+"""Barycentric coordinates of the places in a face that are compared with the field."""
+_FITTING_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Surface:
         positions, faces = positions.astype(np.float64), faces.astype(np.int32)
         corners = positions[faces]
         across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        sums = np.zeros_like(positions)
-        for corner in range(3):
-            np.add.at(sums, faces[:, corner], across)
+        sums = np.stack(
+            [_vertex_sums(faces, across[:, [axis] * 3], len(positions)) for axis in range(3)], axis=1
+        )
         length = np.linalg.norm(sums, axis=1, keepdims=True)
         normals = np.where(length > 0, sums / np.where(length > 0, length, 1), [0.0, 1.0, 0.0])
         return cls(positions, normals, faces)
@@ -82,13 +87,42 @@ def extract_surface(field: NDArray[np.float32], faces: int) -> Surface:
 
     solid = _without_strays(np.pad(field, 1, constant_values=1.0))
     found: Any = marching_cubes(solid, 0.0)
-    positions, triangles = found[0] - 1, found[1]
+    positions, triangles = found[0], found[1]
     if len(triangles) > faces:
         simplified: Any = fast_simplification.simplify(
             positions.astype(np.float32), triangles.astype(np.int32), target_count=faces
         )
         positions, triangles = simplified
-    return Surface.of(*split_edges(positions, triangles))
+        positions = _fitted(positions, triangles, solid)
+    return Surface.of(*split_edges(positions - 1, triangles))
+
+
+def _fitted(
+    positions: NDArray[Any], triangles: NDArray[np.int32], field: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Vertices moved along their normals, by a voxel at most, until the faces lie as much outside as inside.
+
+    The large faces of a simplified mesh cut through what is round, which would make all objects smaller.
+    """
+    start = moved = positions.astype(np.float64)
+    for _ in range(_FITTING_ROUNDS):
+        corners = moved[triangles]
+        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        areas = np.linalg.norm(across, axis=1, keepdims=True)
+        distances = interpolated(field, _SAMPLES @ corners)
+        sums = _vertex_sums(triangles, areas * (distances @ _SAMPLES), len(moved))
+        weights = _vertex_sums(triangles, areas * _SAMPLES.sum(axis=0), len(moved))
+        steps = (sums / np.maximum(weights, 1e-9))[:, None] * Surface.of(moved, triangles).normals
+        shift = moved - steps - start
+        moved = start + shift / np.maximum(np.linalg.norm(shift, axis=1, keepdims=True), 1)
+    return moved
+
+
+def _vertex_sums(
+    triangles: NDArray[np.int32], values: NDArray[np.float64], count: int
+) -> NDArray[np.float64]:
+    """``[count]`` sums of the values ``[F, 3]`` of the corners at each vertex."""
+    return np.bincount(triangles.ravel(), weights=values.ravel(), minlength=count).astype(np.float64)
 
 
 def _without_strays(field: NDArray[np.float32]) -> NDArray[np.float32]:
