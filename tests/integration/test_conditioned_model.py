@@ -138,20 +138,20 @@ def test_an_image_has_guidance_of_its_own_and_no_refiner(folder: Path, photo: Pa
     assert torch.equal(values(pipe("", image=photo, elevation=20.0)), expected)
 
 
-def test_a_refiner_of_text_may_refine_what_an_image_became(folder: Path, photo: Path):
-    """Though it has no channels for the image."""
+def test_a_refiner_of_text_refines_only_what_is_held_to_an_image(folder: Path, photo: Path):
+    """It has no channels for the image, and would lose what nothing else holds."""
     pipe = DiffSplatPipeline.from_pretrained(folder)
+    pipe.image_defaults = SamplingDefaults(
+        steps=2, guidance=2.0, refined_below=0.9, refiner_guidance=2.0, projection=True
+    )
 
     def made(**given: Any) -> torch.Tensor:
-        return values(pipe(PROMPT, elevation=20.0, **given))
+        return values(pipe(PROMPT, image=photo, elevation=20.0, **given))
 
-    plain = SamplingDefaults(steps=2, guidance=2.0)
-    pipe.image_defaults = plain
-    unrefined = made(image=photo)
-    pipe.image_defaults = replace(plain, refined_below=0.9, refiner_guidance=2.0)
-    assert not torch.equal(made(image=photo), unrefined)
+    refined, free = made(), made(unprojected=True)
     pipe.refiner = None
-    assert torch.equal(made(image=photo), unrefined)
+    assert not torch.equal(made(), refined)
+    assert torch.equal(made(unprojected=True), free)
 
 
 def test_the_first_view_takes_over_the_image(folder: Path, photo: Path):

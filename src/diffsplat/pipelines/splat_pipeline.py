@@ -496,16 +496,28 @@ class DiffSplatPipeline(PipelineComponents):
             control=ControlOptions(generation.control_scale, generation.guess_mode),
             rescale=generation.guidance_rescale,
         )
-        unrefined = conditions.image_latent is not None and not defaults.refined_below
-        if self.refiner is None or unrefined:
+        if self.refiner is None or not self._refines(conditions, shared):
             return guided
         check_refiner(self.denoiser, self.refiner, defaults)
         followed = conditions if defaults.refiner_guidance > 1 else replace(conditions, negative=None)
-        if self.refiner.config["in_channels"] < self.denoiser.config["in_channels"]:
-            followed = replace(followed, image_latent=None)  # a refiner of text alone
+        if self._refiner_reads_text_alone:
+            followed = replace(followed, image_latent=None)
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
         return Handover(guided, refiner, defaults.refined_below)
+
+    @property
+    def _refiner_reads_text_alone(self) -> bool:
+        """Whether the refiner lacks the denoiser's channels for images and control maps."""
+        name = "in_channels"
+        return self.refiner is not None and self.refiner.config[name] < self.denoiser.config[name]
+
+    def _refines(self, conditions: Conditions, shared: "_SharedConditions") -> bool:
+        """Whether the refiner takes part: one that would lose the condition does where the first view is held to it."""
+        if conditions.image_latent is None:
+            return True
+        kept = shared.known_view is not None or not self._refiner_reads_text_alone
+        return bool(shared.defaults.refined_below) and kept
 
     def _scheduler(self, sampler: Sampler | None) -> Scheduler:
         """The pipeline's own, or one of another sampling method."""
