@@ -305,5 +305,27 @@ def test_a_dropped_picture_becomes_an_object(
     page.wait_for_selector("#image img")
     settle(page)
     assert page.evaluate("document.querySelector('#image img').naturalWidth") == 256
+    page.select_option("#sampler", "ddim")
     generated(page, "", steps=1)
     assert page.inner_text("#name") == "from image"
+    page.locator("#framing").get_by_label("Border").fill("0.5")
+    page.locator("#framing").get_by_label("Border").dispatch_event("change")
+    page.wait_for_selector("#image img")
+    page.locator("#keep-framing").dispatch_event("click")
+    page.wait_for_selector("#image img")
+    page.locator("#image").get_by_label("Remove image").dispatch_event("click")
+    assert not page.is_visible("#framing")
+    page.locator(".thumb").first.dispatch_event("click")
+    page.wait_for_selector("#image img")
+    settle(page)
+    assert page.input_value("#cutout") == "none"
+    assert page.input_value("#sampler") == "ddim"
+    (job,) = page.evaluate("fetch('api/jobs').then((answer) => answer.json())")
+    kept = page.evaluate(
+        "async (url) => Array.from(new Uint8Array(await (await fetch(url)).arrayBuffer()))",
+        job["images"]["image"],
+    )
+    shown = pixels(bytes(kept))
+    assert shown.shape == (256, 256, 3)
+    assert np.allclose(shown[128, 128], np.array([200, 30, 30]) / 255, atol=0.02)
+    assert np.allclose(shown[2, 2], 1)

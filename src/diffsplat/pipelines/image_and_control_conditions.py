@@ -41,6 +41,13 @@ class ConditionImages:
         """Whether there is an image or a control map."""
         return self.image is not None or self.control is not None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return sum(
+            each.nbytes for each in (self.image, self.control, self.prompt, self.outline) if each is not None
+        )
+
 
 def condition_image(
     source: ImageSource, size: int, *, cut_out: bool, framing: ImageFraming | None = None

@@ -24,7 +24,7 @@ curl -sN localhost:PORT/api/jobs/ID/events
 curl -sO localhost:PORT/api/jobs/ID/results/0.ply"""
 
 
-_EXAMPLES = {"prompt": "a red armchair", "seed": 0, "number": "0", "format": "png"}
+_EXAMPLES = {"prompt": "a red armchair", "seed": 0, "number": "0", "format": "png", "name": "image"}
 """Inputs that the forms begin with."""
 
 

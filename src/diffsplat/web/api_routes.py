@@ -174,6 +174,30 @@ async def result_file(
     return await _file_response(service, job, index, kind)
 
 
+@router.get(
+    "/jobs/{job_id}/images/{name}.png",
+    summary="An image that a job is made from",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "at the model's size",
+        },
+        **_responses(404, 422),
+    },
+)
+async def condition_image(
+    job_id: JobId,
+    name: Annotated[str, Path(max_length=100, description="image or control")],
+    service: ServiceOf,
+) -> Response:
+    """As the model gets it: a request with it and ``cutout`` none makes the same again."""
+    image = await service.condition_png(_found(service, job_id), name)
+    if image is None:
+        raise HTTPException(404, f"the job has no image {name[:40]!r}")
+    return Response(image, media_type="image/png")
+
+
 @router.post(
     "/cutouts",
     summary="Preview of the object in an image",

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from math import inf
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -18,7 +18,7 @@ from diffsplat.pipelines.generation_options import (
     ResolvedGeneration,
     option_bounds,
 )
-from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
 from diffsplat.web.job_queue import Job, State
 from diffsplat.web.model_worker import ServedModel
 from diffsplat.web.result_files import FILE_KINDS
@@ -167,6 +167,7 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
     steps_in_all: int
     error: str | None = Field(description="why it failed, one sentence")
     notice: str | None = Field(description="the first notice of its results")
+    images: dict[str, str] = Field(description="where the images that it is made from are, by their names")
     results: list[ResultView]
 
     @classmethod
@@ -187,6 +188,11 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
             steps_in_all=job.steps,
             error=job.error,
             notice=next((item.notice for item in job.results if item.notice), None),
+            images={
+                name: f"/api/jobs/{job.id}/images/{name}.png"
+                for name in ("image", "control")
+                if getattr(job.images, name, None) is not None
+            },
             results=[
                 ResultView(
                     number=number,
@@ -272,6 +278,7 @@ class Catalogue(BaseModel):
     """What the server offers."""
 
     models: list[ModelView]
+    samplers: tuple[str, ...] = get_args(Sampler)
     limits: LimitsView
     files: list[FileKindView]
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 from PIL import Image
+from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.framing_options import ImageFraming
@@ -91,6 +92,13 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._preparing, self._cut_out, data, framing)
 
+    async def condition_png(self, job: Job, name: str) -> bytes | None:
+        """PNG of an image that a job was made from, at the model's size; None where there is none."""
+        image = getattr(job.images, name) if job.images and name in IMAGE_FIELDS else None
+        if image is None:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._preparing, _png, image)
+
     def _most_images(self) -> int:
         """Most images that any model has use for in one request."""
         return max(len(IMAGE_FIELDS) - len(model.reasons) for model in self.models.values())
@@ -125,7 +133,10 @@ class Service:
 
     def _cut_out(self, data: bytes, framing: ImageFraming) -> bytes:
         decoded = decode_image(data, "image", self.limits)
-        prepared = condition_image(decoded, CUT_OUT_SIZE, cut_out=True, framing=framing).image
-        file = BytesIO()
-        Image.fromarray(to_pixels(prepared)).save(file, format="PNG")
-        return file.getvalue()
+        return _png(condition_image(decoded, CUT_OUT_SIZE, cut_out=True, framing=framing).image)
+
+
+def _png(image: Tensor) -> bytes:
+    file = BytesIO()
+    Image.fromarray(to_pixels(image)).save(file, format="PNG")
+    return file.getvalue()

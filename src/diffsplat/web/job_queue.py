@@ -65,7 +65,7 @@ class Job:
         id: unguessable name.
         model: by name.
         generation: the options; without an elevation it is estimated from the image.
-        images: at the model's size, until the job is finished.
+        images: at the model's size; of a job that ends without results none are kept.
         state: where it stands.
         steps_done: denoising steps that are done.
         results: the generated objects, when done.
@@ -97,8 +97,9 @@ class Job:
 
     @property
     def nbytes(self) -> int:
-        """Memory of its results."""
-        return sum(result.nbytes for result in self.results)
+        """Memory of its results and images."""
+        images = 0 if self.images is None else self.images.nbytes
+        return images + sum(result.nbytes for result in self.results)
 
 
 class JobKeeper(Protocol):
@@ -323,7 +324,8 @@ class JobQueue:
         results: tuple[GeneratedObject, ...] = (),
         error: str | None = None,
     ) -> Job:
-        ended = replace(job, images=None, state=state, results=results, error=error, finished_s=self._clock())
+        images, now = job.images if results else None, self._clock()
+        ended = replace(job, images=images, state=state, results=results, error=error, finished_s=now)
         self._keep(ended)
         with self._changed:
             self._to_cancel.discard(job.id)

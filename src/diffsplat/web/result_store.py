@@ -20,6 +20,7 @@ from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.io.file_access import STORAGE_ERRORS, atomic_path, explained_os_errors, make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pipelines.generation_options import ResolvedGeneration
+from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.web.job_queue import Job
 
@@ -27,6 +28,7 @@ LOST = "the server ended before this job was done, expected another try"
 
 _DESCRIPTION, _OBJECTS, _LOCK = "job.json", "objects.safetensors", ".lock"
 _CAMERA_FIELDS = ("camera_to_world", "intrinsics")
+_IMAGES = ("image", "control")
 _OBJECT_VALUES = ("elevation_deg", "prompt", "seed", "notice")
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,10 @@ def _tensors(job: Job) -> Iterator[tuple[str, torch.Tensor]]:
             yield f"{number}.{name}", getattr(item.splats, name).contiguous()
         for name in _CAMERA_FIELDS:
             yield f"{number}.{name}", getattr(item.cameras, name).contiguous()
+    for name in _IMAGES:
+        image = getattr(job.images, name, None)
+        if image is not None:
+            yield name, image.contiguous()
 
 
 def _read(folder: Path) -> Job:
@@ -128,7 +134,9 @@ def _read(folder: Path) -> Job:
         return replace(job, state="failed", error=LOST, finished_s=entry["made_s"])
     tensors = load_file(folder / _OBJECTS)
     results = tuple(_object(tensors, number, values) for number, values in enumerate(entry["objects"]))
-    return replace(job, state="done", steps_done=job.steps, results=results, finished_s=entry["finished_s"])
+    images = ConditionImages(*(tensors.get(name) for name in _IMAGES))
+    job = replace(job, state="done", images=images, results=results, finished_s=entry["finished_s"])
+    return replace(job, steps_done=job.steps)
 
 
 def _object(tensors: dict[str, torch.Tensor], number: int, values: dict[str, Any]) -> GeneratedObject:

@@ -32,9 +32,9 @@ export class Api {
     return (await this.#ask("api/jobs", { method: "POST", body: formOf(values) })).json();
   }
 
-  /** The object of an image, as the model will see it. @returns {Promise<Blob>} */
-  async cutOut(image) {
-    return (await this.#ask("api/cutouts", { method: "POST", body: formOf({ image }) })).blob();
+  /** The object of an image, cut out and framed as `framing` says, as the model will see it. @returns {Promise<Blob>} */
+  async cutOut(image, framing) {
+    return (await this.#ask("api/cutouts", { method: "POST", body: formOf({ image, ...framing }) })).blob();
   }
 
   /** All jobs: finished ones, oldest first, then those that run or wait. */

@@ -31,11 +31,13 @@ async function start() {
   const viewer = createViewer(byId("surface"));
   startTheme(() => viewer.setBackground(getComputedStyle(root).getPropertyValue("--stage").trim()));
   const fields = {
-    image: imageField("image", "Image of the object", (file) => api.cutOut(file)),
+    image: imageField("image", "Image of the object", (file) => api.cutOut(file, framing())),
     control: imageField("control", "Control map", async (file) => file),
   };
   fillBars(viewer);
-  gallery.addEventListener("choose", ({ detail }) => choose(viewer, detail));
+  fields.image.addEventListener("change", () => (byId("framing").hidden = !fields.image.file));
+  byId("framing").addEventListener("change", () => byId("border").checkValidity() && fields.image.set(fields.image.file));
+  gallery.addEventListener("choose", ({ detail }) => choose(viewer, detail, fields));
   gallery.addEventListener("remove", ({ detail }) => remove(viewer, detail));
   acceptDrops((files) => takeDropped(files, fields), "Drop an image");
   try {
@@ -58,9 +60,15 @@ function imageField(id, label, preview) {
   return new ImageField(byId(id), { label: `${label}: drop or browse`, preview, onError: (sentence) => notify(sentence, "error") });
 }
 
-function fillForm({ models, limits }, fields) {
+/** How an image is cut out and framed. */
+function framing() {
+  return { cutout: byId("cutout").value, keep_framing: byId("keep-framing").checked || "", border: byId("border").value };
+}
+
+function fillForm({ models, limits, samplers }, fields) {
   const select = byId("model");
   select.append(...models.map(({ name }) => make("option", { value: name }, name)));
+  byId("sampler").append(...samplers.map((name) => make("option", { value: name }, name)));
   byId("steps").max = limits.steps;
   byId("count").max = limits.count;
   const choose = () => {
@@ -68,6 +76,7 @@ function fillForm({ models, limits }, fields) {
     byId("steps").value = model.steps;
     byId("guidance").value = model.guidance;
     fields.image.available = model.takes.image;
+    byId("framing").hidden = !fields.image.file;
     fields.control.available = model.takes.control !== null;
     byId("note").hidden = fields.image.available || fields.control.available;
     byId("note").textContent = `${model.name} takes text only.`;
@@ -107,6 +116,8 @@ async function generate(viewer, fields) {
     prompt,
     negative_prompt: byId("negative-prompt").value.trim(),
     model: byId("model").value,
+    sampler: byId("sampler").value,
+    ...(fields.image.file ? framing() : {}),
     ...Object.fromEntries(NUMBERS.map((name) => [name, byId(name).value])),
     image: fields.image.file,
     control: fields.control.file,
@@ -274,9 +285,9 @@ async function refresh() {
 }
 
 /** A result was clicked: show it and how it was made, or compare it with the one that is shown. */
-async function choose(viewer, entry) {
+async function choose(viewer, entry, fields) {
   if (comparing && entry.result && shown) return compare(entry);
-  bringBack(entry);
+  await bringBack(entry, fields);
   if (entry.result) await show(viewer, entry);
   else notify(asSentence(entry.job.error), "error");
 }
@@ -298,7 +309,7 @@ function setComparing(on) {
 }
 
 /** Fill the form with how a result was made. */
-function bringBack({ job, result }) {
+async function bringBack({ job, result }, fields) {
   const model = byId("model");
   if ([...model.options].some(({ value }) => value === job.model)) {
     model.value = job.model;
@@ -307,8 +318,26 @@ function bringBack({ job, result }) {
   byId("prompt").value = (result ?? job).prompt;
   byId("negative-prompt").value = job.negative_prompt;
   for (const name of ["steps", "guidance"]) byId(name).value = job[name];
+  byId("sampler").value = job.sampler ?? "";
   byId("seed").value = result?.seed ?? job.seed;
   lockSeed(true);
+  await bringBackImages(job, fields);
+}
+
+/** The images of a job, which are cut out already. */
+async function bringBackImages(job, fields) {
+  for (const field of Object.values(fields)) field.clear();
+  byId("framing").hidden = true;
+  try {
+    for (const [name, url] of Object.entries(job.images)) {
+      if (!fields[name].available) continue;
+      const { blob } = await api.file(url);
+      if (name === "image") [byId("cutout").value, byId("keep-framing").checked, byId("border").value] = ["none", false, ""];
+      await fields[name].set(new File([blob], `${name}.png`, { type: blob.type }));
+    }
+  } catch (error) {
+    notify(error.message, "error");
+  }
 }
 
 async function remove(viewer, job) {
