@@ -13,7 +13,12 @@ def main() -> None:
         parts = {part.label: part for part in every_component(name)}
         encoders = [part for label, part in parts.items() if label.startswith("text encoder")]
         text = [parts["text model"], parts["splat autoencoder"]]
-        image = [parts["image model"], parts["splat autoencoder"], parts["vae"], *every_component("elevation")]
+        image = [
+            parts["image model"],
+            parts["splat autoencoder"],
+            parts["vae"],
+            *every_component("elevation"),
+        ]
         controls = [parts["depth control"]] if backbone.control_releases else []
         print(f"| `{name}` | {' | '.join(map(_size, (encoders, text, image, controls)))} |")
 
