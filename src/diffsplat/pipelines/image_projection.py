@@ -18,6 +18,8 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 _REACH = 6.0
 """Deviation in pixels of the Gaussian that brings depths to where the network left a hole."""
 _LEAST_WEIGHT = 1e-7
+_TOLERANCE = 0.05
+"""World units that a Gaussian may lie in front of the surface that the first view shows."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,13 @@ class KnownView:
         first[:, :, OPACITY] = first[:, :, OPACITY].masked_fill(~self.outline, -1)
         return _with_first(grid, first)
 
-    def carved(self, splats: Splats) -> Splats:
-        """The splats ``[B, N]`` without those outside of the visual hull, which the first view's outline bounds."""
+    def carved(self, splats: Splats, grid: SplatGrid) -> Splats:
+        """The splats without what contradicts the first view: outside of its outline, or in front of its surface.
+
+        Args:
+            splats: ``[B, N]``.
+            grid: what they are of, ``[B, V, 12, H, W]``; its first view tells where the surface is.
+        """
         height, width = self.outline.shape[-2:]
         camera = self.camera.resized(width, height)
         pose = camera.world_to_camera
@@ -106,8 +113,13 @@ class KnownView:
         fx, fy, cx, cy = camera.pixel_intrinsics
         column, row = (x / z * fx + cx).floor().long(), (y / z * fy + cy).floor().long()
         framed = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        inside = framed & self.outline[0, row.clamp(0, height - 1), column.clamp(0, width - 1)]
-        return replace(splats, opacities=splats.opacities * inside)
+        pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+        inside = self.outline.flatten()[pixel]
+        surface = grid.values[:, 0, DEPTH].flatten(1).gather(1, pixel) + torch.linalg.vector_norm(
+            camera.centers
+        )
+        kept = framed & inside & (z > surface - _TOLERANCE)
+        return replace(splats, opacities=splats.opacities * kept)
 
 
 class ProjectedFlow:

@@ -477,7 +477,7 @@ class DiffSplatPipeline(PipelineComponents):
         splats = grid.to_splats(views, pixel_grid)
         if generation.original_rotations:
             splats = with_original_rotations(splats, grid)
-        return known.carved(splats) if known else splats
+        return known.carved(splats, grid) if known else splats
 
     def _field(
         self, generation: ResolvedGeneration, conditions: Conditions, shared: "_SharedConditions"

@@ -50,7 +50,7 @@ def test_first_view_shows_the_image(outline: torch.Tensor, image: torch.Tensor):
     half_missing = torch.zeros(SIZE, SIZE)
     half_missing[:, :14] = 1
     grid = known.painted(known.filled(grey_grid(half_missing)))
-    splats = known.carved(grid.to_splats(cameras.for_objects(1)))
+    splats = known.carved(grid.to_splats(cameras.for_objects(1)), grid)
     first = slice(0, SIZE * SIZE)
     front = Splats(*(getattr(splats, name)[:, first] for name in splats.__dataclass_fields__))
     rendering = render(front, cameras.for_objects(1)[:, :1])
@@ -108,25 +108,27 @@ def test_without_an_image_colours_stay(outline: torch.Tensor):
     assert bool((painted[0, 1:, OPACITY] == 1).all())
 
 
-def test_what_projects_outside_of_the_outline_goes():
+def test_what_contradicts_the_view_goes():
     """Points on the axis of the camera project to the middle of the image, at any depth."""
     camera = ring_cameras(0.0, size=SIZE)[0]
     right, _, forward = camera.camera_to_world[:3, :3].unbind(-1)
     edge = camera.centers + 1.4 * forward + right * (1.4 * 0.5 / float(camera.intrinsics[0]))
     behind = camera.centers - forward
-    points = torch.stack([torch.zeros(3), 0.2 * forward, edge * 0.5, edge * 1.02, behind])
+    points = [torch.zeros(3), 0.2 * forward, -0.3 * forward, edge * 0.5, edge * 1.02, behind]
     splats = Splats(
-        means=points[None],
-        scales=torch.full((1, 5, 3), 0.01),
-        quats=torch.tensor([1.0, 0, 0, 0]).expand(1, 5, 4).contiguous(),
-        opacities=torch.ones(1, 5),
-        colors=torch.zeros(1, 5, 3),
+        means=torch.stack(points)[None],
+        scales=torch.full((1, 6, 3), 0.01),
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(1, 6, 4).contiguous(),
+        opacities=torch.ones(1, 6),
+        colors=torch.zeros(1, 6, 3),
     )
+    grid = grey_grid(torch.ones(SIZE, SIZE))
+    grid.values[:, :, DEPTH] = -0.1  # the first view's surface passes in front of the origin
     middle = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
     middle[:, 14:18, 14:18] = True
-    assert KnownView(camera, middle).carved(splats).opacities[0].tolist() == [1, 1, 0, 0, 0]
+    assert KnownView(camera, middle).carved(splats, grid).opacities[0].tolist() == [1, 1, 0, 0, 0, 0]
     everywhere = torch.ones_like(middle)
-    assert KnownView(camera, everywhere).carved(splats).opacities[0].tolist() == [1, 1, 1, 0, 0]
+    assert KnownView(camera, everywhere).carved(splats, grid).opacities[0].tolist() == [1, 1, 0, 1, 0, 0]
 
 
 def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.Tensor):
