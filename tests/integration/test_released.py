@@ -297,7 +297,6 @@ REFUSED = [
     (("a chair", "--model", "sd15", "--control", "depth"), "was given with 0 images"),
     (("a chair", "--model", "sd35m", "--control", "depth", "--control-image", "{picture}"), "no ControlNet"),
     (("--model", "sd15"), "no prompt was given"),
-    (("--model", "mini", "--image", "{picture}"), "takes text only"),
     (
         (
             "a chair",

@@ -1,8 +1,13 @@
 """Choosing a model by name."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
+from diffsplat.pretrained.model_folders import INDEX_FILE, find_model
 
 
 @pytest.mark.parametrize(
@@ -30,5 +35,14 @@ def test_an_unknown_variant_is_refused():
         ValueError, match="'sd15:height' has an unknown variant, expected one of: image, depth"
     ):
         ModelChoice.parse("sd15:height", OpeningOptions())
-    with pytest.raises(ValueError, match="'mini' takes text only, expected another such as sd15"):
-        ModelChoice("mini", image=True).defaults()
+
+
+def test_a_folder_of_text_alone_takes_no_image(tmp_path: Path):
+    shutil.copytree(find_model("mini"), tmp_path / "mine")
+    index = json.loads((tmp_path / "mine" / INDEX_FILE).read_text())
+    for part in ("condition_encoder", "elevation_estimator", "image"):
+        del index[part]
+    (tmp_path / "mine" / INDEX_FILE).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="takes text only, expected another such as sd15"):
+        ModelChoice(str(tmp_path / "mine"), image=True).defaults()
+    assert ModelChoice("mini", image=True).defaults().projection

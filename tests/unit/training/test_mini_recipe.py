@@ -15,12 +15,15 @@ from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import SamplingRecipe
+from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.principal_component_fit import ComponentFit
+from diffsplat.training.stages.mini_elevation_stage import MiniElevationStageConfig
+from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
+
+NETWORKS_OF_MINI = [NETWORKS[stage] for stage in MINI.stages]
 
 
 def shipped(file: str) -> dict[str, Any]:
@@ -30,15 +33,18 @@ def shipped(file: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def networks() -> dict[str, ConfiguredNetwork]:
     """The untrained networks of the recipe, without memory for weights."""
-    reconstruction, autoencoder, diffusion, refiner = (
-        MINI.stages[name] for name in ("reconstruction", "autoencoder", "diffusion", "refiner")
-    )
+    reconstruction, autoencoder, condition, diffusion, refiner, elevation = MINI.stages.values()
     assert isinstance(reconstruction, GradientTraining)
     assert isinstance(reconstruction.stage, ReconstructionConfig)
     assert isinstance(autoencoder, ComponentFit)
     with torch.device("meta"):
         fitted = autoencoder.network(RenderOptions().size)
         made: dict[str, Any] = {"reconstructor": reconstruction.stage.network(), "autoencoder": fitted}
+        assert isinstance(condition, ConditionFit)
+        made["condition_encoder"] = condition.network(RenderOptions().size)
+        assert isinstance(elevation, GradientTraining)
+        assert isinstance(elevation.stage, MiniElevationStageConfig)
+        made["elevation_estimator"] = elevation.stage.network()
         for name, recipe in (("denoiser", diffusion), ("refiner", refiner)):
             assert isinstance(recipe, GradientTraining)
             assert isinstance(recipe.stage, DiffusionConfig)
@@ -47,21 +53,26 @@ def networks() -> dict[str, ConfiguredNetwork]:
     return made
 
 
-@pytest.mark.parametrize("name", ["reconstructor", "autoencoder", "denoiser", "refiner"])
+@pytest.mark.parametrize("name", NETWORKS_OF_MINI)
 def test_networks_are_those_that_ship(networks: dict[str, ConfiguredNetwork], name: str) -> None:
     """The files may hold more: what diffusers' class of the network could vary and this one cannot."""
     stored = shipped(f"{name}/config.json")
-    assert {key: stored.get(key) for key in networks[name].config} == networks[name].config
+    config = json.loads(json.dumps(dict(networks[name].config)))
+    assert {key: stored.get(key) for key in config} == config
 
 
 def test_stages_run_in_the_order_of_their_needs() -> None:
-    assert list(MINI.stages) == ["reconstruction", "autoencoder", "diffusion", "refiner"]
+    assert list(MINI.stages) == [
+        *("reconstruction", "autoencoder", "condition", "diffusion", "refiner", "elevation")
+    ]
 
 
 def test_sampling_is_that_of_the_model_that_ships() -> None:
     index = shipped("model_index.json")
+    image = index.pop("image")
     stored = {key: value for key, value in index.items() if key[0] != "_" and not isinstance(value, list)}
     assert asdict(MINI.sampling.defaults) == stored
+    assert asdict(MINI.sampling.image_defaults(refined=True)) == image
 
 
 def test_scheduler_is_that_of_the_model_that_ships() -> None:

@@ -40,24 +40,6 @@ _EMA = EmaConfig(decay=0.998)
 
 _CONDITION = ConditionFit()
 
-_CONDITIONED = GradientTraining(
-    DiffusionConfig(
-        MiniDenoiserConfig(
-            width=256,
-            layers=7,
-            patch=4,
-            channels=_DENOISED_CHANNELS,
-            condition_channels=_CONDITION.channels + len(CONDITION_KINDS),
-            level_mean=1.4,
-            level_deviation=1.6,
-        ),
-        dropout=0.1,
-        sample_guidance=(2.0,),
-    ),
-    LatentSourceConfig(batch_size=32, channels=_DENOISED_CHANNELS, rings=4, conditioned_share=0.6),
-    TrainerConfig(steps=12_000, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
-)
-
 _ELEVATION = GradientTraining(
     MiniElevationStageConfig(),
     ElevationSourceConfig(batch_size=16, views=4, evaluation_objects=128),
@@ -82,20 +64,9 @@ def _distillation(part: Part) -> NetworkRecipe:
 FEW_STEP_NETWORKS = (_distillation("denoiser"), _distillation("refiner"))
 """Networks that make of four steps without guidance what mini makes of twenty with it."""
 
-CONDITIONED_NETWORKS = (
-    NetworkRecipe("elevation-mini", "elevation network of mini, 64 px", _ELEVATION),
-    NetworkRecipe("condition-mini", "encoder of images and control maps, for the next", _CONDITION),
-    NetworkRecipe(
-        "conditioned-diffusion-mini",
-        "denoiser of text, images and control maps; starts from that of mini",
-        _CONDITIONED,
-    ),
-)
-"""What lets one denoiser take text, an image or a control map, and the network that finds an image's elevation."""
-
 MINI = Recipe(
     name="mini",
-    summary="the embedded model: text to four 128 x 128 splat grids, 18 M parameters",
+    summary="the embedded model: text, an image or a control map to four 128 x 128 splat grids, 20 M parameters",
     stages={
         "reconstruction": GradientTraining(
             ReconstructionConfig(dim=192, blocks=6, heads=3, patch=16, parametrization="residual"),
@@ -108,6 +79,7 @@ MINI = Recipe(
             ),
         ),
         "autoencoder": ComponentFit(patch=8, latent_channels=192, latent_deviation=0.42),
+        "condition": _CONDITION,
         "diffusion": GradientTraining(
             DiffusionConfig(
                 MiniDenoiserConfig(
@@ -115,11 +87,16 @@ MINI = Recipe(
                     layers=7,
                     patch=4,
                     channels=_DENOISED_CHANNELS,
-                    level_mean=1.8,
+                    condition_channels=_CONDITION.channels + len(CONDITION_KINDS),
+                    level_mean=1.4,
                     level_deviation=1.6,
                 ),
+                dropout=0.1,
+                sample_guidance=(2.0,),
             ),
-            LatentSourceConfig(batch_size=32, balance_nouns=True),
+            LatentSourceConfig(
+                batch_size=32, channels=_DENOISED_CHANNELS, rings=3, conditioned_share=0.6, balance_nouns=True
+            ),
             TrainerConfig(steps=24_950, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
         ),
         "refiner": GradientTraining(
@@ -135,9 +112,12 @@ MINI = Recipe(
                 ),
                 sample_guidance=(),
             ),
-            LatentSourceConfig(batch_size=16, evaluation_objects=32, balance_nouns=True),
+            LatentSourceConfig(
+                batch_size=16, evaluation_objects=32, channels=_DENOISED_CHANNELS, balance_nouns=True
+            ),
             TrainerConfig(steps=17_020, optim=_DENOISING, ema=_EMA, evaluate_every=1_000),
         ),
+        "elevation": _ELEVATION,
     },
     sampling=SamplingRecipe(
         SamplingDefaults(
@@ -151,5 +131,6 @@ MINI = Recipe(
         ),
         shift=6.0,
         sampler="euler",
+        image_projection=True,
     ),
 )
