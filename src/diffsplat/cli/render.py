@@ -147,7 +147,7 @@ def _write_view(
     from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.geometry import orbit_cameras
     from diffsplat.io.image_files import write_image
-    from diffsplat.pipelines.turntable_previews import still_images
+    from diffsplat.pipelines.rendered_previews import still_images
 
     elevation, azimuth = angles
     size = arguments.size
@@ -161,7 +161,7 @@ def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -
 
     from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.io.video_files import write_video
-    from diffsplat.pipelines.turntable_previews import turntable_frames
+    from diffsplat.pipelines.rendered_previews import turntable_frames
 
     frames = turntable_frames(
         splats,

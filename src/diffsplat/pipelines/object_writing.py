@@ -11,8 +11,8 @@ from diffsplat.io.splat_suffixes import MESH_SUFFIX, splat_suffix
 from diffsplat.io.video_files import VIDEO_WRITERS, write_video
 from diffsplat.meshing.mesh_writing import write_mesh
 from diffsplat.meshing.splat_meshing import mesh_from_splats
+from diffsplat.pipelines.rendered_previews import contact_sheet, turntable_frames
 from diffsplat.pipelines.splat_output import GeneratedObject
-from diffsplat.pipelines.turntable_previews import contact_sheet, turntable_frames
 
 _IMAGE_SIZE = 256
 _TURNTABLE_FPS = 20.0
