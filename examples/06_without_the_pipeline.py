@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import tyro
 from torch import Tensor
+from torch.nn import functional
 
 from diffsplat.core import Splats
 from diffsplat.geometry import ring_cameras
@@ -45,7 +46,10 @@ def generate(prompt: str, seed: int = 0) -> Splats:
         level = timestep / TIMESTEPS
         low = float(level) < defaults.refined_below
         network, scale = (refiner, defaults.refiner_guidance) if low else (denoiser, defaults.guidance)
-        inputs = torch.cat([latents, rays], dim=2).expand(2, -1, -1, -1, -1)
+        inputs = torch.cat([latents, rays], dim=2)
+        # The denoiser has further channels for an image, which are zero without one.
+        inputs = functional.pad(inputs, (0, 0, 0, 0, 0, network.config["in_channels"] - inputs.shape[2]))
+        inputs = inputs.expand(2, -1, -1, -1, -1)
         without, with_text = network_output(network, inputs, timestep.expand(2), text).chunk(2)
         clean = without + scale * (with_text - without)
         return (latents - clean) / level

@@ -28,7 +28,7 @@ OPTIONS = {
     "image-autoencoder-small": "--widths 4 8 --latent-channels 3 --norm-groups 2 --crop 16",
     "autoencoder-small": f"--image-size {SIZE} --source.novel-views 1",
     "elevation-small": "--width 64 --depth 1 --patch 8 --grid 4",
-    "diffusion-mini": f"--width 64 --layers 1 --patch 1 --channels 6 {SAMPLES}",
+    "diffusion-mini": f"--width 64 --layers 1 --patch 1 --channels 6 --condition-channels 12 {SAMPLES}",
     "refiner-mini": f"--width 64 --layers 1 --patch 1 --channels 6 {SAMPLES}",
     "diffusion-small": f"{UNET} --image --source.novel-views 0",
     "diffusion-small --rendering-loss": f"{UNET} --source.novel-views 1",
@@ -60,6 +60,7 @@ class Given:
             "reconstructor": "reconstructor",
             "image-autoencoder": "image-autoencoder",
             "denoiser": "denoiser",
+            "condition-encoder": "condition",
         }
         needs["autoencoder"] = "components" if recipe in LATENTS else "autoencoder"
         for need, folder in needs.items():
@@ -84,17 +85,14 @@ def given(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Given:
     autoencoder.save_pretrained(root / "autoencoder")
     unet = SmallUNetConfig(widths=WIDTHS, head_width=16).open(StageFolders((), root), autoencoder, False)
     unet.save_pretrained(root / "denoiser")  # type: ignore[attr-defined]
-    fit = ["--latent-channels", "8", "--evaluation-objects", "0", "--device", "cpu"]
-    folders = [
-        "--data",
-        str(data),
-        "--out",
-        str(root / "fit"),
-        "--reconstructor",
-        str(root / "reconstructor"),
-    ]
-    assert main(["train", "autoencoder-mini", *folders, *fit]) == 0
-    (root / "fit" / "weights").rename(root / "components")
+    folders = ["--data", str(data), "--reconstructor", str(root / "reconstructor"), "--device", "cpu"]
+    fits = {
+        "components": "autoencoder-mini --latent-channels 8 --evaluation-objects 0",
+        "condition": "condition-mini --channels 8 --component-views 8 --evaluation-views 2",
+    }
+    for name, words in fits.items():
+        assert main(["train", *words.split(), *folders, "--out", str(root / "fit" / name)]) == 0
+        (root / "fit" / name / "weights").rename(root / name)
     return Given(data, root)
 
 

@@ -164,9 +164,9 @@ def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(GradientTraining, "check_images", lambda *_: None)
     sampling = replace(MINI.sampling, defaults=replace(MINI.sampling.defaults, refined_below=0.0))
     assert train_recipe(replace(MINI, sampling=sampling), RunFolders((), tmp_path)) == "finished"
-    assert trained == ["reconstruction", "autoencoder", "diffusion"]
+    assert trained == ["reconstruction", "autoencoder", "condition", "diffusion", "elevation"]
     assert train_recipe(MINI, RunFolders((), tmp_path)) == "finished"
-    assert trained[3:] == ["reconstruction", "autoencoder", "diffusion", "refiner"]
+    assert trained[5:] == list(MINI.stages)
 
 
 def test_autoencoder_is_fitted_without_training(chain: Path, data: Path, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_list_names_every_command_and_what_it_needs(capsys: pytest.CaptureFixtur
     backbones = {f"diffusion-{name}" for name in ("sd15", "pixart-sigma", "sd35m", "small")}
     controls = {f"controlnet-{kind}" for kind in ("depth", "normal", "canny")}
     assert rows.keys() >= {*RECIPES, *stages, *backbones, *controls}
-    assert rows["diffusion-mini"].endswith("--reconstructor --autoencoder")
+    assert rows["diffusion-mini"].endswith("--reconstructor --autoencoder --condition-encoder")
     assert "--" not in rows["reconstruction-mini"]
 
 

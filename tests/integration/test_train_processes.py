@@ -205,8 +205,10 @@ def test_an_interrupted_launcher_leaves_a_checkpoint_of_the_last_step(script: Pa
 STAGES = {
     "reconstruction": "--dim 48 --blocks 1 --steps 3 --log-every 1 --source.batch-size 2 --source.evaluation-objects 1",
     "autoencoder": "--latent-channels 24 --evaluation-objects 1",
+    "condition": "--component-views 8 --evaluation-views 2",
     "diffusion": "--width 64 --layers 1 --patch 1 --channels 6 --sampled-objects 1 --sample-steps 2 --steps 3 "
     "--log-every 1 --source.batch-size 2 --source.evaluation-objects 1",
+    "elevation": "--steps 2 --source.batch-size 1 --source.views 2 --source.evaluation-objects 1",
 }
 
 
@@ -214,7 +216,7 @@ def chain_command(data: Path, out: Path, accumulation: int) -> list[str]:
     words = ["train", "mini", "--data", str(data), "--out", str(out), "--sampling.refined-below", "0"]
     for stage, options in STAGES.items():
         words += [*options.replace("--", f"--{stage}.").split(), f"--{stage}.device", "cpu"]
-        if stage != "autoencoder":
+        if stage not in ("autoencoder", "condition"):
             words += [f"--{stage}.accumulation", str(accumulation)]
     return words
 

@@ -1,6 +1,7 @@
 """The processes of a run, through accelerate: one, or those that torchrun or accelerate launch started."""
 
 import atexit
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -145,6 +146,7 @@ def _disconnect() -> None:
     """Leave the other processes: threads of a connection that is open at the end of Python abort the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()  # a module that was replicated holds the connection too
 
 
 def _is_broken_connection(error: RuntimeError) -> bool:

@@ -37,7 +37,7 @@ class AutoencoderConfig(StageConfig):
         grid_weight: of the squared error of the grid.
         rendering_weight: of the rendering loss.
         rendering: that loss.
-        variant: family of the 2D diffusion model whose latent space is shared; None for the small image autoencoder of
+        variant: family of the 2D diffusion model whose latent space is shared; none for the small image autoencoder of
             a run.
     """
 
