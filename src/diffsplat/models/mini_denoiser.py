@@ -59,6 +59,11 @@ def denoised_channels(config: Mapping[str, Any]) -> int:
     return int(config["out_channels"])
 
 
+def noise_levels(timestep: Tensor) -> Tensor:
+    """``[B, 1, 1, 1, 1]`` noise levels of timesteps ``[B]``, from :data:`SMALLEST_LEVEL` to 1, for latents of views."""
+    return (timestep / TIMESTEPS).clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
+
+
 def denoiser_rays(cameras: Cameras, latent_size: int, grid: PixelGrid = "center") -> Tensor:
     """``[B, V, 6, h, w]`` Pluecker rays of the views, brought to latent resolution by bilinear interpolation."""
     rays = plucker_rays(cameras, grid)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.denoiser_calls import Residuals, control_channels, control_residuals, network_output
-from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
+from diffsplat.models.mini_denoiser import TIMESTEPS, noise_levels
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.pipeline_protocols import Denoiser
@@ -118,8 +118,7 @@ class GuidedDenoiser:
             if self.rescale:
                 prediction = rescaled_guidance(prediction, with_text, self.rescale)
         if self.prediction == "latents":
-            level = (timestep / TIMESTEPS).clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
-            return (latents - prediction) / level
+            return (latents - prediction) / noise_levels(timestep)
         return prediction
 
     def _residuals(self, controlnet: Denoiser, inputs: Tensor, timestep: Tensor) -> Residuals:

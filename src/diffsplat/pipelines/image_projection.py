@@ -9,7 +9,7 @@ from torch.nn import functional
 from diffsplat.core import Cameras, SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB
 from diffsplat.images.gaussian_blur import gaussian_blur
-from diffsplat.models.mini_denoiser import SMALLEST_LEVEL, TIMESTEPS
+from diffsplat.models.mini_denoiser import noise_levels
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
@@ -143,7 +143,7 @@ class ProjectedFlow:
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The flow of ``latents`` at ``timestep``."""
-        level = (timestep / TIMESTEPS).clamp_min(SMALLEST_LEVEL)[:, None, None, None, None]
+        level = noise_levels(timestep)
         clean = latents - level * self.flow(latents, timestep)
         grid = self.known.painted(self.known.filled(self.autoencoder.decode(clean.float())))
         first = self.autoencoder.encode(grid)[:, :1, : latents.shape[2]]
