@@ -78,14 +78,18 @@ class ComponentAutoencoder(ConfiguredNetwork):
         """Shape ``(V, C, h, w)`` of one object's latents."""
         return (self.views, self.latent_channels, self.latent_size, self.latent_size)
 
-    @full_precision
     def encode(self, grid: SplatGrid) -> Tensor:
         """``[B, V, C, h, w]`` latents of grids ``[B, V, 12, H, W]``."""
-        tokens = self.patches(grid) - self.center
-        latents = functional.linear(tokens, self.components) / self.latent_scale
-        return unpatchify(latents, self.views, (self.latent_size, self.latent_size), 1)
+        self._require_grid(grid)
+        return self.encode_views(grid)
 
     @full_precision
+    def encode_views(self, grid: SplatGrid) -> Tensor:
+        """``[B, N, C, h, w]`` latents of some of an object's views ``[B, N, 12, H, W]``: none depends on another."""
+        tokens = self._patches(grid) - self.center
+        latents = functional.linear(tokens, self.components) / self.latent_scale
+        return unpatchify(latents, grid.views, (self.latent_size, self.latent_size), 1)
+
     def decode(self, latents: Tensor) -> SplatGrid:
         """Grids ``[B, V, 12, H, W]`` of latents.
 
@@ -93,20 +97,37 @@ class ComponentAutoencoder(ConfiguredNetwork):
             latents: ``[B, V, C, h, w]``, or of only the first channels, which are the principal ones; the others
                 then have their mean, zero.
         """
-        latents = self._all_channels(latents)
+        views, channels, height, width = self.latent_shape
+        absent = channels - latents.shape[2] if latents.ndim == 5 else -1
+        if absent < 0 or (latents.shape[1], *latents.shape[3:]) != (views, height, width):
+            raise InvalidInputError(
+                f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}] or fewer channels"
+            )
+        return self.decode_views(latents)
+
+    @full_precision
+    def decode_views(self, latents: Tensor) -> SplatGrid:
+        """Grids ``[B, N, 12, H, W]`` of latents ``[B, N, C, h, w]`` of some of an object's views."""
+        latents = functional.pad(latents, (0, 0, 0, 0, 0, self.latent_channels - latents.shape[2]))
         patches = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
-        images = unpatchify(patches, self.views, (self.image_size, self.image_size), self.patch)
+        images = unpatchify(patches, latents.shape[1], (self.image_size, self.image_size), self.patch)
         return SplatGrid((images / channel_gains(images)).float().clamp(-1, 1))
 
     def patches(self, grid: SplatGrid) -> Tensor:
         """``[B, N, 12 * patch * patch]`` weighted patches, transparent parts filled: what is encoded."""
+        self._require_grid(grid)
+        return self._patches(grid)
+
+    def _patches(self, grid: SplatGrid) -> Tensor:
+        filled = fill_transparent(grid.values, self.patch)
+        return patchify(filled * channel_gains(filled), self.patch)
+
+    def _require_grid(self, grid: SplatGrid) -> None:
         expected = (self.views, GRID_CHANNELS, self.image_size, self.image_size)
         if tuple(grid.values.shape[1:]) != expected:
             raise InvalidInputError(
                 f"the grid has shape {tuple(grid.values.shape)}, expected [B, {expected}]"
             )
-        filled = fill_transparent(grid.values, self.patch)
-        return patchify(filled * channel_gains(filled), self.patch)
 
     @torch.no_grad()
     def fit_components(self, grids: Iterable[SplatGrid]) -> None:
@@ -122,16 +143,6 @@ class ComponentAutoencoder(ConfiguredNetwork):
         self.components.copy_(found.vectors[: self.latent_channels])
         unit = (deviations / scale).square().mean().sqrt()
         self.latent_scale.copy_(scale * unit / self.latent_deviation)
-
-    def _all_channels(self, latents: Tensor) -> Tensor:
-        """Latents ``[B, V, C, h, w]`` of latents with fewer channels, the last of which become zero."""
-        views, channels, height, width = self.latent_shape
-        absent = channels - latents.shape[2] if latents.ndim == 5 else -1
-        if absent < 0 or (latents.shape[1], *latents.shape[3:]) != (views, height, width):
-            raise InvalidInputError(
-                f"latents have shape {tuple(latents.shape)}, expected [B, {self.latent_shape}] or fewer channels"
-            )
-        return functional.pad(latents, (0, 0, 0, 0, 0, absent))
 
 
 def channel_gains(like: Tensor) -> Tensor:

@@ -145,8 +145,9 @@ class ProjectedFlow:
         """The flow of ``latents`` at ``timestep``."""
         level = noise_levels(timestep)
         clean = latents - level * self.flow(latents, timestep)
-        grid = self.known.painted(self.known.filled(self.autoencoder.decode(clean.float())))
-        first = self.autoencoder.encode(grid)[:, :1, : latents.shape[2]]
+        grid = self.autoencoder.decode_views(clean[:, :1].float())
+        known = self.known.painted(self.known.filled(grid))
+        first = self.autoencoder.encode_views(known)[:, :, : latents.shape[2]]
         return (latents - torch.cat([first.to(clean), clean[:, 1:]], dim=1)) / level
 
 

@@ -77,6 +77,18 @@ def test_impossible_settings_are_refused(options: dict[str, float], message: str
         autoencoder(**options)
 
 
+def test_a_view_alone_has_the_latents_and_the_grid_that_it_has_among_all() -> None:
+    grids = opaque_grids(2)
+    network = autoencoder()
+    network.fit_components([grids])
+    latents = network.encode(grids)
+    alone = network.encode_views(SplatGrid(grids.values[:, 1:2]))
+    torch.testing.assert_close(alone, latents[:, 1:2])
+    torch.testing.assert_close(
+        network.decode_views(latents[:, 1:2]).values, network.decode(latents).values[:, 1:2]
+    )
+
+
 def test_latents_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"latents have shape \(1, 4, 8, 4, 2\)"):
         autoencoder(8).decode(torch.zeros(1, 4, 8, 4, 2))
