@@ -39,6 +39,7 @@ from diffsplat.evaluation.model_evaluation import (
     asked_objects,
     evaluate_grids,
     evaluate_text,
+    evenly_spread,
     held_out_views,
     objects_of_nouns,
 )
@@ -493,8 +494,7 @@ def _through_latents(
 
 
 def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:
-    count = len(asked) if limit is None else min(limit, len(asked))
-    return [asked[place * len(asked) // count] for place in range(count)]
+    return [asked[place] for place in evenly_spread(len(asked), limit)]
 
 
 def _finish(

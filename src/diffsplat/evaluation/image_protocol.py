@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.evaluation.model_evaluation import evenly_spread
 from diffsplat.geometry.blender_poses import from_blender
 from diffsplat.images.image_preparation import square_on_white
 from diffsplat.io.image_files import read_image
@@ -96,9 +97,7 @@ class ImageProtocol:
         if not data.is_dir():
             raise MissingFileError(f"no such folder of rendered objects: {data}")
         names = self.objects or sorted(path.name for path in data.iterdir() if path.is_dir())
-        count = len(names) if limit is None else min(limit, len(names))
-        for place in range(count):
-            name = names[place * len(names) // count]
+        for name in (names[place] for place in evenly_spread(len(names), limit)):
             yield name, self._views(data / name / self.views)
 
     def _views(self, folder: Path) -> Views:

@@ -112,11 +112,15 @@ def _grid_figures(
     return figures
 
 
+def evenly_spread(total: int, limit: int | None = None) -> list[int]:
+    """At most ``limit`` of the numbers below ``total``, spread evenly from 0 on; all of them without a limit."""
+    count = total if limit is None else min(limit, total)
+    return [place * total // count for place in range(count)]
+
+
 def held_out_views(dataset: ObjectDataset, limit: int | None = None) -> Iterable[tuple[str, Views]]:
     """Four ring views and four novel views of the objects, at most ``limit`` of them spread evenly; repeatable."""
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    for place in range(count):
-        index = place * len(dataset) // count
+    for index in evenly_spread(len(dataset), limit):
         yield dataset.rows[index].object_id, dataset.sample(index, 0, novel_views=4)
 
 
