@@ -21,8 +21,8 @@ from diffsplat.web.api_schemas import (
     ModelView,
     Problem,
 )
-from diffsplat.web.generation_service import IMAGE_FIELDS, Service
-from diffsplat.web.job_queue import Job
+from diffsplat.web.generation_service import Service
+from diffsplat.web.job_queue import IMAGE_FIELDS, Job
 from diffsplat.web.result_files import FILE_KINDS, FileKind
 
 _HEARTBEAT_S = 15.0

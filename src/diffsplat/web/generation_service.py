@@ -14,14 +14,13 @@ from diffsplat.io.image_files import to_pixels
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
 from diffsplat.web.api_schemas import JobOptions, JobRequest
-from diffsplat.web.job_queue import Job, JobKeeper, JobQueue
+from diffsplat.web.job_queue import IMAGE_FIELDS, Job, JobKeeper, JobQueue
 from diffsplat.web.model_worker import ModelWorker, ServedModel
 from diffsplat.web.request_bodies import BodyReader
 from diffsplat.web.result_files import FileMaker
 from diffsplat.web.server_limits import Limits
 from diffsplat.web.uploaded_images import decode_image
 
-IMAGE_FIELDS = ("image", "control")
 CUT_OUT_SIZE = 256
 _STOP_S = 60.0
 

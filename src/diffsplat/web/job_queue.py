@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from diffsplat.pipelines.splat_output import GeneratedObject
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+IMAGE_FIELDS = ("image", "control")
+"""Images of a job, in requests and on disk."""
 FINISHED: frozenset[State] = frozenset(("done", "failed", "cancelled"))
 
 logger = logging.getLogger(__name__)
