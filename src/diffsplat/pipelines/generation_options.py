@@ -125,6 +125,8 @@ class Generation:
     unprojected: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """With an image or a control map, leave the first view as the networks make it; that of the embedded model
     otherwise takes over the image's colours and the outline of either."""
+    literal: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
+    """Take long prompts as they are; the embedded model otherwise reads them as the object and colour they name."""
     original_rotations: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Shape the Gaussians as the original's rasteriser does, which does not normalise their quaternions; viewers do."""
 

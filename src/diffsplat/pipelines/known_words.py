@@ -14,6 +14,7 @@ from diffsplat.data.english_nouns import singular_of
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.models.text.text_condition import TextCondition
+from diffsplat.pipelines.prompt_reading import plain_caption
 
 FAR = 0.65
 """Cosine below which a prompt without a known word is far from all of them; see docs/model-card.md for its errors."""
@@ -71,6 +72,19 @@ class KnownWords:
         listed = " and ".join([", ".join(nearest[:-1]), nearest[-1]]) if len(nearest) > 1 else nearest[0]
         return f"the model was trained on nothing like {prompt!r}; the nearest that it knows: {listed}"
 
+    def caption(self, prompt: str) -> str:
+        """What a long prompt asks for as a short caption; short prompts stay, see :func:`plain_caption`."""
+        return plain_caption(prompt, self._name_of)
+
+    def _name_of(self, words: Sequence[str]) -> str | None:
+        """The known name that words in a row spell, in the plural or with a typing error too."""
+        spelled = " ".join(words)
+        single = " ".join([*words[:-1], singular_of(words[-1])])
+        for name in (spelled, single):
+            if name in self._names and name not in _SMALL_WORDS:
+                return name
+        return self._meant(words[0]) if len(words) == 1 else None
+
     def _names_any(self, words: Sequence[str]) -> bool:
         """Whether a word or a few together are a known name, in the plural or with a typing error too."""
         nouns = [
@@ -84,12 +98,14 @@ class KnownWords:
             for name in _joined(form, length)
         ):
             return True
-        return any(self._is_mistyped(word) for word in words)
+        return any(self._meant(word) for word in words)
 
-    def _is_mistyped(self, word: str) -> bool:
+    def _meant(self, word: str) -> str | None:
+        """The known name that a word with a typing error stands for, None for none."""
         if len(word) < _SHORTEST_MISTYPED or self._encoder.is_one_piece(word):
-            return False
-        return any(len(name) >= _SHORTEST_MISTYPED and is_one_slip(word, name) for name in self._names)
+            return None
+        names = (name for name in self._names if len(name) >= _SHORTEST_MISTYPED)
+        return next((name for name in names if is_one_slip(word, name)), None)
 
     def _nearest(self, texts: list[str]) -> list[str]:
         """The three nouns that are nearest to any of the texts, the nearest first."""

@@ -24,7 +24,7 @@ class GeneratedObject:
         elevation_deg: degrees above the horizon of these views.
         prompt: its description.
         seed: its random seed.
-        notice: one sentence when the model was trained on nothing like it.
+        notice: one sentence when the model reads the prompt as another, or was trained on nothing like it.
     """
 
     splats: Splats
@@ -49,7 +49,7 @@ class SplatOutput:
         splats: ``[B, N]``, one set an object.
         cameras: ``[B, V]`` the views that the splats were generated in.
         generation: the options, defaults and elevation filled in.
-        notices: by prompt, one sentence when the model was trained on nothing like it.
+        notices: by prompt, one sentence when the model reads it as another, or was trained on nothing like it.
         latents: ``[B, V, C, h, w]`` that the splats were decoded from.
         elevations_deg: of each object, where they come from images with elevations of their own; the generation has
             none then.

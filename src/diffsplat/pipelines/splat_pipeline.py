@@ -340,16 +340,27 @@ class DiffSplatPipeline(PipelineComponents):
         splats = Splats.concatenate(
             [self._splats(resolved, latents[chunk], cameras, shared) for chunk in passes]
         )
-        notices = {} if images and images.image is not None else self.notices(resolved.prompts)
+        notices = {} if images and images.image is not None else self.notices(resolved)
         return SplatOutput(splats, cameras.for_objects(count), resolved, notices, latents=latents)
 
-    def notices(self, prompts: Sequence[str]) -> dict[str, str]:
-        """By prompt, one sentence for each that the model was trained on nothing like; needs ``known_words``."""
+    def notices(self, generation: Generation) -> dict[str, str]:
+        """By prompt, one sentence for each that ``known_words`` reads as another or finds nothing of."""
         if self.known_words is None or self.text_encoder is None:
             return {}
+        captions = self._captions(generation)
+        found = {prompt: f"the model reads {prompt!r} as {caption!r}" for prompt, caption in captions.items()}
         with self._placement.on_device(self.text_encoder):
-            found = {prompt: self.known_words.notice(prompt) for prompt in prompts}
-        return {prompt: notice for prompt, notice in found.items() if notice is not None}
+            for prompt in generation.prompts:
+                if prompt not in captions and (unknown := self.known_words.notice(prompt)):
+                    found[prompt] = unknown
+        return found
+
+    def _captions(self, generation: Generation) -> dict[str, str]:
+        """By prompt, the short caption of each that ``known_words`` reads as another."""
+        if self.known_words is None or generation.literal:
+            return {}
+        read = {prompt: self.known_words.caption(prompt) for prompt in generation.prompts}
+        return {prompt: caption for prompt, caption in read.items() if caption != prompt}
 
     def _sampling(self, generation: ResolvedGeneration, tensors: TensorInputs) -> "_Sampling":
         """Scheduler, steps and noise of the objects, checked before anything is computed."""
@@ -433,8 +444,9 @@ class DiffSplatPipeline(PipelineComponents):
             )
         with self._placement.on_device(self.text_encoder):
             encoder = with_clip_skip(self.text_encoder, generation.clip_skip)
-            encoded = StoredPrompts.encode(encoder, texts)
-        return StoredPrompts({**given.conditions, **encoded.conditions})
+            read = {text: text for text in texts} | self._captions(generation)
+            encoded = StoredPrompts.encode(encoder, read.values()).conditions
+        return StoredPrompts({**given.conditions, **{text: encoded[read[text]] for text in texts}})
 
     def _latents(
         self,

@@ -148,7 +148,7 @@ class ResultView(BaseModel):
     elevation: float = Field(description="degrees above the horizon of the generated views")
     splats: int = Field(description="how many Gaussians it has")
     notice: str | None = Field(
-        description="one sentence when the model was trained on nothing like the prompt"
+        description="one sentence when the model reads the prompt as another, or was trained on nothing like it"
     )
     files: list[ResultFile]
 

@@ -34,6 +34,7 @@ OTHER = {
     "lora_scales": {"red": 0.5},
     "unshifted": True,
     "unprojected": True,
+    "literal": True,
     "original_rotations": True,
 }
 

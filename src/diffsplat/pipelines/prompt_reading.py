@@ -1,0 +1,143 @@
+"""The one object and its colours that a free sentence asks for, as the short caption that a model was trained with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from diffsplat.data.caption_phrases import with_article
+from diffsplat.images.color_words import COLOR_WORDS
+
+NameFinder = Callable[[Sequence[str]], str | None]
+"""The known name that words in a row spell, None for none."""
+
+_LONGEST_NAME = 3
+_LONGEST_CAPTION = 4
+"""Words of a prompt that is taken as it is."""
+_REACH = 2
+"""Words between an object and a colour or preposition that belongs to it."""
+_PARTS = ("with", "without", "of", "full", "whose")
+"""After these comes a part or the content of an object."""
+_PLACES = (
+    *(
+        "in",
+        "on",
+        "at",
+        "for",
+        "from",
+        "to",
+        "into",
+        "onto",
+        "by",
+        "near",
+        "under",
+        "over",
+        "behind",
+        "before",
+    ),
+    *("beside", "besides", "against", "around", "above", "below", "through", "across", "like", "as", "than"),
+)
+"""After these comes what is around an object, or another that it is compared with."""
+_NOT_NOUNS = ("can", "like", "well", "saw", "match", "watch", "light", "back", "stand", "stands", "fan")
+"""Words that are seldom the object unless an article or a colour is before them."""
+_ARTICLES = (
+    "a",
+    "an",
+    "the",
+    "this",
+    "that",
+    "my",
+    "your",
+    "his",
+    "her",
+    "our",
+    "their",
+    "its",
+    "one",
+    "some",
+)
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """A known name among the words of a prompt, from ``start`` to before ``stop``."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def plain_caption(prompt: str, known: NameFinder) -> str:
+    """The short caption of what a sentence asks for; the prompt itself where it is short or names nothing known.
+
+    The object is, of all known names, rather one with a colour and one that is neither a part of another ("with a
+    lid") nor its surroundings ("on the table"), and else the first.
+
+    Args:
+        prompt: of any length.
+        known: finds the names that the model knows.
+    """
+    words = re.findall(r"[\w'-]+|[,.;:!?]", prompt.lower().replace("'s ", " 's "))
+    if len([word for word in words if word[0].isalnum()]) <= _LONGEST_CAPTION:
+        return prompt
+    colors = {place: word for place, word in enumerate(words) if word in COLOR_WORDS}
+    mentions = [mention for mention in _mentions(words, known) if _is_noun(words, mention)]
+    mentions = [mention for mention in mentions if mention.start not in colors] or mentions
+    if not mentions:
+        return prompt
+    chosen = min(mentions, key=lambda mention: _distance_from_subject(words, mention, colors))
+    color = _color_of(chosen, {place: word for place, word in colors.items() if place != chosen.start}, words)
+    return with_article(f"{color} {chosen.name}".strip())
+
+
+def _mentions(words: Sequence[str], known: NameFinder) -> Iterator[_Mention]:
+    """Known names from left to right, the longest at each place."""
+    place = 0
+    while place < len(words):
+        for length in range(min(_LONGEST_NAME, len(words) - place), 0, -1):
+            name = known(words[place : place + length])
+            if name is not None:
+                yield _Mention(name, place, place + length)
+                place += length
+                break
+        else:
+            place += 1
+
+
+def _is_noun(words: Sequence[str], mention: _Mention) -> bool:
+    if words[mention.start] not in _NOT_NOUNS or mention.stop - mention.start > 1:
+        return True
+    before = words[mention.start - 1] if mention.start else ""
+    return before in (*_ARTICLES, *COLOR_WORDS) or (not before and len(words) > 1 and words[1] == ",")
+
+
+def _distance_from_subject(
+    words: Sequence[str], mention: _Mention, colors: dict[int, str]
+) -> tuple[bool, bool, bool, int]:
+    """Sorts the mentions of a sentence, the likeliest object first."""
+    before = words[max(0, mention.start - _REACH - 1) : mention.start]
+    owns = words[mention.stop : mention.stop + 1] == ["'s"]
+    return (
+        owns or any(word in _PARTS for word in before),
+        not any(_precedes(place, mention, words) for place in colors),
+        any(word in _PLACES for word in before),
+        mention.start,
+    )
+
+
+def _precedes(place: int, mention: _Mention, words: Sequence[str]) -> bool:
+    """Whether the colour at a place is said of the mention after it."""
+    between = words[place + 1 : mention.start]
+    near = place < mention.start and len(between) <= _REACH
+    return near and not any(word in (",", *_ARTICLES, *_PARTS, *_PLACES) for word in between)
+
+
+def _color_of(mention: _Mention, colors: dict[int, str], words: Sequence[str]) -> str:
+    """``red``, ``red and white``, or nothing: what is said of a mention, else the first colour after it, or any."""
+    before = [place for place in colors if _precedes(place, mention, words)]
+    if before and before[-1] - 2 in colors and words[before[-1] - 1] == "and":
+        return f"{colors[before[-1] - 2]} and {colors[before[-1]]}"
+    after = [place for place in colors if place >= mention.stop]
+    chosen = [*before[-1:], *after, *colors]
+    return colors[chosen[0]] if chosen else ""
