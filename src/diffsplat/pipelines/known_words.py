@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.data.english_nouns import singular_of
+from diffsplat.data.object_labels import read_table
 from diffsplat.data.trained_words import TrainedWords
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.models.text.text_condition import TextCondition
@@ -24,14 +25,6 @@ _SHORTEST_MISTYPED = 4
 _AT_ONCE = 64
 _SUBJECTS = ("i", "we", "you", "he", "she", "they", "it")
 """Words after which "saw" is no tool."""
-_SMALL_WORDS = (
-    *("a", "an", "the", "of", "with", "and", "or", "in", "on", "to", "for", "from", "at", "by", "as", "like"),
-    *("i", "me", "my", "we", "our", "you", "your", "it", "its"),
-    *("this", "that", "which", "who", "what", "where"),
-    *("is", "are", "be", "would", "could", "can", "some", "all", "only", "no", "not"),
-    *("please", "make", "create", "show", "give", "want", "need", "love", "see"),
-)
-"""Words that say nothing of the object."""
 
 
 class SentenceEncoder(Protocol):
@@ -63,7 +56,8 @@ class KnownWords:
     def notice(self, prompt: str) -> str | None:
         """One sentence when the model was trained on nothing like what the prompt asks for, None otherwise."""
         words = re.findall(r"[\w'-]+", prompt.lower())
-        content = [word for word in words if word not in _SMALL_WORDS and word not in COLOR_WORDS]
+        small = {*read_table("function_words")["empty"], *COLOR_WORDS}
+        content = [word for word in words if word not in small]
         if not content or self._names_any(words):
             return None
         if float(self._similarity([f"a {' '.join(content)}"]).max()) >= FAR:
@@ -80,10 +74,8 @@ class KnownWords:
         """The known name that words in a row spell, in the plural or with a typing error too."""
         spelled = " ".join(words)
         single = " ".join([*words[:-1], singular_of(words[-1])])
-        for name in (spelled, single):
-            if name in self._names and name not in _SMALL_WORDS:
-                return name
-        return self._meant(words[0]) if len(words) == 1 else None
+        name = next((form for form in (spelled, single) if form in self._names), None)
+        return self._meant(spelled) if name is None and len(words) == 1 else name
 
     def _names_any(self, words: Sequence[str]) -> bool:
         """Whether a word or a few together are a known name, in the plural or with a typing error too."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from diffsplat.data.caption_phrases import with_article
+from diffsplat.data.object_labels import read_table
 from diffsplat.images.color_words import COLOR_WORDS
 
 NameFinder = Callable[[Sequence[str]], str | None]
@@ -17,46 +18,6 @@ _LONGEST_CAPTION = 4
 """Words of a prompt that is taken as it is."""
 _REACH = 2
 """Words between an object and a colour or preposition that belongs to it."""
-_PARTS = ("with", "without", "of", "full", "whose")
-"""After these comes a part or the content of an object."""
-_PLACES = (
-    *(
-        "in",
-        "on",
-        "at",
-        "for",
-        "from",
-        "to",
-        "into",
-        "onto",
-        "by",
-        "near",
-        "under",
-        "over",
-        "behind",
-        "before",
-    ),
-    *("beside", "besides", "against", "around", "above", "below", "through", "across", "like", "as", "than"),
-)
-"""After these comes what is around an object, or another that it is compared with."""
-_NOT_NOUNS = ("can", "like", "well", "saw", "match", "watch", "light", "back", "stand", "stands", "fan")
-"""Words that are seldom the object unless an article or a colour is before them."""
-_ARTICLES = (
-    "a",
-    "an",
-    "the",
-    "this",
-    "that",
-    "my",
-    "your",
-    "his",
-    "her",
-    "our",
-    "their",
-    "its",
-    "one",
-    "some",
-)
 
 
 @dataclass(frozen=True)
@@ -106,10 +67,11 @@ def _mentions(words: Sequence[str], known: NameFinder) -> Iterator[_Mention]:
 
 
 def _is_noun(words: Sequence[str], mention: _Mention) -> bool:
-    if words[mention.start] not in _NOT_NOUNS or mention.stop - mention.start > 1:
+    classes = read_table("function_words")
+    if words[mention.start] not in classes["seldom_nouns"] or mention.stop - mention.start > 1:
         return True
     before = words[mention.start - 1] if mention.start else ""
-    return before in (*_ARTICLES, *COLOR_WORDS) or (not before and len(words) > 1 and words[1] == ",")
+    return before in classes["articles"] or before in COLOR_WORDS or (not before and words[1:2] == [","])
 
 
 def _distance_from_subject(
@@ -119,9 +81,9 @@ def _distance_from_subject(
     before = words[max(0, mention.start - _REACH - 1) : mention.start]
     owns = words[mention.stop : mention.stop + 1] == ["'s"]
     return (
-        owns or any(word in _PARTS for word in before),
+        owns or _any_of("parts", before),
         not any(_precedes(place, mention, words) for place in colors),
-        any(word in _PLACES for word in before),
+        _any_of("places", before),
         mention.start,
     )
 
@@ -130,7 +92,13 @@ def _precedes(place: int, mention: _Mention, words: Sequence[str]) -> bool:
     """Whether the colour at a place is said of the mention after it."""
     between = words[place + 1 : mention.start]
     near = place < mention.start and len(between) <= _REACH
-    return near and not any(word in (",", *_ARTICLES, *_PARTS, *_PLACES) for word in between)
+    apart = "," in between or any(_any_of(kind, between) for kind in ("articles", "parts", "places"))
+    return near and not apart
+
+
+def _any_of(kind: str, words: Sequence[str]) -> bool:
+    """Whether one of the words is a function word of a kind."""
+    return not set(words).isdisjoint(read_table("function_words")[kind])
 
 
 def _color_of(mention: _Mention, colors: dict[int, str], words: Sequence[str]) -> str:

@@ -47,6 +47,7 @@ def named(words: Sequence[str]) -> str | None:
         ("two brown frogs sitting in the water", "a brown frog"),
         ("my grandmother had a round tabel like that", "a table"),
         ("a desk so big that a fan and a lamp fit", "a desk"),
+        ("somebody dropped a black can in the street", "a black can"),
         ("a sword of gold with a red lid", "a red sword"),
         ("THE ORANGE CHAIR, which nobody ever wanted to buy!", "an orange chair"),
     ],
