@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ from diffsplat.data.object_labels import Label
 from diffsplat.data.shard_schema import Split, split_of
 from diffsplat.data.shard_writing import ObjectListing
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.render.meshes.mesh_files import find_meshes, load_mesh
+from diffsplat.render.meshes.mesh_files import MESH_SUFFIXES, find_meshes, load_mesh, unread_meshes
 from diffsplat.render.meshes.triangle_mesh import TriangleMesh
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,12 @@ def folder_objects(folder: Path) -> SourceListing:
                 variants=4,
             )
         )
+    unread = Counter(path.suffix.lower() for path in unread_meshes(folder))
+    others = "".join(f"; {count} {suffix} left out, convert to .glb" for suffix, count in unread.items())
     if not objects:
-        raise InvalidInputError(
-            f"{folder} holds no mesh file, expected .glb, .gltf, .obj, .ply, .stl or .off"
-        )
+        raise InvalidInputError(f"{folder} holds no mesh file, expected {', '.join(MESH_SUFFIXES)}{others}")
+    if unread:
+        logger.warning("of %s only %s are read%s", folder, ", ".join(MESH_SUFFIXES), others)
     return SourceListing(with_rare_nouns_trained(objects))
 
 

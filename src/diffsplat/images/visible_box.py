@@ -33,7 +33,7 @@ def visible_box(alpha: Tensor, name: str) -> Box:
     """
     visible = alpha[alpha > _FAINTEST]
     if not len(visible):
-        raise InvalidInputError(f"{name} is transparent all over, expected an object in it")
+        raise InvalidInputError(f"{name} is transparent or of one colour all over, expected an object in it")
     rank = len(visible) - int(len(visible) * _PEAK_SHARE)
     peak = float(visible.kthvalue(rank).values)
     solid = (alpha >= _SOLID * peak).numpy()

@@ -14,6 +14,9 @@ from diffsplat.io.splat_quantization import to_unorm
 
 _ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
+_TEXT_START = 128
+"""Bytes by which a text is told from Gaussians."""
+
 
 def encode_splat(gaussians: GaussianArrays) -> bytes:
     """The bytes of a ``.splat`` file.
@@ -43,6 +46,8 @@ def decode_splat(data: bytes) -> GaussianArrays:
     count, behind = divmod(len(data), _ROW.itemsize)
     if not count:
         raise InvalidInputError(f"it has {len(data)} bytes, expected a multiple of {_ROW.itemsize}")
+    if data[:_TEXT_START].isascii() and "".join(data[:_TEXT_START].decode().split()).isprintable():
+        raise InvalidInputError("it is a text, perhaps the message of a server or a pointer of Git LFS")
     rows = np.frombuffer(data, dtype=_ROW, count=count)
     rgba: NDArray[np.float32] = rows["rgba"].astype(np.float32) / np.float32(255)
     return GaussianArrays(

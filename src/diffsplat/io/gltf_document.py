@@ -182,6 +182,8 @@ def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
     while offset + 8 <= len(data):
         size, kind = struct.unpack_from("<II", data, offset)
         if size > len(data) - offset - 8:
+            if JSON_CHUNK in found and BINARY_CHUNK in found:
+                break  # what some programs leave behind the last chunk is none
             raise InvalidInputError("one of its chunks is cut")
         found.setdefault(kind, data[offset + 8 : offset + 8 + size])
         offset += 8 + size

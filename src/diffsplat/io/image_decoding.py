@@ -33,7 +33,7 @@ IMAGE_DAMAGE = (
 """What Pillow raises for broken files."""
 
 _SRGB_GAMMA = 1 / 2.2
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class TooManyPixelsError(InvalidInputError):
@@ -160,6 +160,13 @@ def _expanded(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         # 16-bit greyscale, the only kind of wider numbers that Pillow reads from common files.
         grey = np.array(image, dtype=np.float32)
+        if grey.max() > 65535:
+            raise InvalidInputError(f"{name} holds grey values up to {grey.max():.0f}, expected 8 or 16 bits")
+        if "transparency" in image.info:
+            visible = Image.fromarray(grey != image.info["transparency"]).convert("L")
+            return Image.merge("LA", (Image.fromarray((grey / 257).astype(np.uint8)), visible)).convert(
+                "RGBA"
+            )
         grey /= 65535
         wide = Image.fromarray(grey.clip(0, 1, out=grey))
         wide.info = dict(image.info)

@@ -314,6 +314,16 @@ def test_shards_without_newer_columns_are_read_and_relabelled(tmp_path):
     assert parquet.read_table(shard).schema.names == shard_schema.table_schema().names
 
 
+def test_meshes_of_other_formats_are_counted(tmp_path, caplog):
+    for name in ("a.FBX", "b.fbx", "c.dae"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"2 \.fbx left out, convert to \.glb; 1 \.dae left out"):
+        folder_objects(tmp_path)
+    chair(tmp_path / "d.glb")
+    assert len(folder_objects(tmp_path).objects) == 1
+    assert "2 .fbx left out" in caplog.text
+
+
 def test_refusals(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         folder_objects(tmp_path / "missing")

@@ -197,7 +197,7 @@ def test_transparency_of_its_own_needs_no_rembg_unless_asked(rembg: StandIn):
 
 def test_failures_of_rembg_are_one_sentence(rembg: StandIn, monkeypatch: pytest.MonkeyPatch):
     rembg.strength = 0
-    with pytest.raises(ValueError, match="transparent all over"):
+    with pytest.raises(ValueError, match="transparent or of one colour all over"):
         prepare_condition_image(torch.zeros(3, 20, 20))
 
     def no_network(name: str) -> str:
@@ -241,7 +241,7 @@ def test_without_rembg_a_plain_background_is_removed_by_its_colour(
 
 
 def test_what_shows_no_object_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="transparent all over"):
+    with pytest.raises(ValueError, match="transparent or of one colour all over"):
         prepare_condition_image(torch.zeros(4, 20, 20))
     with pytest.raises(ValueError, match=r"is 1 x 1 pixels, expected at least 8"):
         prepare_condition_image(box_picture(20, 20, (3, 4, 3, 4), RED))

@@ -63,7 +63,7 @@ def test_a_part_that_touches_or_is_large_counts():
 
 
 def test_nothing_visible_is_refused():
-    with pytest.raises(InvalidInputError, match="'a' is transparent all over"):
+    with pytest.raises(InvalidInputError, match="'a' is transparent or of one colour all over"):
         visible_box(torch.full((9, 9), 0.01), "'a'")
     with pytest.raises(InvalidInputError, match="is 2 x 2 pixels"):
         visible_box(drawn()[58:62, 48:52], "'a'")

@@ -205,3 +205,26 @@ def test_damaged_images_are_read_or_refused(tmp_path: Path):
 @pytest.mark.slow
 def test_many_damaged_images_are_read_or_refused(tmp_path: Path):
     check(tmp_path, rounds=10_000, seed=1)
+
+
+def test_a_transparent_grey_of_16_bits_becomes_alpha(tmp_path: Path):
+    """PNG with a tRNS chunk, which names one grey value."""
+    pixels = np.array([[0, 0x6B6B]], np.uint16)
+    rows = b"\0" + pixels.astype(">u2").tobytes()
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)),
+        *((b"tRNS", b"\0\0"), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")),
+    ]
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    back = read_image(tmp_path / "a.png")
+    assert (back * 255).round().flatten(1).T.tolist() == [[0, 0, 0, 0], [107, 107, 107, 255]]
+
+
+def test_grey_of_32_bits_is_refused(tmp_path: Path):
+    Image.fromarray(np.full((4, 4), 1 << 20, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(InvalidInputError, match="grey values up to 1048576, expected 8 or 16 bits"):
+        read_image(tmp_path / "a.tif")

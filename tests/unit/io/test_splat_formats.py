@@ -182,9 +182,6 @@ def test_ksplat_is_only_read(tmp_path: Path):
 def test_nonsense_gets_one_sentence(tmp_path: Path, suffix: str, content: bytes):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    if suffix == ".splat" and len(content) % 32 == 0 and content:
-        assert read_splats(path).count == len(content) // 32
-        return
     with pytest.raises(InvalidInputError, match=r"^'.*' is not a readable splat file: [^\n]+$"):
         read_splats(path)
 
@@ -219,3 +216,13 @@ def test_missing_files_and_folders(tmp_path: Path):
     (tmp_path / "a.spz").mkdir()
     with pytest.raises(InvalidInputError, match="is a directory"):
         read_splats(tmp_path / "a.spz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["<!DOCTYPE html>\r\n<title>404</title>" * 9, "version https://git-lfs.github.com/spec/v1\noid 0\n"],
+)
+def test_a_text_is_no_dot_splat_file(tmp_path: Path, content: str):
+    (tmp_path / "a.splat").write_text(content)
+    with pytest.raises(InvalidInputError, match="it is a text"):
+        read_splats(tmp_path / "a.splat")

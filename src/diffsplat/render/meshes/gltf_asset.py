@@ -20,6 +20,7 @@ from diffsplat.render.meshes.triangle_mesh import LossList
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _ZEROS_ALLOWED = 1 << 22
 """Numbers of an accessor without a buffer view, which are all zero and stand nowhere in the file."""
 
@@ -38,7 +39,7 @@ class GltfAsset:
 
     def __init__(self, data: bytes, folder: Path, losses: LossList) -> None:
         text, self._binary = glb_chunks(data) if data[:4] == MAGIC else (data, b"")
-        self.root: dict[str, Any] = json.loads(text.rstrip(b"\0"))
+        self.root: dict[str, Any] = json.loads(text.rstrip(b"\0"), object_hook=_without_nulls)
         self.folder = folder
         self.losses = losses
         self._views: dict[int, bytes] = {}
@@ -106,7 +107,9 @@ class GltfAsset:
         data, stride = self.view(place["bufferView"])
         row, offset = kind.itemsize * width, place.get("byteOffset", 0)
         stride = stride or row
-        if count < 1 or offset < 0 or stride < 1 or offset + (count - 1) * stride + row > len(data):
+        if count == 0:
+            return np.zeros((0, width), kind)
+        if count < 0 or offset < 0 or stride < 1 or offset + (count - 1) * stride + row > len(data):
             raise InvalidInputError(f"it has an accessor of {count} values, more than its buffer holds")
         return np.ndarray((count, width), kind, data, offset, (stride, kind.itemsize))
 
@@ -136,11 +139,17 @@ class GltfAsset:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read.
         """
-        if uri.startswith("data:"):
+        if uri[:5].lower() == "data:":
             head, _, body = uri.partition(",")
             raw = unquote_to_bytes(body)
-            return base64.b64decode(raw + b"==") if head.endswith(";base64") else raw
-        return read_linked(self.folder, uri)
+            is_base64 = head.lower().endswith(";base64")
+            return base64.b64decode(raw.translate(_URL_SAFE) + b"==") if is_base64 else raw
+        return read_linked(uri, self.folder)
+
+
+def _without_nulls(entry: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object without the members that programs write as null for "none"."""
+    return {key: value for key, value in entry.items() if value is not None}
 
 
 def extension(holder: dict[str, Any], name: str) -> dict[str, Any] | None:

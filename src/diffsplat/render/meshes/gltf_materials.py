@@ -111,7 +111,7 @@ class GltfMaterials:
         """``read`` with what the surface gives off added to its colour."""
         strength = extension(entry, "KHR_materials_emissive_strength") or {}
         glow = _numbers(entry, "emissiveFactor", 3, 0.0) * float(strength.get("emissiveStrength", 1.0))
-        if not glow.any():
+        if not glow.any() or extension(entry, "KHR_materials_unlit") is not None:
             return read
         reference = entry.get("emissiveTexture")
         source = self._textured(reference, True, None)

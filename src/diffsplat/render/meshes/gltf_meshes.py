@@ -32,6 +32,9 @@ _READ_EXTENSIONS = {
     *("EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds", "KHR_texture_basisu"),
     *("KHR_materials_unlit", "KHR_materials_pbrSpecularGlossiness", "KHR_materials_emissive_strength"),
     *("KHR_materials_transmission", "KHR_materials_variants", "KHR_lights_punctual"),
+    # Without a part in the colour or the shape:
+    *("KHR_materials_clearcoat", "KHR_materials_ior", "KHR_materials_specular", "KHR_materials_anisotropy"),
+    *("KHR_materials_volume", "KHR_materials_dispersion", "KHR_animation_pointer", "KHR_xmp_json_ld"),
 }
 _READ_ATTRIBUTES = ("POSITION", "NORMAL", "COLOR_0", "TEXCOORD_", "JOINTS_", "WEIGHTS_")
 Attributes = dict[str, NDArray[Any]]
@@ -77,6 +80,9 @@ def _primitive(
         kind = "Gaussian splats" if splats else "points and lines"
         asset.losses.part(f"its {kind} are left out")
         return None
+    if "POSITION" not in primitive["attributes"]:
+        asset.losses.part("primitives without positions are left out")
+        return None
     attributes, indices = _vertices(asset, primitive)
     places = _triangles(indices, mode)
     places = places[within(places, len(attributes["POSITION"]), asset.losses)]
@@ -101,8 +107,6 @@ def _vertices(asset: GltfAsset, primitive: dict[str, Any]) -> tuple[Attributes, 
     for name, index in primitive["attributes"].items():
         if name.startswith(_READ_ATTRIBUTES) and name not in attributes:
             attributes[name] = asset.values(index)
-    if "POSITION" not in attributes:
-        raise InvalidInputError("it has a primitive without positions")
     count = len(attributes["POSITION"])
     if any(len(values) != count for values in attributes.values()):
         raise InvalidInputError("it has a primitive whose attributes differ in length")
@@ -165,6 +169,7 @@ def _shaped(
 def _blended_joints(attributes: Attributes, joints: NDArray[np.float64]) -> NDArray[np.float64]:
     """``[N, 4, 4]`` matrix of each vertex."""
     total = np.zeros((len(attributes["POSITION"]), 4, 4))
+    first = attributes["JOINTS_0"][:, 0].astype(np.int64)
     sums = np.zeros(len(total))
     for index in range(len(attributes)):
         if f"JOINTS_{index}" not in attributes:
@@ -175,7 +180,8 @@ def _blended_joints(attributes: Attributes, joints: NDArray[np.float64]) -> NDAr
         for column in range(numbers.shape[1]):
             total += weights[:, column, None, None] * joints[numbers[:, column]]
             sums += weights[:, column]
-    return total / np.where(sums > 0, sums, 1.0)[:, None, None]
+    weighted = (sums > 0)[:, None, None]
+    return np.where(weighted, total, joints[first]) / np.where(weighted, sums[:, None, None], 1.0)
 
 
 def _uv(attributes: Attributes, material: GltfMaterial) -> NDArray[np.float64] | None:
@@ -193,9 +199,12 @@ def _colors(attributes: Attributes, material: GltfMaterial) -> NDArray[Any] | No
     """``[N, 4]`` the vertices' colours times the material's, as sRGB and opacity; None without any."""
     if "COLOR_0" not in attributes:
         return None
-    linear = np.ones((len(attributes["COLOR_0"]), 4))
-    given = np.nan_to_num(attributes["COLOR_0"].astype(np.float64)).clip(0, 1)
-    linear[:, : given.shape[1]] = given
+    stored = attributes["COLOR_0"]
+    top = (
+        np.iinfo(stored.dtype).max if stored.dtype.kind in "iu" else 1
+    )  # also where "normalized" was forgotten
+    linear = np.ones((len(stored), 4))
+    linear[:, : stored.shape[1]] = np.nan_to_num(stored.astype(np.float64) / top).clip(0, 1)
     return _srgb(linear * material.factor, material)
 
 

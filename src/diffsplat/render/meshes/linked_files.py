@@ -11,11 +11,11 @@ from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.file_access import read_bytes
 
 
-def read_linked(folder: Path, name: str) -> bytes:
-    """The content of the file that a mesh file in ``folder`` calls ``name``.
+def read_linked(name: str, *folders: Path) -> bytes:
+    """The content of the file that a mesh calls ``name``, in the first of ``folders`` where it is found.
 
     The name may be percent-encoded, written with backslashes or other capitals, or be a path on another machine
-    whose last part lies in ``folder`` or a folder in it.
+    whose last part lies in such a folder or a folder in it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -24,7 +24,9 @@ def read_linked(folder: Path, name: str) -> bytes:
     if name.lower().startswith(("http://", "https://")):
         raise InvalidInputError("lies on the network, expected a file beside the mesh")
     try:
-        found = next((path for path in _candidates(folder, name) if path.exists()), None)
+        found = next(
+            (path for folder in folders for path in _candidates(folder, name) if path.exists()), None
+        )
     except (OSError, ValueError):  # a name that is too long or holds a zero byte
         found = None
     if found is None or found.is_dir():
@@ -34,13 +36,14 @@ def read_linked(folder: Path, name: str) -> bytes:
 
 def _candidates(folder: Path, name: str) -> Iterator[Path]:
     name = name.strip().strip('"').removeprefix("file://")
-    spellings = dict.fromkeys((name, unquote(name), unquote(name).replace("\\", "/")))
+    plain = unquote(name).replace("\\", "/")
+    spellings = dict.fromkeys((name, unquote(name), plain, plain.partition("?")[0]))
     for spelling in spellings:
         if spelling:
             yield folder / spelling
     for spelling in spellings:
         yield from _in_other_capitals(folder, spelling)
-    last = unquote(name).replace("\\", "/").rpartition("/")[2]
+    last = plain.rpartition("/")[2]
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         yield from _in_other_capitals(place, last)
 

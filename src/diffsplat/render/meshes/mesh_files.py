@@ -17,6 +17,10 @@ from diffsplat.render.meshes.stl_meshes import read_stl
 from diffsplat.render.meshes.triangle_mesh import LossList, MeshPart, TriangleMesh, joined_parts
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+_UNREAD_SUFFIXES = (
+    *(".3ds", ".3mf", ".abc", ".blend", ".dae", ".fbx", ".lwo", ".max", ".step", ".stp", ".usd", ".usda"),
+    *(".usdc", ".usdz", ".vrm", ".wrl", ".x3d"),
+)
 
 
 def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
@@ -64,8 +68,17 @@ def _parts(path: Path, data: bytes, losses: LossList, nodes: str) -> list[MeshPa
 
 def find_meshes(folder: Path) -> Iterable[Path]:
     """All mesh files below ``folder``, sorted by path; hidden files, such as macOS adds, are left out."""
+    return _files(folder, MESH_SUFFIXES)
+
+
+def unread_meshes(folder: Path) -> Iterable[Path]:
+    """Files below ``folder`` of formats for meshes that are not read."""
+    return _files(folder, _UNREAD_SUFFIXES)
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in MESH_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir()
     )

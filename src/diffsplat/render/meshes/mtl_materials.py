@@ -48,30 +48,30 @@ class MtlDescription:
     """The statements of one material that count here, the last of each kind.
 
     Args:
-        folder: where its textures lie.
+        folders: where its textures may lie.
         values: numbers of ``kd``, ``ke``, ``d`` and ``tr``.
-        maps: ``map_kd`` and ``map_d``.
+        maps: ``map_kd``, ``map_ke`` and ``map_d``.
         swapped: whether ``tr`` means opacity.
     """
 
-    folder: Path
+    folders: tuple[Path, ...]
     values: dict[str, list[float]] = field(default_factory=dict)
     maps: dict[str, TextureMap] = field(default_factory=dict)
     swapped: bool = False
 
 
-def read_descriptions(data: bytes, folder: Path) -> dict[str, MtlDescription]:
-    """The materials of an MTL file in ``folder``, by name."""
+def read_descriptions(data: bytes, *folders: Path) -> dict[str, MtlDescription]:
+    """The materials of an MTL file whose textures lie in one of ``folders``, by name."""
     descriptions: dict[str, MtlDescription] = {}
-    current = MtlDescription(folder)
+    current = MtlDescription(folders)
     for keyword, rest in statements(data):
         text = decoded(rest)
         if keyword == b"newmtl":
-            current = descriptions.setdefault(text, MtlDescription(folder))
+            current = descriptions.setdefault(text, MtlDescription(folders))
         elif keyword in (b"kd", b"ke", b"d", b"tr"):
             words = [word for word in rest.split() if word != b"-halo"]
             current.values[keyword.decode()] = numbers(words)
-        elif keyword in (b"map_kd", b"map_d") and text:
+        elif keyword in (b"map_kd", b"map_ke", b"map_d") and text:
             current.maps[keyword.decode()] = texture_map(text)
     # In a file where something has a transparency of 1, the word is used for opacity.
     swapped = any(d.values.get("tr") == [1.0] for d in descriptions.values() if "d" not in d.values)
@@ -80,6 +80,7 @@ def read_descriptions(data: bytes, folder: Path) -> dict[str, MtlDescription]:
 
 def texture_map(text: str) -> TextureMap:
     """The options and the file name, which may hold blanks, of a ``map_`` statement."""
+    text = text.replace("\t", " ")
     vectors: dict[str, tuple[float, float]] = {}
     clamped = False
     for option, arguments, rest in _options(text):
@@ -122,15 +123,17 @@ def _is_number(word: str) -> bool:
 
 def read_material(description: MtlDescription, losses: LossList) -> MtlMaterial:
     """The material that is described, with its texture; one that cannot be read is noted."""
-    folder, values = description.folder, description.values
-    color_map, opacity_map = description.maps.get("map_kd"), description.maps.get("map_d")
-    color = _color(values)
+    values, opacity_map = description.values, description.maps.get("map_d")
+    if not (np.isfinite(values.get("kd", [])).all() or "map_kd" in description.maps):
+        losses.color("one of its colours (Kd) is not given as red, green and blue")
+    color, emits = _color(values)
+    color_map = description.maps.get("map_ke" if emits else "map_kd")
     color[3] = _opacity(values, description.swapped)
-    pixels = None if color_map is None else _pixels(color_map, folder, losses)
+    pixels = None if color_map is None else _pixels(color_map, description.folders, losses)
     if pixels is not None:
         color[:3] = 1.0
     if opacity_map is not None and (opacity_map.name != getattr(color_map, "name", None) or pixels is None):
-        pixels = _with_opacity(pixels, _pixels(opacity_map, folder, losses))
+        pixels = _with_opacity(pixels, _pixels(opacity_map, description.folders, losses))
     if pixels is None:
         return MtlMaterial(Material(color))
     place = color_map or opacity_map or TextureMap("")
@@ -138,15 +141,16 @@ def read_material(description: MtlDescription, losses: LossList) -> MtlMaterial:
     return MtlMaterial(Material(color, Texture(pixels, (wrap, wrap))), place.scale, place.offset)
 
 
-def _color(values: Mapping[str, list[float]]) -> FloatArray:
-    """sRGB and opacity 1: what the surface reflects, or what it gives off where it reflects nothing."""
+def _color(values: Mapping[str, list[float]]) -> tuple[FloatArray, bool]:
+    """sRGB and opacity 1: what the surface reflects, or what it gives off (True) where it reflects nothing."""
     diffuse, emitted = (
         np.nan_to_num(np.array(values.get(key) or missing, dtype=np.float64)).clip(0, 1)
         for key, missing in (("kd", [1.0]), ("ke", [0.0]))
     )
-    rgb = emitted if not diffuse.any() and emitted.any() else diffuse * DIFFUSE_GAIN
+    emits = bool(not diffuse.any() and emitted.any())
+    rgb = emitted if emits else diffuse * DIFFUSE_GAIN
     rgb = rgb if len(rgb) >= 3 else rgb[:1].repeat(3)
-    return np.array([*np.minimum(rgb[:3], 1.0), 1.0], dtype=np.float32)
+    return np.array([*np.minimum(rgb[:3], 1.0), 1.0], dtype=np.float32), emits
 
 
 def _opacity(values: Mapping[str, list[float]], swapped: bool) -> float:
@@ -164,9 +168,9 @@ def _opacity(values: Mapping[str, list[float]], swapped: bool) -> float:
     return float(np.clip(dissolve, 0.0, 1.0))
 
 
-def _pixels(place: TextureMap, folder: Path, losses: LossList) -> np.ndarray | None:
+def _pixels(place: TextureMap, folders: tuple[Path, ...], losses: LossList) -> np.ndarray | None:
     try:
-        pixels = decode_texture(read_linked(folder, place.name))
+        pixels = decode_texture(read_linked(place.name, *folders))
     except DiffSplatError as error:
         losses.color(f"its texture {place.name!r} {error}")
         return None

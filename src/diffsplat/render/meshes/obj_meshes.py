@@ -113,7 +113,10 @@ def _corner_numbers(words: list[bytes]) -> NDArray[np.int64]:
 def _library(text: str, folder: Path, losses: LossList) -> dict[str, MtlDescription]:
     """The materials of an ``mtllib`` statement: one name that may hold blanks, or several names."""
     try:
-        return read_descriptions(read_linked(folder, text), folder)
+        beside = (folder / text.replace("\\", "/")).parent
+        return read_descriptions(
+            read_linked(text, folder), *(place for place in (beside, folder) if place.is_dir())
+        )
     except DiffSplatError as error:
         names = text.split()
         if len(names) < 2:
@@ -126,8 +129,9 @@ def _library(text: str, folder: Path, losses: LossList) -> dict[str, MtlDescript
 
 
 def _material(name: str | None, known: dict[str, MtlDescription], losses: LossList) -> MtlMaterial:
-    if name in known:
-        return read_material(known[name], losses)
+    for spelling in (name, str(name).partition("#")[0].strip()):
+        if spelling in known:
+            return read_material(known[spelling], losses)
     if name not in _NO_MATERIAL:
         losses.color(f"its material {name!r} is missing")
     return MtlMaterial(UNPAINTED_MATERIAL)

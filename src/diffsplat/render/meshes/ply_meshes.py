@@ -75,10 +75,13 @@ def read_ply(data: bytes, folder: Path, losses: LossList) -> list[MeshPart]:
 
 def _part(vertices: Table, faces: Table, surface: _Surface, texture: Texture | None) -> MeshPart:
     """The triangles that share a texture."""
-    uv, colors = _wedge_uv(faces, surface), _colors(vertices)
+    uv = _wedge_uv(faces, surface)
     if uv is None and (vertex_uv := _columns(vertices, _UV)) is not None:
         uv = vertex_uv[surface.vertices]
-    if colors is not None:
+    colors = _colors(vertices)
+    if texture is not None and uv is not None:
+        colors = None  # scanners write the same colours twice
+    elif colors is not None:
         colors = colors[surface.vertices]
     elif surface.faces is not None and (face_colors := _colors(faces)) is not None:
         colors = np.repeat(face_colors[surface.faces, None], 3, axis=1)
@@ -146,13 +149,13 @@ def _colors(table: Table) -> NDArray | None:
     name = next(name for names in _COLOR for name in names if name in table)
     alpha = _columns(table, _ALPHA)
     top = _top(colors, table[name])
-    opacity = np.ones((len(colors), 1)) if alpha is None else alpha / top
+    opacity = np.ones((len(colors), 1)) if alpha is None or not alpha.any() else alpha / top
     return np.nan_to_num(np.concatenate([colors / top, opacity], axis=1)).clip(0, 1)
 
 
 def _top(values: NDArray, column: Column) -> float:
     """What stands for 1 in a column of colours."""
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iu" and column.dtype.itemsize < 4:
         return float(np.iinfo(column.dtype).max)
     return 255.0 if len(values) and np.nanmax(values) > 1 else 1.0
 
@@ -161,7 +164,7 @@ def _textures(names: tuple[str, ...], folder: Path, losses: LossList) -> list[Te
     textures: list[Texture | None] = []
     for name in names:
         try:
-            textures.append(Texture(decode_texture(read_linked(folder, name))))
+            textures.append(Texture(decode_texture(read_linked(name, folder))))
         except DiffSplatError as error:
             losses.color(f"its texture {name!r} {error}")
             textures.append(None)

@@ -85,7 +85,7 @@ def _header(text: bytes) -> _Header:
                 if name not in _ORDERS:
                     raise InvalidInputError(f"it has the PLY format {name!r}, expected {', '.join(_ORDERS)}")
                 order = _ORDERS[name]
-            case ["comment", "TextureFile", *_]:
+            case ["comment", word, _, *_] if word.rstrip(":").lower() == "texturefile":
                 textures.append(line.split(None, 2)[2].strip())
             case ["element", name, count]:
                 elements.append(_Element(name, int(count), []))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from diffsplat.render.meshes.triangle_mesh import LossList
 
 IntArray = NDArray[np.int64]
-_MAX_CONCAVE = 256
-"""Corners up to which a concave polygon is cut up properly, in time that grows with their cube."""
+_MAX_CONCAVE = 2048
+"""Corners up to which a concave polygon is cut up properly, in time that grows with their square or more."""
 
 
 def within(triangles: IntArray, vertices: int, losses: LossList) -> NDArray[np.bool_]:
@@ -45,37 +46,64 @@ def polygon_triangles(sizes: NDArray[np.integer], points: NDArray[np.floating]) 
     for index in np.unique(polygon[turned]):
         if sizes[index] <= _MAX_CONCAVE:
             ring = slice(starts[index], starts[index] + sizes[index])
-            triangles[polygon == index] = starts[index] + _cut_ears(
-                points[ring], normals[index].astype(np.float64)
-            )
+            flat = _flattened(points[ring], normals[index].astype(np.float64))
+            triangles[polygon == index] = starts[index] + _cut_ears(flat)
     return triangles, polygon
 
 
-def _cut_ears(points: NDArray[np.floating], normal: NDArray[np.floating]) -> IntArray:
-    """``[N - 2, 3]`` triangles of a flat polygon ``[N, 3]`` without crossings (Meisters, 1975)."""
+def _flattened(points: NDArray[np.floating], normal: NDArray[np.floating]) -> NDArray[np.float64]:
+    """``[N, 2]`` of a flat polygon ``[N, 3]`` seen from where its normal points, counter-clockwise."""
     axis = int(np.abs(normal).argmax())
-    flat = np.delete(points, axis, axis=1) * (1 if (normal[axis] > 0) == (axis != 1) else [-1, 1])
-    ring = list(range(len(points)))
-    triangles = []
-    while len(ring) > 3:
-        ear = next((i for i in range(len(ring)) if _is_ear(flat, ring, i)), 0)
-        triangles.append([ring[ear - 1], ring[ear], ring[(ear + 1) % len(ring)]])
-        del ring[ear]
-    return np.array([*triangles, ring], dtype=np.int64)
+    sign = 1 if (normal[axis] > 0) == (axis != 1) else -1
+    return np.delete(points, axis, axis=1).astype(np.float64) * [1, sign]
 
 
-def _is_ear(flat: NDArray[np.floating], ring: list[int], place: int) -> bool:
+@njit(cache=True)
+def _cut_ears(flat):
+    """``[N - 2, 3]`` triangles of a polygon ``[N, 2]`` without crossings (Meisters, 1975)."""
+    ring = np.arange(len(flat))
+    triangles = np.empty((len(flat) - 2, 3), np.int64)
+    for cut in range(len(triangles)):
+        count = len(flat) - cut
+        ear = 0
+        for place in range(count):
+            if _is_ear(flat, ring[:count], place):
+                ear = place
+                break
+        triangles[cut] = ring[(ear - 1) % count], ring[ear], ring[(ear + 1) % count]
+        ring[ear : count - 1] = ring[ear + 1 : count].copy()
+    return triangles
+
+
+@njit(cache=True)
+def _is_ear(flat, ring, place):
     """Whether the corner is convex and its triangle holds no other corner."""
-    a, b, c = flat[ring[place - 1]], flat[ring[place]], flat[ring[(place + 1) % len(ring)]]
-    edges = ((a, b), (b, c), (c, a))
-    if _cross(b - a, c - a) <= 0:
+    a, b, c = ring[place - 1], ring[place], ring[(place + 1) % len(ring)]
+    if _turn(flat, a, b, c) <= 0:
         return False
-    others = flat[[i for i in ring if not any((flat[i] == corner).all() for corner in (a, b, c))]]
-    return not np.all([_cross(end - start, others - start) >= 0 for start, end in edges], axis=0).any()
+    for p in ring:
+        if _turn(flat, a, b, p) < 0 or _turn(flat, b, c, p) < 0 or _turn(flat, c, a, p) < 0:
+            continue
+        if not (_same(flat, p, a) or _same(flat, p, b) or _same(flat, p, c)):
+            return False
+    return True
 
 
-def _cross(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+@njit(cache=True)
+def _turn(flat, a, b, c):
+    """Positive where the way from ``a`` by ``b`` to ``c`` turns left."""
+    ab0, ab1, ac0, ac1 = (
+        flat[b, 0] - flat[a, 0],
+        flat[b, 1] - flat[a, 1],
+        flat[c, 0] - flat[a, 0],
+        flat[c, 1] - flat[a, 1],
+    )
+    return ab0 * ac1 - ab1 * ac0
+
+
+@njit(cache=True)
+def _same(flat, a, b):
+    return flat[a, 0] == flat[b, 0] and flat[a, 1] == flat[b, 1]
 
 
 def strip_triangles(indices: NDArray[np.integer], restart: int) -> IntArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from diffsplat.render.meshes.mesh_text import numbers, plain_text
 from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, Material, MeshPart
 
 _HEADER = 84
+_NAMES = re.compile(rb"\b(?:end)?solid\b.*?(?=\bfacet\b|\Z)", re.DOTALL)
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
 
 
@@ -20,8 +23,7 @@ def read_stl(data: bytes) -> list[MeshPart]:
         ValueError: it is broken.
     """
     text = plain_text(data)
-    start = text[:1024].lower().lstrip()
-    if start.startswith(b"solid") and b"facet" in start and not _has_binary_size(data):
+    if text[:_HEADER].lower().lstrip().startswith(b"solid") and b"\0" not in text[:_HEADER]:
         return [_text_part(text)]
     if len(data) < _HEADER:
         raise InvalidInputError("it is too short for an STL file")
@@ -35,13 +37,8 @@ def read_stl(data: bytes) -> list[MeshPart]:
     return [MeshPart(facets["corners"].astype(np.float64), material, colors=colors)]
 
 
-def _has_binary_size(data: bytes) -> bool:
-    count = int.from_bytes(data[80:84], "little")
-    return len(data) == _HEADER + count * _FACET.itemsize
-
-
 def _text_part(text: bytes) -> MeshPart:
-    words = text.lower().split()
+    words = _NAMES.sub(b"", text.lower()).split()
     starts = [place for place, word in enumerate(words) if word == b"vertex"]
     corners = np.array([numbers(words[place + 1 : place + 4]) for place in starts], dtype=np.float64)
     if len(corners) % 3 or (len(corners) and corners.shape[1:] != (3,)):

@@ -1,5 +1,6 @@
 """glTF files as the specification has them: geometry by closed forms, colours by known texels."""
 
+import base64
 import json
 
 import numpy as np
@@ -491,3 +492,65 @@ def test_json_is_padded_with_zeros_by_some_programs(tmp_path):
     padded = text + b"\0" * (-len(text) % 4)
     head = data[:12] + len(padded).to_bytes(4, "little") + data[16:20]
     assert load(tmp_path, head + padded + data[20 + size :]).face_count == 2
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 7, b"\xff" * 64])
+def test_bytes_behind_the_last_chunk_are_ignored(tmp_path, behind):
+    assert_halves(load(tmp_path, GltfBuilder().textured_square(LEFT_RED).glb() + behind), RED, BLUE)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        lambda data: "data:;base64," + base64.encodebytes(data).decode(),
+        lambda data: "DATA:text/plain;charset=utf-8;BASE64," + base64.b64encode(data).decode(),
+        lambda data: "data:a/b;base64," + base64.urlsafe_b64encode(data).decode().rstrip("="),
+        lambda data: "a.bin?version=2",
+    ],
+)
+def test_addresses_of_buffers(tmp_path, uri):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    (tmp_path / "a.bin").write_bytes(builder.binary)
+    assert_halves(load(tmp_path, builder.gltf(uri(builder.binary)), "a.gltf"), RED, BLUE)
+
+
+def test_null_stands_for_nothing(tmp_path):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    builder.root["nodes"][0] |= {"skin": None, "children": None, "extensions": None}
+    builder.root["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = None
+    assert_halves(load(tmp_path, builder), RED, BLUE)
+
+
+@pytest.mark.parametrize("lacking", ["POSITION", "indices"])
+def test_empty_primitives_are_no_obstacle(tmp_path, lacking):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    accessors = builder.root["accessors"]
+    accessors.append({"componentType": 5123, "count": 0, "type": "SCALAR", "bufferView": 0})
+    empty = {"attributes": {"POSITION": 0}, "indices": len(accessors) - 1}
+    builder.root["meshes"][0]["primitives"].append(
+        empty if lacking == "indices" else {"attributes": {"TEXCOORD_0": 1}}
+    )
+    assert_halves(load(tmp_path, builder), RED, BLUE)
+
+
+def test_colours_of_vertices_are_fractions_though_nothing_says_so(tmp_path):
+    builder = GltfBuilder()
+    colors = np.tile(np.array([51, 102, 204, 255], dtype="u1"), (4, 1))
+    builder.mesh(attributes={"COLOR_0": builder.accessor(colors)})
+    np.testing.assert_allclose(
+        load(tmp_path, builder).colors[0, 0, :3], linear_to_srgb(colors[0, :3] / 255), atol=1e-6
+    )
+
+
+def test_an_unlit_surface_gives_off_nothing(tmp_path):
+    unlit = {"emissiveFactor": [0, 1, 0], "extensions": {"KHR_materials_unlit": {}}}
+    assert_halves(load(tmp_path, GltfBuilder().textured_square(LEFT_RED, **unlit)), RED, BLUE)
+
+
+def test_vertices_without_weights_hang_on_their_first_joint(tmp_path):
+    builder = GltfBuilder()
+    attributes = {"JOINTS_0": np.ones((4, 4), dtype="u1"), "WEIGHTS_0": np.zeros((4, 4), dtype="f4")}
+    builder.mesh(attributes=attributes)
+    builder.root["nodes"] = [{"mesh": 0, "skin": 0}, {"scale": [5, 5, 5]}, {"scale": [2, 1, 1]}]
+    builder.root["skins"] = [{"joints": [1, 2]}]
+    assert extent(load(tmp_path, builder)) == pytest.approx([2, 1, 0])

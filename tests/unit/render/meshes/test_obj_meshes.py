@@ -77,6 +77,19 @@ def test_concave_polygons_keep_their_shape(tmp_path):
     assert np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1).sum() / 2 == pytest.approx(3)
 
 
+def test_a_star_of_many_corners_keeps_its_shape(tmp_path):
+    """Its area is half the sum over neighbours of the product of their radii and the sine between them."""
+    count = 600
+    angles, radii = np.arange(count) * 2 * np.pi / count, np.where(np.arange(count) % 2, 1, 0.3)
+    text = "".join(
+        f"v {x:.9f} {y:.9f} 0\n" for x, y in zip(radii * np.cos(angles), radii * np.sin(angles), strict=True)
+    )
+    mesh = load(tmp_path, text + "f " + " ".join(str(i + 1) for i in range(count)))
+    edges = mesh.corners[:, 1:] - mesh.corners[:, :1]
+    covered = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1).sum() / 2
+    assert covered == pytest.approx(count * 0.3 * np.sin(2 * np.pi / count) / 2, rel=1e-5)
+
+
 def test_far_from_the_origin_nothing_is_rounded(tmp_path):
     place = np.array([431256.5, 120.75, 5412345.75])
     ring = [(0.025 * np.cos(a), 0.025 * np.sin(a), 0) for a in np.linspace(0, 2 * np.pi, 100, endpoint=False)]
@@ -117,7 +130,8 @@ def test_where_a_transparency_of_1_is_solid_others_are_opacities_too(tmp_path):
         ("my wood.png", "my wood.png"), ("my%20wood.png", "my wood.png"), ("C:\\Users\\me\\t.png", "t.png"),
         ("/home/me/t.png", "maps/t.png"), ("./t.png", "t.png"), ('"t.png"', "t.png"),
         ("-s 1 1 1 -o 0 0 0 t.png", "t.png"), ("-blendu off -mm 0 1 -bm 0.5 -clamp on my t.png", "my t.png"),
-        ("-s 2 t.png", "t.png"), ("-type sphere t.png", "t.png"), ("Holz\u00e4hnlich.png", "Holza\u0308hnlich.png"),
+        ("-s 2 t.png", "t.png"), ("-s\t1 1 1\tt.png", "t.png"),
+        ("-type sphere t.png", "t.png"), ("Holz\u00e4hnlich.png", "Holza\u0308hnlich.png"),
     ],
 )  # fmt: skip
 def test_names_of_textures(tmp_path, written, stored):
@@ -144,6 +158,33 @@ def test_an_image_may_hold_the_opacity(tmp_path):
 
 def test_emission_shows_where_nothing_is_reflected(tmp_path):
     np.testing.assert_allclose(material(tmp_path, "Kd 0 0 0\nKe 0 1 0\n").colors[0, 0, :3], [0, 1, 0])
+
+
+def test_a_texture_may_glow_on_black(tmp_path):
+    texture(tmp_path / "t.png")
+    assert material(tmp_path, "Kd 0 0 0\nKe 1 1 1\nmap_Ke t.png\n").textures[0].pixels[0, 0, 0] == 200
+
+
+def test_textures_may_lie_beside_the_material_file(tmp_path):
+    (tmp_path / "looks" / "maps").mkdir(parents=True)
+    texture(tmp_path / "looks" / "maps" / "t.png")
+    (tmp_path / "looks" / "a.mtl").write_text("newmtl m\nmap_Kd maps/t.png\n")
+    mesh = load(tmp_path, "mtllib looks\\a.mtl\n" + SQUARE + FACE)
+    assert mesh.losses == ()
+    assert mesh.textures[0].pixels[0, 0].tolist() == [200, 10, 10, 255]
+
+
+def test_comments_behind_the_name_of_a_material(tmp_path):
+    (tmp_path / "a.mtl").write_text("newmtl m\nKd 0.8 0 0\n")
+    mesh = load(tmp_path, "mtllib a.mtl\n" + SQUARE + FACE.replace("usemtl m", "usemtl m # the only one"))
+    np.testing.assert_allclose(mesh.colors[0, 0, :3], [1, 0, 0])
+
+
+@pytest.mark.parametrize("colour", ["spectral red.rfl 1", "xyz 0.4 0.2 0.1", "0,8 0,0 0,0"])
+def test_colours_of_other_kinds_are_noted(tmp_path, colour):
+    (loss,) = material(tmp_path, f"Kd {colour}\n").losses
+    assert loss.of_color
+    assert "red, green and blue" in loss.text
 
 
 def test_what_is_lost_is_noted_once(tmp_path):

@@ -72,6 +72,7 @@ def test_strips(tmp_path):
     [
         ("uchar", ("red", "green", "blue", "alpha"), (255, 0, 51, 102)),
         ("ushort", ("red", "green", "blue", "alpha"), (65535, 0, 13107, 26214)),
+        ("int", ("red", "green", "blue", "alpha"), (255, 0, 51, 102)),
         ("float", ("r", "g", "b", "a"), (1, 0, 0.2, 0.4)),
         ("uchar", ("diffuse_red", "diffuse_green", "diffuse_blue", "diffuse_alpha"), (255, 0, 51, 102)),
     ],
@@ -89,6 +90,27 @@ def test_colours(tmp_path, kind, names, color, holder):
 
 def checker(tmp_path):
     Image.fromarray(np.full((2, 2, 3), (10, 200, 30), dtype=np.uint8)).save(tmp_path / "t.png")
+
+
+def test_an_alpha_of_zero_all_over_is_none(tmp_path):
+    properties = [f"property uchar {name}" for name in ("red", "green", "blue", "alpha")]
+    rows = [(*corner, 255, 0, 51, 0) for corner in CORNERS]
+    assert (load(tmp_path, text(rows, [(4, 0, 1, 2, 3)], properties=properties)).colors[..., 3] == 1).all()
+
+
+@pytest.mark.parametrize("comment", ["TextureFile", "texturefile", "TextureFile:"])
+def test_a_texture_hides_the_colours_of_vertices(tmp_path, comment):
+    checker(tmp_path)
+    properties = [
+        *(f"property float {name}" for name in "st"),
+        *(f"property uchar {name}" for name in ("red", "green", "blue")),
+    ]
+    rows = [(*corner, *corner[:2], 9, 9, 9) for corner in CORNERS]
+    mesh = load(
+        tmp_path, text(rows, [(4, 0, 1, 2, 3)], properties=properties, comments=[f"comment {comment} t.png"])
+    )
+    assert mesh.textures[0].pixels[0, 0].tolist() == [10, 200, 30, 255]
+    np.testing.assert_array_equal(mesh.colors, 1)
 
 
 @pytest.mark.parametrize("names", [("s", "t"), ("u", "v"), ("texture_u", "texture_v")])

@@ -26,17 +26,22 @@ def binary(*, head=b"", color=0, count=1, promised=None, more=b""):
 
 
 @pytest.mark.parametrize(
-    "data", [binary(), binary(head=b"solid made by a program"), binary(more=b"tail"), binary(promised=0)]
-)
+    "data",
+    [
+        binary(), binary(head=b"solid made by a program"), binary(more=b"tail"), binary(promised=0),
+        binary(head=b"solid, each facet by a program", more=b"\r\n"),
+    ],
+)  # fmt: skip
 def test_binary(tmp_path, data):
     assert load(tmp_path, data).corners.ravel().tolist() == list(TRIANGLE)
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b"  \n"])
-def test_text(tmp_path, ending, mark):
+@pytest.mark.parametrize("name", [b"a b c", b"vertex group", b"x" * 3000])
+def test_text(tmp_path, ending, mark, name):
     loop = b"outer loop\nvertex 0 0 0\nVERTEX 1 0 0\nvertex 0 1e0 0\nendloop\n"
-    text = b"solid a b c\nfacet normal 0 0 1\n" + loop + b"endfacet\nendsolid\n"
+    text = b"solid %b\nfacet normal 0 0 1\n" % name + loop + b"endfacet\nendsolid %b\n" % name
     mesh = load(tmp_path, mark + (text * 2).replace(b"\n", ending))
     assert mesh.face_count == 2
     assert mesh.corners[1].ravel().tolist() == list(TRIANGLE)
