@@ -51,8 +51,9 @@ class OpeningOptions:
     dtype: Annotated[DtypeName, arg(help_behavior_hint="(default: auto)")] = "auto"
     """Type of the weights. auto, as in Python: text encoders as they are stored, all else fp32, computed in bf16
     where the device is faster in it; with --low-memory bf16."""
-    quantize: Annotated[Literal["int8"] | None, arg(metavar="int8", help_behavior_hint="")] = None
-    """Store the weights of denoisers and text encoders in eight bits, with half the memory of bf16."""
+    quantize: Annotated[Literal["int8", "nf4"] | None, arg(metavar="int8|nf4", help_behavior_hint="")] = None
+    """Store the weights of denoisers and text encoders in eight or four bits, with half or a third of the memory of
+    bf16."""
     no_t5: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Leave out the T5 text encoder of sd35m, which takes most of its memory."""
 
@@ -155,6 +156,10 @@ class ModelChoice:
             )
         if options.no_t5 and self.model != "sd35m":
             raise InvalidInputError(f"--no-t5 was given for the model {self.model!r}, expected sd35m")
+        if options.quantize == "nf4" and options.low_memory:
+            raise InvalidInputError(
+                "--quantize nf4 and --low-memory were given, expected one of them, or --quantize int8"
+            )
         if options.weights is not None and not self.released:
             raise InvalidInputError(
                 f"the model {self.model!r} has no released weights, expected {_backbones()} with a folder of them"
