@@ -103,6 +103,18 @@ def test_the_embedded_kind_of_model_says_why_it_takes_no_picture(
     assert width == 390
 
 
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+def test_the_object_is_in_sight_and_not_behind_the_toolbar(
+    live: Live, pages: WatchedPages, figures: Figures, size: tuple[int, int]
+):
+    page = pages.open(live(figures), width=size[0], height=size[1])
+    generated(page, "a chair")
+    canvas, toolbar = (page.locator(place).bounding_box() for place in ("#surface canvas", "#toolbar"))
+    assert 0 <= canvas["y"] < canvas["y"] + canvas["height"] <= toolbar["y"]
+    assert canvas["height"] > 250
+    assert toolbar["y"] + toolbar["height"] <= size[1]
+
+
 def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, figures: Figures):
     class Slow(Figures):
         """Stays at the third of many steps until it is cancelled."""

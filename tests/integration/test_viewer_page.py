@@ -344,10 +344,13 @@ def test_a_phone_shows_everything_within_its_width(
         assert box["x"] >= 0, place
         assert box["x"] + box["width"] <= 360, place
         assert box["y"] + box["height"] <= 640, place
+    canvas, panel, toolbar = (page.locator(it).bounding_box() for it in ("canvas", ".panel", ".toolbar"))
+    assert canvas["height"] > 120
+    assert canvas["y"] + canvas["height"] <= panel["y"] < panel["y"] + panel["height"] <= toolbar["y"]
     for button in page.locator(".bar button:visible, .toolbar button:visible").all():
         box = button.bounding_box()
         assert min(box["width"], box["height"]) >= 44
-    shade = picture(page)[300, 4].mean()
+    shade = picture(page)[150, 4].mean()
     assert shade > 0.9 if scheme == "light" else shade < 0.2
 
 

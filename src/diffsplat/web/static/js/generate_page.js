@@ -185,6 +185,7 @@ async function show(viewer, entry) {
     byId("mesh").setAttribute("aria-pressed", "false");
     gallery.select(entry);
     shown = entry;
+    byId("tile").scrollIntoView({ block: "nearest" });
   } catch (error) {
     notify(error.message, "error");
   }
