@@ -333,8 +333,9 @@ def test_without_its_encoder_a_conditioned_denoiser_is_not_trained(folders: Stag
 def test_a_server_takes_words_and_images_with_one_model(folder: Path, photo: Path):
     served = load_models([str(folder), f"{folder}:depth"], OpeningOptions()).models
     words, depth = served["conditioned"], served["conditioned:depth"]
-    assert set(words.reasons) == {"control"}
-    assert not depth.reasons
+    assert set(words.reasons) == {"control", "ip_adapter_image"}
+    assert "unlike conditioned:depth, conditioned:normal" in words.reasons["control"]
+    assert set(depth.reasons) == {"ip_adapter_image"}
     with_image = words.pipe.prepare(image=photo)
     assert with_image.image is not None
     assert words.pipe.prepare().image is None

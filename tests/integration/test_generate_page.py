@@ -288,7 +288,8 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> ModelWorker:
     folder = tmp_path_factory.mktemp("weights")
     build_release(folder, "sd15")
     build_elevation(folder)
-    return load_models(("sd15:image", "sd15:canny"), OpeningOptions(weights=folder, device="cpu"))
+    names = ("sd15:image", "sd15:canny", "sd15:depth:canny")
+    return load_models(names, OpeningOptions(weights=folder, device="cpu"))
 
 
 def test_a_dropped_picture_becomes_an_object(
@@ -341,3 +342,26 @@ def test_a_dropped_picture_becomes_an_object(
     assert shown.shape == (256, 256, 3)
     assert np.allclose(shown[128, 128], np.array([200, 30, 30]) / 255, atol=0.02)
     assert np.allclose(shown[2, 2], 1)
+
+
+def test_two_control_maps_are_followed_and_brought_back(
+    live: Live, pages: WatchedPages, picture_model: ModelWorker, tmp_path: Path
+):
+    paths = [tmp_path / "black.png", tmp_path / "white.png"]
+    for path in paths:
+        Image.new("RGB", (64, 64), path.stem).save(path)
+    page = pages.open(live(picture_model), width=500, height=500)
+    page.locator("details.more").evaluate("details => details.open = true")
+    page.select_option("#model", "sd15:depth:canny")
+    for place, words, path in zip(("#control", "#control-2"), ("(depth)", "(canny)"), paths, strict=True):
+        assert words in page.inner_text(place)
+        page.set_input_files(f"{place} input", path)
+        page.wait_for_selector(f"{place} img")
+    assert not page.is_visible("#control-3")
+    generated(page, "a chair", steps=1)
+    page.locator("#control").get_by_label("Remove image").dispatch_event("click")
+    page.locator(".thumb").first.dispatch_event("click")
+    page.wait_for_selector("#control img")
+    page.wait_for_selector("#control-2 img")
+    (job,) = page.evaluate("fetch('api/jobs').then((answer) => answer.json())")
+    assert list(job["images"]) == ["control", "control-2"]

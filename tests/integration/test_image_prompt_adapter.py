@@ -9,6 +9,7 @@ from diffusers.models.embeddings import ImageProjection
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
+from starlette.testclient import TestClient
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from diffsplat.cli.main import main
@@ -17,6 +18,11 @@ from diffsplat.models.denoiser_calls import network_output
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.model_opening import OpeningOptions
+from diffsplat.web.generation_app import create_app
+from diffsplat.web.generation_service import Service
+from diffsplat.web.model_worker import load_models
+from support.api_client import events, sentence
 from support.release_folders import CLIP_WIDTH
 
 FEATURES, HIDDEN = 12, 16
@@ -144,7 +150,7 @@ def test_features_and_output_are_those_of_diffusers(weights: Path, tmp_path: Pat
 def test_an_image_prompt_steers_and_can_be_taken_out(weights: Path, tmp_path: Path, photo: Path):
     pipe = opened(weights)
     plain = made(pipe)
-    with pytest.raises(ValueError, match="ip_adapter_image goes with load_ip_adapter"):
+    with pytest.raises(ValueError, match="expected no ip_adapter_image"):
         made(pipe, ip_adapter_image=photo)
     file = write_adapter(tmp_path, pipe.denoiser)
     pipe.load_ip_adapter(file)
@@ -162,7 +168,7 @@ def test_an_image_prompt_steers_and_can_be_taken_out(weights: Path, tmp_path: Pa
     assert not torch.allclose(made(pipe, ip_adapter_image=other), steered, atol=1e-3)
     pipe.set_ip_adapter_scale(0)
     assert torch.allclose(made(pipe, ip_adapter_image=photo), plain, atol=1e-5)
-    with pytest.raises(ValueError, match="ip_adapter_image goes with load_ip_adapter"):
+    with pytest.raises(ValueError, match="expected an ip_adapter_image"):
         made(pipe)
     with pytest.raises(ValueError, match="has an IP-Adapter, expected one without it"):
         pipe.save_pretrained(tmp_path / "model")
@@ -206,3 +212,24 @@ def test_from_the_command_line(
     for words in (adapter, ["--ip-adapter-image", str(photo)]):
         assert main([*base, "-o", str(output), "--force", *words]) == 2
         assert "--ip-adapter and --ip-adapter-image go together" in capsys.readouterr().err
+
+
+def test_from_a_server(weights: Path, tmp_path: Path, photo: Path):
+    pipe: Any = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
+    file = write_adapter(tmp_path, pipe.denoiser)
+    models = load_models(["sd15"], OpeningOptions(weights=weights, ip_adapter=file, device="cpu"))
+    assert "ip_adapter_image" not in models.models["sd15"].reasons
+    pipe.load_ip_adapter(file)
+    expected = pipe("a red chair", steps=2, seed=0, ip_adapter_image=photo).splats[0].visible()
+    options = {"prompt": "a red chair", "steps": 2, "seed": 0}
+    with TestClient(create_app(Service(models)), base_url="http://localhost:7860") as client:
+        refused = client.post("/api/jobs", json=options)
+        assert (refused.status_code, sentence(refused)) == (
+            422,
+            "this model has an IP-Adapter, expected an ip_adapter_image",
+        )
+        answer = client.post("/api/jobs", data=options, files={"ip_adapter_image": photo.read_bytes()})
+        job = events(client, answer.json()["id"])[-1]
+        assert job["state"] == "done", job["error"]
+        assert job["results"][0]["splats"] == expected.count
+        assert set(job["images"]) == {"ip_adapter_image"}

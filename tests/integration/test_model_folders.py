@@ -157,8 +157,8 @@ def test_a_server_and_an_encoder_take_variants_of_folders(folders: dict[str, Pat
 @pytest.mark.parametrize(
     ("folder", "words", "says"),
     [
-        ("text", ("--image", "{picture}"), "takes text only, expected another such as sd15"),
-        ("depth", ("--image", "{picture}"), "takes no image, expected another such as sd15"),
+        ("text", ("--image", "{picture}"), "takes text only, expected another such as mini or sd15"),
+        ("depth", ("--image", "{picture}"), "takes no image, expected another such as mini or sd15"),
         (
             "all",
             ("--control", "canny", "--control-image", "{picture}"),

@@ -285,7 +285,7 @@ def test_a_hub_out_of_order(hub: FakeHub, capsys: pytest.CaptureFixture[str]):
         (["mini"], "'mini' comes with the package"),
         (
             ["sd35m", "--control", "depth"],
-            "no ControlNet 'depth' was released for 'sd35m', expected one of: none",
+            "no ControlNet 'depth' was released for 'sd35m', expected none, or the backbone sd15",
         ),
         (["elevation", "--image"], "'elevation' has no variants"),
         (["sd15", "--revision", "v9"], "'chenguolin/DiffSplat' has no revision 'v9'"),

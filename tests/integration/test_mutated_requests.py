@@ -12,6 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.web.job_queue import IMAGE_FIELDS
 from support.instant_model import Instant
 
 ODD_VALUES: tuple[Any, ...] = (
@@ -106,7 +107,7 @@ class Mutations:
                 "a.png",
                 self._damaged(png(self._random)) if self._random.random() < 0.5 else png(self._random),
             )
-            for name in ("image", "control")
+            for name in IMAGE_FIELDS
             if self._random.random() < 0.5
         }
         texts = {name: str(value).encode(errors="replace").decode() for name, value in values.items()}
@@ -117,7 +118,7 @@ class Mutations:
             return self._random.choice(ODD_VALUES)
         if name == "model":
             return "instant"
-        if name in ("image", "control"):
+        if name in IMAGE_FIELDS:
             return base64.b64encode(self._damaged(png(self._random))).decode()
         kinds = {"integer": 1, "number": 2.5, "boolean": True, "string": "a chair"}
         choices = [*entry.get("enum", ()), *(kinds.get(part.get("type")) for part in entry.get("anyOf", ()))]

@@ -47,8 +47,8 @@ class ConditionArguments:
     they are transparent."""
     framing: Annotated[ImageFraming, tyro.conf.arg(name="")] = field(default_factory=ImageFraming)
     control: tyro.conf.UseAppendAction[Annotated[tuple[ControlKind, ...], option("depth|normal|canny")]] = ()
-    """Follow a control map of the first view, with a model that has a ControlNet for it, such as sd15; also with an
-    image. Given again, follow another map as well."""
+    """Follow a control map of the first view, with a model that takes it, such as mini or sd15. With sd15 also together
+    with an image, and given again, another map as well."""
     control_image: Annotated[Path | None, option("FILE")] = None
     """The control map as an image."""
     control_photo: Annotated[Path | None, option("FILE")] = None

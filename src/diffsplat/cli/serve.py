@@ -32,8 +32,8 @@ class ServeArguments:
     """Options of ``diffsplat serve``."""
 
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FOLDER ...")] = ("mini",)
-    """Models to offer, the first by default: mini, a model folder, or a released backbone, with a
-    variant after a colon (sd15, sd15:image, FOLDER:depth)."""
+    """Models to offer, the first by default: mini, a model folder, or a released backbone, with
+    variants after colons (sd15, sd15:image, FOLDER:depth, sd15:depth:canny)."""
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to listen on; any but a loopback address lets other machines in."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_PORT

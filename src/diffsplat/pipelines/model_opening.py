@@ -97,6 +97,20 @@ class ModelChoice:
             return self
         return replace(self, image=ModelFolder.find(self.model).takes_every_condition)
 
+    def variants(self) -> dict[str, tuple[str, ...]]:
+        """Names of the same model that take an image or follow a control map, by ``image`` and ``control``."""
+        if self.released:
+            backbone = BACKBONES[self.model]
+            takes_image, kinds = bool(backbone.image_release), tuple(backbone.control_releases)
+        else:
+            folder = ModelFolder.find(self.model)
+            takes_image, kinds = folder.takes_images, folder.controls
+        plain = replace(self, image=False, controls=())
+        return {
+            "image": (replace(plain, image=True).label,) if takes_image else (),
+            "control": tuple(replace(plain, controls=(kind,)).label for kind in kinds),
+        }
+
     @property
     def label(self) -> str:
         """A short name: of a folder without its path; with the variant."""

@@ -254,17 +254,23 @@ class DiffSplatPipeline(PipelineComponents):
             ValueError: when the model has no use for an image, or lacks one.
         """
         if image is not None and not self.takes_image:
-            raise InvalidInputError("this model takes no image, expected none")
+            raise InvalidInputError("this model takes no image, expected none, or one opened with image=True")
         if image is None and self.needs_image:
             raise InvalidInputError("this model generates from an image, expected an image")
         if control is not None and not self.takes_control:
-            raise InvalidInputError("this model follows no control map, expected none")
+            raise InvalidInputError(
+                "this model follows no control map, expected none, or one opened with control='depth'"
+            )
         if control is None and self.controlnet is not None:
             raise InvalidInputError("this model has a ControlNet, expected a control map")
         if image is not None and control is not None and self.condition_encoder is not None:
             raise InvalidInputError("this model takes an image or a control map, expected one of them")
-        if (ip_adapter_image is None) != (self.image_prompt_encoder is None):
-            raise InvalidInputError("ip_adapter_image goes with load_ip_adapter, expected both or none")
+        if ip_adapter_image is None and self.image_prompt_encoder is not None:
+            raise InvalidInputError("this model has an IP-Adapter, expected an ip_adapter_image")
+        if ip_adapter_image is not None and self.image_prompt_encoder is None:
+            raise InvalidInputError(
+                "this model has no IP-Adapter, expected no ip_adapter_image, or load_ip_adapter"
+            )
         maps = control if isinstance(control, list) else [] if control is None else [control]
         wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
         if maps and len(maps) != wanted:

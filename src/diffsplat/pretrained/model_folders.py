@@ -185,12 +185,14 @@ class ModelFolder:
         if self.takes_every_condition and image + len(controls) > 1:
             raise InvalidInputError(f"{model} takes an image or a control map, expected one of them")
         if (image or controls) and not self.controls and not self.takes_images:
-            raise InvalidInputError(f"{model} takes text only, expected another such as sd15")
+            raise InvalidInputError(f"{model} takes text only, expected another such as mini or sd15")
         if image and not self.takes_images:
-            raise InvalidInputError(f"{model} takes no image, expected another such as sd15")
+            raise InvalidInputError(f"{model} takes no image, expected another such as mini or sd15")
         for kind in controls:
             if kind not in self.controls:
-                known = f"one of: {', '.join(self.controls)}" if self.controls else "another such as sd15"
+                known = (
+                    f"one of: {', '.join(self.controls)}" if self.controls else "another such as mini or sd15"
+                )
                 raise InvalidInputError(f"{model} has no ControlNet {kind!r}, expected {known}")
 
     def defaults(self, *, image: bool = False) -> SamplingDefaults:

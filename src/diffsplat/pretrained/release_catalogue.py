@@ -172,6 +172,21 @@ _BASE_PARAMETERS: dict[Family, dict[str, float]] = {
 }
 
 
+def require_controls(backbone: Backbone, controls: Sequence[ControlKind]) -> None:
+    """Make sure that ControlNets of these kinds were released.
+
+    Raises:
+        ValueError: when one was not.
+    """
+    for kind in controls:
+        if kind not in backbone.control_releases:
+            known = ", ".join(backbone.control_releases)
+            expected = f"one of: {known}" if known else "none, or the backbone sd15"
+            raise InvalidInputError(
+                f"no ControlNet {kind!r} was released for {backbone.name!r}, expected {expected}"
+            )
+
+
 def only_kind(controls: Sequence[ControlKind]) -> ControlKind | None:
     """The kind of the control map, where one is followed."""
     return controls[0] if len(controls) == 1 else None
@@ -232,12 +247,7 @@ def model_components(
         ValueError: for a variant that was not released.
     """
     networks = _networks(backbone)
-    for kind in controls:
-        if kind not in backbone.control_releases:
-            known = ", ".join(backbone.control_releases) or "none"
-            raise InvalidInputError(
-                f"no ControlNet {kind!r} was released for {backbone.name!r}, expected one of: {known}"
-            )
+    require_controls(backbone, controls)
     labels = ["image model"] if image else []
     if controls or not image:
         labels = ["text model", *labels, *(f"{kind} control" for kind in controls)]

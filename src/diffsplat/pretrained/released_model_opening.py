@@ -18,6 +18,7 @@ from diffsplat.pretrained.release_catalogue import (
     Backbone,
     ControlKind,
     only_kind,
+    require_controls,
 )
 from diffsplat.pretrained.release_layout import default_weights, find_release, repository_folder
 from diffsplat.pretrained.released_networks import (
@@ -53,12 +54,7 @@ class ReleasedModel:
         name = self.backbone.name
         if not self.t5 and self.backbone.family != "sd3":
             raise InvalidInputError(f"T5 was left out of {name}, expected sd35m")
-        for kind in self.controls:
-            if kind not in self.backbone.control_releases:
-                known = ", ".join(self.backbone.control_releases) or "none"
-                raise InvalidInputError(
-                    f"no ControlNet {kind!r} was released for {name}, expected one of: {known}"
-                )
+        require_controls(self.backbone, self.controls)
 
     @property
     def folder(self) -> Path:

@@ -11,6 +11,7 @@ from diffsplat import __version__
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.object_names import slug
 from diffsplat.web.api_schemas import (
+    MOST_MAPS,
     Catalogue,
     CutOutRequest,
     FileKindView,
@@ -61,7 +62,9 @@ def _body_of(model: type[Any], files: tuple[str, ...]) -> dict[str, Any]:
     schema = model.model_json_schema()
     form = {**schema, "properties": dict(schema["properties"])}
     for name in files:
-        form["properties"][name] = {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP"}
+        file = {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP"}
+        several = {"type": "array", "items": file, "maxItems": MOST_MAPS}
+        form["properties"][name] = several if name == "control" else file
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -188,7 +191,7 @@ async def result_file(
 )
 async def condition_image(
     job_id: JobId,
-    name: Annotated[str, Path(max_length=100, description="image or control")],
+    name: Annotated[str, Path(max_length=100, description="of the job's images")],
     service: ServiceOf,
 ) -> Response:
     """As the model gets it: a request with it and ``cutout`` none makes the same again."""
@@ -216,7 +219,7 @@ async def cut_out(request: Request, service: ServiceOf) -> Response:
     async with service.bodies.read(request, CutOutRequest) as body:
         if "image" not in body.images:
             raise HTTPException(422, "image is missing")
-        image = await service.cut_out(body.images["image"], body.options.framing())
+        image = await service.cut_out(body.images["image"][0], body.options.framing())
     return Response(image, media_type="image/png")
 
 

@@ -24,6 +24,7 @@ from diffsplat.web.model_worker import ServedModel
 from diffsplat.web.result_files import FILE_KINDS
 from diffsplat.web.server_limits import Limits
 
+MOST_MAPS = len(get_args(ControlKind))
 _LONGEST_VALUE = 60
 _LONGEST_DATA_URI_HEAD = 200
 
@@ -120,7 +121,13 @@ class JobRequest(JobOptions, FramingOptions):
     """Options, and images in base64 or as data URIs."""
 
     image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: the object")
-    control: str | None = Field(None, description="likewise: the control map of the first view")
+    control: str | Annotated[list[str], Field(min_length=1, max_length=MOST_MAPS)] | None = Field(
+        None,
+        description="likewise: the control map of the first view, or a list of them, in the order of the model's name",
+    )
+    ip_adapter_image: str | None = Field(
+        None, description="likewise: an image that is a prompt as well, for a model with an IP-Adapter"
+    )
 
 
 class CutOutRequest(FramingOptions):
@@ -188,11 +195,7 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
             steps_in_all=job.steps,
             error=job.error,
             notice=next((item.notice for item in job.results if item.notice), None),
-            images={
-                name: f"/api/jobs/{job.id}/images/{name}.png"
-                for name in ("image", "control")
-                if getattr(job.images, name, None) is not None
-            },
+            images={name: f"/api/jobs/{job.id}/images/{name}.png" for name in job.named_images},
             results=[
                 ResultView(
                     number=number,
@@ -212,7 +215,10 @@ class Takes(BaseModel):
     """Inputs of a model besides the prompt."""
 
     image: bool
-    control: ControlKind | None
+    control: tuple[ControlKind, ...] = Field(
+        description="kinds of the control maps that a request has, in this order"
+    )
+    ip_adapter_image: bool
     reasons: dict[str, str] = Field(description="why an input is not accepted, by its name")
 
 
@@ -235,7 +241,12 @@ class ModelView(BaseModel):
         pipe, defaults = model.pipe, model.pipe.defaults
         return cls(
             name=model.name,
-            takes=Takes(image=pipe.takes_image, control=model.control, reasons=model.reasons),
+            takes=Takes(
+                image="image" not in model.reasons,
+                control=model.controls,
+                ip_adapter_image="ip_adapter_image" not in model.reasons,
+                reasons=model.reasons,
+            ),
             steps=defaults.steps,
             guidance=defaults.guidance,
             elevation=defaults.elevation_deg,

@@ -1,7 +1,7 @@
 """The service behind the API, apart from HTTP: options, condition images, jobs, files."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.framing_options import ImageFraming
+from diffsplat.images.image_preparation import ImageSource
 from diffsplat.io.image_files import to_pixels
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image
@@ -40,7 +41,8 @@ class Service:
         self.limits = limits or Limits()
         self.models: Mapping[str, ServedModel] = worker.models
         self.jobs = JobQueue(worker, self.limits, keeper)
-        self.bodies = BodyReader(self.limits, IMAGE_FIELDS, self._most_images())
+        most_images = max(model.most_images for model in self.models.values())
+        self.bodies = BodyReader(self.limits, IMAGE_FIELDS, most_images)
         self.files = FileMaker(lambda job: self.jobs.find(job) is not None)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="images")
 
@@ -56,12 +58,12 @@ class Service:
         self.files.close()
         return self.jobs.join(_STOP_S)
 
-    async def submit(self, options: JobRequest, files: Mapping[str, bytes]) -> Job:
+    async def submit(self, options: JobRequest, files: Mapping[str, Sequence[bytes]]) -> Job:
         """Put a job into the queue.
 
         Args:
             options: what to generate.
-            files: encoded images, by ``image`` and ``control``.
+            files: encoded images, by their fields.
 
         Raises:
             ValueError: for options outside the limits, or images that cannot be used.
@@ -71,7 +73,7 @@ class Service:
         generation = self._resolved(options, model, files)
         for name in files:
             if name in model.reasons:
-                raise InvalidInputError(f"{model.reasons[name]}, expected no {name}")
+                raise InvalidInputError(f"{name} was given, but {model.reasons[name]}")
         self.jobs.require_place()
         loop = asyncio.get_running_loop()
         images = await loop.run_in_executor(
@@ -87,20 +89,18 @@ class Service:
             ImportError: when a background has to be removed and rembg is not installed.
         """
         if not any(model.pipe.takes_image for model in self.models.values()):
-            raise InvalidInputError("no model of this server takes an image")
+            raise InvalidInputError(
+                "no model of this server takes an image, expected one such as mini or sd15:image"
+            )
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._preparing, self._cut_out, data, framing)
 
     async def condition_png(self, job: Job, name: str) -> bytes | None:
         """PNG of an image that a job was made from, at the model's size; None where there is none."""
-        image = getattr(job.images, name) if job.images and name in IMAGE_FIELDS else None
+        image = job.named_images.get(name)
         if image is None:
             return None
         return await asyncio.get_running_loop().run_in_executor(self._preparing, _png, image)
-
-    def _most_images(self) -> int:
-        """Most images that any model has use for in one request."""
-        return max(len(IMAGE_FIELDS) - len(model.reasons) for model in self.models.values())
 
     def _model(self, name: str | None) -> ServedModel:
         if name is None:
@@ -124,11 +124,15 @@ class Service:
                 raise InvalidInputError(f"{name} is {value}, expected at most {most}")
         return resolved
 
-    def _prepare(self, model: ServedModel, files: dict[str, bytes], framing: ImageFraming) -> ConditionImages:
-        decoded: dict[str, Image.Image] = {
-            name: decode_image(data, name, self.limits) for name, data in files.items()
+    def _prepare(
+        self, model: ServedModel, files: Mapping[str, Sequence[bytes]], framing: ImageFraming
+    ) -> ConditionImages:
+        decoded: dict[str, list[ImageSource]] = {
+            name: [decode_image(data, name, self.limits) for data in several]
+            for name, several in files.items()
         }
-        return model.pipe.prepare(decoded.get("image"), decoded.get("control"), framing)
+        (image,), (prompt,) = (decoded.get(name, [None]) for name in ("image", "ip_adapter_image"))
+        return model.pipe.prepare(image, decoded.get("control"), framing, prompt)
 
     def _cut_out(self, data: bytes, framing: ImageFraming) -> bytes:
         decoded = decode_image(data, "image", self.limits)

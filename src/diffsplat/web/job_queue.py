@@ -17,13 +17,15 @@ from diffsplat.web.error_responses import internal_error_sentence
 from diffsplat.web.server_limits import Limits
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffsplat.pipelines.generation_options import ResolvedGeneration
     from diffsplat.pipelines.image_and_control_conditions import ConditionImages
     from diffsplat.pipelines.splat_output import GeneratedObject
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-IMAGE_FIELDS = ("image", "control")
-"""Images of a job, in requests and on disk."""
+IMAGE_FIELDS = ("image", "control", "ip_adapter_image")
+"""Images of a request; there may be several control maps."""
 FINISHED: frozenset[State] = frozenset(("done", "failed", "cancelled"))
 
 logger = logging.getLogger(__name__)
@@ -96,6 +98,18 @@ class Job:
     def finished(self) -> bool:
         """Whether nothing about it will change any more."""
         return self.state in FINISHED
+
+    @property
+    def named_images(self) -> dict[str, Tensor]:
+        """Images ``[3, S, S]`` that it is made from: ``image``, ``control``, ``control-2``, ``ip_adapter_image``."""
+        if self.images is None:
+            return {}
+        maps = () if self.images.control is None else self.images.control.split(3)
+        named = {
+            f"control-{number}" if number > 1 else "control": each for number, each in enumerate(maps, 1)
+        }
+        others = {"image": self.images.image, "ip_adapter_image": self.images.prompt}
+        return named | {name: image for name, image in others.items() if image is not None}
 
     @property
     def nbytes(self) -> int:

@@ -8,8 +8,8 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
-from diffsplat.pretrained.release_catalogue import ControlKind, only_kind
-from diffsplat.web.job_queue import Advance, Job
+from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.web.job_queue import IMAGE_FIELDS, Advance, Job
 
 
 @dataclass(frozen=True)
@@ -19,22 +19,37 @@ class ServedModel:
     Args:
         name: what clients call it.
         pipe: on its device.
-        control: kind of control map that it follows.
+        controls: kinds of the control maps that it follows, in their order.
+        variants: names of the same model that take an ``image`` or a ``control`` map.
     """
 
     name: str
     pipe: DiffSplatPipeline
-    control: ControlKind | None = None
+    controls: tuple[ControlKind, ...] = ()
+    variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why an input is not accepted, by its name; those that are accepted are absent."""
+        """Why an input is not accepted, and what accepts it, by its name; those that are accepted are absent."""
         refused: dict[str, str] = {}
         if not self.pipe.takes_image:
-            refused["image"] = f"the model {self.name} takes text only"
+            refused["image"] = f"the model {self.name} takes no image{self._variants('image')}"
         if not self.pipe.takes_control:
-            refused["control"] = f"the model {self.name} has no ControlNet"
+            refused["control"] = f"the model {self.name} follows no control map{self._variants('control')}"
+        if self.pipe.image_prompt_encoder is None:
+            refused["ip_adapter_image"] = (
+                f"the model {self.name} has no IP-Adapter; 'diffsplat serve --model sd15 --ip-adapter' has one"
+            )
         return refused
+
+    @property
+    def most_images(self) -> int:
+        """Most images that it has use for in one request."""
+        return len(IMAGE_FIELDS) - len(self.reasons) + max(0, len(self.controls) - 1)
+
+    def _variants(self, name: str) -> str:
+        *others, last = self.variants.get(name) or ("",)
+        return f", unlike {', '.join(others)}{' and ' if others else ''}{last}" if last else ""
 
 
 @dataclass(frozen=True)
@@ -76,13 +91,8 @@ def load_models(names: Sequence[str], options: OpeningOptions) -> ModelWorker:
         ValueError, FileNotFoundError: when there is no such model.
     """
     choices = [ModelChoice.parse(name, options) for name in names]
-    if options.ip_adapter is not None:
-        raise InvalidInputError("the API takes no --ip-adapter, expected none")
-    for choice in choices:
-        if len(choice.controls) > 1:
-            raise InvalidInputError(f"the model {choice.label!r} follows several control maps, expected one")
     served = [
-        ServedModel(choice.label, choice.taking_images().open(), only_kind(choice.controls))
+        ServedModel(choice.label, choice.taking_images().open(), choice.controls, choice.variants())
         for choice in choices
     ]
     return ModelWorker.of(served)

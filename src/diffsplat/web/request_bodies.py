@@ -21,7 +21,7 @@ _OPTION_BYTES = 64_000
 """Room for everything but images."""
 _LARGE_AT_ONCE = 4
 """Bodies with images that are in memory at the same time; while they arrive, they are in files."""
-_MOST_FIELDS = 32
+_MOST_FIELDS, _MOST_FILES = 32, 8
 _HANG_UP = {"connection": "close"}
 """The rest of a body is not waited for."""
 
@@ -34,11 +34,11 @@ class Body(Generic[ModelT]):
 
     Args:
         options: its named values.
-        images: files by field.
+        images: files by field; of one that may be repeated in their order.
     """
 
     options: ModelT
-    images: dict[str, bytes]
+    images: dict[str, tuple[bytes, ...]]
 
 
 class BodyReader:
@@ -46,7 +46,7 @@ class BodyReader:
 
     Args:
         limits: bounds of images and time.
-        image_fields: those that may hold an image.
+        image_fields: those that may hold an image; ``control`` may hold several.
         most_images: how many a request can have use for.
     """
 
@@ -128,7 +128,11 @@ class BodyReader:
     def _from_json(self, data: bytes, model: type[ModelT]) -> Body[ModelT]:
         options = model.model_validate_json(data, strict=True)
         texts = {name: getattr(options, name, None) for name in self._image_fields}
-        images = {name: decoded(text, name) for name, text in texts.items() if text is not None}
+        images = {
+            name: tuple(decoded(text, name) for text in ([given] if isinstance(given, str) else given))
+            for name, given in texts.items()
+            if given is not None
+        }
         return Body(options, images)
 
     async def _from_form(self, data: bytes, request: Request, model: type[ModelT]) -> Body[ModelT]:
@@ -138,7 +142,7 @@ class BodyReader:
         parser = MultiPartParser(
             request.headers,
             stream(),  # pyright: ignore[reportArgumentType]  any asynchronous iterator will do
-            max_files=len(self._image_fields),
+            max_files=_MOST_FILES,
             max_fields=_MOST_FIELDS,
             max_part_size=_OPTION_BYTES,
         )
@@ -152,17 +156,17 @@ class BodyReader:
             await form.close()
         return Body(model.model_validate(values), images)
 
-    async def _sorted(self, form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
+    async def _sorted(self, form: FormData) -> tuple[dict[str, str], dict[str, tuple[bytes, ...]]]:
         """The texts and the files of a form."""
         values: dict[str, str] = {}
-        images: dict[str, bytes] = {}
+        images: dict[str, tuple[bytes, ...]] = {}
         for name, value in form.multi_items():
-            if name in values or name in images:
+            if name in values or (name in images and name != "control"):
                 raise HTTPException(422, f"{name[:100]!r} was given twice")
             if isinstance(value, UploadFile):
                 if name not in self._image_fields:
                     raise HTTPException(422, f"the file {name[:100]!r} is unknown here")
-                images[name] = await value.read()
+                images[name] = (*images.get(name, ()), await value.read())
             elif name in self._image_fields:
                 raise HTTPException(422, f"{name} is a text, expected a file")
             else:

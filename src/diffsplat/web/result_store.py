@@ -22,12 +22,13 @@ from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 from diffsplat.pipelines.splat_output import GeneratedObject
-from diffsplat.web.job_queue import IMAGE_FIELDS, Job
+from diffsplat.web.job_queue import Job
 
 LOST = "the server ended before this job was done, expected another try"
 
 _DESCRIPTION, _OBJECTS, _LOCK = "job.json", "objects.safetensors", ".lock"
 _CAMERA_FIELDS = ("camera_to_world", "intrinsics")
+_IMAGES = ("image", "control", "prompt")
 _OBJECT_VALUES = ("elevation_deg", "prompt", "seed", "notice")
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def _tensors(job: Job) -> Iterator[tuple[str, torch.Tensor]]:
             yield f"{number}.{name}", getattr(item.splats, name).contiguous()
         for name in _CAMERA_FIELDS:
             yield f"{number}.{name}", getattr(item.cameras, name).contiguous()
-    for name in IMAGE_FIELDS:
+    for name in _IMAGES:
         image = getattr(job.images, name, None)
         if image is not None:
             yield name, image.contiguous()
@@ -133,7 +134,7 @@ def _read(folder: Path) -> Job:
         return replace(job, state="failed", error=LOST, finished_s=entry["made_s"])
     tensors = load_file(folder / _OBJECTS)
     results = tuple(_object(tensors, number, values) for number, values in enumerate(entry["objects"]))
-    images = ConditionImages(*(tensors.get(name) for name in IMAGE_FIELDS))
+    images = ConditionImages(*(tensors.get(name) for name in _IMAGES))
     job = replace(job, state="done", images=images, results=results, finished_s=entry["finished_s"])
     return replace(job, steps_done=job.steps)
 

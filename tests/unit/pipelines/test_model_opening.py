@@ -43,6 +43,6 @@ def test_a_folder_of_text_alone_takes_no_image(tmp_path: Path):
     for part in ("condition_encoder", "elevation_estimator", "image"):
         del index[part]
     (tmp_path / "mine" / INDEX_FILE).write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="takes text only, expected another such as sd15"):
+    with pytest.raises(ValueError, match="takes text only, expected another such as mini or sd15"):
         ModelChoice(str(tmp_path / "mine"), image=True).defaults()
     assert ModelChoice("mini", image=True).defaults().projection

@@ -209,8 +209,8 @@ def test_a_full_queue_says_when_to_come_back(serve, gate):
         ({"model": "large"}, "the model is 'large', expected one of: small"),
         ({"colour": "red"}, "'colour' is unknown here"),
         ({"image": "not base64!"}, "the image is not in base64"),
-        ({"image": base64.b64encode(png()).decode()}, "the model small takes text only"),
-        ({"control": base64.b64encode(png()).decode()}, "the model small has no ControlNet"),
+        ({"image": base64.b64encode(png()).decode()}, "image was given, but the model small takes no image"),
+        ({"control": base64.b64encode(png()).decode()}, "the model small follows no control map"),
     ],
 )
 def test_refusals_are_sentences(client, options, reason):
@@ -298,8 +298,8 @@ def test_the_catalogue_says_what_a_model_takes(client):
     (model,) = catalogue["models"]
     assert (model["name"], model["steps"], model["guidance"], model["elevation"]) == ("small", 3, 2.5, 12.0)
     assert model["takes"]["image"] is False
-    assert model["takes"]["control"] is None
-    assert "text only" in model["takes"]["reasons"]["image"]
+    assert model["takes"]["control"] == []
+    assert model["takes"]["reasons"]["image"] == "the model small takes no image"
     assert {file["suffix"] for file in catalogue["files"]} >= {*WRITABLE_SUFFIXES, ".mp4", ".png"}
 
 

@@ -14,16 +14,17 @@ from support.splat_figures import blocks
 
 
 def test_a_job_comes_back_with_its_objects_and_images(tmp_path: Path):
-    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    image, first, second, prompt = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = ConditionImages(image, torch.cat([first, second]), prompt)
     made = GeneratedObject(blocks(), ring_cameras(10.0, size=16), 10.0, "a chair", 7)
     options = ResolvedGeneration(prompts=("a chair",), seed=7)
-    job = Job("a", "small", options, ConditionImages(image), "done", results=(made,), finished_s=1.0)
+    job = Job("a", "small", options, images, "done", results=(made,), finished_s=1.0)
     store = ResultStore(tmp_path)
     store.begin(job)
     store.finish(job)
     (back,) = store.jobs()
-    assert back.images is not None
-    assert torch.equal(back.images.image, image)  # type: ignore[arg-type]
-    assert back.images.control is None
+    expected = {"image": image, "control": first, "control-2": second, "ip_adapter_image": prompt}
+    assert back.named_images.keys() == expected.keys()
+    assert all(torch.equal(back.named_images[name], value) for name, value in expected.items())
     assert torch.equal(back.results[0].splats.means, made.splats.means)
     assert (back.state, back.generation.seed, back.nbytes) == ("done", 7, job.nbytes)

@@ -45,7 +45,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> ModelWorker:
     folder = tmp_path_factory.mktemp("weights")
     build_release(folder, "sd15")
     build_elevation(folder)
-    names = ("sd15", "sd15:image", "sd15:canny")
+    names = ("sd15", "sd15:image", "sd15:canny", "sd15:depth:canny", "sd15:image:depth")
     return load_models(names, OpeningOptions(weights=folder, device="cpu"))
 
 
@@ -57,11 +57,16 @@ def client(serve, models: ModelWorker):
 def test_the_catalogue_says_which_model_takes_what(client):
     takes = {model["name"]: model["takes"] for model in client.get("/api/models").json()["models"]}
     assert {name: (entry["image"], entry["control"]) for name, entry in takes.items()} == {
-        "sd15": (False, None),
-        "sd15:image": (True, None),
-        "sd15:canny": (False, "canny"),
+        "sd15": (False, []),
+        "sd15:image": (True, []),
+        "sd15:canny": (False, ["canny"]),
+        "sd15:depth:canny": (False, ["depth", "canny"]),
+        "sd15:image:depth": (True, ["depth"]),
     }
-    assert set(takes["sd15:image"]["reasons"]) == {"control"}
+    reasons = takes["sd15:image"]["reasons"]
+    assert set(reasons) == {"control", "ip_adapter_image"}
+    assert reasons["control"].endswith("no control map, unlike sd15:depth, sd15:normal and sd15:canny")
+    assert takes["sd15"]["reasons"]["image"].endswith("takes no image, unlike sd15:image")
 
 
 @pytest.mark.parametrize("kind", ["form", "base64", "data URI"])
@@ -80,6 +85,45 @@ def test_a_picture_becomes_an_object(client, models, kind, model, name):
     assert job["state"] == "done", job["error"]
     truth = models.models[model].pipe("a red disk", steps=1, seed=4, **{name: disk()})
     assert job["results"][0]["splats"] == truth.splats[0].visible().count
+
+
+@pytest.mark.parametrize("kind", ["form", "base64"])
+@pytest.mark.parametrize("model", ["sd15:depth:canny", "sd15:image:depth"])
+def test_several_images_go_into_one_job(client, models, kind: str, model: str):
+    square = Image.new("RGB", (64, 64), "white")
+    square.paste("black", (16, 16, 40, 48))
+    image, maps = ([], [disk(), square]) if model == "sd15:depth:canny" else ([disk()], [square])
+    options = {"model": model, "prompt": "a red disk", "steps": 1, "seed": 4}
+    fields = [("image", each) for each in image] + [("control", each) for each in maps]
+    if kind == "form":
+        files = [(name, ("a.png", encoded(each))) for name, each in fields]
+        answer = client.post("/api/jobs", data=options, files=files)
+    else:
+        texts = {name: base64.b64encode(encoded(each)).decode() for name, each in fields}
+        texts["control"] = [base64.b64encode(encoded(each)).decode() for each in maps]
+        answer = client.post("/api/jobs", json=options | texts)
+    assert answer.status_code == 201, answer.text
+    job = events(client, answer.json()["id"])[-1]
+    assert job["state"] == "done", job["error"]
+    truth = models.models[model].pipe(
+        "a red disk", steps=1, seed=4, control=maps, **({"image": image[0]} if image else {})
+    )
+    assert job["results"][0]["splats"] == truth.splats[0].visible().count
+    names = ["image", "control"] if image else ["control", "control-2"]
+    assert sorted(job["images"]) == sorted(names)
+    last = np.asarray(Image.open(BytesIO(client.get(job["images"][names[1]]).content)))
+    assert (last[len(last) // 2, len(last) // 2] == 0).all()  # the square's
+
+
+def test_a_model_of_two_maps_wants_both(client):
+    options = {
+        "model": "sd15:depth:canny",
+        "prompt": "a chair",
+        "control": base64.b64encode(encoded(disk())).decode(),
+    }
+    answer = client.post("/api/jobs", json=options)
+    assert answer.status_code == 422
+    assert "1 control maps were given, expected 2" in sentence(answer)
 
 
 def test_the_cut_out_is_centred_on_white(client):

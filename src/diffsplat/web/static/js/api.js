@@ -142,7 +142,7 @@ async function sentenceOf(response) {
 function formOf(values) {
   const form = new FormData();
   for (const [name, value] of Object.entries(values)) {
-    if (value !== null && value !== "") form.append(name, value);
+    for (const each of [value].flat()) if (each !== null && each !== "") form.append(name, each);
   }
   return form;
 }

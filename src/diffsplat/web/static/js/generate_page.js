@@ -13,6 +13,7 @@ import { createViewer } from "./viewer.js";
 
 const SEEDS = 1_000_000;
 const NUMBERS = ["seed", "steps", "guidance", "count"];
+const MAPS = ["control", "control-2", "control-3"];
 const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 const byId = (id) => document.getElementById(id);
@@ -32,7 +33,8 @@ async function start() {
   startTheme(() => viewer.setBackground(getComputedStyle(root).getPropertyValue("--stage").trim()));
   const fields = {
     image: imageField("image", "Image of the object", (file) => api.cutOut(file, framing())),
-    control: imageField("control", "Control map", async (file) => file),
+    ...Object.fromEntries(MAPS.map((name) => [name, imageField(name, "Control map", async (file) => file)])),
+    ip_adapter_image: imageField("ip_adapter_image", "Image as a prompt", async (file) => file),
   };
   fillBars(viewer);
   fields.image.addEventListener("change", () => (byId("framing").hidden = !fields.image.file));
@@ -57,7 +59,11 @@ async function start() {
 }
 
 function imageField(id, label, preview) {
-  return new ImageField(byId(id), { label: `${label}: drop or browse`, preview, onError: (sentence) => notify(sentence, "error") });
+  return new ImageField(byId(id), { label: labelOf(label), preview, onError: (sentence) => notify(sentence, "error") });
+}
+
+function labelOf(name) {
+  return `${name}: drop or browse`;
 }
 
 /** How an image is cut out and framed. */
@@ -77,8 +83,13 @@ function fillForm({ models, limits, samplers }, fields) {
     byId("guidance").value = model.guidance;
     fields.image.available = model.takes.image;
     byId("framing").hidden = !fields.image.file;
-    fields.control.available = model.takes.control !== null;
-    byId("note").hidden = fields.image.available || fields.control.available;
+    MAPS.forEach((name, number) => {
+      const kind = model.takes.control[number];
+      fields[name].label = labelOf(`Control map (${kind})`);
+      fields[name].available = kind !== undefined;
+    });
+    fields.ip_adapter_image.available = model.takes.ip_adapter_image;
+    byId("note").hidden = Object.values(fields).some(({ available }) => available);
     byId("note").textContent = `${model.name} takes text only.`;
     byId("examples").hidden = model.examples.length === 0;
     byId("examples").replaceChildren(...model.examples.map(exampleButton));
@@ -120,7 +131,8 @@ async function generate(viewer, fields) {
     ...(fields.image.file ? framing() : {}),
     ...Object.fromEntries(NUMBERS.map((name) => [name, byId(name).value])),
     image: fields.image.file,
-    control: fields.control.file,
+    control: MAPS.map((name) => fields[name].file),
+    ip_adapter_image: fields.ip_adapter_image.file,
   };
   setRunning(true, "Submitting …");
   try {

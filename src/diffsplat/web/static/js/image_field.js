@@ -48,6 +48,12 @@ export class ImageField extends EventTarget {
     return !this.#box.hidden;
   }
 
+  /** Its name. */
+  set label(label) {
+    this.#label = label;
+    if (!this.#file) this.#show(label);
+  }
+
   /** Nothing is chosen. */
   clear() {
     this.#file = null;
