@@ -13,8 +13,8 @@ from tqdm import tqdm
 from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
 from diffsplat.data.job_engines import Failure, local_results, ray_results
-from diffsplat.data.object_table_file import open_table
 from diffsplat.data.shard_folders import ShardFolder
+from diffsplat.data.shard_index import open_table
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 

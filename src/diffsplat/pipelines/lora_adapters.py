@@ -1,12 +1,25 @@
-"""LoRA files on a pipeline's denoiser, by the methods that pipelines of diffusers have."""
+"""LoRA files (Hu et al. 2022) on a denoiser, by the methods that pipelines of diffusers have."""
 
+import logging
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffsplat.errors import InvalidInputError
-from diffsplat.models.network_families import uncompiled
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from diffsplat.errors import InvalidInputError, optional_package
+from diffsplat.io.file_access import require_readable
+from diffsplat.models.network_families import network_family, uncompiled
+
+logger = logging.getLogger(__name__)
+
+_PREFIXES = {"unet": "unet.", "pixart": "transformer.", "sd3": "transformer."}
+_TEXT_ENCODERS = ("text_encoder.", "text_encoder_2.", "text_encoder_3.")
 
 
 class LoraAdapters:
@@ -20,7 +33,8 @@ class LoraAdapters:
         """Add a LoRA file to the denoiser and use it, with those that were loaded before.
 
         Args:
-            path: safetensors file for the image-diffusion model that the denoiser was trained from.
+            path: safetensors file for the image-diffusion model that the denoiser was trained from, in the format of
+                diffusers or peft, for a UNet also of kohya.
             adapter_name: by which it is weighed later; ``lora0``, ``lora1``, ... by default.
             scale: strength; 0 changes nothing.
 
@@ -28,14 +42,13 @@ class LoraAdapters:
             Number of layers that got weights.
 
         Raises:
-            ValueError: when the denoiser is no network of diffusers, or the file holds nothing for it.
+            ValueError: when the denoiser is no network of diffusers, the name is taken, or the file holds nothing for
+                it.
             ModuleNotFoundError: without the package ``peft``.
         """
-        from diffsplat.pipelines.lora import load_lora
-
         scales = self.lora_scales
         name = adapter_name or f"lora{len(scales)}"
-        count = load_lora(uncompiled(self.denoiser), path, name)
+        count = _load_lora(uncompiled(self.denoiser), path, name)
         self._use({**scales, name: scale})
         return count
 
@@ -92,25 +105,149 @@ class LoraAdapters:
 
     def fuse_lora(self) -> None:
         """Merge every adapter with its scale into the weights: as fast as without, and the model can be saved."""
-        from diffsplat.pipelines.lora import merge_lora
-
         network = uncompiled(self.denoiser)
-        merge_lora(network, list(self.lora_scales))
+        _merge_lora(network, list(self.lora_scales))
         network._diffsplat_lora_scales = {}
 
     def unload_lora_weights(self) -> None:
         """Take out every adapter that was not merged."""
-        from diffsplat.pipelines.lora import remove_all_lora
-
         network = uncompiled(self.denoiser)
-        remove_all_lora(network)
+        _remove_all_lora(network)
         network._diffsplat_lora_scales = {}
 
     def _use(self, scales: dict[str, float]) -> None:
         if not scales:
             return
-        from diffsplat.pipelines.lora import scale_lora
-
         network = uncompiled(self.denoiser)
-        scale_lora(network, scales)
+        _scale_lora(network, scales)
         network._diffsplat_lora_scales = scales
+
+
+def _load_lora(network: Any, path: str | Path, name: str) -> int:
+    """Add a LoRA file to a multi-view network, in place; the number of layers that got weights.
+
+    Its layers are those of the stock network, so that a file trained on images applies to every view. What the
+    file holds for text encoders is left out.
+    """
+    if network_family(network) not in _PREFIXES:
+        raise InvalidInputError(
+            f"LoRA files apply to networks of diffusers, not to a {type(network).__name__}"
+        )
+    file = require_readable(path)
+    if name in getattr(network, "peft_config", {}) or not name.isidentifier():
+        raise InvalidInputError(f"the adapter is called {name!r}, expected a free name without dots")
+    with optional_package("a LoRA file", "peft", "lora"):
+        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    state, alphas = _stored_adapter(network, file)
+    ranks = {
+        key.removesuffix(".lora_B.weight"): weight.shape[1]
+        for key, weight in state.items()
+        if key.endswith(".lora_B.weight")
+    }
+    (rank, _), *_ = Counter(ranks.values()).most_common(1)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules="|".join(map(re.escape, ranks)),
+        rank_pattern={f"^{re.escape(layer)}": value for layer, value in ranks.items()},
+        alpha_pattern={f"^{re.escape(layer)}": alphas.get(layer, value) for layer, value in ranks.items()},
+    )
+    present = vars(network).pop("peft_config", {})  # peft warns where it finds one
+    try:
+        inject_adapter_in_model(config, network, adapter_name=name)
+        network.peft_config = {**present, name: config}
+        result = set_peft_model_state_dict(network, state, adapter_name=name)
+    except (RuntimeError, ValueError, KeyError) as error:
+        network.peft_config = {**present, name: config}
+        _remove_lora(network, name)
+        raise InvalidInputError(f"{str(path)!r} does not fit: {str(error).splitlines()[0]}") from error
+    if unknown := list(getattr(result, "unexpected_keys", ())):
+        _remove_lora(network, name)
+        raise InvalidInputError(f"{str(path)!r} does not fit: the network has no layer for {unknown[0]!r}")
+    return len(ranks)
+
+
+def _scale_lora(network: Any, scales: Mapping[str, float]) -> None:
+    """Use some adapters of a network, each with its scale."""
+    for layer in _tuned_layers(network):
+        present = [name for name in scales if name in layer.scaling]
+        layer.set_adapter(present)
+        for name in present:
+            layer.set_scale(name, scales[name])
+
+
+def _merge_lora(network: Any, names: list[str]) -> None:
+    """Merge adapters with their scales into the weights, and take them out."""
+    for layer in _tuned_layers(network):
+        layer.merge(adapter_names=[name for name in names if name in layer.scaling])
+    _remove_all_lora(network)
+
+
+def _remove_lora(network: Any, name: str) -> None:
+    """Take out one adapter, perhaps half loaded."""
+    for layer in _tuned_layers(network):
+        layer.delete_adapter(name)
+    remaining = {key: value for key, value in getattr(network, "peft_config", {}).items() if key != name}
+    if remaining:
+        network.peft_config = remaining
+    else:
+        _remove_all_lora(network)
+
+
+def _remove_all_lora(network: Any) -> None:
+    """Take out every adapter; the network is a stock one again."""
+    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+
+    recurse_remove_peft_layers(network)
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+
+
+def _tuned_layers(network: Any) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _stored_adapter(network: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The network's part of a file by peft's names, and the alphas of layers that have one."""
+    from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+
+    try:
+        stored = load_file(file)
+    except SafetensorError as error:
+        raise InvalidInputError(f"{str(file)!r} is not a safetensors file: {error}") from error
+    family = network_family(network)
+    prefix = _PREFIXES[family]
+    state, alphas = _by_names_of_diffusers(network, stored)
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if own and "lora_A" not in next(iter(own)):
+        own = convert_unet_state_dict_to_peft(own)
+    if not any(key.endswith(".lora_B.weight") for key in own):
+        raise InvalidInputError(
+            f"{str(file)!r} holds no weights for a {type(network).__name__}, expected a LoRA file of its model"
+        )
+    if any(key.startswith(_TEXT_ENCODERS) for key in state):
+        logger.warning("%s also changes the text encoder; that part is left out", file.name)
+    of_layers = {key.removeprefix(prefix).removesuffix(".alpha"): value for key, value in alphas.items()}
+    named = convert_unet_state_dict_to_peft(of_layers)  # those of attentions are called otherwise
+    return own, {key.removesuffix(".lora_A.weight"): float(value) for key, value in named.items()}
+
+
+def _by_names_of_diffusers(network: Any, stored: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A file's weights with the prefixes of diffusers, and its alphas."""
+    stored = {key.replace("base_model.model.", "transformer.", 1): value for key, value in stored.items()}
+    match network_family(network):
+        case "unet":
+            from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+
+            found = StableDiffusionLoraLoaderMixin.lora_state_dict(stored, unet_config=network.config)
+            return found[0], found[1] or {}
+        case "sd3":
+            from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin
+
+            state: Any = SD3LoraLoaderMixin.lora_state_dict(stored)
+            return state, {}
+        case _:
+            return stored, {}

@@ -13,7 +13,7 @@ pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 
-from diffsplat.data import object_table, object_table_file
+from diffsplat.data import object_table, shard_index
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_folders import ShardFolder
@@ -126,7 +126,7 @@ def test_changed_shards_are_read_again(tmp_path: Path):
 def test_a_damaged_table_is_made_again(tmp_path: Path, damage: bytes | None):
     write_shards(tmp_path, 1, 3)
     ObjectTable([tmp_path])
-    path = tmp_path / object_table_file.TABLE_FILE
+    path = tmp_path / shard_index.TABLE_FILE
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     assert len(ObjectTable([tmp_path])) == 3
 
@@ -135,7 +135,7 @@ def test_a_table_that_names_other_files_is_not_believed(tmp_path: Path):
     """A table of unknown origin: the numbers of its shards are checked like the rest of a row."""
     write_shards(tmp_path, 1, 3)
     ObjectTable([tmp_path])
-    path = tmp_path / object_table_file.TABLE_FILE
+    path = tmp_path / shard_index.TABLE_FILE
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     names = table.schema.names
@@ -185,7 +185,7 @@ def test_folders_that_cannot_be_written_to_have_their_table_in_the_cache(
     counts = Counts(monkeypatch)
     assert len(ObjectTable([folder])) == len(ObjectTable([folder])) == 6
     assert counts == {"shards": 2}
-    assert not (folder / object_table_file.TABLE_FILE).exists()
+    assert not (folder / shard_index.TABLE_FILE).exists()
 
 
 def test_shards_at_an_address_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

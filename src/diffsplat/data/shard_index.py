@@ -1,4 +1,4 @@
-"""The file that the rows of a folder of shards are read from, without their images: Arrow, memory-mapped."""
+"""The index of a folder of shards: all rows without their images, in a memory-mapped Arrow file."""
 
 from __future__ import annotations
 
