@@ -415,6 +415,7 @@ SCHEDULERS = dict.fromkeys(
     [
         *(entry.name for entry in KarrasDiffusionSchedulers),
         *("LCMScheduler", "TCDScheduler", "SASolverScheduler", "IPNDMScheduler", "DDIMParallelScheduler"),
+        "CogVideoXDDIMScheduler",
         *("DDPMParallelScheduler", "EDMDPMSolverMultistepScheduler", "CMStochasticIterativeScheduler"),
     ]
 )
@@ -422,6 +423,7 @@ FLOW_SCHEDULERS = {
     "FlowMatchEulerDiscreteScheduler": {},
     "FlowMatchHeunDiscreteScheduler": {},
     "FlowMatchLCMScheduler": {},
+    "LTXEulerAncestralRFScheduler": {},
     "DPMSolverMultistepScheduler": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
     "UniPCMultistepScheduler": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
     "DEISMultistepScheduler": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
@@ -463,6 +465,24 @@ def test_every_flow_scheduler_repeats_its_seed(pipelines, scheduler: str):
     kind = getattr(diffusers, scheduler)
     pipe.scheduler = kind.from_config(pipe.scheduler.config, **FLOW_SCHEDULERS[scheduler])
     assert_seeded(pipe)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (
+            "CogVideoXDPMScheduler",
+            "needs model_output, old_pred_original_sample, .*expected three values as in DPMSolver",
+        ),
+        ("DDIMInverseScheduler", "goes from clean latents to noise, expected one that denoises"),
+        ("DPMSolverMultistepInverseScheduler", "goes from clean latents to noise"),
+    ],
+)
+def test_the_rest_of_the_compatible_schedulers_is_refused(pipelines, scheduler: str, message: str):
+    pipe = DiffSplatPipeline(**pipelines["sd15"].components)
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    with pytest.raises(ValueError, match=message):
+        pipe("a red chair", steps=2)
 
 
 def test_steps_that_add_noise_differ_by_seed_from_the_same_start(pipe: DiffSplatPipeline):

@@ -57,6 +57,10 @@ class NoiseLevels:
             raise InvalidInputError(
                 f"the scheduler {_name(scheduler)} cannot take these {self.steps} steps: {error}"
             ) from error
+        if scheduler.timesteps[0] < scheduler.timesteps[-1]:
+            raise InvalidInputError(
+                f"the scheduler {_name(scheduler)} goes from clean latents to noise, expected one that denoises"
+            )
         return len(scheduler.timesteps)
 
 
@@ -108,9 +112,19 @@ def step_options(
     """What a scheduler's ``step`` takes of generators and ``eta``, by its signature.
 
     Raises:
-        ValueError: for an ``eta`` that it does not take.
+        ValueError: for an ``eta`` that it does not take, or a ``step`` that needs more.
     """
     accepted = _parameters(scheduler.step)
+    needed = [
+        each.name
+        for each in inspect.signature(scheduler.step).parameters.values()
+        if each.default is each.empty
+    ]
+    if len(needed) > 3:
+        raise InvalidInputError(
+            f"a step of the scheduler {_name(scheduler)} needs {', '.join(needed)}, expected three values as in "
+            "DPMSolverMultistepScheduler"
+        )
     if eta is not None and "eta" not in accepted:
         raise InvalidInputError(
             f"eta is {eta:g} and the scheduler {_name(scheduler)} takes none, expected the sampler ddim or tcd"

@@ -73,7 +73,7 @@ class Generation:
     """What each prompt steers away from, one for each, instead of one for all."""
     seed: Annotated[int, Bounds(0, _MAX_SEED, whole=True), arg(metavar="N")] = 0
     """Random seed of a prompt's first object; the same seed gives the same object."""
-    count: Annotated[int, Bounds(1, whole=True), arg(metavar="N")] = 1
+    count: Annotated[int, Bounds(1, 1_000_000, whole=True), arg(metavar="N")] = 1
     """Objects of each prompt, with consecutive seeds."""
     seeds: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="")] = ()
     """A seed for each object, instead of consecutive ones: the objects of the first prompt, then the next."""

@@ -11,7 +11,6 @@ from diffsplat import __version__
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines.object_names import slug
 from diffsplat.web.api_schemas import (
-    MOST_MAPS,
     Catalogue,
     CutOutRequest,
     FileKindView,
@@ -62,9 +61,9 @@ def _body_of(model: type[Any], files: tuple[str, ...]) -> dict[str, Any]:
     schema = model.model_json_schema()
     form = {**schema, "properties": dict(schema["properties"])}
     for name in files:
-        file = {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP"}
-        several = {"type": "array", "items": file, "maxItems": MOST_MAPS}
-        form["properties"][name] = several if name == "control" else file
+        repeated = "; of several control maps one after the other" if name == "control" else ""
+        described = {"type": "string", "format": "binary", "description": f"PNG, JPEG or WebP{repeated}"}
+        form["properties"][name] = described
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -24,7 +24,7 @@ from diffsplat.web.model_worker import ServedModel
 from diffsplat.web.result_files import FILE_KINDS
 from diffsplat.web.server_limits import Limits
 
-MOST_MAPS = len(get_args(ControlKind))
+_MOST_MAPS = len(get_args(ControlKind))
 _LONGEST_VALUE = 60
 _LONGEST_DATA_URI_HEAD = 200
 
@@ -121,7 +121,7 @@ class JobRequest(JobOptions, FramingOptions):
     """Options, and images in base64 or as data URIs."""
 
     image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: the object")
-    control: str | Annotated[list[str], Field(min_length=1, max_length=MOST_MAPS)] | None = Field(
+    control: str | Annotated[list[str], Field(min_length=1, max_length=_MOST_MAPS)] | None = Field(
         None,
         description="likewise: the control map of the first view, or a list of them, in the order of the model's name",
     )

@@ -118,7 +118,7 @@ class Service:
         objects = "count" if len(resolved.prompts) == 1 else "the number of objects"
         for name, value, most in (
             ("steps", resolved.steps, self.limits.max_steps),
-            (objects, len(resolved.objects), self.limits.max_count),
+            (objects, resolved.count * len(resolved.prompts), self.limits.max_count),
         ):
             if value > most:
                 raise InvalidInputError(f"{name} is {value}, expected at most {most}")

@@ -204,6 +204,8 @@ def test_a_full_queue_says_when_to_come_back(serve, gate):
         ({"steps": 101}, "steps is 101, expected at most 100"),
         ({"steps": True}, "steps is True, expected a whole number"),
         ({"count": 5}, "count is 5, expected at most 4"),
+        ({"count": 10**6}, "count is 1000000, expected at most 4"),
+        ({"count": 2**31}, "count is 2147483648, expected at most 1000000"),
         ({"guidance": -1}, "guidance is -1"),
         ({"elevation": 91}, "elevation is 91, expected at most 90"),
         ({"model": "large"}, "the model is 'large', expected one of: small"),
