@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings, strategies
 
 from diffsplat.pipelines import DiffSplatPipeline
 from support.instant_model import Instant
@@ -20,6 +20,17 @@ CHECKS = (
 )
 
 
+@strategies.composite
+def cases(draw: Any, operation: Any, mode: Any) -> Any:
+    """Generated requests, but those that schemathesis 4 breaks off itself: it takes its own files for no JSON."""
+    try:
+        return draw(operation.as_strategy(generation_mode=mode))
+    except ValueError as error:
+        if "Unsupported type: 'Binary'" not in str(error):
+            raise
+        reject()
+
+
 def answers(operation: Any, mode: Any, checks: list[Any], examples: int) -> set[int]:
     """Statuses that generated requests were answered with, the checks passed."""
     seen: set[int] = set()
@@ -32,7 +43,7 @@ def answers(operation: Any, mode: Any, checks: list[Any], examples: int) -> set[
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operation.as_strategy(generation_mode=mode))
+    @given(case=cases(operation, mode))
     def call(case: Any) -> None:
         seen.add(case.call_and_validate(checks=checks).status_code)
 
