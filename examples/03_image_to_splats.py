@@ -1,5 +1,6 @@
-"""An image to splats with a released model, which has to be downloaded first.
+"""An image to splats, with the embedded model or a released one, which has to be downloaded first.
 
+python examples/03_image_to_splats.py shoe.png
 diffsplat models download sd15 --image
 python examples/03_image_to_splats.py shoe.png --model sd15
 """
@@ -15,7 +16,7 @@ from diffsplat.pipelines.object_writing import write_object
 
 def main(
     image: tyro.conf.Positional[Path],
-    model: str = "sd15",
+    model: str = "mini",
     weights: Path | None = None,
     out: Path = Path("outputs"),
     steps: int | None = None,

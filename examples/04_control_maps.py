@@ -1,7 +1,8 @@
-"""A prompt in the shape of another object: depth, normals or edges of its first view guide a released model.
+"""A prompt in the shape of another object: depth, normals or edges of its first view guide the model.
 
+python examples/04_control_maps.py "a yellow chair" chair.ply --kind depth
 diffsplat models download sd15 --control depth
-python examples/04_control_maps.py "a golden throne" chair.ply --kind depth
+python examples/04_control_maps.py "a golden throne" chair.ply --kind depth --model sd15
 """
 
 from pathlib import Path
@@ -20,6 +21,7 @@ def main(
     prompt: tyro.conf.Positional[str],
     shape: tyro.conf.Positional[Path],
     kind: ControlKind = "depth",
+    model: str = "mini",
     weights: Path | None = None,
     out: Path = Path("outputs"),
     steps: int | None = None,
@@ -28,7 +30,7 @@ def main(
     make_folder(out)
     control = control_maps_from(shape, kind)
     write_image(control, out / f"{kind}.png", force=True)
-    pipe = ModelChoice("sd15", controls=(kind,), options=OpeningOptions(weights=weights)).open()
+    pipe = ModelChoice(model, controls=(kind,), options=OpeningOptions(weights=weights)).open()
     (item,) = pipe(prompt, control=control, steps=steps).objects()
     for suffix in (".ply", ".png"):
         write_object(item, out / f"controlled{suffix}", force=True)

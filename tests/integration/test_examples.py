@@ -64,7 +64,7 @@ def test_image_to_splats(tmp_path: Path, sd15: Path, capsys: pytest.CaptureFixtu
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse((8, 8, 50, 50), fill=(200, 30, 30, 255))
     image.save(tmp_path / "disk.png")
-    example("03_image_to_splats").main(tmp_path / "disk.png", weights=sd15, out=tmp_path / "out", steps=2)
+    example("03_image_to_splats").main(tmp_path / "disk.png", "sd15", sd15, tmp_path / "out", 2)
     assert "degrees above the horizon" in capsys.readouterr().out
     assert size_of(tmp_path / "out" / "disk.png") == (4 * 256, 256)
 
@@ -73,7 +73,7 @@ def test_control_maps(tmp_path: Path, sd15: Path):
     trimesh = pytest.importorskip("trimesh")
     trimesh.creation.icosphere(2).export(tmp_path / "ball.glb")
     example("04_control_maps").main(
-        "a ball", tmp_path / "ball.glb", weights=sd15, out=tmp_path / "out", steps=2
+        "a ball", tmp_path / "ball.glb", model="sd15", weights=sd15, out=tmp_path / "out", steps=2
     )
     with Image.open(tmp_path / "out" / "depth.png") as image:
         assert image.getpixel((0, 0)) == (255, 255, 255)

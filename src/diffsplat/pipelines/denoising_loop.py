@@ -118,7 +118,7 @@ def step_options(
     needed = [
         each.name
         for each in inspect.signature(scheduler.step).parameters.values()
-        if each.default is each.empty
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
     ]
     if len(needed) > 3:
         raise InvalidInputError(
