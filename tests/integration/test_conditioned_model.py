@@ -299,7 +299,7 @@ def test_training_of_one_denoiser_for_all(folders: StageFolders, tmp_path: Path)
         ),
     )
     given = replace(folders, out=tmp_path / "run", start_from=tmp_path / "text")
-    weights = dict(recipe.build(given)[0].trainable().named_parameters())
+    weights = dict(recipe.build(given)[0].network.named_parameters())
     for name, value in narrow.named_parameters():
         assert torch.equal(weights[name][:, : value.shape[1]] if value.ndim == 4 else weights[name], value)
     figures = train_stage(recipe, given).figures

@@ -36,9 +36,6 @@ class Noisy(Stage):
         loss = (self.network(x + 0.1 * torch.randn_like(x)) - y).square().mean()
         return Losses(loss * float("nan") if float(x[0, 0]) > 1.8 else loss)
 
-    def trainable(self):
-        return self.network
-
     def evaluate(self, batch):
         return Report({"mse": (self.network(batch[0]) - batch[1]).square().mean().item()})
 

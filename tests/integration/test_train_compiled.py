@@ -33,9 +33,6 @@ class Perceptron(Stage):
     def forward(self, batch: Tensor, _step: int, /) -> Losses:
         return Losses((self.network(batch) - batch.roll(1, -1)).square().mean())
 
-    def trainable(self) -> nn.Module:
-        return self.network
-
     def evaluate(self, batch: Tensor) -> Report:
         return Report({"error": float((self.network(batch) - batch.roll(1, -1)).square().mean())})
 

@@ -225,7 +225,7 @@ def test_elevation_mini(data: Path, tmp_path: Path):
     stage.eval()
     batch = replace(source.batch(0), images=source.batch(0).images[:1], degrees=source.batch(0).degrees[:1])
     ways = [
-        functional.smooth_l1_loss(stage.trainable()(images), batch.degrees, beta=2.0).item()
+        functional.smooth_l1_loss(stage.network(images), batch.degrees, beta=2.0).item()
         for images in (batch.images, batch.images.flip(-1))
     ]
     assert abs(ways[0] - ways[1]) > 1e-6

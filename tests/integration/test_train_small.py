@@ -109,7 +109,7 @@ def test_the_image_denoiser_starts_from_that_of_text(out: Path, data: Path) -> N
     assert record["folders"]["start_from"] == str(folders.start_from)
     stage, _ = recipe.build(folders)
     text = DiffSplatPipeline.from_pretrained(out / "model").denoiser
-    layer = stage.trainable().conv_in.weight.detach()  # type: ignore[union-attr]
+    layer = stage.network.conv_in.weight.detach()  # type: ignore[union-attr]
     assert torch.allclose(layer[:, :9], text.conv_in.weight, atol=1e-3)  # type: ignore[attr-defined]
     assert float(layer[:, 9:].abs().max()) == 0
 

@@ -101,7 +101,7 @@ class _NonFiniteGuard(nn.Module):
             return self.stage(batch, step)
         except NonFiniteError as error:
             logger.warning("%s", error)
-            parameters = self.stage.trainable().parameters()
+            parameters = self.stage.network.parameters()
             return Losses(torch.nan * torch.stack([p.sum() for p in parameters]).sum())
 
 
@@ -143,7 +143,7 @@ class Trainer:
         self._device = self._processes.device
         self._source = source
         self._stage = stage.to(self._device)
-        network = stage.trainable().float()  # master weights
+        network = stage.network.float()  # master weights
         if config.gradient_checkpointing:
             checkpoint_activations(network)
         if config.compile:
@@ -232,7 +232,7 @@ class Trainer:
     def save_weights(self) -> None:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
         with self._ema.swapped():
-            network = self._stage.trainable()
+            network = self._stage.network
             shown = nullcontext()
             if self.config.sharded:
                 weights = whole_tensors(network.state_dict(), keep=self._processes.is_main)
@@ -241,7 +241,7 @@ class Trainer:
                 self._processes.once(self._write_weights)
 
     def _write_weights(self) -> None:
-        self._require_finite({"ema": self._stage.trainable().state_dict()})
+        self._require_finite({"ema": self._stage.network.state_dict()})
         with atomic_folder(self.weights) as folder:
             self._stage.save_pretrained(folder)
 
@@ -455,7 +455,7 @@ class Trainer:
 
     def _train_mode(self) -> None:
         self._stage.eval()
-        self._stage.trainable().train()
+        self._stage.network.train()
 
     @contextmanager
     def _tracker(self) -> Iterator[Tracker | None]:

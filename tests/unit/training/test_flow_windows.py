@@ -117,7 +117,7 @@ def test_a_student_that_is_as_sure_has_no_error_and_another_its_distance(folders
     assert isinstance(stage, DistillationStage)
     assert stage(batch, 1).total.item() < 1e-4
     assert all(value < 1e-4 for value in stage.evaluate(batch).scalars.values())
-    torch.nn.init.constant_(stage.trainable().proj_out.bias, CONSTANT + 0.5)
+    torch.nn.init.constant_(stage.network.proj_out.bias, CONSTANT + 0.5)
     # The squared distance over the squared level, which lies between 0.751 and 1.
     assert 0.25 < stage(batch, 1).total.item() < 0.25 / 0.751**2
     distance = (batch.latents[:, 0] - CONSTANT).square().mean()

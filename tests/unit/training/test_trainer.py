@@ -61,9 +61,6 @@ class LinearStage(Stage):
         self.calls += 1
         return Losses(loss, {"error": loss.detach().sqrt()})
 
-    def trainable(self) -> nn.Module:
-        return self.network
-
     def evaluate(self, batch: Pair) -> Report:
         image = torch.full((3, 4, 6), 0.5)
         return Report(

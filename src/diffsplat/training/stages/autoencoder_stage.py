@@ -159,7 +159,7 @@ class SplatVaeLoss:
         return ObjectLosses(total, {"grid": error.detach(), **rendered.terms})
 
 
-class SplatVaeStage(Stage):
+class SplatVaeStage(Stage["SplatVAE"]):
     """Squared error of grids and of their renderings through latents drawn from the posterior.
 
     As in the paper's runs, the divergence of the posterior from a Gaussian has no part in the loss (section 3.2 of
@@ -171,23 +171,19 @@ class SplatVaeStage(Stage):
         self.decoder: DecoderKind = config.decoder
         self.released = config.release is not None
         self.reconstructor = reconstructor.eval().requires_grad_(False)
-        self.autoencoder = autoencoder
+        self.network = autoencoder
         train_only(autoencoder, config.decoder)
         rendering = config.rendering.rendering_loss(reconstructor.pixel_grid)
         self.perceptual = rendering.perceptual
         self.loss = SplatVaeLoss(rendering, config.grid_weight, config.rendering_weight, config.decoder)
 
-    def trainable(self) -> "SplatVAE":
-        """The autoencoder; what is not trained is frozen."""
-        return self.autoencoder
-
     def forward(self, batch: Views, step: int, /) -> Losses:
         """Loss of the grids of the first four views, rendered in all of them."""
         grid = self._grid(batch)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.decoder == "full"):
-            posterior = self.autoencoder.posterior(grid)
-            latents = self.autoencoder.scale(posterior.sample()).unflatten(0, (-1, grid.views))
-        losses = self.loss(self.autoencoder, latents, grid, batch, step)
+            posterior = self.network.posterior(grid)
+            latents = self.network.scale(posterior.sample()).unflatten(0, (-1, grid.views))
+        losses = self.loss(self.network, latents, grid, batch, step)
         # Of every view, per number of its latents.
         divergence = posterior.kl().detach().float().mean() / latents[0, 0].numel()
         return Losses.mean(losses, kl=divergence)
@@ -196,8 +192,8 @@ class SplatVaeStage(Stage):
     def evaluate(self, batch: Views) -> Report:
         """PSNR of renderings through the autoencoder and without it, and an image of truth over rendering."""
         grid = self._grid(batch)
-        latents = self.autoencoder.encode(grid)
-        decoded = self.autoencoder.decode(latents, decoder=self.decoder)
+        latents = self.network.encode(grid)
+        decoded = self.network.decode(latents, decoder=self.decoder)
         report = report_rendering(self._render(decoded, batch), batch, self.perceptual)
         without = psnr(self._render(grid, batch).rgb, batch.image)[:, INPUT_VIEWS:]
         figures = {
@@ -212,7 +208,7 @@ class SplatVaeStage(Stage):
             return self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
 
     def _render(self, grid: SplatGrid, batch: Views) -> Rendering:
-        return self.loss.rendering.render(grid, batch, self.autoencoder.pixel_grid)
+        return self.loss.rendering.render(grid, batch, self.network.pixel_grid)
 
 
 def train_only(autoencoder: "SplatVAE", decoder: "DecoderKind") -> None:

@@ -165,7 +165,7 @@ class DiffusionConfig(StageConfig):
         return PromptTable.open(folders.prompts, texts, source.make, folder_digest(source.folder))
 
 
-class DiffusionStage(Stage):
+class DiffusionStage(Stage[nn.Module]):
     """Denoising of splat latents (DiffSplat, ICLR 2025, section 3.3).
 
     views --- reconstructor, autoencoder --> latents --+
@@ -203,6 +203,7 @@ class DiffusionStage(Stage):
         self.encoder = encoder
         self.denoiser = cast(nn.Module, denoiser)
         self.controlnet = cast("nn.Module | None", cast(ConditionedDenoiser, step.denoiser).controlnet)
+        self.network = self.controlnet or self.denoiser
         self.image_encoder = (
             None if image_encoder is None else cast(nn.Module, image_encoder).requires_grad_(False)
         )
@@ -215,10 +216,6 @@ class DiffusionStage(Stage):
         for network in (self.denoiser, self.controlnet):
             if network is not None:
                 set_multiview_attention(network, views)
-
-    def trainable(self) -> nn.Module:
-        """The denoiser, or the ControlNet on it."""
-        return self.denoiser if self.controlnet is None else self.controlnet
 
     def forward(self, batch: Batch, step: int, /) -> Losses:
         """Losses at a random noise level for each object, conditions dropped at random."""
@@ -306,7 +303,7 @@ class DiffusionStage(Stage):
         if self.image_encoder is None:
             return None
         # Only the trained network is in training mode, and only while it is trained.
-        sample = self.trainable().training
+        sample = self.network.training
         return image_latents(cast(Any, self.image_encoder), _views(batch).image[:, 0], sample=sample)
 
     def _control(self, batch: Batch) -> Tensor | None:

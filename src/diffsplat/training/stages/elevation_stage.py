@@ -72,36 +72,32 @@ class ElevationStageConfig(StageConfig):
         return estimator_of_backbone(backbone)
 
 
-class ElevationStage(Stage):
+class ElevationStage(Stage[ElevationEstimator]):
     """Cross-entropy of the interval of the elevation and squared error inside it, on images without augmentation."""
 
     def __init__(self, config: ElevationStageConfig, estimator: ElevationEstimator) -> None:
         super().__init__()
         self.config = config
-        self.estimator = estimator
-        self.estimator.backbone.embeddings.mask_token.requires_grad_(False)
-
-    def trainable(self) -> ElevationEstimator:
-        """The elevation network."""
-        return self.estimator
+        self.network = estimator
+        self.network.backbone.embeddings.mask_token.requires_grad_(False)
 
     def start_from(self, folder: Path, /) -> None:
         """Take over the weights of an earlier run or of a release."""
         earlier = load_elevation_network(folder)
-        if earlier.config != self.estimator.config:
+        if earlier.config != self.network.config:
             raise InvalidInputError(
-                f"the network in {str(folder)!r} is a {earlier.config}, expected {self.estimator.config}"
+                f"the network in {str(folder)!r} is a {earlier.config}, expected {self.network.config}"
             )
-        self.estimator.load_state_dict(earlier.state_dict())
+        self.network.load_state_dict(earlier.state_dict())
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
-        logits, offsets = self.estimator.classify(batch.images)
+        logits, offsets = self.network.classify(batch.images)
         losses = elevation_losses(
             logits.float(),
             offsets.float(),
             batch.degrees,
-            self.estimator.lower_bounds,
+            self.network.lower_bounds,
             self.config.offset_weight,
         )
         return Losses.mean(losses)
@@ -109,7 +105,7 @@ class ElevationStage(Stage):
     @torch.no_grad()
     def evaluate(self, batch: ElevationBatch) -> Report:
         """Mean and median absolute error in degrees, and the share of errors below 5 degrees."""
-        return elevation_report(self.estimator(batch.images), batch.degrees)
+        return elevation_report(self.network(batch.images), batch.degrees)
 
 
 def elevation_losses(

@@ -74,7 +74,7 @@ class ImageAutoencoderConfig(StageConfig):
         return ImageAutoencoderStage(self, images)
 
 
-class ImageAutoencoderStage(Stage):
+class ImageAutoencoderStage(Stage["AutoencoderKL"]):
     """Squared error of images through sampled latents, with a weak divergence from a unit Gaussian."""
 
     def __init__(self, config: ImageAutoencoderConfig, scale_images: Tensor) -> None:
@@ -86,16 +86,12 @@ class ImageAutoencoderStage(Stage):
         """
         super().__init__()
         self.config = config
-        self.vae = config.network()
+        self.network = config.network()
         self._scale_images = scale_images
-
-    def trainable(self) -> "AutoencoderKL":
-        """The image autoencoder."""
-        return self.vae
 
     def start_from(self, folder: Path, /) -> None:
         """Take over the weights of an earlier run."""
-        self.vae.load_state_dict(open_image_encoder(folder).state_dict())
+        self.network.load_state_dict(open_image_encoder(folder).state_dict())
 
     def forward(self, batch: Views, _step: int, /) -> Losses:
         """Loss of a random square of every view."""
@@ -123,21 +119,21 @@ class ImageAutoencoderStage(Stage):
 
     def save_pretrained(self, directory: Path, /) -> None:
         """Write the autoencoder with the factor that brings its latents to unit deviation (Rombach et al. 2022)."""
-        self.vae.register_to_config(scaling_factor=1 / self._latent_deviation())
+        self.network.register_to_config(scaling_factor=1 / self._latent_deviation())
         super().save_pretrained(directory)
 
     @torch.no_grad()
     def _latent_deviation(self) -> float:
-        weight: Any = self.vae.encoder.conv_in.weight
+        weight: Any = self.network.encoder.conv_in.weight
         batches = (self._scale_images.to(weight) * 2 - 1).split(4)
         return float(torch.cat([self._posterior(images).mode() for images in batches]).std())
 
     def _posterior(self, images: Tensor) -> "DiagonalGaussianDistribution":
         """Distribution of the latents of images ``[N, 3, H, W]`` in -1..1."""
-        return self.vae.encode(cast(FloatTensor, images), return_dict=False)[0]
+        return self.network.encode(cast(FloatTensor, images), return_dict=False)[0]
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return self.vae.decode(cast(FloatTensor, latents), return_dict=False)[0]
+        return self.network.decode(cast(FloatTensor, latents), return_dict=False)[0]
 
 
 def _random_crops(images: Tensor, size: int) -> Tensor:

@@ -40,27 +40,23 @@ class MiniElevationStageConfig(StageConfig):
         return MiniElevationStage(self, self.network())
 
 
-class MiniElevationStage(Stage):
+class MiniElevationStage(Stage[MiniElevationEstimator]):
     """Huber loss of the degrees, on images that are mirrored at random: an elevation has no left and right."""
 
     def __init__(self, config: MiniElevationStageConfig, estimator: MiniElevationEstimator) -> None:
         super().__init__()
         self.config = config
-        self.estimator = estimator
-
-    def trainable(self) -> MiniElevationEstimator:
-        """The elevation network."""
-        return self.estimator
+        self.network = estimator
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
-        degrees = self.estimator(_mirrored(batch.images))
+        degrees = self.network(_mirrored(batch.images))
         return Losses(functional.smooth_l1_loss(degrees, batch.degrees, beta=self.config.linear_above))
 
     @torch.no_grad()
     def evaluate(self, batch: ElevationBatch) -> Report:
         """Mean and median absolute error in degrees, and the share of errors below 5 degrees."""
-        return elevation_report(self.estimator(batch.images), batch.degrees)
+        return elevation_report(self.network(batch.images), batch.degrees)
 
 
 def _mirrored(images: Tensor) -> Tensor:

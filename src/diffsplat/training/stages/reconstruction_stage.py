@@ -84,7 +84,7 @@ class ReconstructionConfig(StageConfig):
         return ReconstructionStage(self, self.network())
 
 
-class ReconstructionStage(Stage):
+class ReconstructionStage(Stage[GSRecon]):
     """Four views in, rendering loss on those and on novel views (DiffSplat, ICLR 2025, section 3.1)."""
 
     shardable = True
@@ -92,13 +92,9 @@ class ReconstructionStage(Stage):
     def __init__(self, config: ReconstructionConfig, reconstructor: GSRecon) -> None:
         super().__init__()
         self.released = config.release is not None
-        self.reconstructor = reconstructor
+        self.network = reconstructor
         self.loss = config.rendering.rendering_loss(reconstructor.pixel_grid)
         self.perceptual = self.loss.perceptual
-
-    def trainable(self) -> GSRecon:
-        """The reconstructor."""
-        return self.reconstructor
 
     def forward(self, batch: Views, step: int, /) -> Losses:
         """Rendering loss; the first four of the views are the inputs."""
@@ -111,5 +107,5 @@ class ReconstructionStage(Stage):
 
     def _rendering(self, batch: Views) -> Rendering:
         """Renderings in all views of what the first four give."""
-        grid = self.reconstructor(batch.take(slice(0, INPUT_VIEWS)))
-        return self.loss.render(grid, batch, self.reconstructor.pixel_grid)
+        grid = self.network(batch.take(slice(0, INPUT_VIEWS)))
+        return self.loss.render(grid, batch, self.network.pixel_grid)

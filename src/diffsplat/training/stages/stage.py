@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import Need, StageFolders
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,11 @@ class BatchSource(Protocol[BatchT_co]):
         ...
 
 
-class Stage(nn.Module, ABC):
+class Stage(nn.Module, ABC, Generic[NetworkT]):
     """Networks and the loss that one of them is trained with. The loop belongs to the trainer."""
+
+    network: NetworkT
+    """The one whose parameters are optimised and averaged."""
 
     shardable = False
     """Whether the trained network is called as a whole alone, as one that is split over processes must be."""
@@ -72,17 +76,13 @@ class Stage(nn.Module, ABC):
     def forward(self, batch: Any, step: int, /) -> Losses:
         """Loss of one batch at a training step, counted from 1, under the trainer's autocast."""
 
-    @abstractmethod
-    def trainable(self) -> nn.Module:
-        """The network whose parameters are optimised and averaged."""
-
     def start_from(self, folder: Path, /) -> None:
         """Take over the weights of an earlier run.
 
         Raises:
             ValueError: when they do not fit.
         """
-        cast(ConfiguredNetwork, self.trainable()).load_weights(folder)
+        cast(ConfiguredNetwork, self.network).load_weights(folder)
 
     @abstractmethod
     def evaluate(self, batch: Any) -> Report:
@@ -90,7 +90,7 @@ class Stage(nn.Module, ABC):
 
     def save_pretrained(self, directory: Path, /) -> None:
         """Write the network with its configuration, one of our own in half precision or as a release has it."""
-        match self.trainable():
+        match self.network:
             case ConfiguredNetwork() as network if self.released:
                 network.save_pretrained(directory, weights_file=RELEASED_WEIGHTS_FILE)
             case ConfiguredNetwork() as network:

@@ -32,5 +32,5 @@ def test_an_earlier_run_gives_its_weights(stage: ImageAutoencoderStage, tmp_path
     stage.save_pretrained(tmp_path)
     other = ImageAutoencoderStage(CONFIG, torch.rand(2, 3, 32, 32))
     other.start_from(tmp_path)
-    for name, tensor in stage.vae.state_dict().items():
-        assert torch.equal(other.vae.state_dict()[name], tensor)
+    for name, tensor in stage.network.state_dict().items():
+        assert torch.equal(other.network.state_dict()[name], tensor)
