@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,8 +15,9 @@ from diffsplat.data.captioned_sources import captioned
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.manifest_sources import manifest_objects
-from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
-from diffsplat.data.mesh_sources import SourceListing, folder_objects
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_ingestion import relabel as relabel_shards
+from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_ids import read_ids
 from diffsplat.data.object_table import ObjectTable
@@ -28,55 +28,37 @@ from diffsplat.io.file_access import atomic_path
 Source = Annotated[Path, tyro.conf.Positional]
 
 
-@dataclass(frozen=True)
-class RenderArguments:
-    """Options shared by the subcommands that render."""
-
-    out: Path
-    """Folder for the shards; run the same command again to go on after an interruption."""
-    views: Literal["mini", "gobjaverse", "orbits"] = "mini"
-    """Which views: 24 for the embedded model, the 38 of G-Objaverse, or 40 on rings and free."""
-    size: int = 128
-    """Pixels per side."""
-    supersampling: int = 2
-    """Samples per pixel and side."""
-    recolor: bool = True
-    """Also make repainted versions of flat-coloured objects, whose captions name the new colour."""
-    processes: int = 0
-    """How many processes, 0 for one per core."""
-    ray: str | None = None
-    """Render on a Ray cluster: its address, or auto for the one that runs here, else one of this machine."""
-    relabel: bool = False
-    """Render nothing; bring the captions of the shards that exist up to date."""
-
-    def options(self) -> RenderOptions:
-        """For :func:`diffsplat.data.mesh_ingestion.ingest`."""
-        return RenderOptions(
-            self.views, self.size, self.supersampling, self.recolor, self.processes, self.ray
-        )
-
-
 def render(
     source: Source,
-    arguments: tyro.conf.OmitArgPrefixes[RenderArguments],
+    out: Path,
+    options: Annotated[RenderOptions, tyro.conf.arg(name="")],
     manifest: str | None = None,
     captions: Path | None = None,
+    relabel: bool = False,
 ) -> None:
     """Render a folder or archive of meshes (glb, gltf, obj, ply, stl, off) into training views.
 
     Args:
         source: Folder of mesh files, searched with all its subfolders; or a tar or zip archive or Debian package.
-        arguments: How to render.
+        out: Folder for the shards; run the same command again to go on after an interruption.
+        options: How to render.
         manifest: What the objects are and who made them: a JSON file, on disk or in the archive, or the name of one
             that comes with the package (kaykit, sweethome3d). Without it the files' names say what they are.
         captions: Captions from a .csv (file,caption or file,caption,noun) or .json {"chairs/a.glb": "a red chair"}.
+        relabel: Render nothing; bring the captions of the shards that exist up to date.
     """
-    folder = unpack(source, arguments.out / "unpacked")
+    folder = unpack(source, out / "unpacked")
     collection = source.name.split(".")[0]
     listing = folder_objects(folder) if manifest is None else manifest_objects(folder, manifest, collection)
     if captions is not None:
         listing = captioned(listing, read_captioned_objects(captions))
-    _run(listing, arguments)
+    if relabel:
+        print(f"{relabel_shards(listing, out)} rows relabelled.")
+        return
+    report = ingest(listing, out, options)
+    print(_summary(report))
+    if report.broken and not report.rendered and not report.resumed:
+        raise InvalidInputError(f"none of the {len(report.broken)} meshes could be rendered")
 
 
 def gobjaverse(
@@ -141,16 +123,6 @@ def nouns(
     """
     for noun, count in ObjectDataset(folders, split=split).noun_counts().most_common():
         print(f"{count:5d}  {noun}")
-
-
-def _run(listing: SourceListing, arguments: RenderArguments) -> None:
-    if arguments.relabel:
-        print(f"{relabel(listing, arguments.out)} rows relabelled.")
-        return
-    report = ingest(listing, arguments.out, arguments.options())
-    print(_summary(report))
-    if report.broken and not report.rendered and not report.resumed:
-        raise InvalidInputError(f"none of the {len(report.broken)} meshes could be rendered")
 
 
 def _summary(report: ShardReport) -> str:

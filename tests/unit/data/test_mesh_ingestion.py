@@ -17,7 +17,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from diffsplat.cli.data import RenderArguments, nouns, render, write_credits
+from diffsplat.cli.data import nouns, render, write_credits
 from diffsplat.core import Views
 from diffsplat.data import ObjectDataset, shard_schema
 from diffsplat.data.caption_files import CaptionedObject
@@ -173,14 +173,14 @@ def test_broken_meshes_are_reported_and_the_others_rendered(tmp_path, capsys):
     (source / "empty.obj").write_text("v 0 0 0\n")
     flat = trimesh.Trimesh([[0, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 1, 2]], process=False)
     flat.export(source / "point.ply")
-    render(source, RenderArguments(tmp_path / "out", size=16, processes=1))
+    render(source, tmp_path / "out", RenderOptions(size=16, processes=1))
     table = capsys.readouterr().out
     assert "1 objects rendered" in table
     assert "3 broken" in table
     assert all(f"folder/{name}" in table for name in ("bad.glb", "empty.obj", "point.ply"))
     (source / "good.stl").unlink()
     with pytest.raises(ValueError, match="none of the 3 meshes"):
-        render(source, RenderArguments(tmp_path / "other", size=16, processes=1))
+        render(source, tmp_path / "other", RenderOptions(size=16, processes=1))
 
 
 def test_losses_are_said_and_keep_colours_out_of_captions(tmp_path, capsys):
@@ -191,7 +191,7 @@ def test_losses_are_said_and_keep_colours_out_of_captions(tmp_path, capsys):
     square = "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
     (source / "chair.obj").write_text(square + "usemtl wood\nf 1 2 3 4\n")
     (source / "table.obj").write_text(square + "usemtl red\nf 1 2 3 4\nf 1 2 9\n")
-    render(source, RenderArguments(out, size=32, processes=1))
+    render(source, out, RenderOptions(size=32, processes=1))
     printed = capsys.readouterr()
     for said in (printed.out, printed.err):
         assert said.count("folder/chair.obj") == said.count("folder/table.obj") == 1
@@ -265,8 +265,8 @@ def test_an_archive_with_a_manifest_and_repainted_versions(tmp_path, capsys):
     with tarfile.open(tmp_path / "packs.tar.xz", "w:xz") as archive:
         archive.add(tmp_path / "packs", "top")
     out = tmp_path / "out"
-    arguments = RenderArguments(out, size=32, processes=1)
-    render(tmp_path / "packs.tar.xz", arguments, "objects.json")
+    options = RenderOptions(size=32, processes=1)
+    render(tmp_path / "packs.tar.xz", out, options, "objects.json")
     assert "1 objects rendered (5 rows), 0 were there already, 1 left out" in capsys.readouterr().out
     dataset = ObjectDataset(out, split="all")
     original, *variants = dataset.rows
@@ -287,12 +287,12 @@ def test_an_archive_with_a_manifest_and_repainted_versions(tmp_path, capsys):
     before = dataset.load_views(2, [5]).image
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps([entry | licence | {"phrase": "throne"}]))
-    render(tmp_path / "packs.tar.xz", RenderArguments(out, relabel=True), str(changed))
+    render(tmp_path / "packs.tar.xz", out, RenderOptions(), str(changed), relabel=True)
     assert capsys.readouterr().out == "5 rows relabelled.\n"
     relabelled = ObjectDataset(out, split="all")
     assert {row.noun for row in relabelled.rows} == {"throne"}
     assert torch.equal(relabelled.load_views(2, [5]).image, before)
-    render(tmp_path / "packs.tar.xz", arguments, "objects.json")
+    render(tmp_path / "packs.tar.xz", out, options, "objects.json")
     assert "0 objects rendered (0 rows), 1 were there already" in capsys.readouterr().out
     nouns([out])
     assert capsys.readouterr().out == "    1  throne\n"
@@ -372,7 +372,7 @@ def test_captions_of_a_file_and_repainted_versions_of_own_meshes(tmp_path, capsy
     chair(tmp_path / "in/thing.glb", (200, 30, 30))
     (tmp_path / "c.csv").write_text("file,caption,noun\nthing.glb,A red throne with arms,throne\n")
     render(
-        tmp_path / "in", RenderArguments(tmp_path / "out", size=32, processes=1), captions=tmp_path / "c.csv"
+        tmp_path / "in", tmp_path / "out", RenderOptions(size=32, processes=1), captions=tmp_path / "c.csv"
     )
     assert "2 objects rendered (10 rows)" in capsys.readouterr().out
     rows = {row.object_id.split("/", 1)[1]: row for row in ObjectDataset(tmp_path / "out", split="all").rows}
@@ -386,7 +386,7 @@ def test_captions_of_a_file_and_repainted_versions_of_own_meshes(tmp_path, capsy
     }
     (tmp_path / "c.json").write_text(json.dumps([{"file": "none.glb", "caption": "a chair"}]))
     with pytest.raises(ValueError, match=r"name 'none\.glb', expected a mesh file such as"):
-        render(tmp_path / "in", RenderArguments(tmp_path / "other"), captions=tmp_path / "c.json")
+        render(tmp_path / "in", tmp_path / "other", RenderOptions(), captions=tmp_path / "c.json")
 
 
 @pytest.mark.parametrize(
