@@ -26,10 +26,9 @@ from diffsplat.pretrained.released_networks import (
     load_splat_vae,
 )
 from diffsplat.training.recipes import network_recipes
-from diffsplat.training.rendered_view_loss import RenderedViewWeights
+from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
-from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
 from support.made_up_vgg import linear_weights, torchvision_weights
 from support.release_folders import LATENT_SPACES, VAE

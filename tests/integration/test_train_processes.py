@@ -13,6 +13,7 @@ import torch
 from diffsplat.cli.main import main
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.training.run_lock import locked_run
+from diffsplat.training.run_processes import Processes
 from support.launched_processes import curve, run_processes, sentences, start_processes
 
 SCRIPT = '''
@@ -237,7 +238,7 @@ def test_two_processes_train_a_chain(data: Path, tmp_path: Path) -> None:
 
 def test_a_second_run_of_two_processes_is_refused_in_one_sentence(data: Path, tmp_path: Path) -> None:
 
-    with locked_run(tmp_path):
+    with locked_run(tmp_path, Processes("auto")):
         code, _, errors = run_processes(2, "-m", "diffsplat.cli.main", *chain_command(data, tmp_path, 1))
     assert code != 0
     (sentence,) = sentences(errors)

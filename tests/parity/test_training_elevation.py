@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from diffsplat.models.elevation_network import ElevationEstimator
-from diffsplat.training.learning_rate import learning_rate_factor
 from diffsplat.training.stages.elevation_stage import elevation_losses
 from diffsplat.training.trainer_config import OptimConfig
 from support.training_recordings import (
@@ -63,7 +62,7 @@ def test_learning_rates(step: RecordedStep):
         lr_factors=((step.facts["options"]["name_lr_mult"], step.facts["options"]["lr_mult"]),)
     )
     for group, factor in (("lr_1x", 1.0), ("lr_0.1x", 0.1)):
-        assert {learning_rate_factor(config, name) for name in step.facts["groups"][group]} == {factor}
+        assert {config.lr_factor(name) for name in step.facts["groups"][group]} == {factor}
 
 
 def test_our_names_have_the_same_learning_rates(estimator: ElevationEstimator):

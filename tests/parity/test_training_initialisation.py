@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.training.network_initialisation import (
+    add_tiny_decoder,
     initialise_reconstructor,
     splat_vae_from_image_vae,
     widen_denoiser,
@@ -77,7 +78,7 @@ def initialised(training: TrainingRecordings, recorded: dict[str, Tensor]) -> Sp
     )
     last = {kind: recorded[f"gsvae.before.tiny_decoder.last.{kind}"] for kind in ("weight", "bias")}
     list(tiny.decoder.layers)[-1].load_state_dict(last)
-    return splat_vae_from_image_vae(image_vae, tiny, image_size=32)
+    return add_tiny_decoder(splat_vae_from_image_vae(image_vae, image_size=32), tiny)
 
 
 def test_splat_autoencoder(recorded: dict[str, Tensor], initialised: SplatVAE):

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from diffsplat.training.diffusion_objective import ShiftedFlowSteps, UniformTimesteps, rendering_weights
 from diffsplat.training.ema import Ema
-from diffsplat.training.learning_rate import learning_rate
 from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig
 from support.training_recordings import TrainingRecordings, check_numbers, check_tensor
@@ -34,7 +33,7 @@ def test_learning_rates(recorded: dict[str, Any], size: str, schedule: Any, name
         lr=1.0, warmup_steps=facts["num_warmup_steps"], schedule=schedule, warmup_from_zero=True
     )
     for step, multiplier in facts[name].items():
-        assert learning_rate(config, int(step), facts["total_steps"]) == pytest.approx(multiplier, abs=EXACT)
+        assert config.learning_rate(int(step), facts["total_steps"]) == pytest.approx(multiplier, abs=EXACT)
 
 
 def test_ema_decays(recorded: dict[str, Any]):

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffsplat.core import Cameras, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_row import ObjectRow
-from diffsplat.training.batch_prefetch import Prefetcher
+from diffsplat.training.batch_prefetch import thread_batches
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.shard_cache import cached_shards, caching_device, folder_digest
 from diffsplat.training.view_encoder import ViewEncoder
@@ -103,11 +103,10 @@ def _encode(
         return Views.concatenate([dataset.load_views(ring.row, ring.views) for ring in batches[number]])
 
     parts: list[tuple[Tensor, ...]] = []
-    with Prefetcher(load, range(len(batches)), 2) as views:
-        for _ in batches:
-            taken = views.take()
-            latents = encoder(taken.to(caching_device()))[:, :, : channels or None].half().cpu()
-            parts.append((latents, taken.cameras.camera_to_world, taken.cameras.intrinsics))
+    with thread_batches(load, range(len(batches)), 2) as loaded:
+        for views in loaded:
+            latents = encoder(views.to(caching_device()))[:, :, : channels or None].half().cpu()
+            parts.append((latents, views.cameras.camera_to_world, views.cameras.intrinsics))
     return {
         name: torch.cat(tensors) for name, tensors in zip(_TENSORS, zip(*parts, strict=True), strict=True)
     }

@@ -40,7 +40,6 @@ _SHARED_SETTINGS = (
 
 def splat_vae_from_image_vae(
     image_vae: "AutoencoderKL",
-    tiny: "AutoencoderTiny | None" = None,
     *,
     image_size: int = 256,
     views: int = 4,
@@ -53,7 +52,6 @@ def splat_vae_from_image_vae(
 
     Args:
         image_vae: of the 2D diffusion model whose latent space is shared.
-        tiny: its distilled autoencoder (TAESD), whose decoder becomes the tiny decoder; None for none.
         image_size: edge of the grids in pixels.
         views: number of views of an object.
         pixel_grid: that of the reconstructor.
@@ -62,15 +60,12 @@ def splat_vae_from_image_vae(
 
     settings: Any = image_vae.config
     arguments = {name: settings[name] for name in _SHARED_SETTINGS if name in settings}
-    widths, blocks = _tiny_sizes(tiny)
-    splat_vae = SplatVAE(arguments, widths, blocks, image_size, views, pixel_grid)
+    splat_vae = SplatVAE(arguments, (), (), image_size, views, pixel_grid)
     state = image_vae.state_dict()
     state["encoder.conv_in.weight"] = _repeated(state["encoder.conv_in.weight"], dim=1)
     for kind in ("weight", "bias"):
         state[f"decoder.conv_out.{kind}"] = _repeated(state[f"decoder.conv_out.{kind}"], dim=0)
     splat_vae.vae.load_state_dict(state)
-    if tiny is not None:
-        cast(nn.Module, splat_vae.tiny_decoder).load_state_dict(_tiny_state(tiny))
     return splat_vae
 
 
@@ -86,8 +81,11 @@ def add_tiny_decoder(autoencoder: "SplatVAE", tiny: "AutoencoderTiny") -> "Splat
             f"the tiny image autoencoder has {settings.latent_channels} latent channels, expected the "
             f"{autoencoder.latent_channels} of the splat autoencoder"
         )
-    widths, blocks = _tiny_sizes(tiny)
-    extended = type(autoencoder)(**{**autoencoder.config, "tiny_widths": widths, "tiny_blocks": blocks})
+    sizes = {
+        "tiny_widths": tuple(settings.decoder_block_out_channels),
+        "tiny_blocks": tuple(settings.num_decoder_blocks),
+    }
+    extended = type(autoencoder)(**{**autoencoder.config, **sizes})
     extended.vae.load_state_dict(autoencoder.vae.state_dict())
     cast(nn.Module, extended.tiny_decoder).load_state_dict(_tiny_state(tiny))
     return extended
@@ -116,21 +114,18 @@ def widen_denoiser(network: "Denoiser", latent_channels: int, *, image: bool = F
     network.register_to_config(in_channels=channels, out_channels=outputs)
 
 
-def controlnet_from_unet(
-    unet: "UNet2DConditionModel", control_channels: int = _IMAGE_CHANNELS, downsampling: int = 8
-) -> "ControlNetModel":
+def controlnet_from_unet(unet: "UNet2DConditionModel", downsampling: int = 8) -> "ControlNetModel":
     """A ControlNet that adds nothing at first: the UNet's encoder, a new image encoder, and zero convolutions.
 
     Args:
         unet: the trained text-conditioned denoiser; it has to stay frozen.
-        control_channels: channels of a control image.
         downsampling: pixels of a control image a latent, a power of 2 up to 8.
     """
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     widths = CONTROL_WIDTHS[: downsampling.bit_length()]
     return ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=widths, conditioning_channels=control_channels
+        unet, conditioning_embedding_out_channels=widths, conditioning_channels=_IMAGE_CHANNELS
     )
 
 
@@ -207,14 +202,6 @@ def _repeated(weight: Tensor, dim: int) -> Tensor:
             f"the image autoencoder has {weight.shape[dim]} image channels, expected {_IMAGE_CHANNELS}"
         )
     return torch.cat([weight] * _REPEATS, dim=dim)
-
-
-def _tiny_sizes(tiny: "AutoencoderTiny | None") -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths and numbers of blocks of a tiny decoder's stages."""
-    if tiny is None:
-        return (), ()
-    settings: Any = tiny.config
-    return tuple(settings.decoder_block_out_channels), tuple(settings.num_decoder_blocks)
 
 
 def _tiny_state(tiny: "AutoencoderTiny") -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError, optional_package
-from diffsplat.training.learning_rate import learning_rate_factor
 from diffsplat.training.muon_optimizer import Muon
 from diffsplat.training.trainer_config import OptimConfig
 
@@ -121,7 +120,7 @@ def _groups(
     """One group of an optimiser for each factor of the learning rate."""
     by_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        by_factor.setdefault(learning_rate_factor(config, name), []).append(parameter)
+        by_factor.setdefault(config.lr_factor(name), []).append(parameter)
     return [
         {"params": group, "weight_decay": weight_decay, "lr_factor": factor}
         for factor, group in by_factor.items()

@@ -1,6 +1,7 @@
 """Loss of renderings against the views they should show, for every object of a batch."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.errors import InvalidInputError
-from diffsplat.evaluation.perceptual_distance import VggDistance
+from diffsplat.evaluation.perceptual_distance import DistanceKind, VggDistance, load_perceptual_distance
 from diffsplat.render import Backend, render
 
 Term = Literal["rgb", "mask", "absolute", "perceptual", "coord", "normal"]
@@ -139,6 +140,40 @@ class RenderedViewLoss:
             _resized(part.flatten(0, 1) * 2 - 1, self.weights.perceptual_size) for part in (rendered, images)
         ]
         return self.perceptual(*pair).unflatten(0, images.shape[:2]).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class RenderingLossOptions:
+    """Rendering loss of a stage.
+
+    Args:
+        loss: weights of its terms.
+        perceptual: network of the perceptual distance, LPIPS or its shift-tolerant variant; none on a CPU, where it
+            would take most of the time.
+        perceptual_weights: folder or file of that network's weights; by default they are downloaded or those of an
+            installed package.
+    """
+
+    loss: RenderedViewWeights = field(default_factory=RenderedViewWeights)
+    perceptual: DistanceKind = "none"
+    perceptual_weights: Path | None = None
+
+    def rendering_loss(self, pixel_grid: PixelGrid) -> RenderedViewLoss:
+        """The loss of renderings of splats on a pixel grid.
+
+        Raises:
+            ValueError: for a weight of the perceptual distance without a network.
+            FileNotFoundError: when the network's weights are missing.
+        """
+        return RenderedViewLoss(self.loss, self.distance(), pixel_grid)
+
+    def distance(self) -> VggDistance | None:
+        """The perceptual distance, which validations report too.
+
+        Raises:
+            FileNotFoundError: when the network's weights are missing.
+        """
+        return load_perceptual_distance(self.perceptual, self.perceptual_weights)
 
 
 def coordinate_image(rendering: Rendering, views: Views, grid: PixelGrid) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -64,15 +64,9 @@ class RunFolders:
         earlier = None if self.start_from is None else self.start_from / name / "weights"
         if earlier is None and name == "image-diffusion":
             earlier = self.out / "diffusion" / "weights"
+        shared: dict[str, Any] = {**vars(self), "out": self.out / name, "start_from": earlier}
         return StageFolders(
-            self.data,
-            self.out / name,
-            self.text_encoder,
-            earlier,
-            self.pretrained,
-            self.overfit,
-            self.ids,
-            self.data_cache_gb,
+            **shared,
             reconstructor=self.out / "reconstruction" / "weights",
             image_autoencoder=self.out / "image-autoencoder" / "weights",
             autoencoder=self.out / "autoencoder" / "weights",

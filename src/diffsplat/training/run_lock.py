@@ -14,14 +14,25 @@ LOCK_FILE = ".run.lock"
 
 
 @contextmanager
-def locked_run(out: Path) -> Iterator[None]:
-    """Hold the folder of a run, which is made where it is missing and removed again when nothing was put into it.
+def locked_run(out: Path, processes: Processes) -> Iterator[None]:
+    """The main process holds the folder of a run for all its processes.
 
-    The operating system gives the lock back when its process ends, however it ends.
+    The folder is made where it is missing, and removed again when nothing was put into it. The operating system gives
+    the lock back when its process ends, however it ends.
 
     Raises:
-        InvalidInputError: when another process holds it, or the folder cannot be made.
+        InvalidInputError: when another run holds it, or the folder cannot be made; the other processes end.
     """
+    with ExitStack() as stack:
+        with processes.main_first():
+            if processes.is_main:
+                lock = _acquired(out)
+                stack.callback(lock.release)
+                stack.callback(_remove_unused, out)
+        yield
+
+
+def _acquired(out: Path) -> FileLock:
     make_folder(out)
     lock = FileLock(out / LOCK_FILE, timeout=0)
     try:
@@ -30,24 +41,10 @@ def locked_run(out: Path) -> Iterator[None]:
         raise InvalidInputError(
             f"another training is running in {str(out)!r}, expected a folder of its own with --out"
         ) from error
-    try:
-        yield
-    finally:
-        if [path.name for path in out.iterdir()] == [LOCK_FILE]:
-            (out / LOCK_FILE).unlink()
-            out.rmdir()
-        lock.release()
+    return lock
 
 
-@contextmanager
-def shared_lock(out: Path, processes: Processes) -> Iterator[None]:
-    """The main process holds the folder of a run for all processes of it.
-
-    Raises:
-        InvalidInputError: in the main process, as for :func:`locked_run`; the others end.
-    """
-    with ExitStack() as held:
-        with processes.main_first():
-            if processes.is_main:
-                held.enter_context(locked_run(out))
-        yield
+def _remove_unused(out: Path) -> None:
+    if [path.name for path in out.iterdir()] == [LOCK_FILE]:
+        (out / LOCK_FILE).unlink()
+        out.rmdir()

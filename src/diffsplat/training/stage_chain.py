@@ -6,7 +6,7 @@ from typing import Literal
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes.recipe import Recipe
 from diffsplat.training.run_folders import RunFolders
-from diffsplat.training.run_lock import shared_lock
+from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outcome import Status
 from diffsplat.training.run_processes import Processes
 from diffsplat.training.stages.stage_recipe import StageRecipe, train_stage
@@ -30,7 +30,7 @@ def train_recipe(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeI
     """
     stages = recipe.trained_stages()
     processes = next(iter(stages.values())).processes()
-    with processes.explained_loss(), shared_lock(folders.out, processes):
+    with processes.explained_loss(), locked_run(folders.out, processes):
         with processes.main_first():
             for name, stage in stages.items():
                 stage.check_images(folders.of_stage(name))

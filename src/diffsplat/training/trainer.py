@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -20,7 +20,7 @@ from diffsplat.core.tensor_checks import NonFiniteError
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import autocast
-from diffsplat.training.batch_prefetch import Batches, Prefetcher, WorkerPrefetcher
+from diffsplat.training.batch_prefetch import thread_batches, worker_batches
 from diffsplat.training.batch_tensors import batch_size, to_device
 from diffsplat.training.checkpoints import (
     BrokenCheckpointError,
@@ -36,7 +36,6 @@ from diffsplat.training.config_checks import require
 from diffsplat.training.config_record import write_record
 from diffsplat.training.ema import Ema
 from diffsplat.training.gradient_checkpointing import checkpoint_activations
-from diffsplat.training.learning_rate import learning_rate
 from diffsplat.training.metrics_tracker import Tracker, require_tracker
 from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
@@ -271,7 +270,7 @@ class Trainer:
                     saved = time.monotonic()
         return "finished"
 
-    def _batches(self) -> Prefetcher[Any] | WorkerPrefetcher[Any]:
+    def _batches(self) -> AbstractContextManager[Iterator[Any]]:
         """The batches of this process from the next step to the last."""
         config, processes = self.config, self._processes
         first, last = self._progress.step * config.accumulation, config.steps * config.accumulation
@@ -280,13 +279,13 @@ class Trainer:
         if workers is None:
             workers = processes.spare_cores() if self._device.type == "cuda" else 0
         if workers:
-            return WorkerPrefetcher(self._source.batch, numbers, workers, max(config.prefetch, 1))
-        return Prefetcher(self._source.batch, numbers, config.prefetch)
+            return worker_batches(self._source.batch, numbers, workers, max(config.prefetch, 1))
+        return thread_batches(self._source.batch, numbers, config.prefetch)
 
-    def _step(self, batches: Batches[Any], tracker: Tracker | None) -> None:
+    def _step(self, batches: Iterator[Any], tracker: Tracker | None) -> None:
         config, progress = self.config, self._progress
         started = time.monotonic()
-        lr = learning_rate(config.optim, progress.step, config.steps)
+        lr = config.optim.learning_rate(progress.step, config.steps)
         values, samples = self._gradients(batches)
         progress.step += 1
         progress.samples += samples
@@ -316,13 +315,13 @@ class Trainer:
             if scale < 1 and parameter.grad is not None:
                 parameter.grad.mul_(scale)
 
-    def _gradients(self, batches: Batches[Any]) -> tuple[dict[str, float], int]:
+    def _gradients(self, batches: Iterator[Any]) -> tuple[dict[str, float], int]:
         """Gradients of one step; its scalars, averaged over batches and processes, and its samples."""
         accumulation, processes = self.config.accumulation, self._processes
         sums: dict[str, Tensor] = {}
         samples = 0
         for part in range(accumulation):
-            batch = to_device(batches.take(), self._device)
+            batch = to_device(next(batches), self._device)
             samples += batch_size(batch) * processes.count
             index = self._progress.step * accumulation + part
             _seed(self.config.seed, index * processes.count + processes.index)

@@ -1,7 +1,7 @@
 """Configuration of the trainer."""
 
 from dataclasses import dataclass, field
-from math import isfinite
+from math import cos, isfinite, pi
 from typing import Literal
 
 from diffsplat.models.autocast import Precision
@@ -58,6 +58,21 @@ class OptimConfig:
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "at least 0")
         require(0 <= self.final_lr <= 1, "optim.final_lr", self.final_lr, "a number from 0 to 1")
         require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "a number above 0")
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Learning rate of step ``step`` (from 0) of ``steps``: linear warm-up, then cosine or constant."""
+        if step < self.warmup_steps:
+            return self.lr * (step if self.warmup_from_zero else step + 1) / self.warmup_steps
+        match self.schedule:
+            case "constant":
+                return self.lr
+            case "cosine":
+                done = min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps))
+                return self.lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + cos(pi * done)))
+
+    def lr_factor(self, name: str) -> float:
+        """Factor of the learning rate of a parameter."""
+        return next((factor for part, factor in self.lr_factors if part in name), 1.0)
 
 
 @dataclass(frozen=True)

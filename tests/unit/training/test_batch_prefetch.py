@@ -12,7 +12,7 @@ import torch
 from diffsplat.core import Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
-from diffsplat.training.batch_prefetch import Prefetcher, WorkerPrefetcher
+from diffsplat.training.batch_prefetch import thread_batches, worker_batches
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.run_processes import LostProcessError
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -27,10 +27,10 @@ def test_prefetcher_gives_every_item_once_in_order_and_runs_no_further_than_aske
         asked.append(index)
         return index * index
 
-    with Prefetcher(load, range(3, 9), ahead) as items:
+    with thread_batches(load, range(3, 9), ahead) as items:
         taken = []
         for index in range(3, 9):
-            taken.append(items.take())
+            taken.append(next(items))
             assert max(asked) <= index + ahead
     assert taken == [index * index for index in range(3, 9)]
     assert asked == list(range(3, 9))
@@ -43,10 +43,10 @@ def test_prefetcher_raises_the_source_s_error_at_its_item() -> None:
             raise OSError("shard 7 is gone")
         return index
 
-    with Prefetcher(load, range(5), 2) as items:
-        assert items.take() == 0
+    with thread_batches(load, range(5), 2) as items:
+        assert next(items) == 0
         with pytest.raises(OSError, match="shard 7"):
-            items.take()
+            next(items)
 
 
 @dataclass
@@ -66,12 +66,12 @@ def test_workers_give_the_batches_of_one_thread_in_their_order(tmp_path: Path) -
     folders = StageFolders((write_shards(tmp_path / "data", 3, 7),), tmp_path / "run")
     source = ViewSourceConfig(batch_size=3, novel_views=2, balance_nouns=True, seed=5).build(folders)
     numbers = range(5, 17, 2)
-    with Prefetcher(source.batch, numbers, 0) as items:
-        expected: list[Views] = [items.take() for _ in numbers]
+    with thread_batches(source.batch, numbers, 0) as items:
+        expected: list[Views] = [next(items) for _ in numbers]
     assert len({views.prompt for views in expected}) > 3
-    with WorkerPrefetcher(source.batch, numbers, 2, 2) as items:
+    with worker_batches(source.batch, numbers, 2, 2) as items:
         for one in expected:
-            other = items.take()
+            other = next(items)
             assert other.prompt == one.prompt
             for name in ("image", "mask", "normal", "coord", "depth"):
                 assert torch.equal(getattr(one, name), getattr(other, name))
@@ -83,17 +83,17 @@ def test_a_worker_s_error_is_the_sentence_that_the_thread_would_give(tmp_path: P
     path = write_rows(tmp_path, 0, [broken])
     dataset = ObjectDataset(tmp_path)
     with (
-        WorkerPrefetcher(dataset.canonical, range(1), 1, 1) as items,
+        worker_batches(dataset.canonical, range(1), 1, 1) as items,
         pytest.raises(InvalidInputError, match="row 0, is not a readable shard") as caught,
     ):
-        items.take()
+        next(items)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_killed_worker_is_one_sentence() -> None:
     with (
-        WorkerPrefetcher(Fatal(0).batch, range(6), 1, 1) as items,
+        worker_batches(Fatal(0).batch, range(6), 1, 1) as items,
         pytest.raises(LostProcessError, match="a process that reads data was killed"),
     ):
-        items.take()
+        next(items)

@@ -17,6 +17,7 @@ from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pretrained.released_networks import load_denoiser
 from diffsplat.training.network_initialisation import (
+    add_tiny_decoder,
     controlnet_from_unet,
     initialise_reconstructor,
     splat_vae_from_image_vae,
@@ -98,7 +99,7 @@ def test_the_tiny_decoder_is_that_of_the_tiny_autoencoder():
         num_encoder_blocks=(1, 1),
         num_decoder_blocks=(2, 1),
     ).eval()
-    splat_vae = splat_vae_from_image_vae(make_image_vae("sd"), tiny, image_size=16)
+    splat_vae = add_tiny_decoder(splat_vae_from_image_vae(make_image_vae("sd"), image_size=16), tiny)
     assert splat_vae.tiny_decoder is not None
     latents = torch.randn(2, 4, 8, 8)
     expected = tiny.decoder(latents).repeat(1, 4, 1, 1)

@@ -12,13 +12,12 @@ from diffsplat.models.network_families import Variant
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe
-from diffsplat.training.rendered_view_loss import RenderedViewWeights
+from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
 from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig, TinyDecoderConfig
 from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
-from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig

@@ -17,9 +17,8 @@ from diffsplat.render import Backend
 from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
 from diffsplat.training.release_export import VARIANT_BACKBONES, Release
-from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
+from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss, RenderingLossOptions
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 from diffsplat.training.view_encoder import require_same_pixel_grid

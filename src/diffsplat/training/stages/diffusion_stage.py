@@ -38,6 +38,7 @@ from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.release_export import Release
+from diffsplat.training.rendered_view_loss import RenderingLossOptions
 from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.shard_cache import folder_digest
 from diffsplat.training.stages.denoiser_configs import (
@@ -45,7 +46,6 @@ from diffsplat.training.stages.denoiser_configs import (
     DenoiserConfig,
     MiniDenoiserConfig,
 )
-from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
 from diffsplat.training.view_batches import every_caption

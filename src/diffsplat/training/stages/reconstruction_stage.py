@@ -12,9 +12,8 @@ from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
 from diffsplat.training.release_export import Release
-from diffsplat.training.rendered_view_loss import RenderedViewWeights
+from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.rendering_loss_options import RenderingLossOptions
 from diffsplat.training.stages.stage import Losses, OverfitGoal, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 

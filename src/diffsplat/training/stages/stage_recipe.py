@@ -15,7 +15,7 @@ from diffsplat.render import warmup
 from diffsplat.training.config_checks import require
 from diffsplat.training.release_export import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
-from diffsplat.training.run_lock import shared_lock
+from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outcome import Outcome
 from diffsplat.training.run_processes import Processes
 from diffsplat.training.stages.stage import BatchSource, OverfitGoal, SourceConfig, Stage, StageConfig
@@ -133,7 +133,7 @@ def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
     with processes.main_first():
         for need in recipe.needs:
             folders.trained(need)
-    with processes.explained_loss(), shared_lock(folders.out, processes):
+    with processes.explained_loss(), locked_run(folders.out, processes):
         return recipe.run(folders)
 
 
