@@ -211,19 +211,27 @@ class Generation:
                 "the sampler is 'tcd' and the model predicts a flow, expected another such as 'lcm'"
             )
         values = asdict(self)
+        placed = self._placed_steps()
+        few = self._takes_few_steps(placed or self.steps, defaults)
         of_model = {
             "prompts": prompts,
-            "steps": defaults.steps,
-            "guidance": defaults.guidance,
+            "steps": defaults.few_steps if few else defaults.steps,
+            "guidance": 1.0 if few else defaults.guidance,
             "elevation": None if from_image else defaults.elevation_deg,
         }
         missing = {name: value for name, value in of_model.items() if values[name] in (None, ())}
         counted: dict[str, Any] = {
-            "steps": self._placed_steps(),
+            "steps": placed,
             "count": self._seeds_a_prompt(len(prompts)),
         }
         counts = {name: value for name, value in counted.items() if value is not None}
         return ResolvedGeneration(**values | missing | counts)
+
+    def _takes_few_steps(self, steps: int | None, defaults: SamplingDefaults) -> bool:
+        """Whether the model's denoiser of few steps does, which has no guidance."""
+        few = defaults.few_steps
+        guided = self.guidance is not None or bool(self.negative_prompt or self.negative_prompts)
+        return bool(few) and not guided and (steps is None or steps <= few)
 
     def _placed_steps(self) -> int | None:
         """How many steps the timesteps or sigmas place, None where none were given."""

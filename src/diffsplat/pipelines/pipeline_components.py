@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 COMPONENTS = (
     *("denoiser", "autoencoder", "text_encoder", "scheduler"),
-    *("refiner", "image_encoder", "condition_encoder", "controlnet", "elevation_estimator"),
+    *(
+        "refiner",
+        "few_step_denoiser",
+        "image_encoder",
+        "condition_encoder",
+        "controlnet",
+        "elevation_estimator",
+    ),
 )
 _KEEP_FLOAT32 = (
     *("ComponentAutoencoder", "ConditionEncoder", "TextEncoder", "StoredPrompts"),
@@ -52,6 +59,8 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
             the noise level and guidance of the refiner.
         refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
             its own. None for none, also where the model has one.
+        few_step_denoiser: takes the place of denoiser and refiner for text in up to ``defaults.few_steps`` steps
+            without guidance.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         condition_encoder: encodes images and control maps for one denoiser that takes both.
         controlnet: for control maps, also with an image; a ``ModuleList`` of several follows as many at once.
@@ -77,6 +86,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         defaults: SamplingDefaults | None = None,
         *,
         refiner: Denoiser | None = None,
+        few_step_denoiser: Denoiser | None = None,
         image_encoder: "AutoencoderKL | None" = None,
         condition_encoder: "ConditionEncoder | None" = None,
         controlnet: Denoiser | None = None,
@@ -89,6 +99,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         self.text_encoder = text_encoder
         self.scheduler = scheduler
         self.refiner = refiner
+        self.few_step_denoiser = few_step_denoiser
         self.image_encoder = image_encoder
         self.condition_encoder = condition_encoder
         self.controlnet = controlnet
@@ -192,7 +203,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
 
     def _denoisers(self) -> tuple[Denoiser, ...]:
         """The networks that work in every denoising step, or in some."""
-        networks = (self.denoiser, self.refiner, self.controlnet)
+        networks = (self.denoiser, self.refiner, self.few_step_denoiser, self.controlnet)
         return tuple(network for network in networks if network is not None)
 
 

@@ -183,6 +183,7 @@ def _readers(
         "scheduler": partial(load_scheduler, prediction=prediction),
         "denoiser": partial(open_denoiser, dtype=dtype),
         "refiner": partial(open_denoiser, dtype=dtype),
+        "few_step_denoiser": partial(open_denoiser, dtype=dtype),
         "autoencoder": partial(open_autoencoder, dtype=dtype),
         "image_encoder": partial(open_image_encoder, dtype=dtype),
         "condition_encoder": ConditionEncoder.from_pretrained,

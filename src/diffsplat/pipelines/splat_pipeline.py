@@ -436,7 +436,9 @@ class DiffSplatPipeline(PipelineComponents):
 
     def defaults_for(self, *, conditioned: bool) -> SamplingDefaults:
         """How the model is sampled with, or without, an image or a control map."""
-        return (self.image_defaults if conditioned else None) or self.defaults
+        if conditioned or self.few_step_denoiser is None:
+            return replace((self.image_defaults if conditioned else None) or self.defaults, few_steps=0)
+        return self.defaults
 
     def _encoded(self, generation: ResolvedGeneration, given: StoredPrompts) -> StoredPrompts:
         """Every text of a generation, encoded; some may be given."""
@@ -505,8 +507,10 @@ class DiffSplatPipeline(PipelineComponents):
         for network in self._denoisers():
             image = conditions.image_latent is not None and network is not self.controlnet
             set_multiview_attention(network, attended_views(views, image=image))
+        few_steps = generation.steps <= defaults.few_steps and not generation.guided
+        few_step_denoiser = self.few_step_denoiser if few_steps else None
         guided = GuidedDenoiser(
-            self.denoiser,
+            few_step_denoiser or self.denoiser,
             conditions,
             shared.guidance.to(self.device),
             defaults.prediction,
@@ -514,7 +518,7 @@ class DiffSplatPipeline(PipelineComponents):
             control=ControlOptions(generation.control_scale, generation.guess_mode),
             rescale=generation.guidance_rescale,
         )
-        if self.refiner is None or not self._refines(conditions, shared):
+        if few_step_denoiser or self.refiner is None or not self._refines(conditions, shared):
             return guided
         check_refiner(self.denoiser, self.refiner, defaults)
         followed = conditions if defaults.refiner_guidance > 1 else replace(conditions, negative=None)

@@ -84,11 +84,15 @@ class WindowSource:
 
     def __init__(self, config: WindowSourceConfig, folders: StageFolders) -> None:
         self.config = config
-        texts, count = every_caption(folders), config.objects + config.evaluation_objects
+        pipe = DiffSplatPipeline.from_pretrained(folders.teacher).to(caching_device())
+        texts, count = (
+            distilled_prompts(pipe, every_caption(folders)),
+            config.objects + config.evaluation_objects,
+        )
         self._order = EpochOrder(config.objects, config.seed)
         random = np.random.default_rng(config.seed)
         prompts = [texts[int(place)] for place in random.integers(len(texts), size=count)]
-        self._table = window_table(folders, config, prompts)
+        self._table = window_table(pipe, folders, config, prompts)
 
     def batch(self, step: int) -> WindowBatch:
         """Trajectories in shuffled epochs."""
@@ -129,15 +133,23 @@ class WindowTable:
         )
 
 
-def window_table(folders: StageFolders, config: WindowSourceConfig, prompts: Sequence[str]) -> WindowTable:
+def distilled_prompts(pipe: DiffSplatPipeline, captions: Sequence[str]) -> list[str]:
+    """The captions as the teacher reads them, each once."""
+    known = pipe.known_words
+    return sorted(set(captions if known is None else map(known.caption, captions)))
+
+
+def window_table(
+    pipe: DiffSplatPipeline, folders: StageFolders, config: WindowSourceConfig, prompts: Sequence[str]
+) -> WindowTable:
     """Trajectories of prompts, from the cache where it has them; an interrupted call is continued by the next.
 
     Args:
-        folders: of the run, with the teacher.
+        pipe: the teacher, on the device that computes.
+        folders: of the run.
         config: of the source.
         prompts: one an object; its seed is its place.
     """
-    pipe = DiffSplatPipeline.from_pretrained(folders.teacher).to(caching_device())
     pipe.set_progress_bar_config(disable=True)
     levels = window_levels(pipe, config.windows)
     folder = folders.out / "trajectories" / _fingerprint(folders.teacher, config, prompts)

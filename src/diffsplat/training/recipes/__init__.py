@@ -1,6 +1,6 @@
 """Recipes by the name of the model that they make, and of single networks by their own."""
 
-from diffsplat.training.recipes.mini_recipe import FEW_STEP_NETWORKS, MINI
+from diffsplat.training.recipes.mini_recipe import FEW_STEP_DENOISER, MINI
 from diffsplat.training.recipes.paper_recipes import PAPER_NETWORKS
 from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.small_recipe import SMALL
@@ -9,7 +9,7 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}
 """Models whose stages are trained one after another."""
 
 _SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (
-    *FEW_STEP_NETWORKS,
+    FEW_STEP_DENOISER,
     *PAPER_NETWORKS,
 )
 

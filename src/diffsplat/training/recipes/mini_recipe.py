@@ -16,7 +16,7 @@ from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.distillation_stage import DistillationConfig, Part
+from diffsplat.training.stages.distillation_stage import DistillationConfig
 from diffsplat.training.stages.mini_elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
@@ -52,17 +52,16 @@ _ELEVATION = GradientTraining(
 )
 
 
-def _distillation(part: Part) -> NetworkRecipe:
-    training = GradientTraining(
-        DistillationConfig(part),
-        WindowSourceConfig(batch_size=32 if part == "denoiser" else 16),
-        TrainerConfig(steps=4_000, optim=replace(_DENOISING, lr=3e-4), ema=_EMA, evaluate_every=500),
-    )
-    return NetworkRecipe(f"few-step-{part}-mini", f"{part} of mini for four steps without guidance", training)
-
-
-FEW_STEP_NETWORKS = (_distillation("denoiser"), _distillation("refiner"))
-"""Networks that make of four steps without guidance what mini makes of twenty with it."""
+FEW_STEP_DENOISER = NetworkRecipe(
+    "few-step-mini",
+    "denoiser of mini for four steps without guidance",
+    GradientTraining(
+        DistillationConfig(),
+        WindowSourceConfig(),
+        TrainerConfig(steps=4_000, optim=replace(_DENOISING, lr=5e-4), ema=_EMA, evaluate_every=500),
+    ),
+)
+"""A denoiser that makes in four steps without guidance what mini makes in twenty with it."""
 
 MINI = Recipe(
     name="mini",

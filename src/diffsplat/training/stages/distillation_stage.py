@@ -1,7 +1,7 @@
 """Distillation of a guided model into one that takes a few steps without guidance."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +14,22 @@ from diffsplat.pipelines.pipeline_folders import load_text_encoder
 from diffsplat.pretrained.model_folders import find_model
 from diffsplat.training.config_checks import require
 from diffsplat.training.denoising_step import ConditionedDenoiser
-from diffsplat.training.flow_windows import WindowBatch
+from diffsplat.training.flow_windows import WindowBatch, distilled_prompts
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.shard_cache import folder_digest
 from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import every_caption
 
-Part = Literal["denoiser", "refiner"]
-
 
 @dataclass(frozen=True)
 class DistillationConfig(StageConfig):
-    """A network of a model of few steps, which starts as the teacher's own.
+    """A denoiser of few steps. It starts as the teacher's, and learns what the teacher makes with its refiner.
 
     Args:
-        part: which network; each learns the windows that begin at its noise levels.
         least_level: errors at lower noise levels count as at this one.
     """
 
-    part: Part = "denoiser"
     least_level: float = 0.25
 
     def __post_init__(self) -> None:
@@ -43,22 +39,21 @@ class DistillationConfig(StageConfig):
         """The stage.
 
         Raises:
-            ValueError: when the teacher has no such network, or predicts something else than latents.
+            ValueError: when the teacher predicts something else than latents.
         """
         pipe = DiffSplatPipeline.from_pretrained(folders.teacher)
-        network = pipe.denoiser if self.part == "denoiser" else pipe.refiner
-        if network is None or pipe.defaults.prediction != "latents":
+        if pipe.defaults.prediction != "latents":
             raise InvalidInputError(
-                f"the teacher {folders.teacher!r} has no {self.part} that predicts latents, expected one like mini's"
+                f"the teacher {folders.teacher!r} has no denoiser that predicts latents, expected one like mini's"
             )
         text_encoder = find_model(folders.teacher) / "text_encoder"
         prompts = PromptTable.open(
             folders.out / "prompts",
-            every_caption(folders),
+            distilled_prompts(pipe, every_caption(folders)),
             lambda: load_text_encoder(text_encoder),
             folder_digest(text_encoder),
         )
-        return DistillationStage(self, pipe, cast(nn.Module, network), prompts)
+        return DistillationStage(self, pipe, prompts)
 
 
 class DistillationStage(Stage):
@@ -67,47 +62,28 @@ class DistillationStage(Stage):
     bounds of a window -- a place between them --> network --> velocity -- compared with that of the straight line
     """
 
-    def __init__(
-        self, config: DistillationConfig, pipe: DiffSplatPipeline, network: nn.Module, prompts: PromptTable
-    ) -> None:
+    def __init__(self, config: DistillationConfig, pipe: DiffSplatPipeline, prompts: PromptTable) -> None:
         super().__init__()
         self.config = config
-        self.network = network.train()
+        self.network = cast(nn.Module, pipe.denoiser).train()
         self.prompts = prompts
         self.codec = pipe.autoencoder
-        self.refined_below = pipe.defaults.refined_below if pipe.refiner is not None else 0.0
 
     def trainable(self) -> nn.Module:
         """The network."""
         return self.network
 
-    def windows(self, levels: Tensor) -> list[int]:
-        """Numbers of the windows between levels ``[W + 1]`` that belong to the network.
-
-        Raises:
-            ValueError: when there is none.
-        """
-        refined = (levels[:-1] < self.refined_below).tolist()
-        own = [number for number, low in enumerate(refined) if low == (self.config.part == "refiner")]
-        if not own:
-            raise InvalidInputError(
-                f"no window of the noise levels {[round(level, 3) for level in levels.tolist()]} begins where the "
-                f"{self.config.part} works, expected more windows"
-            )
-        return own
-
     def forward(self, batch: WindowBatch, _step: int, /) -> Losses:
         """Loss of a batch, each object at a random place of a random window."""
-        own = torch.tensor(self.windows(batch.levels[0]), device=batch.latents.device)
-        count = len(batch.latents)
-        chosen = own[torch.randint(len(own), (count,), device=own.device)]
-        return Losses(self._errors(batch, chosen, torch.rand(count, device=own.device)).mean())
+        count, device = len(batch.latents), batch.latents.device
+        chosen = torch.randint(batch.levels.shape[1] - 1, (count,), device=device)
+        return Losses(self._errors(batch, chosen, torch.rand(count, device=device)).mean())
 
     @torch.no_grad()
     def evaluate(self, batch: WindowBatch) -> Report:
         """Error of the end of each window, crossed in one step, relative to the length of the way (squared)."""
         figures: dict[str, float] = {}
-        for number in self.windows(batch.levels[0]):
+        for number in range(batch.levels.shape[1] - 1):
             start, end = batch.latents[:, number], batch.latents[:, number + 1]
             level, next_level = _wide(batch.levels[:, number]), _wide(batch.levels[:, number + 1])
             velocity = (start - self._predicted(batch, start, batch.levels[:, number])) / level
