@@ -15,6 +15,7 @@ from diffsplat.cli.main import main
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
+from diffsplat.pipelines.generation_options import Generation
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes import RECIPES
@@ -150,6 +151,19 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     assert main([*command, "--refined-below", "0"]) == 0
     assert not (target / "refiner").exists()
     assert DiffSplatPipeline.from_pretrained(target).refiner is None
+
+
+def test_a_denoiser_of_few_steps_beside_the_stages_is_exported(
+    chain: Path, data: Path, tmp_path: Path
+) -> None:
+    runs, target = tmp_path / "runs", tmp_path / "model"
+    shutil.copytree(chain, runs)
+    shutil.copytree(chain / "diffusion" / "weights", runs / "few-step" / "weights")
+    (runs / "few-step" / "config.json").write_text(json.dumps({"source": {"windows": 3}}))
+    export_model(target, RunFolders((data,), runs), MINI.sampling)
+    pipe = DiffSplatPipeline.from_pretrained(target)
+    assert pipe.few_step_denoiser is not None
+    assert pipe.resolve(Generation(prompts=("a crate",))).steps == 3
 
 
 def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
