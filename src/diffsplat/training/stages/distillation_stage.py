@@ -69,10 +69,6 @@ class DistillationStage(Stage):
         self.prompts = prompts
         self.codec = pipe.autoencoder
 
-    def trainable(self) -> nn.Module:
-        """The network."""
-        return self.network
-
     def forward(self, batch: WindowBatch, _step: int, /) -> Losses:
         """Loss of a batch, each object at a random place of a random window."""
         count, device = len(batch.latents), batch.latents.device
