@@ -17,7 +17,7 @@ from PIL import Image
 
 from diffsplat.cli.main import SUBCOMMANDS, main
 from diffsplat.core import Splats
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.pipelines import DiffSplatPipeline, known_words
 
@@ -157,7 +157,7 @@ def test_generate_says_once_what_the_model_does_not_know(
     here, small_model, capsys, monkeypatch, tmp_path_factory
 ):
     model = shutil.copytree(small_model, tmp_path_factory.mktemp("words") / "model")
-    TrainedWords({"chair": 2, "table": 1, "lamp": 1, "bed": 1}, {}).save(model)
+    TrainingVocabulary({"chair": 2, "table": 1, "lamp": 1, "bed": 1}, {}).save(model)
     monkeypatch.setattr(known_words, "FAR", 2.0)  # the encoder of this model is untrained
     assert main(["generate", "a giraffe", "a red chair", "--count", "2", "--model", str(model)]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "trained on nothing like" in line]

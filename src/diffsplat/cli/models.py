@@ -98,9 +98,9 @@ def words(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME
     Args:
         name: mini, or a model folder.
     """
-    from diffsplat.data.trained_words import TrainedWords
+    from diffsplat.data.training_vocabulary import TrainingVocabulary
 
-    known = TrainedWords.from_folder(find_model(name))
+    known = TrainingVocabulary.from_folder(find_model(name))
     if known is None:
         raise InvalidInputError(f"the model {name!r} does not say what it was trained on")
     for noun, count in known.nouns.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffsplat.data.english_nouns import singular_of
 from diffsplat.data.object_labels import read_table
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.prompt_reading import plain_caption
@@ -47,7 +47,7 @@ class KnownWords:
         encoder: of the model.
     """
 
-    def __init__(self, words: TrainedWords, encoder: SentenceEncoder) -> None:
+    def __init__(self, words: TrainingVocabulary, encoder: SentenceEncoder) -> None:
         self.words = words
         given = {**{noun: noun for noun in words.nouns}, **words.names}
         self._names = {**{singular_of(name): noun for name, noun in given.items()}, **given}

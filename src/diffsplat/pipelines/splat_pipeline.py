@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsplat.core import Cameras, Splats
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.geometry.original_rotations import with_original_rotations
@@ -120,7 +120,7 @@ class DiffSplatPipeline(PipelineComponents):
         if not t5:
             raise InvalidInputError(f"T5 was left out of {str(model)!r}, expected sd35m")
         pipe = cls(**load_components(model, components, image=image, controls=controls, dtype=dtype))
-        words = TrainedWords.from_folder(find_model(model))
+        words = TrainingVocabulary.from_folder(find_model(model))
         if words is not None and isinstance(pipe.text_encoder, SentenceTextEncoder):
             pipe.known_words = KnownWords(words, pipe.text_encoder)
         return pipe

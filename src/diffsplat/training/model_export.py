@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from diffsplat.data.credits_page import credits_page, licences_summary
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
@@ -94,7 +94,7 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     write_index(folder, components, defaults, image_defaults)
     rows = selected_rows(folders)
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
-    TrainedWords.of(rows).save(folder)
+    TrainingVocabulary.of(rows).save(folder)
     card = _model_card(_TITLES[takes_image], runs, licences_summary(rows))
     (folder / "README.md").write_text(card, encoding="utf-8")
 

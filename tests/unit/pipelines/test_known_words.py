@@ -6,7 +6,7 @@ import pytest
 
 import diffsplat
 from diffsplat.cli.models import words
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.evaluation.evaluation_prompts import stored_prompts
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pipelines.known_words import KnownWords, is_one_slip
@@ -17,7 +17,7 @@ FOREIGN = ("elephant", "penguin", "giraffe", "helicopter", "violin", "trombone",
 
 @pytest.fixture(scope="module")
 def known() -> KnownWords:
-    trained = TrainedWords.from_folder(MINI)
+    trained = TrainingVocabulary.from_folder(MINI)
     assert trained is not None
     return KnownWords(trained, TextEncoder.from_pretrained(MINI / "text_encoder"))
 
@@ -83,7 +83,7 @@ def test_the_words_of_the_shipped_model(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_model_that_does_not_say(tmp_path: Path) -> None:
-    assert TrainedWords.from_folder(tmp_path) is None
+    assert TrainingVocabulary.from_folder(tmp_path) is None
     (tmp_path / "words.json").write_text('{"nouns": []}')
     with pytest.raises(ValueError, match="lists no nouns"):
-        TrainedWords.from_folder(tmp_path)
+        TrainingVocabulary.from_folder(tmp_path)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.models import ComponentAutoencoder
 from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.models.multiview_pixart import MultiViewPixArt
@@ -154,7 +154,7 @@ def test_long_captions_are_distilled_as_the_teacher_reads_them(teacher: Path):
     captions = ["a red crate for the cellar of my house", "a red crate", "blue crate"]
     assert distilled_prompts(pipe, captions) == sorted(captions)
     assert isinstance(pipe.text_encoder, TextEncoder)
-    pipe.known_words = KnownWords(TrainedWords({"crate": 1}, {}), pipe.text_encoder)
+    pipe.known_words = KnownWords(TrainingVocabulary({"crate": 1}, {}), pipe.text_encoder)
     assert distilled_prompts(pipe, captions) == ["a red crate", "blue crate"]
 
 

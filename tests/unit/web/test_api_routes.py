@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
@@ -306,7 +306,7 @@ def test_the_catalogue_says_what_a_model_takes(client):
 
 
 def test_what_the_model_does_not_know_is_said(client, small_pipeline, monkeypatch):
-    words = TrainedWords({"chair": 2, "lamp": 1}, {})
+    words = TrainingVocabulary({"chair": 2, "lamp": 1}, {})
     monkeypatch.setattr(small_pipeline, "known_words", KnownWords(words, small_pipeline.text_encoder))
     monkeypatch.setattr(known_words, "FAR", 2.0)  # the encoder of this model is untrained
     assert finished(client, prompt="a red chair")["notice"] is None

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from diffsplat.data.trained_words import TrainedWords
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 
 
 def row(noun, caption, split="train", variant=""):
@@ -17,9 +17,9 @@ def test_objects_are_counted_once_and_other_names_kept(tmp_path):
         row("dinosaur", "a grey triceratops"),
         row("cat", "a grey cat", split="test"),
     ]
-    words = TrainedWords.of(rows)
+    words = TrainingVocabulary.of(rows)
     assert list(words.nouns.items()) == [("dinosaur", 2), ("sofa", 1)]
     assert words.names == {"couch": "sofa", "stegosaurus": "dinosaur", "triceratops": "dinosaur"}
     words.save(tmp_path)
-    assert TrainedWords.from_folder(tmp_path) == words
+    assert TrainingVocabulary.from_folder(tmp_path) == words
     assert words.examples() == ("a red dinosaur", "an orange sofa")

@@ -19,7 +19,7 @@ WORDS_FILE = "words.json"
 
 
 @dataclass(frozen=True)
-class TrainedWords:
+class TrainingVocabulary:
     """What a model can be asked for.
 
     Args:
@@ -31,7 +31,7 @@ class TrainedWords:
     names: dict[str, str]
 
     @classmethod
-    def of(cls, rows: Iterable[ObjectRow]) -> TrainedWords:
+    def of(cls, rows: Iterable[ObjectRow]) -> TrainingVocabulary:
         """The words of the training objects among ``rows``; repainted versions count once."""
         counts: Counter[str] = Counter()
         names: dict[str, str] = {}
@@ -47,7 +47,7 @@ class TrainedWords:
         return cls(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), others)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> TrainedWords | None:
+    def from_folder(cls, folder: Path) -> TrainingVocabulary | None:
         """Those of a model folder; None when it does not say.
 
         Raises:
