@@ -574,7 +574,7 @@ def test_two_controlnets_add_their_residuals(weights: Path, tmp_path: Path):
     by_hand = made(both[0], control=maps[0])
     hook.remove()
     assert torch.allclose(together, by_hand, atol=1e-4)
-    with pytest.raises(ValueError, match="1 control maps were given, expected 2"):
+    with pytest.raises(ValueError, match="the number of control maps is 1, expected 2"):
         made(pipe, control=maps[0])
     with pytest.raises(ValueError, match="several ControlNets"):
         pipe.save_pretrained(tmp_path)

@@ -31,13 +31,19 @@ def _bytes(tensor: Any) -> int:
     return tensor.nbytes
 
 
-@pytest.mark.parametrize("name", ["sd15", "pixart-sigma", "sd35m"])
-def test_eight_bits_are_close_and_take_a_quarter_of_float32(weights: Path, name: str):
-    pytest.importorskip("torchao")
+def opened(weights: Path, name: str) -> Any:
+    """A released model for views of 64 pixels, computed in float32."""
     pipe: Any = DiffSplatPipeline.from_pretrained(name, weights=weights)
     pipe.autoencoder.image_size, pipe.autoencoder.latent_size = 64, 8
     pipe.set_progress_bar_config(disable=True)
     pipe.precision = "fp32"
+    return pipe
+
+
+@pytest.mark.parametrize("name", ["sd15", "pixart-sigma", "sd35m"])
+def test_eight_bits_are_close_and_take_a_quarter_of_float32(weights: Path, name: str):
+    pytest.importorskip("torchao")
+    pipe = opened(weights, name)
     before = pipe("a red chair", steps=2).latents
     for network in (pipe.denoiser, pipe.text_encoder):
         linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
@@ -67,10 +73,7 @@ def test_from_the_command_line(weights: Path, tmp_path: Path, kind: str):
 @pytest.mark.parametrize("name", ["sd15", "pixart-sigma", "sd35m"])
 def test_four_bits_are_near_and_take_an_eighth_of_float32(weights: Path, name: str):
     pytest.importorskip("bitsandbytes")
-    pipe: Any = DiffSplatPipeline.from_pretrained(name, weights=weights)
-    pipe.autoencoder.image_size, pipe.autoencoder.latent_size = 64, 8
-    pipe.set_progress_bar_config(disable=True)
-    pipe.precision = "fp32"
+    pipe = opened(weights, name)
     before, full = pipe("a red chair", steps=2).latents, stored_bytes(pipe.denoiser)
     linear = [module for module in pipe.denoiser.modules() if isinstance(module, nn.Linear)]
     matrices, count = sum(layer.weight.numel() for layer in linear), len(linear)
@@ -111,9 +114,7 @@ def test_four_bit_layers_compute_what_linear_ones_do(
     layers = SimpleNamespace(Linear4bit=_Linear4bit, Params4bit=_Packed)
     monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(nn=layers))
     monkeypatch.setitem(sys.modules, "bitsandbytes.nn", layers)
-    pipe: Any = DiffSplatPipeline.from_pretrained(name, weights=weights)
-    pipe.autoencoder.image_size, pipe.autoencoder.latent_size = 64, 8
-    pipe.set_progress_bar_config(disable=True)
+    pipe = opened(weights, name)
     before = pipe("a red chair", steps=2).latents
     pipe.quantize("nf4")
     for network in (pipe.denoiser, pipe.text_encoder):
@@ -129,7 +130,8 @@ def test_a_missing_package_is_named_with_its_extra(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ):
-    monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
+    for module in (PACKAGES[kind], f"{PACKAGES[kind]}.quantization"):
+        monkeypatch.setitem(sys.modules, module, None)
     base = ["generate", "a red chair", "--model", "sd35m", "--weights", str(weights), "--quantize", kind]
     assert main([*base, "-o", str(tmp_path / "a.ply")]) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "pip install" in line)

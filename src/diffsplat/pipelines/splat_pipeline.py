@@ -274,7 +274,7 @@ class DiffSplatPipeline(PipelineComponents):
         maps = control if isinstance(control, list) else [] if control is None else [control]
         wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
         if maps and len(maps) != wanted:
-            raise InvalidInputError(f"{len(maps)} control maps were given, expected {wanted}")
+            raise InvalidInputError(f"the number of control maps is {len(maps)}, expected {wanted}")
         size = self.autoencoder.image_size
         prepared = [condition_image(each, size, cut_out=False) for each in maps]
         shown = None if image is None else condition_image(image, size, cut_out=True, framing=framing)

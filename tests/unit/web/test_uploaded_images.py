@@ -123,7 +123,7 @@ def test_a_model_of_two_maps_wants_both(client):
     }
     answer = client.post("/api/jobs", json=options)
     assert answer.status_code == 422
-    assert "1 control maps were given, expected 2" in sentence(answer)
+    assert "the number of control maps is 1, expected 2" in sentence(answer)
 
 
 def test_the_cut_out_is_centred_on_white(client):
