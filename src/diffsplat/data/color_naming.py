@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffsplat.data.object_labels import read_table
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.color_words import COLOR_WORDS, NEUTRAL_WORDS, ColorWord
 from diffsplat.images.oklab import FloatArray, srgb_to_oklab
@@ -47,18 +46,13 @@ def color_words(shares: dict[ColorWord, float]) -> tuple[ColorWord, ...]:
 
 def paint_of(word: ColorWord) -> FloatArray:
     """The sRGB colour 0..1 ``[3]`` in which objects are repainted to deserve ``word``."""
-    return np.array(_table()[word]["paint"]) / 255.0
-
-
-@cache
-def _table() -> dict[str, dict[str, list]]:
-    return tomllib.loads(files("diffsplat.data").joinpath("color_swatches.toml").read_text("utf-8"))
+    return np.array(read_table("color_swatches")[word]["paint"]) / 255.0
 
 
 @cache
 def _swatches() -> tuple[NDArray[np.integer], FloatArray]:
     """For all swatches the index of their word ``[K]``, and their Oklab colours ``[K, 3]``."""
-    table = _table()
+    table = read_table("color_swatches")
     words = [index for index, word in enumerate(COLOR_WORDS) for _ in table[word]["swatches"]]
     colors = [rgb for word in COLOR_WORDS for rgb in table[word]["swatches"]]
     return np.array(words), srgb_to_oklab(np.array(colors) / 255.0)

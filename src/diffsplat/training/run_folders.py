@@ -1,13 +1,13 @@
 """The folders that a training run reads and writes."""
 
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.pretrained.model_folders import find_model
 from diffsplat.pretrained.release_catalogue import trained_from
 from diffsplat.pretrained.release_layout import (
     choose_weights,
@@ -19,11 +19,6 @@ from diffsplat.training.config_checks import require
 
 Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "condition_encoder", "denoiser"]
 """A trained network that a stage reads."""
-
-
-def embedded_text_encoder() -> Path:
-    """Folder of the text encoder that comes with the package."""
-    return Path(str(files("diffsplat"))) / "weights" / "mini" / "text_encoder"
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class RunFolders:
 
     data: Annotated[tuple[str | Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
     out: Path
-    text_encoder: Path = field(default_factory=embedded_text_encoder)
+    text_encoder: Path = field(default_factory=lambda: find_model("mini") / "text_encoder")
     start_from: Path | None = None
     pretrained: Path = field(default_factory=default_weights)
     overfit: int = 0

@@ -18,7 +18,7 @@ from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.known_words import KnownWords
-from diffsplat.pretrained.model_folders import SamplingDefaults
+from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.training.flow_windows import (
     WindowBatch,
@@ -28,7 +28,7 @@ from diffsplat.training.flow_windows import (
     trajectories,
     window_levels,
 )
-from diffsplat.training.run_folders import StageFolders, embedded_text_encoder
+from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.distillation_stage import DistillationConfig, DistillationStage
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
@@ -49,7 +49,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipe = DiffSplatPipeline(
         sure_denoiser(CONSTANT),
         ComponentAutoencoder(image_size=16, patch=4, latent_channels=6),
-        TextEncoder.from_pretrained(embedded_text_encoder()),
+        TextEncoder.from_pretrained(find_model("mini") / "text_encoder"),
         FlowEulerScheduler(6.0),
         SamplingDefaults(guidance=3.0, refined_below=0.8, refiner_guidance=2.0),
         refiner=sure_denoiser(REFINED),

@@ -18,38 +18,32 @@ from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 
-_EMA = EmaConfig(decay=0.995)
+_TRAINER = TrainerConfig(
+    steps=2_600,
+    optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50),
+    ema=EmaConfig(decay=0.995),
+    evaluate_every=500,
+)
 
 SMALL_IMAGE_AUTOENCODER = GradientTraining(
     ImageAutoencoderConfig(),
     ViewSourceConfig(batch_size=1, novel_views=0, evaluation_objects=16),
-    TrainerConfig(
-        steps=2_600,
-        optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50),
-        ema=_EMA,
-        evaluate_every=500,
-    ),
+    _TRAINER,
 )
 
 SMALL_AUTOENCODER = GradientTraining(
     AutoencoderConfig(image_size=128, rendering=SMALL_LOSS, variant=None),
     ViewSourceConfig(batch_size=1, novel_views=2, evaluation_objects=12),
-    TrainerConfig(
-        steps=5_000,
-        optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup_steps=50),
-        ema=_EMA,
-        evaluate_every=500,
-    ),
+    replace(_TRAINER, steps=5_000),
 )
 
 SMALL_ELEVATION = GradientTraining(
     ElevationStageConfig(pretrained_backbone=False, width=192, depth=6, patch=16, grid=8),
     ElevationSourceConfig(batch_size=8, views=4, evaluation_objects=64),
-    TrainerConfig(
+    replace(
+        _TRAINER,
         steps=4_000,
-        optim=OptimConfig(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=100),
-        ema=_EMA,
-        evaluate_every=500,
+        optim=replace(_TRAINER.optim, lr=5e-4, weight_decay=0.05, warmup_steps=100),
     ),
 )
 

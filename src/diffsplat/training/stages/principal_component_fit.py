@@ -58,8 +58,12 @@ class PrincipalComponentFit(StageRecipe):
         return (out / "weights").is_dir()
 
     @abstractmethod
-    def fitted(self, folders: StageFolders, device: torch.device, /) -> ConfiguredNetwork:
-        """The network, on the CPU."""
+    def network(self, image_size: int, /) -> ConfiguredNetwork:
+        """The network before it is fitted."""
+
+    @abstractmethod
+    def fit(self, network: Any, dataset: ObjectDataset, folders: StageFolders, /) -> None:
+        """Compute the components, on the device of the network."""
 
     @abstractmethod
     def measured(self, network: Any, folders: StageFolders, /) -> dict[str, float]:
@@ -67,7 +71,13 @@ class PrincipalComponentFit(StageRecipe):
 
     def _make(self, folders: StageFolders, device: torch.device) -> dict[str, float]:
         """Write the network; its figures."""
-        network = self.fitted(folders, device)
+        dataset = training_objects(folders)
+        network = self.network(dataset.rows[0].cameras.width)
+        if folders.start_from is None:
+            self.fit(network.to(device), dataset, folders)
+        else:
+            network.load_weights(folders.start_from)
+        network.cpu()
         figures = self.measured(network, folders)
         make_folder(folders.out)
         write_record(folders.out, {"folders": asdict(folders), "stage": asdict(self)})
@@ -101,7 +111,7 @@ class ComponentFit(PrincipalComponentFit):
         """Trained networks that it is made from."""
         return ("reconstructor",)
 
-    def network(self, image_size: int) -> ComponentAutoencoder:
+    def network(self, image_size: int, /) -> ComponentAutoencoder:
         """The autoencoder before it is fitted."""
         return ComponentAutoencoder(
             image_size=image_size,
@@ -110,17 +120,11 @@ class ComponentFit(PrincipalComponentFit):
             latent_deviation=self.latent_deviation,
         )
 
-    def fitted(self, folders: StageFolders, device: torch.device, /) -> ComponentAutoencoder:
-        """The autoencoder, on the CPU."""
-        dataset = training_objects(folders)
-        autoencoder = self.network(dataset.rows[0].cameras.width)
-        if folders.start_from is not None:
-            autoencoder.load_weights(folders.start_from)
-            return autoencoder
-        reconstructor = GSRecon.from_pretrained(folders.trained("reconstructor")).to(device)
+    def fit(self, network: ComponentAutoencoder, dataset: ObjectDataset, folders: StageFolders, /) -> None:
+        """Compute the components of the splat grids."""
+        reconstructor = GSRecon.from_pretrained(folders.trained("reconstructor")).to(network.device)
         grids = front_grids(reconstructor, dataset, self.component_objects)
-        autoencoder.to(device).fit_components(tqdm(grids, unit="batch", desc="components"))
-        return autoencoder.cpu()
+        network.fit_components(tqdm(grids, unit="batch", desc="components"))
 
     def measured(self, network: ComponentAutoencoder, folders: StageFolders, /) -> dict[str, float]:
         """PSNR (dB) and SSIM on held-out objects, through the reconstructor and the autoencoder."""
@@ -156,22 +160,16 @@ class ConditionFit(PrincipalComponentFit):
         """Nothing."""
         return ()
 
-    def network(self, image_size: int) -> ConditionEncoder:
+    def network(self, image_size: int, /) -> ConditionEncoder:
         """The encoder before it is fitted."""
         return ConditionEncoder(image_size, self.patch, self.channels)
 
-    def fitted(self, folders: StageFolders, device: torch.device, /) -> ConditionEncoder:
-        """The encoder, on the CPU."""
-        dataset = training_objects(folders)
-        encoder = self.network(dataset.rows[0].cameras.width)
-        if folders.start_from is not None:
-            encoder.load_weights(folders.start_from)
-            return encoder
+    def fit(self, network: ConditionEncoder, dataset: ObjectDataset, _folders: StageFolders, /) -> None:
+        """Compute the components of the images and maps."""
         drawn = _single_views(dataset, self.component_views)
         views = tqdm(drawn, total=self.component_views, unit="view", desc="components")
         images = (condition_images(view, kind) for view in views for kind in CONDITION_KINDS)
-        encoder.to(device).fit_components(to_device(batch, device) for batch in images)
-        return encoder.cpu()
+        network.fit_components(to_device(batch, network.device) for batch in images)
 
     def measured(self, network: ConditionEncoder, folders: StageFolders, /) -> dict[str, float]:
         """PSNR (dB) of what is left of each kind of image."""
