@@ -242,17 +242,8 @@ class ElevationEstimator(nn.Module):
         Raises:
             ValueError: for another shape, or pixels that are not floating-point numbers.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-            raise InvalidInputError(f"images have the shape {tuple(images.shape)}, expected [B, 3, H, W]")
-        tensor_checks.require_floating("ElevationEstimator", "images", images)
         weight = self.backbone.layernorm.weight
-        pixels = functional.interpolate(
-            images.to(weight.device, torch.float32),
-            size=(self.config.input_size, self.config.input_size),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )
+        pixels = elevation_input(images, self.config.input_size, weight.device)
         mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
         features = self.backbone(((pixels - mean) / std).to(weight.dtype)).pooler_output
         return self.cls_head(features), self.offset_head(features).squeeze(-1)
@@ -297,6 +288,20 @@ class ElevationEstimator(nn.Module):
             if modules.issuperset(names):
                 return names
         raise MissingPackageError("the installed transformers names DINOv2's layers in an unknown way")
+
+
+def elevation_input(images: Tensor, size: int, device: torch.device) -> Tensor:
+    """Images ``[B, 3, H, W]`` resized to ``[B, 3, size, size]`` with antialiasing, in float32 on a device.
+
+    Raises:
+        ValueError: for another shape, or pixels that are not floating-point numbers.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise InvalidInputError(f"images have the shape {tuple(images.shape)}, expected [B, 3, H, W]")
+    tensor_checks.require_floating("elevation_input", "images", images)
+    return functional.interpolate(
+        images.to(device, torch.float32), (size, size), mode="bilinear", align_corners=False, antialias=True
+    )
 
 
 def _head(config: ElevationConfig, outputs: int) -> nn.Sequential:

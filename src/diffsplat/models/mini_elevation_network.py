@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import RELEASED_WEIGHTS_FILE, ConfiguredNetwork, keep_arguments
+from diffsplat.models.elevation_network import elevation_input
 
 _STRIDE = 4
 """Of the first convolution; every further width halves the image."""
@@ -64,16 +64,7 @@ class MiniElevationEstimator(ConfiguredNetwork):
         Raises:
             ValueError: for another shape, or pixels that are not floating-point numbers.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-            raise InvalidInputError(f"images have the shape {tuple(images.shape)}, expected [B, 3, H, W]")
-        tensor_checks.require_floating("MiniElevationEstimator", "images", images)
-        pixels = functional.interpolate(
-            images.to(self.device, self.dtype),
-            size=(self.input_size, self.input_size),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )
+        pixels = elevation_input(images, self.input_size, self.device).to(self.dtype)
         features = self.stages(self.stem(pixels * 2 - 1))
         return _MEAN_DEGREES + _DEVIATION_DEGREES * self.head(features.flatten(1)).squeeze(-1).float()
 
