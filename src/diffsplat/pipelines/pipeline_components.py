@@ -1,6 +1,7 @@
 """The components of a pipeline: access by name, devices and types, memory saving, LoRA files."""
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -28,17 +29,6 @@ if TYPE_CHECKING:
     from diffsplat.models.condition_encoder import ConditionEncoder
     from diffsplat.models.elevation_network import ElevationEstimator
 
-COMPONENTS = (
-    *("denoiser", "autoencoder", "text_encoder", "scheduler"),
-    *(
-        "refiner",
-        "few_step_denoiser",
-        "image_encoder",
-        "condition_encoder",
-        "controlnet",
-        "elevation_estimator",
-    ),
-)
 _KEEP_FLOAT32 = (
     *("ComponentAutoencoder", "ConditionEncoder", "TextEncoder", "StoredPrompts"),
     *("ElevationEstimator", "MiniElevationEstimator"),
@@ -46,6 +36,7 @@ _KEEP_FLOAT32 = (
 """Classes of small components that always compute in float32."""
 
 
+@dataclass(eq=False)
 class PipelineComponents(LoraAdapters, ImagePromptAdapter):
     """Components of a pipeline by their names; each may be replaced by assignment.
 
@@ -77,47 +68,33 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
             not float16, else that of the weights.
     """
 
-    def __init__(  # noqa: PLR0913  every component by name
-        self,
-        denoiser: Denoiser,
-        autoencoder: Autoencoder,
-        text_encoder: TextEncoder | None,
-        scheduler: Scheduler,
-        defaults: SamplingDefaults | None = None,
-        *,
-        refiner: Denoiser | None = None,
-        few_step_denoiser: Denoiser | None = None,
-        image_encoder: "AutoencoderKL | None" = None,
-        condition_encoder: "ConditionEncoder | None" = None,
-        controlnet: Denoiser | None = None,
-        elevation_estimator: "ElevationEstimator | None" = None,
-        control_kind: ControlKind | None = None,
-        image_defaults: SamplingDefaults | None = None,
-    ) -> None:
-        self.denoiser = denoiser.eval()
-        self.autoencoder = autoencoder.eval()
-        self.text_encoder = text_encoder
-        self.scheduler = scheduler
-        self.refiner = refiner
-        self.few_step_denoiser = few_step_denoiser
-        self.image_encoder = image_encoder
-        self.condition_encoder = condition_encoder
-        self.controlnet = controlnet
-        self.elevation_estimator = elevation_estimator
-        self.control_kind: ControlKind | None = control_kind
-        self.defaults = defaults or SamplingDefaults()
-        self.image_defaults = image_defaults
-        if refiner is not None:
-            check_refiner(denoiser, refiner, self.defaults)
+    denoiser: Denoiser
+    autoencoder: Autoencoder
+    text_encoder: TextEncoder | None
+    scheduler: Scheduler
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    _: KW_ONLY
+    refiner: Denoiser | None = None
+    few_step_denoiser: Denoiser | None = None
+    image_encoder: "AutoencoderKL | None" = None
+    condition_encoder: "ConditionEncoder | None" = None
+    controlnet: Denoiser | None = None
+    elevation_estimator: "ElevationEstimator | None" = None
+    control_kind: ControlKind | None = None
+    image_defaults: SamplingDefaults | None = None
+
+    def __post_init__(self) -> None:
+        self.denoiser.eval()
+        self.autoencoder.eval()
+        if self.refiner is not None:
+            check_refiner(self.denoiser, self.refiner, self.defaults)
         self.precision: Precision = "auto"
-        self._placement = Placement(denoiser.device)
+        self._placement = Placement(self.denoiser.device)
 
     @property
     def components(self) -> dict[str, Any]:
         """Arguments of the constructor, for another pipeline of the same networks."""
-        present = {name: getattr(self, name) for name in COMPONENTS}
-        names = ("defaults", "image_defaults", "control_kind")
-        return present | {name: getattr(self, name) for name in names}
+        return {argument.name: getattr(self, argument.name) for argument in fields(self)}
 
     @property
     def device(self) -> torch.device:
@@ -205,6 +182,14 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         """The networks that work in every denoising step, or in some."""
         networks = (self.denoiser, self.refiner, self.few_step_denoiser, self.controlnet)
         return tuple(network for network in networks if network is not None)
+
+
+COMPONENTS = tuple(
+    argument.name
+    for argument in fields(PipelineComponents)
+    if argument.name not in ("defaults", "image_defaults", "control_kind")
+)
+"""Names of the networks and the scheduler, each of which may be given to ``from_pretrained``."""
 
 
 def _described(component: Any) -> str:
