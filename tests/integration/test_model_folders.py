@@ -143,10 +143,10 @@ def test_a_folder_with_an_image_denoiser_alone_wants_an_image(
 def test_a_server_and_an_encoder_take_variants_of_folders(folders: dict[str, Path], tmp_path: Path):
     names = [str(folders["all"]), f"{folders['all']}:image", f"{folders['all']}:depth"]
     models = load_models(names, OpeningOptions(device="cpu")).models
-    assert {name: (model.pipe.takes_image, model.control) for name, model in models.items()} == {
-        "all": (False, None),
-        "all:image": (True, None),
-        "all:depth": (False, "depth"),
+    assert {name: (model.pipe.takes_image, model.controls) for name, model in models.items()} == {
+        "all": (False, ()),
+        "all:image": (True, ()),
+        "all:depth": (False, ("depth",)),
     }
     file = tmp_path / "prompts.safetensors"
     assert main(["encode", PROMPT, "--model", names[0], "-o", str(file)]) == 0
