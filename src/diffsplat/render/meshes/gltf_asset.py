@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.io.gltf_document import MAGIC, glb_chunks
 from diffsplat.render.meshes.linked_files import read_linked
+from diffsplat.render.meshes.mesh_text import plain_text
 from diffsplat.render.meshes.meshopt_compression import decoded_view
 from diffsplat.render.meshes.triangle_mesh import LossList
 
@@ -39,7 +40,7 @@ class GltfAsset:
 
     def __init__(self, data: bytes, folder: Path, losses: LossList) -> None:
         text, self._binary = glb_chunks(data) if data[:4] == MAGIC else (data, b"")
-        self.root: dict[str, Any] = json.loads(text.rstrip(b"\0"), object_hook=_without_nulls)
+        self.root: dict[str, Any] = json.loads(plain_text(text).rstrip(b"\0"), object_hook=_without_nulls)
         self.folder = folder
         self.losses = losses
         self._views: dict[int, bytes] = {}

@@ -86,7 +86,8 @@ def _primitive(
     attributes, indices = _vertices(asset, primitive)
     places = _triangles(indices, mode)
     places = places[within(places, len(attributes["POSITION"]), asset.losses)]
-    positions, normals = _shaped(asset, primitive, placed, attributes)
+    attributes |= _morphed(asset, primitive, placed, attributes)
+    positions, normals = _shaped(placed, attributes)
     material = materials.material(primitive.get("material"))
     colors = _colors(attributes, material)
     uv = _uv(attributes, material)
@@ -145,18 +146,23 @@ def _triangles(indices: NDArray[Any], mode: int) -> NDArray[np.int64]:
     return indices[: len(indices) // 3 * 3].astype(np.int64).reshape(-1, 3)
 
 
-def _shaped(
+def _morphed(
     asset: GltfAsset, primitive: dict[str, Any], placed: PlacedMesh, attributes: Attributes
-) -> tuple[DoubleArray, DoubleArray | None]:
-    """Positions and normals with the morph targets' weights and the skin applied."""
-    positions = attributes["POSITION"].astype(np.float64)
-    normals = attributes["NORMAL"].astype(np.float64) if "NORMAL" in attributes else None
+) -> Attributes:
+    """The attributes that morph targets change, by the weights of the node or the mesh."""
+    morphed: Attributes = {}
     weights = placed.node.get("weights", placed.mesh.get("weights", []))
     for target, weight in zip(primitive.get("targets", []), weights, strict=False):
-        if weight and "POSITION" in target:
-            positions = positions + weight * asset.values(target["POSITION"])
-        if weight and "NORMAL" in target and normals is not None:
-            normals = normals + weight * asset.values(target["NORMAL"])
+        for name in attributes.keys() & target.keys() if weight else ():
+            base = morphed.get(name, attributes[name])
+            morphed[name] = base + np.float64(weight) * asset.values(target[name])
+    return morphed
+
+
+def _shaped(placed: PlacedMesh, attributes: Attributes) -> tuple[DoubleArray, DoubleArray | None]:
+    """Positions and normals with the skin applied."""
+    positions = attributes["POSITION"].astype(np.float64)
+    normals = attributes["NORMAL"].astype(np.float64) if "NORMAL" in attributes else None
     if placed.joints is None or "JOINTS_0" not in attributes:
         return positions, normals
     matrices = _blended_joints(attributes, placed.joints)

@@ -152,6 +152,14 @@ def test_morph_targets_move_by_their_weights(tmp_path, where):
     assert extent(load(tmp_path, builder)) == pytest.approx([1, 4, 0])
 
 
+def test_morph_targets_change_colours_and_texture_coordinates(tmp_path):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    (primitive,) = builder.root["meshes"][0]["primitives"]
+    primitive["targets"] = [{"TEXCOORD_0": builder.accessor(np.full((4, 2), 0.5, dtype="f4"))}]
+    builder.root["meshes"][0]["weights"] = [1.0]
+    assert_halves(load(tmp_path, builder), BLUE, RED)
+
+
 def test_a_skin_places_vertices_by_its_joints(tmp_path):
     """The upper corners hang half on a joint that is lifted by 4 and turned by nothing: they rise by 2."""
     builder = GltfBuilder()
@@ -554,3 +562,8 @@ def test_vertices_without_weights_hang_on_their_first_joint(tmp_path):
     builder.root["nodes"] = [{"mesh": 0, "skin": 0}, {"scale": [5, 5, 5]}, {"scale": [2, 1, 1]}]
     builder.root["skins"] = [{"joints": [1, 2]}]
     assert extent(load(tmp_path, builder)) == pytest.approx([2, 1, 0])
+
+
+def test_a_document_in_utf_16(tmp_path):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    assert_halves(load(tmp_path, builder.gltf().decode().encode("utf-16"), "a.gltf"), RED, BLUE)
