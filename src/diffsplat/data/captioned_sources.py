@@ -9,9 +9,8 @@ from pathlib import PurePosixPath
 
 from diffsplat.data.caption_files import CaptionedObject
 from diffsplat.data.mesh_sources import SourceListing, SourceObject
-from diffsplat.data.object_labels import Label, noun_of
+from diffsplat.data.object_labels import Label, named_colors, noun_of
 from diffsplat.errors import InvalidInputError
-from diffsplat.images.color_words import COLOR_WORDS, ColorWord
 
 
 def captioned(listing: SourceListing, captions: Mapping[str, CaptionedObject]) -> SourceListing:
@@ -43,8 +42,8 @@ def _captioned(place: str, item: SourceObject, captions: Mapping[str, CaptionedO
 def label_of_captions(found: CaptionedObject) -> Label:
     """The label of an object with given captions; its repainted versions are called by the noun."""
     words = re.findall(r"[\w'-]+", found.captions[0].lower())
-    colors: list[ColorWord] = sorted((color for color in COLOR_WORDS if color in words), key=words.index)
+    colors = named_colors(words)
     named = [word for word in words if word not in ("a", "an", "the", *colors)]
     before = re.split(r" (?:of|in|on|made) ", " ".join(named))[0]
     noun = found.noun or (noun_of(before) if named else words[-1])
-    return Label(noun, noun, colors=tuple(colors), captions=found.captions)
+    return Label(noun, noun, colors=colors, captions=found.captions)

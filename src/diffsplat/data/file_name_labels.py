@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
-from diffsplat.data.object_labels import Label, label_of, noun_of, read_table
+from diffsplat.data.object_labels import Label, label_of, named_colors, noun_of, read_table
 from diffsplat.data.object_manifest import built_in_phrases
-from diffsplat.images.color_words import COLOR_WORDS, ColorWord
+from diffsplat.images.color_words import ColorWord
 
 _JOINING = ("of", "with", "and", "on", "in")
 _NAMELESS = "object"
@@ -21,7 +20,7 @@ def label_of_file_name(stem: str) -> Label:
     Numbers, single letters and words of the trade (``LOD0``, ``final``) are dropped, adjectives go before the noun,
     and colours are kept apart. ``table_coffee`` is a coffee table: the other order is no phrase of a known collection.
     """
-    words = [word for word in _words(stem) if word not in _table()["ignored"]]
+    words = [word for word in _words(stem) if word not in read_table("file_name_words")["ignored"]]
     colors = _colors(words)
     words = [word for word in words if word not in colors]
     if words[-1:] == ["and"]:
@@ -44,18 +43,20 @@ def _words(stem: str) -> list[str]:
     )
     stem = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
     words = re.sub(r"[^\w']|\d", " ", stem).lower().split()
-    return [_table()["spelling"].get(word, word) for word in words if len(word) > 1]
+    return [read_table("file_name_words")["spelling"].get(word, word) for word in words if len(word) > 1]
 
 
 def _colors(words: list[str]) -> tuple[ColorWord, ...]:
     """The colours among the words; the last word left is an object, such as an orange."""
-    found: list[ColorWord] = sorted((color for color in COLOR_WORDS if color in words), key=words.index)
-    return tuple(found) if set(words) - set(found) else ()
+    found = named_colors(words)
+    return found if set(words) - set(found) else ()
 
 
 def _in_english_order(words: list[str], *, turnable: bool) -> list[str]:
     """Adjectives by their kind, then the noun; names written together, as ``deskLamp``, are not turnable."""
-    ranks = {word: rank for rank, group in enumerate(_table()["adjectives"]) for word in group}
+    ranks = {
+        word: rank for rank, group in enumerate(read_table("file_name_words")["adjectives"]) for word in group
+    }
     described = sorted((word for word in words if word in ranks), key=ranks.__getitem__)
     named = [word for word in words if word not in ranks]
     return described + (_noun_last(named) if turnable and len(named) > 1 else named)
@@ -68,11 +69,6 @@ def _noun_last(words: list[str]) -> list[str]:
     if " ".join(words) in phrases:
         return words
     return turned if " ".join(turned) in phrases or (words[0] in nouns and words[-1] not in nouns) else words
-
-
-@cache
-def _table() -> dict[str, Any]:
-    return read_table("file_name_words")
 
 
 @cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from diffsplat.images.color_words import ColorWord
+from diffsplat.images.color_words import COLOR_WORDS, ColorWord
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def noun_of(phrase: str) -> str:
     compounds = (" ".join(words[-length:]) for length in (3, 2))
     known = (compound for compound in compounds if compound in nouns["compounds"])
     return next(known, nouns["last_words"].get(words[-1], words[-1]))
+
+
+def named_colors(words: Sequence[str]) -> tuple[ColorWord, ...]:
+    """The colours among words, in their order."""
+    return tuple(sorted((color for color in COLOR_WORDS if color in words), key=words.index))
 
 
 @cache

@@ -147,22 +147,16 @@ def load_autoencoder(model: ReleasedModel) -> Any:
     iteration = find_release(model.folder, model.backbone.autoencoder_release)
     if (iteration / "config.json").is_file():  # trained here
         return open_autoencoder(iteration, dtype=model.network_dtype)
-    config = model.base / "vae" / "config.json"
-    if not config.is_file():
-        raise MissingFileError(_absent(model, "vae/config.json"))
-    return load_splat_vae(iteration, image_vae=read_json(config), dtype=model.network_dtype)
+    config = read_json(_base_part(model, "vae/config.json"))
+    return load_splat_vae(iteration, image_vae=config, dtype=model.network_dtype)
 
 
 def _image_encoder(model: ReleasedModel) -> Any:
-    folder = model.base / "vae"
-    if not folder.is_dir():
-        raise MissingFileError(_absent(model, "vae"))
-    return open_image_encoder(folder, dtype=model.network_dtype)
+    return open_image_encoder(_base_part(model, "vae"), dtype=model.network_dtype)
 
 
 def _text_encoder(model: ReleasedModel) -> Any:
-    if not model.base.is_dir():
-        raise MissingFileError(_absent(model, "text_encoder"))
+    _base_part(model, "text_encoder")
     width = None
     if not model.t5:
         width = int(read_json(_denoiser_folder(model) / "config.json")["joint_attention_dim"])
@@ -170,10 +164,8 @@ def _text_encoder(model: ReleasedModel) -> Any:
 
 
 def _scheduler(model: ReleasedModel) -> Any:
-    path = model.base / "scheduler" / "scheduler_config.json"
-    if not path.is_file():
-        raise MissingFileError(_absent(model, "scheduler/scheduler_config.json"))
-    return make_scheduler(model.backbone.sampler, read_json(path), model.defaults.prediction)
+    config = read_json(_base_part(model, "scheduler/scheduler_config.json"))
+    return make_scheduler(model.backbone.sampler, config, model.defaults.prediction)
 
 
 def load_elevation(model: ReleasedModel) -> Any:
@@ -183,8 +175,16 @@ def load_elevation(model: ReleasedModel) -> Any:
     return load_elevation_network(find_release(model.folder, ELEVATION_RELEASE))
 
 
-def _absent(model: ReleasedModel, part: str) -> str:
-    return (
-        f"{str(model.base)!r} lacks {part} of {model.backbone.base_repository}, download it with 'diffsplat models "
-        f"download {model.backbone.name}'"
-    )
+def _base_part(model: ReleasedModel, part: str) -> Path:
+    """A file or folder of the image-diffusion model.
+
+    Raises:
+        FileNotFoundError: when it was not downloaded.
+    """
+    path = model.base / part
+    if not path.exists():
+        raise MissingFileError(
+            f"{str(model.base)!r} lacks {part} of {model.backbone.base_repository}, download it with 'diffsplat models "
+            f"download {model.backbone.name}'"
+        )
+    return path

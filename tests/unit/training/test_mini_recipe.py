@@ -18,7 +18,7 @@ from diffsplat.training.recipes.mini_recipe import MINI
 from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.mini_elevation_stage import MiniElevationStageConfig
+from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
