@@ -59,8 +59,9 @@ class Muon(torch.optim.Optimizer):
         average.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(average, group["momentum"])
         size = group["lr"] * _ADAMW_RMS * max(parameter.shape) ** 0.5
+        dtype = torch.bfloat16 if faster_in_bf16(parameter.device) else torch.float32
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonalized(ahead, _iterated_in(parameter.device)), alpha=-size)
+        parameter.add_(orthogonalized(ahead, dtype), alpha=-size)
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
@@ -81,7 +82,3 @@ def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
         gram = values @ values.mT
         values = torch.addmm(values, torch.addmm(gram, gram, gram, beta=b, alpha=c), values, beta=a)
     return values.mT if upright else values
-
-
-def _iterated_in(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if faster_in_bf16(device) else torch.float32

@@ -86,9 +86,8 @@ def lay_release(release: Release, folders: StageFolders, step: int) -> Path:
     with atomic_folder(target) as folder:
         _link(folders.out / "weights", _iteration(folder, release.name, f"{step:06d}", release.part))
         for neighbour, source in _neighbours(release, folders):
-            step_name = next(
-                (name for name in _names(source) if re.fullmatch(r"[0-9]{6}", name)), _UNKNOWN_STEP
-            )
+            names = (source.name, source.parent.name)
+            step_name = next((name for name in names if re.fullmatch(r"[0-9]{6}", name)), _UNKNOWN_STEP)
             _link(source, _iteration(folder, neighbour.name, step_name, neighbour.part))
         if release.backbone is not None:
             base = repository_folder(folders.pretrained, release.backbone.base_repository)
@@ -117,11 +116,6 @@ def _neighbours(release: Release, folders: StageFolders) -> list[tuple[Release, 
 def _iteration(folder: Path, name: str, step: str, part: Part | None) -> Path:
     iteration = folder / name / "checkpoints" / step
     return iteration / part if part else iteration
-
-
-def _names(source: Path) -> tuple[str, str]:
-    """Names that may tell a network's iteration."""
-    return source.name, source.parent.name
 
 
 def _link(source: Path, link: Path) -> None:

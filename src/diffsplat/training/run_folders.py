@@ -1,6 +1,6 @@
 """The folders that a training run reads and writes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,10 +123,6 @@ class StageFolders(RunFolders):
                 f"--{need.replace('_', '-')} is missing, expected the weights of a trained {need.replace('_', ' ')}"
             )
         return find_network(folder)
-
-    def starting_from(self, need: Need) -> "StageFolders":
-        """The same folders, with a trained network as the run that its stage starts from."""
-        return replace(self, start_from=self.trained(need))
 
     @property
     def prompts(self) -> Path:

@@ -1,7 +1,7 @@
 """Training of the splat autoencoder and of its tiny decoder on the grids of a frozen reconstructor."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
@@ -47,6 +47,7 @@ class AutoencoderConfig(StageConfig):
         default_factory=RenderingLossOptions
     )
     variant: Variant | None = "sd"
+    decoder: ClassVar[Literal["full", "tiny"]] = "full"
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -57,11 +58,6 @@ class AutoencoderConfig(StageConfig):
     def release(self) -> Release | None:
         """Place among the released weights."""
         return Release.of_autoencoder(self.variant) if self.variant else None
-
-    @property
-    def decoder(self) -> "DecoderKind":
-        """The decoder that is trained."""
-        return "full"
 
     def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> "SplatVAE":
         """The image autoencoder with repeated inputs and outputs."""
@@ -97,16 +93,12 @@ class TinyDecoderConfig(AutoencoderConfig):
     """The tiny decoder of a trained splat autoencoder, from a distilled autoencoder of the 2D model (TAESD)."""
 
     variant: Variant = "sd"
+    decoder = "tiny"
 
     @property
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
         return ("reconstructor", "autoencoder")
-
-    @property
-    def decoder(self) -> "DecoderKind":
-        """The decoder that is trained."""
-        return "tiny"
 
     def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> "SplatVAE":
         """The trained autoencoder with the distilled decoder, its last convolution repeated."""

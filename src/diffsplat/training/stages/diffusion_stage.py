@@ -122,8 +122,8 @@ class DiffusionConfig(StageConfig):
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
         """The stage."""
         encoder = ViewEncoder.open(folders, self.network.variant)
-        opened = folders if self.control == "none" else folders.starting_from("denoiser")
-        denoiser = self.network.open(opened, encoder.codec, self.image)
+        start = folders.start_from if self.control == "none" else folders.trained("denoiser")
+        denoiser = self.network.open(replace(folders, start_from=start), encoder.codec, self.image)
         step = self._step(encoder, denoiser, folders)
         return DiffusionStage(
             self,

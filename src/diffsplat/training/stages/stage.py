@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -115,15 +115,13 @@ class OverfitGoal:
 class StageConfig(ABC):
     """Configuration of the network and the loss of a stage."""
 
+    overfit_goal: ClassVar[OverfitGoal | None] = None
+    """What the evaluation of a few objects must reach that nothing else is trained on."""
+
     @property
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that the stage or its batches are made from."""
         return ()
-
-    @property
-    def overfit_goal(self) -> OverfitGoal | None:
-        """What the evaluation of a few objects must reach that nothing else is trained on."""
-        return None
 
     @property
     def release(self) -> Release | None:
