@@ -32,6 +32,16 @@ class UnreachableError(DiffSplatError, ConnectionError):
     """The hub cannot be reached, or a download broke off."""
 
 
+def require(condition: bool, name: str, value: object, expected: str) -> None:
+    """Refuse the value of an option unless a condition holds.
+
+    Raises:
+        ValueError: naming the option, its value and what was expected.
+    """
+    if not condition:
+        raise InvalidInputError(f"{name} is {value}, expected {expected}")
+
+
 @contextmanager
 def optional_package(purpose: str, package: str, extra: str) -> Iterator[None]:
     """Explain imports in a block that fail.

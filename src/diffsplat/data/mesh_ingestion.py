@@ -19,7 +19,7 @@ from diffsplat.data.mesh_sources import SourceListing, SourceObject
 from diffsplat.data.object_repainting import repaints
 from diffsplat.data.shard_schema import ObjectInfo
 from diffsplat.data.shard_writing import Finished, Row, ShardReport, fill_shards
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.images.color_words import ColorWord
 from diffsplat.render.meshes.mesh_renderer import MeshRenderer, Samples
 from diffsplat.render.meshes.view_sets import ViewSet, view_set
@@ -60,8 +60,7 @@ def ingest(
     Raises:
         ValueError: an option is out of range, or ``out`` is a file.
     """
-    if options.supersampling < 1:
-        raise InvalidInputError(f"supersampling is {options.supersampling}, expected at least 1")
+    require(options.supersampling >= 1, "supersampling", options.supersampling, "at least 1")
     work = partial(render_object, options=options)
     return fill_shards(
         listing,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.principal_components import PrincipalComponents
 from diffsplat.models.transformer_blocks import patchify, unpatchify
@@ -38,8 +38,7 @@ class ConditionEncoder(ConfiguredNetwork):
         values = 3 * patch**2
         if image_size % patch:
             raise InvalidInputError(f"images of {image_size} pixels cannot be cut into patches of {patch}")
-        if not 0 < channels <= values:
-            raise InvalidInputError(f"channels is {channels}, expected 1 to the {values} numbers of a patch")
+        require(0 < channels <= values, "channels", channels, f"1 to the {values} numbers of a patch")
         self.image_size, self.patch, self.channels = image_size, patch, channels
         self.register_buffer("center", torch.zeros(values))
         self.register_buffer("components", torch.eye(channels, values))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.core import tensor_checks
-from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.errors import InvalidInputError, MissingPackageError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.configured_network import CONFIG_FILE
@@ -75,10 +75,8 @@ class ElevationConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < (0 if name == "registers" else 1):
-                raise InvalidInputError(
-                    f"ElevationConfig.{name} is {value}, expected a positive whole number"
-                )
+            least = 0 if name == "registers" else 1
+            require(value >= least, f"ElevationConfig.{name}", value, "a positive whole number")
         if self.width % self.heads:
             raise InvalidInputError(
                 f"{self.heads} attention heads cannot share a width of {self.width} channels"

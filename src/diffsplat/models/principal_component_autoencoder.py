@@ -13,7 +13,7 @@ from torch.nn import functional
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.core.full_precision import full_precision
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.principal_components import PrincipalComponents
 from diffsplat.models.transformer_blocks import patchify, unpatchify
@@ -57,8 +57,7 @@ class ComponentAutoencoder(ConfiguredNetwork):
         super().__init__()
         if image_size % patch:
             raise InvalidInputError(f"grids of {image_size} pixels cannot be cut into patches of {patch}")
-        if latent_deviation <= 0:
-            raise InvalidInputError(f"latent_deviation is {latent_deviation}, expected a positive number")
+        require(latent_deviation > 0, "latent_deviation", latent_deviation, "a positive number")
         self.image_size, self.views, self.patch = image_size, views, patch
         self.latent_size = image_size // patch
         self.latent_channels = latent_channels

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, PixelGrid, SplatGrid
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, encode_scale, unit_range
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.geometry import pixel_footprints
 from diffsplat.images.gaussian_blur import gaussian_blur, with_border
 
@@ -45,10 +45,7 @@ def clean_surfaces(
     Raises:
         ValueError: the deviation is not above zero.
     """
-    if not deviation > 0:
-        raise InvalidInputError(
-            f"the deviation of the smoothing is {deviation}, expected a positive number of pixels"
-        )
+    require(deviation > 0, "the deviation of the smoothing", deviation, "a positive number of pixels")
     values = grid.values
     softened = gaussian_blur(values[:, :, OPACITY], deviation * _OPACITY_SHARE)
     opacity = (OPACITY_CONTRAST * softened).clamp(-1, 1)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pretrained.release_catalogue import Prediction, Sampler
@@ -186,10 +186,8 @@ def require_known_scheduler(name: object) -> None:
     Raises:
         ValueError: when they are not.
     """
-    if name not in (_FLOW_EULER, *_MODULES):
-        raise InvalidInputError(
-            f"its class is {name!r}, expected one of: {', '.join((_FLOW_EULER, *_MODULES))}"
-        )
+    known = (_FLOW_EULER, *_MODULES)
+    require(name in known, "its class", repr(name), f"one of: {', '.join(known)}")
 
 
 def _of_diffusers(name: str) -> Any:

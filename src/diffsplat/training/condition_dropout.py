@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.models.text.text_condition import TextCondition
 
 
@@ -37,8 +37,7 @@ class DroppedConditions:
             uniform: ``[B]`` draws from [0, 1).
             rate: 0 to 1/3.
         """
-        if not 0 <= rate <= 1 / 3:
-            raise InvalidInputError(f"the dropout rate of conditions is {rate}, expected 0 to 1/3")
+        require(0 <= rate <= 1 / 3, "the dropout rate of conditions", rate, "0 to 1/3")
         return cls(text=uniform < 2 * rate, image=(uniform >= rate) & (uniform < 3 * rate))
 
     def apply_to_text(self, text: TextCondition, empty: TextCondition) -> TextCondition:

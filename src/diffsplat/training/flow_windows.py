@@ -18,12 +18,12 @@ from torch import Tensor
 
 from diffsplat.core import Cameras
 from diffsplat.data.object_sampling import EpochOrder
+from diffsplat.errors import require
 from diffsplat.geometry import ring_cameras
 from diffsplat.models.mini_denoiser import TIMESTEPS
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pretrained.model_folders import find_model
-from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.shard_cache import cached_shards, caching_device, folder_digest
 from diffsplat.training.stages.stage import SourceConfig

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Views
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.errors import require
 from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionKind
-from diffsplat.training.config_checks import require
 from diffsplat.training.latent_cache import LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage import SourceConfig

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from diffsplat.data.credits_page import credits_page, licences_summary
 from diffsplat.data.training_vocabulary import TrainingVocabulary
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError, require
 from diffsplat.io.json_files import read_json
 from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
 from diffsplat.models.mini_denoiser import denoised_channels
@@ -134,10 +134,8 @@ def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
         )
     network = read_record(run).get("stage", {}).get("network", {})
     greatest = float(network.get("greatest_level", 1.0))
-    if refined_below > greatest:
-        raise InvalidInputError(
-            f"refined_below is {refined_below}, expected at most the {greatest:g} that the refiner was trained up to"
-        )
+    expected = f"at most the {greatest:g} that the refiner was trained up to"
+    require(refined_below <= greatest, "refined_below", refined_below, expected)
 
 
 def _copy_network(source: Path, target: Path) -> None:

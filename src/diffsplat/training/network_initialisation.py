@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS
 from diffsplat.models.splat_reconstructor import GSRecon
 
@@ -160,10 +160,8 @@ def initialise_reconstructor(network: GSRecon) -> None:
     Raises:
         ValueError: for a network that predicts what to add to known geometry.
     """
-    if network.parametrization != "absolute":
-        raise InvalidInputError(
-            f"the reconstructor's parametrization is {network.parametrization!r}, expected 'absolute'"
-        )
+    kind = network.parametrization
+    require(kind == "absolute", "the reconstructor's parametrization", repr(kind), "'absolute'")
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError, require
 from diffsplat.pretrained.model_folders import find_model
 from diffsplat.pretrained.release_catalogue import trained_from
 from diffsplat.pretrained.release_layout import (
@@ -15,7 +15,6 @@ from diffsplat.pretrained.release_layout import (
     latest_iteration,
     repository_folder,
 )
-from diffsplat.training.config_checks import require
 
 Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "condition_encoder", "denoiser"]
 """A trained network that a stage reads."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffsplat.core.tensor_checks import NonFiniteError
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.autocast import autocast
 from diffsplat.training.batch_prefetch import thread_batches, worker_batches
@@ -32,7 +32,6 @@ from diffsplat.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
-from diffsplat.training.config_checks import require
 from diffsplat.training.config_record import write_record
 from diffsplat.training.ema import Ema
 from diffsplat.training.gradient_checkpointing import checkpoint_activations

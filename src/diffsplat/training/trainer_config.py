@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from math import cos, isfinite, pi
 from typing import Literal
 
+from diffsplat.errors import require
 from diffsplat.models.autocast import Precision
-from diffsplat.training.config_checks import require
 from diffsplat.training.metrics_tracker import TrackerName
 from diffsplat.training.run_processes import Device
 

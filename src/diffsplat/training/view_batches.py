@@ -14,7 +14,7 @@ from diffsplat.data.object_ids import read_ids
 from diffsplat.data.object_sampling import EpochOrder, noun_weights
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_schema import import_compute
-from diffsplat.training.config_checks import require
+from diffsplat.errors import require
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage import SourceConfig
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.core import SplatGrid, Views
+from diffsplat.errors import require
 from diffsplat.models.network_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.pipeline_protocols import Autoencoder
 from diffsplat.pretrained.network_folders import open_autoencoder, open_reconstructor
-from diffsplat.training.config_checks import require
 from diffsplat.training.run_folders import StageFolders
 
 

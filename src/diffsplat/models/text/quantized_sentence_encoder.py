@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import MissingFileError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
@@ -42,10 +42,8 @@ class TextEncoder(nn.Module):
     def __init__(self, bert: BertEncoder, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
         super().__init__()
         limit = bert.config.max_position_embeddings
-        if not 2 < max_tokens <= limit:
-            raise InvalidInputError(
-                f"max_tokens is {max_tokens}, expected 3 to {limit}, the positions of the encoder"
-            )
+        expected = f"3 to {limit}, the positions of the encoder"
+        require(2 < max_tokens <= limit, "max_tokens", max_tokens, expected)
         self.bert = bert.eval().requires_grad_(False)
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer

@@ -6,9 +6,9 @@ from typing import Annotated, get_args
 
 import tyro
 
+from diffsplat.errors import require
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
-from diffsplat.training.config_checks import require
 from diffsplat.training.stages.stage_recipe import Flat, StageRecipe
 
 NETWORKS = {

@@ -8,13 +8,13 @@ import tyro
 from torch import Tensor
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
+from diffsplat.errors import require
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.network_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.network_folders import open_autoencoder, open_image_encoder, open_reconstructor
 from diffsplat.render import Backend
-from diffsplat.training.config_checks import require
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
 from diffsplat.training.release_export import VARIANT_BACKBONES, Release
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss, RenderingLossOptions

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import nn
 
+from diffsplat.errors import require
 from diffsplat.io.json_files import read_json
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
@@ -20,7 +21,6 @@ from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
 from diffsplat.pretrained.network_folders import open_denoiser, open_image_encoder
 from diffsplat.pretrained.release_catalogue import Backbone, Prediction, find_backbone
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
-from diffsplat.training.config_checks import require
 from diffsplat.training.diffusion_objective import (
     InverseLevelWeight,
     LogitNormalLevels,

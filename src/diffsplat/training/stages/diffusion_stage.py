@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffsplat.core import Rendering, SplatGrid, Splats, Views
 from diffsplat.core.full_precision import full_precision
+from diffsplat.errors import require
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.perceptual_distance import VggDistance
@@ -32,7 +33,6 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.pretrained.released_networks import load_controlnet
 from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
-from diffsplat.training.config_checks import require
 from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet

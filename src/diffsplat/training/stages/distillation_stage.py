@@ -6,13 +6,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.mini_denoiser import TIMESTEPS, denoiser_rays
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.guidance import Conditions
 from diffsplat.pipelines.pipeline_folders import load_text_encoder
 from diffsplat.pretrained.model_folders import find_model
-from diffsplat.training.config_checks import require
 from diffsplat.training.denoising_step import ConditionedDenoiser
 from diffsplat.training.flow_windows import WindowBatch, distilled_prompts
 from diffsplat.training.prompt_table import PromptTable

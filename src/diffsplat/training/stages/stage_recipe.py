@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from diffsplat.errors import require
 from diffsplat.render import warmup
-from diffsplat.training.config_checks import require
 from diffsplat.training.release_export import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import locked_run
