@@ -18,6 +18,14 @@ from diffsplat.pretrained.release_layout import (
 
 Need = Literal["reconstructor", "image_autoencoder", "autoencoder", "condition_encoder", "denoiser"]
 """A trained network that a stage reads."""
+_STAGES: dict[Need, str] = {
+    "reconstructor": "reconstruction",
+    "image_autoencoder": "image-autoencoder",
+    "autoencoder": "autoencoder",
+    "condition_encoder": "condition",
+    "denoiser": "diffusion",
+}
+"""Stages that make them."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,9 @@ class RunFolders:
         earlier = None if self.start_from is None else self.start_from / name / "weights"
         if earlier is None and name == "image-diffusion":
             earlier = self.out / "diffusion" / "weights"
-        shared: dict[str, Any] = {**vars(self), "out": self.out / name, "start_from": earlier}
-        return StageFolders(
-            **shared,
-            reconstructor=self.out / "reconstruction" / "weights",
-            image_autoencoder=self.out / "image-autoencoder" / "weights",
-            autoencoder=self.out / "autoencoder" / "weights",
-            condition_encoder=self.out / "condition" / "weights",
-            denoiser=self.out / "diffusion" / "weights",
-        )
+        values: dict[str, Any] = {**vars(self), "out": self.out / name, "start_from": earlier}
+        made = {need: self.out / stage / "weights" for need, stage in _STAGES.items()}
+        return StageFolders(**{**values, **made})
 
     def pretrained_part(self, repository: str, part: str = "") -> Path:
         """Folder of a part of an image-diffusion model, such as its ``vae``.
