@@ -33,13 +33,13 @@ def plain_caption(prompt: str, known: NameFinder) -> str:
     """The short caption of what a sentence asks for; the prompt itself where it is short or names nothing known.
 
     The object is, of all known names, rather one with a colour and one that is neither a part of another ("with a
-    lid") nor its surroundings ("on the table"), and else the first.
+    lid") nor its surroundings ("on the table"), and else the first. Where all are either, the subject is unknown.
 
     Args:
         prompt: of any length.
         known: finds the names that the model knows.
     """
-    words = re.findall(r"[\w'-]+|[,.;:!?]", prompt.lower().replace("'s ", " 's "))
+    words = _words(prompt)
     if len([word for word in words if word[0].isalnum()]) <= _LONGEST_CAPTION:
         return prompt
     colors = {place: word for place, word in enumerate(words) if word in COLOR_WORDS}
@@ -47,9 +47,23 @@ def plain_caption(prompt: str, known: NameFinder) -> str:
     mentions = [mention for mention in mentions if mention.start not in colors] or mentions
     if not mentions:
         return prompt
-    chosen = min(mentions, key=lambda mention: _distance_from_subject(words, mention, colors))
+    ranks = [_distance_from_subject(words, mention, colors) for mention in mentions]
+    part, uncolored, surroundings, _ = min(ranks)
+    chosen = mentions[ranks.index(min(ranks))]
+    if part or (uncolored and surroundings):  # the subject is something unknown
+        return prompt
     color = _color_of(chosen, {place: word for place, word in colors.items() if place != chosen.start}, words)
     return with_article(f"{color} {chosen.name}".strip())
+
+
+def _words(prompt: str) -> list[str]:
+    """Words in lower case, punctuation and the ``'s`` of owners; without "pair of", "would like" and such."""
+    words = re.findall(r"[\w'-]+|[,.;:!?]", prompt.lower().replace("'s ", " 's "))
+    classes = read_table("function_words")
+    idle = {("of", before) for before in classes["amounts"]} | {
+        ("like", before) for before in classes["likers"]
+    }
+    return [word for before, word in zip(("", *words), words, strict=False) if (word, before) not in idle]
 
 
 def _mentions(words: Sequence[str], known: NameFinder) -> Iterator[_Mention]:

@@ -48,6 +48,8 @@ def named(words: Sequence[str]) -> str | None:
         ("my grandmother had a round tabel like that", "a table"),
         ("a desk so big that a fan and a lamp fit", "a desk"),
         ("somebody dropped a black can in the street", "a black can"),
+        ("I would like a frog with a red lid", "a red frog"),
+        ("just a pair of old red shoes", "red shoes"),
         ("a sword of gold with a red lid", "a red sword"),
         ("THE ORANGE CHAIR, which nobody ever wanted to buy!", "an orange chair"),
     ],
@@ -57,7 +59,11 @@ def test_the_object_and_its_colour(prompt: str, caption: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["a red chair", "chair, wooden, tall", "", "an elephant that walks through a red desert"]
+    "prompt",
+    [
+        *("a red chair", "chair, wooden, tall", "", "an elephant that walks through a red desert"),
+        *("a yellow duck that swims beside a chair", "the soldier's trumpet made of shining brass"),
+    ],
 )
 def test_short_prompts_and_unknown_objects_stay(prompt: str) -> None:
     assert plain_caption(prompt, named) == prompt
