@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Self
 
 from diffsplat.errors import DiffSplatError, InvalidInputError, MissingFileError, one_line
 from diffsplat.io.file_access import explained_os_errors, make_folder
@@ -21,6 +22,12 @@ _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
 """Bytes before each member of a Debian package, which is an ``ar`` archive (deb(5))."""
 _DONE = ".unpacked"
+_MOST_DESCRIPTION = 1 << 20
+"""Bytes of a tar header that describes the member after it, such as a long name."""
+_DESCRIPTIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 def unpack(source: Path, target: Path) -> Path:
@@ -72,11 +79,25 @@ class _Budget:
             )
 
 
+class _BoundedTarInfo(tarfile.TarInfo):
+    """A tar header; one that describes another member is read into memory whole, and has a bound."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _DESCRIPTIONS and header.size > _MOST_DESCRIPTION:
+            raise ValueError(
+                f"a tar header has {header.size:,} bytes, expected at most {_MOST_DESCRIPTION:,}"
+            )
+        return header
+
+
 def _unpack_file(source: Path, target: Path, budget: _Budget) -> None:
     with _readable(source), source.open("rb") as file, explained_os_errors(f"cannot unpack {str(source)!r}"):
         debian = file.read(len(_AR_MAGIC)) == _AR_MAGIC
-        if debian or tarfile.is_tarfile(source):
-            with tarfile.open(fileobj=_debian_data(source)) if debian else tarfile.open(source) as archive:
+        file.seek(0)
+        if archive := _opened_tar(_debian_data(source) if debian else file):
+            with archive:
                 _extract_tar(archive, target, budget)
         elif zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
@@ -98,6 +119,14 @@ def _readable(source: Path) -> Iterator[None]:
         raise
     except Exception as error:  # the readers of the formats raise almost anything
         raise InvalidInputError(f"{str(source)!r} is a damaged archive: {one_line(error)}") from error
+
+
+def _opened_tar(file: IO[bytes]) -> tarfile.TarFile | None:
+    """A tar archive, compressed or not; None for another file."""
+    try:
+        return tarfile.open(fileobj=file, tarinfo=_BoundedTarInfo)
+    except tarfile.ReadError:
+        return None
 
 
 def _extract_tar(archive: tarfile.TarFile, target: Path, budget: _Budget) -> None:

@@ -1,6 +1,7 @@
 """Archives of unknown origin: contents by the formats' own descriptions, and what must never be unpacked."""
 
 import contextlib
+import gzip
 import io
 import tarfile
 import zipfile
@@ -122,3 +123,23 @@ def test_another_archive_in_the_same_place_is_refused(tmp_path):
     unpack(tmp_path / "a.zip", tmp_path / "out")
     with pytest.raises(ValueError, match=r"something else than b\.zip"):
         unpack(tmp_path / "b.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_huge_header_is_refused_before_it_is_read(tmp_path, kind, before):
+    """64 MiB of zeros pack into 64 kB, and tarfile reads such a header in one piece."""
+    path, size = tmp_path / "bomb.tar.gz", 64 << 20
+    header = tarfile.TarInfo("name")
+    header.type, header.size = kind, size
+    with gzip.open(path, "wb") as file:
+        if before:
+            file.write(tarfile.TarInfo("a").tobuf())
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    with pytest.raises(
+        InvalidInputError, match=r"bomb\.tar\.gz.* has 67,108,864 bytes, expected at most 1,048,576"
+    ):
+        unpack(path, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
