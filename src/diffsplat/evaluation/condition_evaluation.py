@@ -143,6 +143,6 @@ def _evaluated(
         entries.append({"object": identity, **measured})
     if not entries:
         raise InvalidInputError("got no objects to evaluate, expected at least one")
-    names = [name for name in entries[0] if name != "object"]
-    figures = {name: mean(entry[name] for entry in entries) for name in names}
+    names = dict.fromkeys(name for entry in entries for name in entry if name != "object")
+    figures = {name: mean(entry[name] for entry in entries if name in entry) for name in names}
     return Evaluation(figures, entries, tile_images(torch.cat(rows), columns=len(rows[0]), gap=2))

@@ -1,5 +1,7 @@
 """Control images of views, and how well a result follows its control image."""
 
+from math import isnan
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,7 +43,8 @@ def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> 
     Returns:
         Means over the objects: ``silhouette_iou``, the intersection over the union of both silhouettes, and
         ``depth_error``, the mean difference of the two depth maps where both are covered; ``normal_cosine``, that of
-        the angle between the normals there; or ``edge_f1``, the F1 score of edges that lie within 2 pixels.
+        the angle between the normals there; or ``edge_f1``, the F1 score of edges that lie within 2 pixels. What
+        no pixel tells is left out.
     """
     found, wanted = rendering.alpha[:, 0] > 0.5, views.mask[:, 0] > 0.5
     both = found & wanted
@@ -61,7 +64,7 @@ def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> 
         case "canny":
             edges = torch.stack([canny_map(image.clamp(0, 1)) for image in rendering.rgb[:, 0]])
             figures["edge_f1"] = edge_f1(edges[:, :1] < 0.5, control_images(views, kind)[:, :1] < 0.5)
-    return figures
+    return {name: value for name, value in figures.items() if not isnan(value)}
 
 
 def edge_f1(found: Tensor, wanted: Tensor, tolerance: int = _EDGE_TOLERANCE) -> float:

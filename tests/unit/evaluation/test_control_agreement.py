@@ -68,6 +68,12 @@ def test_a_shifted_square_overlaps_in_part() -> None:
     assert figures["edge_f1"] < 0.8
 
 
+@pytest.mark.parametrize("kind", ["depth", "normal"])
+def test_where_nothing_overlaps_only_the_silhouettes_are_told(kind: ControlKind) -> None:
+    views = views_of_a_square()
+    assert control_agreement(rendered(views, shift=16), views, kind) == {"silhouette_iou": 0.0}
+
+
 def test_tilted_normals_disagree_by_the_cosine() -> None:
     views = views_of_a_square()
     figures = control_agreement(rendered(views, tilt=0.5), views, "normal")
