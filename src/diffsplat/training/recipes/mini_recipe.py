@@ -121,7 +121,7 @@ MINI = Recipe(
     sampling=SamplingRecipe(
         SamplingDefaults(
             steps=20,
-            guidance=4.0,
+            guidance=6.0,
             elevation_deg=10.0,
             prediction="latents",
             smoothing=2.5,
