@@ -1,6 +1,6 @@
 """Errors that the user can put right; everything else that is raised is a bug."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -60,6 +60,12 @@ def optional_package(purpose: str, package: str, extra: str) -> Iterator[None]:
         raise MissingPackageError(
             f"{purpose} needs {package}, which is not installed: pip install 'diffsplat[{extra}]'"
         ) from error
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b`` or ``a, b and c``."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def one_line(error: BaseException) -> str:

@@ -114,10 +114,10 @@ def step_options(
     Raises:
         ValueError: for an ``eta`` that it does not take, or a ``step`` that needs more.
     """
-    accepted = _parameters(scheduler.step)
+    accepted = inspect.signature(scheduler.step).parameters
     needed = [
-        each.name
-        for each in inspect.signature(scheduler.step).parameters.values()
+        name
+        for name, each in accepted.items()
         if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
     ]
     if len(needed) > 3:

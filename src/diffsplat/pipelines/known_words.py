@@ -13,14 +13,14 @@ from torch import Tensor
 from diffsplat.data.english_nouns import singular_of
 from diffsplat.data.object_labels import read_table
 from diffsplat.data.training_vocabulary import TrainingVocabulary
+from diffsplat.errors import listed
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.models.text.text_condition import TextCondition
-from diffsplat.pipelines.prompt_reading import plain_caption
+from diffsplat.pipelines.prompt_reading import LONGEST_NAME, plain_caption
 
 FAR = 0.65
 """Cosine below which a prompt without a known word is far from all of them; see docs/model-card.md for its errors."""
 _NEAREST = 3
-_LONGEST_NAME = 3
 _SHORTEST_MISTYPED = 4
 _AT_ONCE = 64
 _SUBJECTS = ("i", "we", "you", "he", "she", "they", "it")
@@ -63,8 +63,9 @@ class KnownWords:
         if float(self._similarity([f"a {' '.join(content)}"]).max()) >= FAR:
             return None
         nearest = self._nearest([*content, *_joined(content, 2)])
-        listed = " and ".join([", ".join(nearest[:-1]), nearest[-1]]) if len(nearest) > 1 else nearest[0]
-        return f"the model was trained on nothing like {prompt!r}; the nearest that it knows: {listed}"
+        return (
+            f"the model was trained on nothing like {prompt!r}; the nearest that it knows: {listed(nearest)}"
+        )
 
     def caption(self, prompt: str) -> str:
         """What a long prompt asks for as a short caption; short prompts stay, see :func:`plain_caption`."""
@@ -86,7 +87,7 @@ class KnownWords:
         if any(
             name in self._names
             for form in spelled
-            for length in range(1, _LONGEST_NAME + 1)
+            for length in range(1, LONGEST_NAME + 1)
             for name in _joined(form, length)
         ):
             return True

@@ -13,7 +13,8 @@ from diffsplat.images.color_words import COLOR_WORDS
 NameFinder = Callable[[Sequence[str]], str | None]
 """The known name that words in a row spell, None for none."""
 
-_LONGEST_NAME = 3
+LONGEST_NAME = 3
+"""Words of a name in a prompt."""
 _LONGEST_CAPTION = 4
 """Words of a prompt that is taken as it is."""
 _REACH = 2
@@ -70,7 +71,7 @@ def _mentions(words: Sequence[str], known: NameFinder) -> Iterator[_Mention]:
     """Known names from left to right, the longest at each place."""
     place = 0
     while place < len(words):
-        for length in range(min(_LONGEST_NAME, len(words) - place), 0, -1):
+        for length in range(min(LONGEST_NAME, len(words) - place), 0, -1):
             name = known(words[place : place + length])
             if name is not None:
                 yield _Mention(name, place, place + length)

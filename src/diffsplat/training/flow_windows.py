@@ -85,10 +85,8 @@ class WindowSource:
     def __init__(self, config: WindowSourceConfig, folders: StageFolders) -> None:
         self.config = config
         pipe = DiffSplatPipeline.from_pretrained(folders.teacher).to(caching_device())
-        texts, count = (
-            distilled_prompts(pipe, every_caption(folders)),
-            config.objects + config.evaluation_objects,
-        )
+        texts = distilled_prompts(pipe, every_caption(folders))
+        count = config.objects + config.evaluation_objects
         self._order = EpochOrder(config.objects, config.seed)
         random = np.random.default_rng(config.seed)
         prompts = [texts[int(place)] for place in random.integers(len(texts), size=count)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, listed
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_output import GeneratedObject
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
@@ -48,8 +48,8 @@ class ServedModel:
         return len(IMAGE_FIELDS) - len(self.reasons) + max(0, len(self.controls) - 1)
 
     def _variants(self, name: str) -> str:
-        *others, last = self.variants.get(name) or ("",)
-        return f", unlike {', '.join(others)}{' and ' if others else ''}{last}" if last else ""
+        variants = self.variants.get(name)
+        return f", unlike {listed(variants)}" if variants else ""
 
 
 @dataclass(frozen=True)
