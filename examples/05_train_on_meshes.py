@@ -12,8 +12,8 @@ from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.recipes.embedded_mini_recipe import MINI
+from diffsplat.training.recipes.model_recipe import Recipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.stage_chain import train_recipe
 from diffsplat.training.stages.stage_recipe import GradientTraining

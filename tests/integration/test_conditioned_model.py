@@ -30,7 +30,7 @@ from diffsplat.render import render
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
 from diffsplat.training.latent_cache import latent_table, object_rings
-from diffsplat.training.recipes.mini_recipe import MINI
+from diffsplat.training.recipes.embedded_mini_recipe import MINI
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stage_chain import train_recipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig

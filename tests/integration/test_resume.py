@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
-from diffsplat.training.stages.stage import Losses, Report, Stage
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
 
 

@@ -19,8 +19,8 @@ from diffsplat.pipelines.generation_options import Generation
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes import RECIPES
-from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.recipes.embedded_mini_recipe import MINI
+from diffsplat.training.recipes.model_recipe import Recipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.run_outcome import Outcome, Status
 from diffsplat.training.stage_chain import train_recipe
@@ -28,7 +28,7 @@ from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
 from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
-from diffsplat.training.stages.stage import OverfitGoal
+from diffsplat.training.stages.stage_interface import OverfitGoal
 from diffsplat.training.stages.stage_recipe import GradientTraining, StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffsplat.training.stages.stage import Losses, Report, Stage
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 

@@ -24,7 +24,7 @@ from torch import nn
 from diffsplat.cli.train import _report
 from diffsplat.training.run_processes import Processes
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
-from diffsplat.training.stages.stage import Losses, Report, Stage
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
 
 

@@ -11,15 +11,15 @@ import tyro
 
 from diffsplat.data.archive_unpacking import unpack
 from diffsplat.data.caption_files import read_captioned_objects, read_captions
-from diffsplat.data.captioned_sources import captioned
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.manifest_sources import manifest_objects
+from diffsplat.data.mesh_captions import captioned
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_ingestion import relabel as relabel_shards
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.object_ids import read_ids
+from diffsplat.data.object_id_lists import read_ids
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_writing import ShardReport
 from diffsplat.errors import InvalidInputError

@@ -29,7 +29,7 @@ from diffsplat.evaluation.evaluation_prompts import (
     stored_prompts,
     write_prompts,
 )
-from diffsplat.evaluation.image_protocol import ImageProtocol
+from diffsplat.evaluation.image_evaluation_protocol import ImageProtocol
 from diffsplat.evaluation.image_reward import load_image_reward
 from diffsplat.evaluation.judge_fitting import load_or_fit
 from diffsplat.evaluation.judge_images import FeatureStore, open_objects
@@ -45,7 +45,7 @@ from diffsplat.evaluation.model_evaluation import (
 )
 from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
-from diffsplat.evaluation.prompt_protocol import evaluate_prompts
+from diffsplat.evaluation.prompt_list_evaluation import evaluate_prompts
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image

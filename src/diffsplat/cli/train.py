@@ -10,8 +10,8 @@ import tyro
 
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes import RECIPES, network_recipes
-from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
+from diffsplat.training.recipes.embedded_mini_recipe import MINI
+from diffsplat.training.recipes.model_recipe import Recipe, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.run_outcome import Status
 from diffsplat.training.run_processes import LostProcessError, launched_rank

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 
 PixelGrid = Literal["center", "legacy"]
 """Image coordinates of a pixel: its centre, or the convention that the released DiffSplat weights learned."""
@@ -53,7 +53,7 @@ class Cameras:
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"Cameras.{name} is {size!r}, expected a positive whole number of pixels")
 
-    @full_precision
+    @without_autocast
     def _check_rigid(self) -> None:
         rotation = self.camera_to_world.detach()[..., :3, :3].double()
         identity = torch.eye(3, dtype=torch.float64, device=rotation.device)
@@ -92,7 +92,7 @@ class Cameras:
         return self.camera_to_world[..., :3, 3]
 
     @property
-    @full_precision
+    @without_autocast
     def world_to_camera(self) -> Tensor:
         """``[*B, 4, 4]`` inverse poses."""
         rotation = self.camera_to_world[..., :3, :3].mT
@@ -144,7 +144,7 @@ class Cameras:
         """The same cameras with another number of pixels."""
         return replace(self, width=width, height=height)
 
-    @full_precision
+    @without_autocast
     def relative_to_first(self, radius: float | None = None) -> Self:
         """Turn the world about its vertical axis until the first view is at azimuth 0, on the +Z side.
 
@@ -164,7 +164,7 @@ class Cameras:
         centers = (turn.unsqueeze(-3) @ self.centers.unsqueeze(-1)).squeeze(-1) * factor
         return self._moved(rotation, centers)
 
-    @full_precision
+    @without_autocast
     def canonical(self, radius: float | None = None) -> Self:
         """Move the world until the first view's whole pose is the canonical one.
 
@@ -234,7 +234,7 @@ class Cameras:
         x, y = torch.meshgrid(axes[0], axes[1], indexing="xy")
         return torch.stack([x, y], dim=-1)
 
-    @full_precision
+    @without_autocast
     def unproject(self, depth: Tensor, grid: PixelGrid = "center") -> Tensor:
         """World points of a depth map.
 

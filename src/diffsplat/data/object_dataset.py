@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
-from diffsplat.data.object_ids import named
+from diffsplat.data.object_id_lists import named
 from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.released_view_composition import compose_released_views
@@ -52,7 +52,7 @@ class ObjectDataset(Dataset[Views]):
             folders: where ``diffsplat data`` wrote shards: paths, or addresses of fsspec.
             split: which objects.
             variants: also the repainted versions.
-            ids: only these objects, see :func:`~diffsplat.data.object_ids.named`; all by default.
+            ids: only these objects, see :func:`~diffsplat.data.object_id_lists.named`; all by default.
             cache_gb: how much of what lies at addresses may be kept on disk, see
                 :class:`~diffsplat.data.row_cache.RowCache`.
             composition: how views are made of the stored pixels.

@@ -110,7 +110,7 @@ def built_in_phrases() -> frozenset[str]:
 
 
 def _built_in(name: str) -> bytes:
-    return files("diffsplat.data.collections").joinpath(f"{name}.json").read_bytes()
+    return files("diffsplat.data.collection_manifests").joinpath(f"{name}.json").read_bytes()
 
 
 def _flat(node: Any, common: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
-from diffsplat.data.job_engines import Failure, local_results, ray_results
+from diffsplat.data.parallel_map import Failure, local_results, ray_results
 from diffsplat.data.shard_folders import ShardFolder
 from diffsplat.data.shard_index import open_table
 from diffsplat.errors import InvalidInputError
@@ -94,7 +94,7 @@ def fill_shards(
         out: folder of the shards, made when it is missing.
         size: pixels per side, at least 8.
         processes: how many at once, 0 for one per core.
-        ray: address of a Ray cluster that does the work, see :func:`~diffsplat.data.job_engines.ray_results`.
+        ray: address of a Ray cluster that does the work, see :func:`~diffsplat.data.parallel_map.ray_results`.
         progress: show a bar.
 
     Raises:

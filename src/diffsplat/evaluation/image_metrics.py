@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.perceptual_distance import VggDistance
 
@@ -45,7 +45,7 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
     return -10.0 * torch.log10(error)
 
 
-@full_precision
+@without_autocast
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
     """Structural similarity, the mean over channels and over all windows that lie inside the image.
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import (
     InvalidInputError,
     MissingFileError,
@@ -109,7 +109,7 @@ class VggDistance(nn.Module):
             distance = distance + torch.einsum("nchw,c->nhw", (ones - others).square(), weight).mean((1, 2))
         return distance
 
-    @full_precision
+    @without_autocast
     def of_views(self, images: Tensor, references: Tensor) -> Tensor:
         """``[...]`` distances of images ``[..., 3, H, W]`` in 0..1, one pair after the other to save memory."""
         pairs = zip(*(part.float().flatten(0, -4) * 2 - 1 for part in (images, references)), strict=True)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 
 
-@full_precision
+@without_autocast
 def y_up(vectors: Tensor) -> Tensor:
     """Vectors ``[..., 3]`` of a world with Z up, in one with Y up."""
     x, y, z = vectors.unbind(-1)

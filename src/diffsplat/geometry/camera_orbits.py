@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, tensor_checks
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import InvalidInputError
 
 RING_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
@@ -115,7 +115,7 @@ def turntable_cameras(
     return orbit_cameras(azimuths, elevation_deg, radius=radius, width=size, height=size)
 
 
-@full_precision
+@without_autocast
 def normals_to_first_view(normals: Tensor, cameras: Cameras) -> Tensor:
     """Turn world normals into the world of the first view (:meth:`Cameras.relative_to_first`).
 
@@ -126,7 +126,7 @@ def normals_to_first_view(normals: Tensor, cameras: Cameras) -> Tensor:
     return _turned("normals_to_first_view", normals, cameras, cameras.first_view_rotation())
 
 
-@full_precision
+@without_autocast
 def normals_to_first_camera(normals: Tensor, cameras: Cameras) -> Tensor:
     """Turn world normals into the right, up, backward axes of the first view (:meth:`Cameras.canonical`).
 

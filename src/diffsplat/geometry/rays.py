@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 
 
-@full_precision
+@without_autocast
 def ray_directions(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
     """``[*B, 3, H, W]`` unit viewing directions in world axes.
 
@@ -24,7 +24,7 @@ def ray_directions(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
     return (directions @ rotation.mT).movedim(-1, -3)
 
 
-@full_precision
+@without_autocast
 def plucker_rays(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
     """``[*B, 6, H, W]`` Pluecker coordinates of the viewing rays: moment ``o x d``, then direction ``d``.
 

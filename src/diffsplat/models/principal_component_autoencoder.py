@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
-from diffsplat.core.full_precision import full_precision
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.principal_components import PrincipalComponents
@@ -82,7 +82,7 @@ class ComponentAutoencoder(ConfiguredNetwork):
         self._require_grid(grid)
         return self.encode_views(grid)
 
-    @full_precision
+    @without_autocast
     def encode_views(self, grid: SplatGrid) -> Tensor:
         """``[B, N, C, h, w]`` latents of some of an object's views ``[B, N, 12, H, W]``: none depends on another."""
         tokens = self._patches(grid) - self.center
@@ -104,7 +104,7 @@ class ComponentAutoencoder(ConfiguredNetwork):
             )
         return self.decode_views(latents)
 
-    @full_precision
+    @without_autocast
     def decode_views(self, latents: Tensor) -> SplatGrid:
         """Grids ``[B, N, 12, H, W]`` of latents ``[B, N, C, h, w]`` of some of an object's views."""
         latents = functional.pad(latents, (0, 0, 0, 0, 0, self.latent_channels - latents.shape[2]))

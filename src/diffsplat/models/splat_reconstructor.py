@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid, SplatGrid, Views
-from diffsplat.core.full_precision import full_precision
 from diffsplat.core.splat_grid import encode_scale
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.geometry import plucker_rays
 from diffsplat.geometry.rotations import matrix_to_quaternion, multiply_quaternions, rotation_onto
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
@@ -133,7 +133,7 @@ def silhouette(views: Views) -> Tensor:
     return off_white.to(views.image.dtype)
 
 
-@full_precision
+@without_autocast
 @torch.no_grad()
 def known_geometry(views: Views) -> _Raw:
     """What the inputs already tell of every pixel's Gaussian, before the activations."""

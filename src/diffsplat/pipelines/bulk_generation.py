@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from diffsplat.data.job_engines import Failure, ray_worker_results
+from diffsplat.data.parallel_map import Failure, ray_worker_results
 from diffsplat.data.shard_schema import import_pyarrow
 from diffsplat.errors import DiffSplatError, InvalidInputError, MissingFileError, one_line
 from diffsplat.io.file_access import atomic_path, explained_os_errors, make_folder, require_readable

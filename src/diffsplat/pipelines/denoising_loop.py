@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pipelines.pipeline_protocols import Scheduler
+from diffsplat.pipelines.pipeline_interfaces import Scheduler
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """``(latents [B, V, C, h, w], timestep [B]) -> [B, V, C, h, w]``: the prediction that a scheduler expects."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.pipelines.pipeline_protocols import Movable
+from diffsplat.pipelines.pipeline_interfaces import Movable
 
 
 class Placement:

@@ -11,7 +11,7 @@ from diffsplat.models.denoiser_calls import Residuals, control_channels, control
 from diffsplat.models.mini_denoiser import TIMESTEPS, noise_levels
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import Field
-from diffsplat.pipelines.pipeline_protocols import Denoiser
+from diffsplat.pipelines.pipeline_interfaces import Denoiser
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.release_catalogue import Prediction
 

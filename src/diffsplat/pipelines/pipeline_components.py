@@ -12,7 +12,7 @@ from diffsplat.pipelines.device_placement import Placement, device_and_dtype, st
 from diffsplat.pipelines.guidance import check_refiner
 from diffsplat.pipelines.image_prompt_adapter import ImagePromptAdapter
 from diffsplat.pipelines.lora_adapters import LoraAdapters
-from diffsplat.pipelines.pipeline_protocols import (
+from diffsplat.pipelines.pipeline_interfaces import (
     Autoencoder,
     Denoiser,
     Movable,

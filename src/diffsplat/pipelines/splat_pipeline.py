@@ -16,7 +16,7 @@ from diffsplat.core import Cameras, Splats
 from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
-from diffsplat.geometry.original_rotations import with_original_rotations
+from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
 from diffsplat.images.framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
@@ -50,7 +50,7 @@ from diffsplat.pipelines.image_projection import KnownView, ProjectedFlow
 from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
-from diffsplat.pipelines.pipeline_protocols import Scheduler
+from diffsplat.pipelines.pipeline_interfaces import Scheduler
 from diffsplat.pipelines.splat_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pipelines.tensor_inputs import TensorInputs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import InvalidInputError, MissingPackageError
 from diffsplat.render.backend_input import RenderTask
 
@@ -21,7 +21,7 @@ Backend = Literal["auto", "cpu", "gsplat", "reference"]
 __all__ = ["Backend", "render", "warmup"]
 
 
-@full_precision
+@without_autocast
 def render(
     splats: Splats,
     cameras: Cameras,

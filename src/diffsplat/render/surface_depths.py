@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Splats
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import InvalidInputError
 from diffsplat.render.backend_input import RenderTask
 from diffsplat.render.cpu_backend import (
@@ -23,7 +23,7 @@ from diffsplat.render.cpu_kernels.surface_finding import Surfaces, find_planes, 
 _VIEWS_AT_ONCE = 4  # bounds the memory
 
 
-@full_precision
+@without_autocast
 @torch.no_grad()
 def surface_depths(splats: Splats, cameras: Cameras, band: float, lift: float = 0.0) -> Tensor:
     """Where half of the light of every pixel is gone, averaged over the Gaussians in front and shortly behind.

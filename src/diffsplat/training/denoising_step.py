@@ -10,7 +10,7 @@ from torch import Tensor
 from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.models.denoiser_calls import control_residuals, network_output
 from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
-from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
+from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser
 from diffsplat.render import Backend
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss

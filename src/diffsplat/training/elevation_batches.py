@@ -12,7 +12,7 @@ from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError
 from diffsplat.training.run_folders import RunFolders, StageFolders
-from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import held_out, spread, training_objects
 
 

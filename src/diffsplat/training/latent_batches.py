@@ -15,7 +15,7 @@ from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionKind
 from diffsplat.training.latent_cache import LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import (
     epoch_order_of,
     held_out,

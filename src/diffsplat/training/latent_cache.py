@@ -15,11 +15,11 @@ from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_row import ObjectRow
 from diffsplat.training.batch_prefetch import thread_batches
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.shard_cache import cached_shards, caching_device, folder_digest
+from diffsplat.training.tensor_cache import cached_tensors, caching_device, folder_digest
 from diffsplat.training.view_encoder import ViewEncoder
 
 _ENCODED_AT_ONCE = 4
-_SHARD_RINGS = 128
+_CHUNK_RINGS = 128
 _TENSORS = ("latents", "camera_to_world", "intrinsics")
 
 
@@ -69,10 +69,10 @@ def latent_table(
     encoder = functools.cache(lambda: ViewEncoder.open(folders).to(caching_device()))
 
     def make(start: int) -> dict[str, Tensor]:
-        return _encode(encoder(), dataset, chosen[start : start + _SHARD_RINGS], channels)
+        return _encode(encoder(), dataset, chosen[start : start + _CHUNK_RINGS], channels)
 
-    shards = cached_shards(folder, range(0, len(chosen), _SHARD_RINGS), make, "latents")
-    latents, poses, intrinsics = (torch.cat([shard[name] for shard in shards]) for name in _TENSORS)
+    chunks = cached_tensors(folder, range(0, len(chosen), _CHUNK_RINGS), make, "latents")
+    latents, poses, intrinsics = (torch.cat([chunk[name] for chunk in chunks]) for name in _TENSORS)
     size = dataset.rows[0].cameras.width
     return LatentTable(chosen, latents, Cameras(poses, intrinsics, size, size))
 

@@ -25,7 +25,7 @@ from diffsplat.pretrained.network_folders import stored_class
 from diffsplat.pretrained.release_catalogue import ControlKind, Prediction
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.config_record import read_record
-from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
+from diffsplat.training.recipes.model_recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.run_outcome import atomic_folder
 from diffsplat.training.stages.denoiser_configs import SMALL_SCHEDULE

@@ -4,7 +4,7 @@ import logging
 from typing import Literal
 
 from diffsplat.training.model_export import export_model
-from diffsplat.training.recipes.recipe import Recipe
+from diffsplat.training.recipes.model_recipe import Recipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outcome import Status

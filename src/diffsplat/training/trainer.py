@@ -40,7 +40,7 @@ from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
 from diffsplat.training.run_processes import Processes
 from diffsplat.training.sharded_weights import shard, shown_whole, split_like, whole, whole_tensors
-from diffsplat.training.stages.stage import BatchSource, Losses, Stage
+from diffsplat.training.stages.stage_interface import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
 from diffsplat.training.trainer_config import TrainerConfig
 

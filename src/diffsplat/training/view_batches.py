@@ -10,13 +10,13 @@ import numpy as np
 
 from diffsplat.core import Views
 from diffsplat.data.object_dataset import ObjectDataset, ViewComposition
-from diffsplat.data.object_ids import read_ids
+from diffsplat.data.object_id_lists import read_ids
 from diffsplat.data.object_sampling import EpochOrder, noun_weights
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_schema import import_compute
 from diffsplat.errors import require
 from diffsplat.training.run_folders import RunFolders, StageFolders
-from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.stages.stage_interface import SourceConfig
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from diffsplat.core import SplatGrid, Views
 from diffsplat.errors import require
 from diffsplat.models.network_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
-from diffsplat.pipelines.pipeline_protocols import Autoencoder
+from diffsplat.pipelines.pipeline_interfaces import Autoencoder
 from diffsplat.pretrained.network_folders import open_autoencoder, open_reconstructor
 from diffsplat.training.run_folders import StageFolders
 

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from diffsplat.core.tensor_checks import require_finite
 from diffsplat.errors import InvalidInputError, MissingPackageError
 from diffsplat.training.checkpoints import list_checkpoints
-from diffsplat.training.stages.stage import Losses, Report, Stage
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import DivergedError, Trainer
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 

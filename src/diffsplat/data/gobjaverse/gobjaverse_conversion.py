@@ -28,7 +28,7 @@ from diffsplat.data.gobjaverse.gobjaverse_views import (
     resize,
     stored_cameras,
 )
-from diffsplat.data.object_ids import is_named
+from diffsplat.data.object_id_lists import is_named
 from diffsplat.data.shard_schema import ObjectInfo
 from diffsplat.data.shard_writing import Finished, ObjectListing, Row, ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError, MissingFileError

@@ -1,8 +1,8 @@
 """Recipes by the name of the model that they make, and of single networks by their own."""
 
-from diffsplat.training.recipes.mini_recipe import FEW_STEP_DENOISER, MINI
+from diffsplat.training.recipes.embedded_mini_recipe import FEW_STEP_DENOISER, MINI
+from diffsplat.training.recipes.model_recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.paper_recipes import PAPER_NETWORKS
-from diffsplat.training.recipes.recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.small_recipe import SMALL
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}

@@ -11,7 +11,7 @@ from typing import get_args
 from diffsplat.models.network_families import Variant
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
-from diffsplat.training.recipes.recipe import NetworkRecipe
+from diffsplat.training.recipes.model_recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
 from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig, TinyDecoderConfig
 from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName

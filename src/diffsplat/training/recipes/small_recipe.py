@@ -6,8 +6,8 @@ from typing import cast, get_args
 from diffsplat.pretrained.model_folders import SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
-from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import Recipe, SamplingRecipe
+from diffsplat.training.recipes.embedded_mini_recipe import MINI
+from diffsplat.training.recipes.model_recipe import Recipe, SamplingRecipe
 from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig

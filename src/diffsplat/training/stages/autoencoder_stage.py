@@ -16,10 +16,10 @@ from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.network_folders import open_autoencoder, open_image_encoder, open_reconstructor
 from diffsplat.render import Backend
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
-from diffsplat.training.release_export import VARIANT_BACKBONES, Release
+from diffsplat.training.released_layout_export import VARIANT_BACKBONES, Release
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss, RenderingLossOptions
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 from diffsplat.training.view_encoder import require_same_pixel_grid
 

@@ -17,7 +17,7 @@ from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.network_families import Family, Variant
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import PromptEncoder
-from diffsplat.pipelines.pipeline_protocols import Autoencoder, Denoiser
+from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser
 from diffsplat.pretrained.network_folders import open_denoiser, open_image_encoder
 from diffsplat.pretrained.release_catalogue import Backbone, Prediction, find_backbone
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
@@ -31,7 +31,7 @@ from diffsplat.training.diffusion_objective import (
 )
 from diffsplat.training.network_initialisation import widen_denoiser, widen_input
 from diffsplat.training.run_folders import StageFolders, find_network
-from diffsplat.training.shard_cache import caching_device
+from diffsplat.training.tensor_cache import caching_device
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

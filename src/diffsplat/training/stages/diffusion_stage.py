@@ -9,7 +9,7 @@ import tyro
 from torch import Tensor, nn
 
 from diffsplat.core import Rendering, SplatGrid, Splats, Views
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import require
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
 from diffsplat.evaluation.image_metrics import psnr
@@ -27,7 +27,7 @@ from diffsplat.pipelines.guidance import (
     triangle_guidance,
 )
 from diffsplat.pipelines.image_and_control_conditions import control_views, image_latents
-from diffsplat.pipelines.pipeline_protocols import Denoiser
+from diffsplat.pipelines.pipeline_interfaces import Denoiser
 from diffsplat.pretrained.network_folders import autoencoder_image_size
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.pretrained.released_networks import load_controlnet
@@ -37,17 +37,17 @@ from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
-from diffsplat.training.release_export import Release
+from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import RenderingLossOptions
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.shard_cache import folder_digest
 from diffsplat.training.stages.denoiser_configs import (
     BackboneDenoiserConfig,
     DenoiserConfig,
     MiniDenoiserConfig,
 )
-from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import TILED_OBJECTS, report_rendering
+from diffsplat.training.tensor_cache import folder_digest
 from diffsplat.training.view_batches import every_caption
 from diffsplat.training.view_encoder import ViewEncoder
 
@@ -351,7 +351,7 @@ class DiffusionStage(Stage[nn.Module]):
         predicted = step.denoiser(noisy, levels.timestep, conditions.take(slice(0, len(latents))))
         return objective.clean_latents(predicted, noisy, levels)
 
-    @full_precision
+    @without_autocast
     def _decoded(self, latents: Tensor) -> SplatGrid:
         return self.encoder.codec.decode(latents)
 

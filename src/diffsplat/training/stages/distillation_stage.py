@@ -13,11 +13,11 @@ from diffsplat.pipelines.guidance import Conditions
 from diffsplat.pipelines.pipeline_folders import load_text_encoder
 from diffsplat.pretrained.model_folders import find_model
 from diffsplat.training.denoising_step import ConditionedDenoiser
-from diffsplat.training.flow_windows import WindowBatch, distilled_prompts
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.shard_cache import folder_digest
-from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
+from diffsplat.training.teacher_trajectories import WindowBatch, distilled_prompts
+from diffsplat.training.tensor_cache import folder_digest
 from diffsplat.training.view_batches import every_caption
 
 

@@ -14,10 +14,10 @@ from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
-from diffsplat.training.release_export import Release
+from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 
 if TYPE_CHECKING:
     from transformers import Dinov2WithRegistersModel

@@ -13,7 +13,7 @@ from diffsplat.io.image_files import tile_images
 from diffsplat.pretrained.network_folders import open_image_encoder
 from diffsplat.training.network_initialisation import initialise_image_autoencoder
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.stage import Losses, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import training_objects
 
 if TYPE_CHECKING:

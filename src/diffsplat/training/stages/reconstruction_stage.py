@@ -11,10 +11,10 @@ from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor
-from diffsplat.training.release_export import Release
+from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.stage import Losses, OverfitGoal, Report, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import Losses, OverfitGoal, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 
 SMALL_LOSS = RenderingLossOptions(RenderedViewWeights(absolute=0.1))

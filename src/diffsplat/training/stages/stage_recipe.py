@@ -13,12 +13,18 @@ import tyro
 
 from diffsplat.errors import require
 from diffsplat.render import warmup
-from diffsplat.training.release_export import lay_release
+from diffsplat.training.released_layout_export import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import locked_run
 from diffsplat.training.run_outcome import Outcome
 from diffsplat.training.run_processes import Processes
-from diffsplat.training.stages.stage import BatchSource, OverfitGoal, SourceConfig, Stage, StageConfig
+from diffsplat.training.stages.stage_interface import (
+    BatchSource,
+    OverfitGoal,
+    SourceConfig,
+    Stage,
+    StageConfig,
+)
 from diffsplat.training.trainer import Trainer, is_finished
 from diffsplat.training.trainer_config import TrainerConfig
 

@@ -7,7 +7,7 @@ from diffsplat.evaluation.image_metrics import image_metrics
 from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.io.image_files import tile_images
-from diffsplat.training.stages.stage import Report
+from diffsplat.training.stages.stage_interface import Report
 
 TILED_OBJECTS = 4
 """Objects in the image of a report."""

@@ -11,9 +11,8 @@ from dataclasses import replace
 from diffsplat.models.condition_encoder import CONDITION_KINDS
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.elevation_batches import ElevationSourceConfig
-from diffsplat.training.flow_windows import WindowSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
-from diffsplat.training.recipes.recipe import NetworkRecipe, Recipe, SamplingRecipe
+from diffsplat.training.recipes.model_recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.distillation_stage import DistillationConfig
@@ -21,6 +20,7 @@ from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
+from diffsplat.training.teacher_trajectories import WindowSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 

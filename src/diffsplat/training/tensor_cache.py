@@ -1,4 +1,4 @@
-"""Tensors that are computed once and kept on disk in shards, and keys of the networks that they depend on."""
+"""Tensors that are computed once and kept on disk in chunks, and keys of the networks that they depend on."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,23 +13,23 @@ from tqdm import tqdm
 from diffsplat.io.file_access import atomic_path, make_folder
 
 
-def cached_shards(
+def cached_tensors(
     folder: Path, starts: Sequence[int], make: Callable[[int], dict[str, Tensor]], name: str
 ) -> list[dict[str, Tensor]]:
-    """The tensors of shards, from the cache where it has them; otherwise one process computes them.
+    """The tensors of chunks, from the cache where it has them; otherwise one process computes them.
 
     An interrupted call is continued by the next.
 
     Args:
-        folder: of the shards; its name changes with what they depend on.
-        starts: number of the first object of each shard.
-        make: the tensors of the shard that starts with an object.
+        folder: of the chunks; its name changes with what they depend on.
+        starts: number of the first object of each chunk.
+        make: the tensors of the chunk that starts with an object.
         name: of the contents, for the progress bar.
     """
     paths = {start: make_folder(folder) / f"{start:06d}.safetensors" for start in starts}
     with FileLock(folder.with_suffix(".lock")):
         missing = [start for start, path in paths.items() if not path.is_file()]
-        for start in tqdm(missing, unit="shard", desc=name, disable=not missing):
+        for start in tqdm(missing, unit="chunk", desc=name, disable=not missing):
             with atomic_path(paths[start], force=True) as temporary:
                 save_file(make(start), temporary)
     return [load_file(path) for path in paths.values()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsplat.data.job_engines import Failure, local_results
+from diffsplat.data.parallel_map import Failure, local_results
 from diffsplat.errors import InvalidInputError, MissingPackageError
 
 
@@ -76,8 +76,8 @@ class Adder:
 RAY = """
 from functools import partial
 from pathlib import Path
-import test_job_engines as tests
-from diffsplat.data.job_engines import ray_results, ray_worker_results
+import test_parallel_map as tests
+from diffsplat.data.parallel_map import ray_results, ray_worker_results
 folder = Path()
 print(list(ray_results(partial(tests.once_killed, folder.resolve() / "task"), range(8), "auto")))
 print(list(ray_results(tests.squared, [4, 13, 19, 5], "auto")))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffsplat.core import Splats
 from diffsplat.evaluation.condition_evaluation import evaluate_images
-from diffsplat.evaluation.image_protocol import ImageProtocol
+from diffsplat.evaluation.image_evaluation_protocol import ImageProtocol
 from diffsplat.geometry import elevation_deg
 from diffsplat.render import render
 from support.rendered_dots import COLORS, FOCAL, PLACES, POINTS, SIZE, blender_pose, seen_at, write_object

@@ -5,7 +5,7 @@ import torch
 from diffsplat.core import SplatGrid
 from diffsplat.core.splat_grid import ROTATION
 from diffsplat.geometry import quaternion_to_matrix, ring_cameras
-from diffsplat.geometry.original_rotations import with_original_rotations
+from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
 
 
 def original_covariance(scales: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:

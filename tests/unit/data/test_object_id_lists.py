@@ -9,7 +9,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.object_ids import is_named, named, read_ids
+from diffsplat.data.object_id_lists import is_named, named, read_ids
 from diffsplat.errors import InvalidInputError
 from support.object_shards import write_shards
 

@@ -20,7 +20,10 @@ from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.schedulers import FlowEulerScheduler
-from diffsplat.training.flow_windows import (
+from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.stages.distillation_stage import DistillationConfig, DistillationStage
+from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
+from diffsplat.training.teacher_trajectories import (
     WindowBatch,
     WindowSource,
     WindowSourceConfig,
@@ -28,9 +31,6 @@ from diffsplat.training.flow_windows import (
     trajectories,
     window_levels,
 )
-from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.stages.distillation_stage import DistillationConfig, DistillationStage
-from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 
 CONSTANT, REFINED, FEW = 0.7, -0.3, 0.2

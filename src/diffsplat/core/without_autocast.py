@@ -10,7 +10,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function compute in the types of its arguments, whether or not autocast is on around it.
 
     Matrix products of poses and points would otherwise be rounded to eight bits.

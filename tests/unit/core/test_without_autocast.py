@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffsplat.core import Cameras
-from diffsplat.core.full_precision import full_precision
+from diffsplat.core.without_autocast import without_autocast
 from diffsplat.geometry import normals_to_first_view, orbit_cameras, plucker_rays
 from diffsplat.models.transformer_blocks import Transformer
 
@@ -33,7 +33,7 @@ def test_functions_of_cameras_do_not_change_under_autocast(cameras: Cameras) -> 
 
 
 def test_autocast_goes_on_after_the_function() -> None:
-    product = full_precision(lambda x: x @ x)
+    product = without_autocast(lambda x: x @ x)
     x = torch.full((2, 2), 1.001)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product(x).dtype == torch.float32

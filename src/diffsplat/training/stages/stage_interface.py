@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 from torch import Tensor, nn
 
 from diffsplat.models.configured_network import RELEASED_WEIGHTS_FILE, ConfiguredNetwork
-from diffsplat.training.release_export import Release
+from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import Need, StageFolders
 

@@ -6,7 +6,7 @@ import pytest
 
 from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE
 from diffsplat.pretrained.release_layout import find_release
-from diffsplat.training.release_export import Release, lay_release
+from diffsplat.training.released_layout_export import Release, lay_release
 from diffsplat.training.run_folders import StageFolders
 
 SD15 = BACKBONES["sd15"]

@@ -25,11 +25,11 @@ from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pretrained.model_folders import find_model
 from diffsplat.training.run_folders import StageFolders
-from diffsplat.training.shard_cache import cached_shards, caching_device, folder_digest
-from diffsplat.training.stages.stage import SourceConfig
+from diffsplat.training.stages.stage_interface import SourceConfig
+from diffsplat.training.tensor_cache import cached_tensors, caching_device, folder_digest
 from diffsplat.training.view_batches import every_caption
 
-_SHARD = 64
+_CHUNK = 64
 _AT_ONCE = 8
 
 
@@ -153,14 +153,14 @@ def window_table(
     folder = folders.out / "trajectories" / _fingerprint(folders.teacher, config, prompts)
 
     def make(start: int) -> dict[str, Tensor]:
-        numbers = range(start, min(start + _SHARD, len(prompts)))
+        numbers = range(start, min(start + _CHUNK, len(prompts)))
         parts = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
         made = torch.cat([trajectories(pipe, prompts, part, levels, config.substeps) for part in parts])
         return {"latents": made.half()}
 
-    shards = cached_shards(folder, range(0, len(prompts), _SHARD), make, "trajectories")
+    chunks = cached_tensors(folder, range(0, len(prompts), _CHUNK), make, "trajectories")
     cameras = ring_cameras(pipe.defaults.elevation_deg, size=pipe.autoencoder.image_size)
-    latents = torch.cat([shard["latents"] for shard in shards])
+    latents = torch.cat([chunk["latents"] for chunk in chunks])
     return WindowTable(latents, torch.tensor(levels), cameras, prompts)
 
 

@@ -14,8 +14,8 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.training.recipes.mini_recipe import MINI
-from diffsplat.training.recipes.recipe import NETWORKS, SamplingRecipe
+from diffsplat.training.recipes.embedded_mini_recipe import MINI
+from diffsplat.training.recipes.model_recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
