@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, SplatGrid
-from diffsplat.geometry import normals_to_first_camera, orbit_cameras, plucker_rays
+from diffsplat.geometry import orbit_cameras, plucker_rays
 from diffsplat.io.splat_formats import read_splats, write_splats
 from support.recordings import Recordings
 
@@ -32,11 +32,6 @@ def cameras_for(recorded: dict[str, Tensor], images: Tensor) -> Cameras:
     return Cameras(
         poses, recorded["fxfycxcy"].expand(*images.shape[:2], 4), width=int(width), height=int(height)
     )
-
-
-def seen_by_the_first(poses: Tensor) -> Tensor:
-    """Poses ``[B, V, 4, 4]`` in the axes of the first camera of each object."""
-    return torch.linalg.inv(poses[:, :1]) @ poses
 
 
 def test_orbit_poses(geometry: dict[str, Tensor]):
@@ -77,29 +72,6 @@ def test_unprojection_of_the_legacy_grid(geometry: dict[str, Tensor]):
     depth = depth if depth.ndim == 5 else depth.unsqueeze(2)
     points = cameras_for(geometry, depth).unproject(depth, "legacy")
     torch.testing.assert_close(points, geometry["unprojected"], **TOLERANCE)
-
-
-def test_the_first_pose_taken_to_the_canonical_one(geometry: dict[str, Tensor]):
-    recorded = geometry["c2w_normalized"]
-    recorded = recorded if recorded.ndim == 4 else recorded.unsqueeze(0)
-    cameras = cameras_for(geometry, recorded[:, :, None])
-    radius = float(recorded[0, 0, :3, 3].norm())
-    flip = torch.tensor([1.0, -1.0, -1.0, 1.0])
-    torch.testing.assert_close(
-        cameras.canonical(radius).camera_to_world[:, 0] * flip, recorded[:, 0], **TOLERANCE
-    )
-    # A world that was only moved, not scaled, is known by the distances between its cameras.
-    spread = [seen_by_the_first(poses)[..., :3, 3].norm() for poses in (cameras.camera_to_world, recorded)]
-    kept = abs(float(spread[1] - spread[0])) <= 1e-5 * float(spread[0])
-    moved = cameras.canonical(None if kept else radius).camera_to_world * flip
-    torch.testing.assert_close(moved[..., :3, :3], recorded[..., :3, :3], **TOLERANCE)
-    torch.testing.assert_close(seen_by_the_first(moved), seen_by_the_first(recorded), **TOLERANCE)
-
-
-def test_normals_in_the_axes_of_the_first_camera(geometry: dict[str, Tensor]):
-    normals = geometry["normals"]
-    turned = normals_to_first_camera(normals, cameras_for(geometry, normals))
-    torch.testing.assert_close(turned, geometry["normals_in_view0"], **TOLERANCE)
 
 
 def decoded(grids: dict[str, Tensor]):

@@ -1,7 +1,7 @@
 """Pinhole cameras in the OpenCV convention."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import torch
@@ -40,12 +40,8 @@ class Cameras:
     height: int
 
     def __post_init__(self) -> None:
-        tensor_checks.require_shape("Cameras", "camera_to_world", self.camera_to_world, (4, 4))
-        tensor_checks.require_shape("Cameras", "intrinsics", self.intrinsics, (4,))
-        tensor_checks.require_batch("Cameras", "intrinsics", self.intrinsics.shape[:-1], self.batch_shape)
-        for name in ("camera_to_world", "intrinsics"):
-            tensor_checks.require_floating("Cameras", name, getattr(self, name))
-            tensor_checks.require_finite("Cameras", name, getattr(self, name))
+        tensor_checks.require_field("Cameras", "camera_to_world", self.camera_to_world, (4, 4))
+        tensor_checks.require_field("Cameras", "intrinsics", self.intrinsics, (4,), self.batch_shape)
         tensor_checks.require_positive("Cameras", "intrinsics", self.intrinsics[..., :2])
         self._check_rigid()
         for name in ("width", "height"):
@@ -136,9 +132,11 @@ class Cameras:
         sizes = {(part.width, part.height) for part in parts}
         if len(sizes) != 1:
             raise ValueError(f"cameras of the sizes {sorted(sizes)} cannot be joined")
-        names = [entry.name for entry in fields(cls) if isinstance(getattr(parts[0], entry.name), Tensor)]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return replace(parts[0], **joined)
+        return replace(
+            parts[0],
+            camera_to_world=torch.cat([part.camera_to_world for part in parts]),
+            intrinsics=torch.cat([part.intrinsics for part in parts]),
+        )
 
     def resized(self, width: int, height: int) -> Self:
         """The same cameras with another number of pixels."""
@@ -162,49 +160,8 @@ class Cameras:
             factor = radius / torch.linalg.vector_norm(self.centers[..., :1, :], dim=-1, keepdim=True)
         rotation = turn.unsqueeze(-3) @ self.camera_to_world[..., :3, :3]
         centers = (turn.unsqueeze(-3) @ self.centers.unsqueeze(-1)).squeeze(-1) * factor
-        return self._moved(rotation, centers)
-
-    @without_autocast
-    def canonical(self, radius: float | None = None) -> Self:
-        """Move the world until the first view's whole pose is the canonical one.
-
-        The first camera then lies on the +Z axis without any rotation: its right, up and backward axes are
-        +X, +Y and +Z. All cameras move together, so what they see of each other stays. Unlike
-        :meth:`relative_to_first` this also takes the first view's elevation and roll away.
-
-        Args:
-            radius: scale the world so that the first camera is this far from the origin; None keeps the scale
-                and the first camera's distance from the origin.
-
-        The last batch dimension is that of the views. The origin stays the origin where the first camera looks
-        at it.
-
-        Raises:
-            ValueError: without a dimension of views, or for a radius that is not positive.
-        """
-        if not self.batch_shape:
-            raise ValueError("Cameras.canonical needs a dimension of views, got a single camera")
-        if radius is not None and radius <= 0:
-            raise ValueError(f"Cameras.canonical got the radius {radius:g}, expected a positive distance")
-        turn = self.first_pose_rotation().unsqueeze(-3)
-        first = self.centers[..., :1, :]
-        distance = torch.linalg.vector_norm(first, dim=-1, keepdim=True)
-        factor = torch.ones_like(distance) if radius is None else radius / distance
-        rotation = turn @ self.camera_to_world[..., :3, :3]
-        centers = (turn @ (self.centers - first).unsqueeze(-1)).squeeze(-1) * factor
-        ahead = torch.tensor([0.0, 0.0, 1.0], dtype=self.dtype, device=self.device)
-        centers = centers + ahead * (distance * factor)
-        return self._moved(rotation, centers)
-
-    def _moved(self, rotation: Tensor, centers: Tensor) -> Self:
-        """The same cameras with other rotations ``[*B, 3, 3]`` and centres ``[*B, 3]``."""
         upper = torch.cat([rotation, centers.unsqueeze(-1)], dim=-1)
         return replace(self, camera_to_world=torch.cat([upper, self.camera_to_world[..., 3:, :]], dim=-2))
-
-    def first_pose_rotation(self) -> Tensor:
-        """``[*B', 3, 3]`` rotation of the world into the right, up, backward axes of the first of the views."""
-        flip = torch.tensor([1.0, -1.0, -1.0], dtype=self.dtype, device=self.device)
-        return (self.camera_to_world[..., 0, :3, :3] * flip).mT
 
     def first_view_rotation(self) -> Tensor:
         """``[*B', 3, 3]`` rotation about +Y that brings the first of the last dimension's views to azimuth 0."""

@@ -1,7 +1,7 @@
 """Posed images of objects: the batch type of training and evaluation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -49,10 +49,7 @@ class Views:
             )
         for name, channels in _CHANNELS.items():
             tensor: Tensor = getattr(self, name)
-            tensor_checks.require_shape("Views", name, tensor, (channels, *size))
-            tensor_checks.require_batch("Views", name, tensor.shape[:-3], self.cameras.batch_shape)
-            tensor_checks.require_floating("Views", name, tensor)
-            tensor_checks.require_finite("Views", name, tensor)
+            tensor_checks.require_field("Views", name, tensor, (channels, *size), self.cameras.batch_shape)
             tensor_checks.require_range("Views", name, tensor, 0.0, float("inf") if name == "depth" else 1.0)
         if self.prompt and len(self.prompt) != self.batch_size:
             raise ValueError(f"Views.prompt has {len(self.prompt)} captions, expected {self.batch_size}")
@@ -89,10 +86,6 @@ class Views:
         """Join batches along the objects."""
         if not parts:
             raise ValueError("Views.concatenate got no parts, expected at least one")
-        cameras = replace(
-            parts[0].cameras,
-            camera_to_world=torch.cat([part.cameras.camera_to_world for part in parts]),
-            intrinsics=torch.cat([part.cameras.intrinsics for part in parts]),
-        )
+        cameras = Cameras.concatenate([part.cameras for part in parts])
         images = {name: torch.cat([getattr(part, name) for part in parts]) for name in _CHANNELS}
         return cls(**images, cameras=cameras, prompt=tuple(text for part in parts for text in part.prompt))

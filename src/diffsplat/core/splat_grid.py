@@ -43,11 +43,8 @@ class SplatGrid:
     values: Tensor
 
     def __post_init__(self) -> None:
-        tensor_checks.require_shape(
-            "SplatGrid", "values", self.values, (None, None, GRID_CHANNELS, None, None)
-        )
-        tensor_checks.require_floating("SplatGrid", "values", self.values)
-        tensor_checks.require_finite("SplatGrid", "values", self.values)
+        shape = (None, None, GRID_CHANNELS, None, None)
+        tensor_checks.require_field("SplatGrid", "values", self.values, shape)
         tensor_checks.require_range("SplatGrid", "values", self.values, -1.0, 1.0)
 
     @property

@@ -35,11 +35,7 @@ class Splats:
     colors: Tensor
 
     def __post_init__(self) -> None:
-        self._check_layout()
-        self._check_values()
-
-    def _check_layout(self) -> None:
-        tensor_checks.require_shape("Splats", "means", self.means, (None, 3))
+        tensor_checks.require_field("Splats", "means", self.means, (None, 3))
         count = self.means.shape[-2]
         tails: dict[str, tuple[int, ...]] = {
             "scales": (count, 3),
@@ -49,19 +45,11 @@ class Splats:
         }
         for name, tail in tails.items():
             tensor: Tensor = getattr(self, name)
-            tensor_checks.require_shape("Splats", name, tensor, tail)
-            tensor_checks.require_batch("Splats", name, tensor.shape[: -len(tail)], self.batch_shape)
-        for name in SPLAT_FIELDS:
-            tensor = getattr(self, name)
-            tensor_checks.require_floating("Splats", name, tensor)
             if tensor.device != self.means.device:
                 raise ValueError(
                     f"Splats.{name} is on {tensor.device}, expected {self.means.device} like Splats.means"
                 )
-
-    def _check_values(self) -> None:
-        for name in SPLAT_FIELDS:
-            tensor_checks.require_finite("Splats", name, getattr(self, name))
+            tensor_checks.require_field("Splats", name, tensor, tail, self.batch_shape)
         tensor_checks.require_positive("Splats", "scales", self.scales)
         tensor_checks.require_unit("Splats", "quats", self.quats)
         tensor_checks.require_range("Splats", "opacities", self.opacities, 0.0, 1.0)

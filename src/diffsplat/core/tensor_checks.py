@@ -10,6 +10,25 @@ class NonFiniteError(ValueError):
     """A tensor holds NaN or infinite values."""
 
 
+def require_field(
+    owner: str, name: str, tensor: Tensor, tail: tuple[int | None, ...], batch: torch.Size | None = None
+) -> None:
+    """Refuse a field of another shape, of integers, or with NaN or infinite values.
+
+    Args:
+        owner: class of the field.
+        name: of the field.
+        tensor: its value.
+        tail: last dimensions, None for any length.
+        batch: dimensions before them; None for any.
+    """
+    require_shape(owner, name, tensor, tail)
+    if batch is not None:
+        require_batch(owner, name, tensor.shape[: -len(tail)], batch)
+    require_floating(owner, name, tensor)
+    require_finite(owner, name, tensor)
+
+
 def require_shape(owner: str, name: str, tensor: Tensor, tail: tuple[int | None, ...]) -> None:
     """Refuse ``tensor`` unless its last dimensions equal ``tail`` (None matches any length)."""
     shape = tuple(tensor.shape)

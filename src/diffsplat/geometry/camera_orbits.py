@@ -1,4 +1,4 @@
-"""Cameras on orbits around an object, and normals in the axes of the first of them."""
+"""Cameras on orbits around an object, and normals in the world of the first of them."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, tensor_checks
 from diffsplat.core.without_autocast import without_autocast
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 
 RING_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 """Azimuths of the four generation views."""
@@ -89,10 +89,8 @@ def orbit_cameras(
     """
     azimuths = torch.as_tensor(azimuths_deg, dtype=torch.float32)
     elevations = torch.as_tensor(elevations_deg, dtype=torch.float32).expand_as(azimuths)
-    if radius <= 0:
-        raise InvalidInputError(f"the orbit radius is {radius:g}, expected a positive distance")
-    if width < 1 or height < 1:
-        raise InvalidInputError(f"the image size is {width} x {height}, expected at least 1 x 1 pixels")
+    require(radius > 0, "the orbit radius", f"{radius:g}", "a positive distance")
+    require(min(width, height) >= 1, "the image size", f"{width} x {height}", "at least 1 x 1 pixels")
     poses = look_at(orbit_positions(azimuths, elevations, radius))
     intrinsics = torch.tensor([focal, focal * width / height, 0.5, 0.5]).expand(*azimuths.shape, 4)
     return Cameras(camera_to_world=poses, intrinsics=intrinsics, width=width, height=height)
@@ -123,25 +121,9 @@ def normals_to_first_view(normals: Tensor, cameras: Cameras) -> Tensor:
         normals: ``[*B, V, 3, H, W]`` vectors in -1..1.
         cameras: ``[*B, V]`` cameras in the same world as the normals.
     """
-    return _turned("normals_to_first_view", normals, cameras, cameras.first_view_rotation())
-
-
-@without_autocast
-def normals_to_first_camera(normals: Tensor, cameras: Cameras) -> Tensor:
-    """Turn world normals into the right, up, backward axes of the first view (:meth:`Cameras.canonical`).
-
-    Args:
-        normals: ``[*B, V, 3, H, W]`` vectors in -1..1.
-        cameras: ``[*B, V]`` cameras in the same world as the normals.
-    """
-    return _turned("normals_to_first_camera", normals, cameras, cameras.first_pose_rotation())
-
-
-def _turned(name: str, normals: Tensor, cameras: Cameras, turn: Tensor) -> Tensor:
-    """Normals ``[*B, V, 3, H, W]`` of cameras ``[*B, V]``, turned by one rotation ``[*B, 3, 3]`` an object."""
-    tensor_checks.require_shape(name, "normals", normals, (3, None, None))
-    tensor_checks.require_batch(name, "normals", normals.shape[:-3], cameras.batch_shape)
-    return torch.einsum("...ij,...vjhw->...vihw", turn.to(normals), normals)
+    tensor_checks.require_shape("normals_to_first_view", "normals", normals, (3, None, None))
+    tensor_checks.require_batch("normals_to_first_view", "normals", normals.shape[:-3], cameras.batch_shape)
+    return torch.einsum("...ij,...vjhw->...vihw", cameras.first_view_rotation().to(normals), normals)
 
 
 def elevation_deg(cameras: Cameras) -> Tensor:

@@ -13,7 +13,6 @@ from diffsplat.geometry import (
     elevation_deg,
     look_at,
     matrix_to_quaternion,
-    normals_to_first_camera,
     normals_to_first_view,
     orbit_cameras,
     plucker_rays,
@@ -320,57 +319,6 @@ def test_legacy_rays_are_those_of_a_principal_point_half_an_image_away():
     # The camera on +Z looks along -Z, with its y downwards.
     expected = [x / 1.25 / length, -y / 1.25 / length, -1 / length]
     assert ray_directions(cameras, "legacy")[0, :, row, column].tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_canonical_takes_the_first_pose_to_the_identity_at_the_radius():
-    moved = random_cameras(3, 4).canonical(1.4)
-    opengl = moved.camera_to_world[:, 0] * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
-    wanted = torch.eye(4, dtype=torch.float64)
-    wanted[2, 3] = 1.4
-    torch.testing.assert_close(opengl, wanted.expand(3, 4, 4), **EXACT)
-
-
-@pytest.mark.parametrize("radius", [None, 0.7])
-def test_canonical_keeps_what_the_cameras_see_of_each_other(radius: float | None):
-    cameras = random_cameras(2, 5)
-    moved = cameras.canonical(radius)
-    factor = torch.ones(2, 1, 1, dtype=torch.float64)
-    if radius is not None:
-        factor = radius / cameras.centers[:, 0].norm(dim=-1)[:, None, None]
-
-    def seen_by_third(poses: Tensor) -> Tensor:
-        return torch.linalg.inv(poses[:, 3:4]) @ poses
-
-    before, after = seen_by_third(cameras.camera_to_world), seen_by_third(moved.camera_to_world)
-    torch.testing.assert_close(after[..., :3, :3], before[..., :3, :3], **EXACT)
-    torch.testing.assert_close(after[..., :3, 3], before[..., :3, 3] * factor, **EXACT)
-
-
-@laws
-@given(azimuth=azimuths, elevation=elevations, radius=radii)
-def test_canonical_keeps_the_origin_that_the_first_camera_looks_at(
-    azimuth: float, elevation: float, radius: float
-):
-    cameras = orbit_cameras([azimuth, azimuth + 70], [elevation, 3.0], radius=radius, width=4, height=4)
-    cameras = cameras.to(torch.float64)
-    distances = cameras.canonical(1.4).centers.norm(dim=-1)
-    torch.testing.assert_close(distances, torch.full_like(distances, 1.4), rtol=1e-5, atol=1e-5)
-
-
-def test_canonical_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="dimension of views"):
-        random_cameras(2).canonical()[0].canonical()
-    with pytest.raises(ValueError, match="the radius -1"):
-        random_cameras(2).canonical(-1.0)
-
-
-def test_normals_of_the_first_camera_are_its_own_axes():
-    cameras = random_cameras(1, 3)
-    right, down, forward = cameras.camera_to_world[0, 0, :3, :3].unbind(-1)
-    normals = torch.stack([right, -down, -forward], dim=-1)[None, None, :, None, :].expand(1, 3, 3, 2, 3)
-    turned = normals_to_first_camera(normals.contiguous(), cameras)
-    wanted = torch.eye(3, dtype=torch.float64)[None, None, :, None, :].expand(1, 3, 3, 2, 3)
-    torch.testing.assert_close(turned, wanted, **EXACT)
 
 
 def test_a_depth_map_is_bright_where_near_and_white_where_nothing_is():
