@@ -9,8 +9,8 @@ import tyro
 
 from diffsplat.io.file_access import make_folder
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.object_names import slug
 from diffsplat.pipelines.object_writing import write_object
+from diffsplat.pipelines.prompt_file_names import slug
 
 
 def main(

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.object_names import slug
+from diffsplat.pipelines.prompt_file_names import slug
 
 
 def main(prompt: str = "a red car", out: Path = Path("outputs"), steps: int = 10) -> None:

@@ -15,7 +15,7 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_calls import network_output
-from diffsplat.models.mini_denoiser import TIMESTEPS, denoised_channels, denoiser_rays
+from diffsplat.models.denoiser_inputs import TIMESTEPS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.object_names import slug
 from diffsplat.pipelines.object_writing import write_object
+from diffsplat.pipelines.prompt_file_names import slug
 
 EXAMPLES = ["a red armchair", "a wooden barrel", "a blue car"]
 Progress = Callable[[float, str], None]

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 
-from diffsplat.models.mini_denoiser import make_denoiser
+from diffsplat.models.multiview_pixart import make_denoiser
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder

@@ -13,8 +13,8 @@ from diffsplat.core import DEFAULT_RADIUS
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.rendered_previews import turntable_frames
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
+from diffsplat.pipelines.turntable_video import turntable_frames
 
 CATEGORY = "diffsplat"
 _CONTROLS = ("none", "depth", "normal", "canny")

@@ -31,7 +31,7 @@ from diffsplat.data.archive_unpacking import unpack
 from diffsplat.data.gobjaverse.gobjaverse_files import BrokenViewError, StoredObject
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import DiffSplatError
-from diffsplat.evaluation.image_evaluation_protocol import read_pose
+from diffsplat.evaluation.image_benchmark import read_pose
 from diffsplat.geometry import orbit_cameras
 from diffsplat.io.image_decoding import DecodingLimits
 from diffsplat.io.image_files import read_image

@@ -18,7 +18,7 @@ from diffsplat.io.splat_formats import read_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.model_opening import OpeningOptions
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.web.model_worker import ModelWorker, ServedModel, load_models
 from support.browsing import WatchedPages, pixels, settle
 from support.release_folders import build_elevation, build_release

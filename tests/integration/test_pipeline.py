@@ -12,7 +12,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 
 from diffsplat.models.autocast import faster_in_bf16
 from diffsplat.models.denoiser_calls import network_output
-from diffsplat.models.mini_denoiser import TIMESTEPS, denoiser_rays, make_denoiser
+from diffsplat.models.denoiser_inputs import TIMESTEPS, denoiser_rays
+from diffsplat.models.multiview_pixart import make_denoiser
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import denoise, object_generators

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffsplat.cli.main import main
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.mini_denoiser import make_denoiser
+from diffsplat.models.multiview_pixart import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.training.latent_batches import LatentSourceConfig

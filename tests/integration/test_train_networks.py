@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.models.network_families import Variant
+from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.network_folders import open_elevation_estimator

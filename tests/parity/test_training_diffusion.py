@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Views
-from diffsplat.models.mini_denoiser import denoiser_rays
+from diffsplat.models.denoiser_inputs import denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.models.text.text_condition import TextCondition

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffsplat.geometry import ring_cameras
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.web.model_worker import ServedModel
 from support.splat_figures import blocks
 

@@ -13,12 +13,6 @@ import tyro
 from diffsplat.core import PixelGrid, SplatGrid, Splats, Views
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.clip_scores import ClipScorer
-from diffsplat.evaluation.condition_evaluation import (
-    Make,
-    NearestObject,
-    evaluate_controls,
-    evaluate_images,
-)
 from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.evaluation.efficientnet import load_efficientnet
 from diffsplat.evaluation.evaluation_prompts import (
@@ -29,11 +23,20 @@ from diffsplat.evaluation.evaluation_prompts import (
     stored_prompts,
     write_prompts,
 )
-from diffsplat.evaluation.image_evaluation_protocol import ImageProtocol
+from diffsplat.evaluation.image_and_control_evaluation import (
+    Make,
+    NearestObject,
+    evaluate_controls,
+    evaluate_images,
+)
+from diffsplat.evaluation.image_benchmark import ImageBenchmark
+from diffsplat.evaluation.image_feature_store import FeatureStore, open_objects
 from diffsplat.evaluation.image_reward import load_image_reward
-from diffsplat.evaluation.judge_fitting import load_or_fit
-from diffsplat.evaluation.judge_images import FeatureStore, open_objects
-from diffsplat.evaluation.model_evaluation import (
+from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.evaluation.noun_judge_fitting import load_or_fit
+from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
+from diffsplat.evaluation.prompt_list_evaluation import evaluate_prompts
+from diffsplat.evaluation.reconstruction_and_text_evaluation import (
     Evaluation,
     Predict,
     asked_objects,
@@ -43,16 +46,13 @@ from diffsplat.evaluation.model_evaluation import (
     held_out_views,
     objects_of_nouns,
 )
-from diffsplat.evaluation.noun_judge import NounJudge
-from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
-from diffsplat.evaluation.prompt_list_evaluation import evaluate_prompts
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.user_cache import user_cache
-from diffsplat.models.mini_denoiser import denoised_channels
+from diffsplat.models.denoiser_inputs import denoised_channels
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
@@ -208,7 +208,7 @@ def image(
         raise InvalidInputError(
             "--baselines was given with --protocol, expected it with shards, whose training objects it takes"
         )
-    chosen = None if protocol is None else ImageProtocol.open(protocol)
+    chosen = None if protocol is None else ImageBenchmark.open(protocol)
     perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
     choice = ModelChoice.parse(model, OpeningOptions())
     pipe = _opened(replace(choice, image=True))

@@ -10,7 +10,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import explained_os_errors, require_writable
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_stem, splat_suffix
 from diffsplat.pipelines.generation_options import Generation
-from diffsplat.pipelines.object_names import slug
+from diffsplat.pipelines.prompt_file_names import slug
 
 DEFAULT_SUFFIX = ".ply"
 

@@ -147,13 +147,13 @@ def _write_view(
     from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.geometry import orbit_cameras
     from diffsplat.io.image_files import write_image
-    from diffsplat.pipelines.rendered_previews import still_images
+    from diffsplat.render import render
 
     elevation, azimuth = angles
     size = arguments.size
     radius = arguments.radius or DEFAULT_RADIUS
     cameras = orbit_cameras([azimuth], elevation, radius=radius, width=size, height=size)
-    write_image(still_images(splats, cameras)[0], target, force=arguments.force)
+    write_image(render(splats, cameras, normals=False).rgb[0], target, force=arguments.force)
 
 
 def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -> None:
@@ -161,7 +161,7 @@ def _write_turntable(arguments: RenderArguments, target: Path, splats: Splats) -
 
     from diffsplat.core import DEFAULT_RADIUS
     from diffsplat.io.video_files import write_video
-    from diffsplat.pipelines.rendered_previews import turntable_frames
+    from diffsplat.pipelines.turntable_video import turntable_frames
 
     frames = turntable_frames(
         splats,

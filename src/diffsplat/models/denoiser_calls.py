@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.network_families import network_family
+from diffsplat.models.denoiser_families import network_family
 from diffsplat.models.text.text_condition import TextCondition
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.network_families import network_family
+from diffsplat.models.denoiser_families import network_family
 
 
 class MultiViewAttention:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
+from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS
 from diffsplat.models.transformer_blocks import unpatchify
 
 _NOISE_CHANNELS = 256
@@ -83,6 +84,42 @@ class MultiViewPixArt(ConfiguredNetwork):
         output = self.proj_out(modulated(tokens, shift, scale))
         height, width = inputs.shape[-2:]
         return unpatchify(output, inputs.shape[1], (height, width), self.patch_size)
+
+
+def make_denoiser(
+    *,
+    latent_channels: int,
+    latent_size: int,
+    width: int,
+    layers: int,
+    text_channels: int,
+    patch: int,
+    condition_channels: int = 0,
+) -> MultiViewPixArt:
+    """A denoiser with random weights.
+
+    Args:
+        latent_channels: channels of a latent.
+        latent_size: edge of a view's latents.
+        width: width of the tokens, a multiple of 64.
+        layers: number of transformer blocks.
+        text_channels: length of a text token.
+        patch: edge of the square of latents that makes a token.
+        condition_channels: of an image or a control map of view 0, see :mod:`~diffsplat.models.condition_encoder`; 0
+            for a denoiser of text alone.
+    """
+    if width % 64:
+        raise InvalidInputError(f"the denoiser's width is {width}, expected a multiple of 64")
+    return MultiViewPixArt(
+        num_attention_heads=width // 64,
+        attention_head_dim=64,
+        in_channels=latent_channels + PLUCKER_CHANNELS + condition_channels,
+        out_channels=latent_channels,
+        num_layers=layers,
+        sample_size=latent_size,
+        patch_size=patch,
+        caption_channels=text_channels,
+    )
 
 
 class Block(nn.Module):

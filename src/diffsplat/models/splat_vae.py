@@ -11,7 +11,7 @@ from torch import FloatTensor, Tensor
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
-from diffsplat.models.network_families import VARIANTS
+from diffsplat.models.denoiser_families import VARIANTS
 
 DecoderKind = Literal["full", "tiny"]
 

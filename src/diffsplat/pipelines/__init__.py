@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsplat.pipelines.splat_output import SplatOutput
+    from diffsplat.pipelines.pipeline_output import SplatOutput
     from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 
 __all__ = ["DiffSplatPipeline", "SplatOutput"]
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return DiffSplatPipeline
     if name == "SplatOutput":
-        from diffsplat.pipelines.splat_output import SplatOutput
+        from diffsplat.pipelines.pipeline_output import SplatOutput
 
         return SplatOutput
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

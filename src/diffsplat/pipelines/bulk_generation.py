@@ -21,9 +21,9 @@ from diffsplat.io.file_access import atomic_path, explained_os_errors, make_fold
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.io.splat_formats import UpAxis
 from diffsplat.pipelines.generation_options import ResolvedGeneration
-from diffsplat.pipelines.object_names import slug
 from diffsplat.pipelines.object_writing import write_object
-from diffsplat.pipelines.splat_output import GeneratedObject, SplatOutput
+from diffsplat.pipelines.pipeline_output import GeneratedObject, SplatOutput
+from diffsplat.pipelines.prompt_file_names import slug
 
 RUN_FILE = "run.json"
 INDEX_FOLDER = "index"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable
-from diffsplat.models.network_families import network_family, uncompiled
+from diffsplat.models.denoiser_families import network_family, uncompiled
 
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffsplat.errors import InvalidInputError, optional_package
 from diffsplat.io.file_access import require_readable
-from diffsplat.models.network_families import network_family, uncompiled
+from diffsplat.models.denoiser_families import network_family, uncompiled
 
 logger = logging.getLogger(__name__)
 

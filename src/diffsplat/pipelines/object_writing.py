@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from diffsplat.core import DEFAULT_RADIUS
-from diffsplat.io.image_files import write_image
+from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.io.splat_formats import UpAxis, write_splats
 from diffsplat.io.splat_suffixes import MESH_SUFFIX, splat_suffix
 from diffsplat.io.video_files import VIDEO_WRITERS, write_video
 from diffsplat.meshing.mesh_writing import write_mesh
 from diffsplat.meshing.splat_meshing import mesh_from_splats
-from diffsplat.pipelines.rendered_previews import contact_sheet, turntable_frames
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
+from diffsplat.pipelines.turntable_video import turntable_frames
+from diffsplat.render import render
 
 _IMAGE_SIZE = 256
 _TURNTABLE_FPS = 20.0
@@ -31,7 +32,7 @@ def write_object(
     """Write an object: splats, a mesh (``.mesh.glb``), a turntable (``.mp4``, ``.gif``, ``.webp``) or a contact sheet.
 
     Args:
-        item: from :meth:`~diffsplat.pipelines.splat_output.SplatOutput.objects`.
+        item: from :meth:`~diffsplat.pipelines.pipeline_output.SplatOutput.objects`.
         path: its suffix decides.
         views: how many of the generated views are on the contact sheet; all by default.
         frames: of a turntable, 20 a second.
@@ -57,4 +58,5 @@ def write_object(
         )
         write_video(turntable, path, fps=_TURNTABLE_FPS, force=force)
     else:
-        write_image(contact_sheet(item.splats, item.cameras[:views], _IMAGE_SIZE), path, force=force)
+        cameras = item.cameras[:views].resized(_IMAGE_SIZE, _IMAGE_SIZE)
+        write_image(tile_images(render(item.splats, cameras, normals=False).rgb), path, force=force)

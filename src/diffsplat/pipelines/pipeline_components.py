@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from diffsplat.models.autocast import Precision
-from diffsplat.models.network_families import uncompiled
+from diffsplat.models.denoiser_families import uncompiled
 from diffsplat.pipelines.device_placement import Placement, device_and_dtype, stream_layers
 from diffsplat.pipelines.guidance import check_refiner
 from diffsplat.pipelines.image_prompt_adapter import ImagePromptAdapter

@@ -17,17 +17,18 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import ring_cameras
 from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
-from diffsplat.images.framing_options import ImageFraming
+from diffsplat.images.cutout_and_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
-from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
+from diffsplat.models.denoiser_families import uncompiled
+from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
-from diffsplat.models.network_families import uncompiled
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.text.clip_skip import with_clip_skip
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder as SentenceTextEncoder
 from diffsplat.models.text.stored_prompts import StoredPrompts
-from diffsplat.pipelines.call_options import sorted_options
+from diffsplat.pipelines.call_arguments import sorted_options
 from diffsplat.pipelines.denoising_loop import Field, NoiseLevels, StepHook, denoise, step_options
+from diffsplat.pipelines.first_view_projection import KnownView, ProjectedFlow
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
 from diffsplat.pipelines.guidance import (
     Conditions,
@@ -46,14 +47,13 @@ from diffsplat.pipelines.image_and_control_conditions import (
     control_views,
     image_latents,
 )
-from diffsplat.pipelines.image_projection import KnownView, ProjectedFlow
-from diffsplat.pipelines.known_words import KnownWords
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
 from diffsplat.pipelines.pipeline_interfaces import Scheduler
-from diffsplat.pipelines.splat_output import SplatOutput
+from diffsplat.pipelines.pipeline_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pipelines.tensor_inputs import TensorInputs
+from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.schedulers import make_scheduler, predicts

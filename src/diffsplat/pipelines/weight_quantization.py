@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import nn
 
 from diffsplat.errors import InvalidInputError, optional_package
-from diffsplat.models.network_families import uncompiled
+from diffsplat.models.denoiser_families import uncompiled
 
 QuantizedType = Literal["int8", "nf4"]
 

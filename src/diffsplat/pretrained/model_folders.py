@@ -65,7 +65,7 @@ class SamplingDefaults:
         few_steps: steps that a model's few-step denoiser takes, without guidance, where the caller asks for no more
             and for no guidance; 0 for none.
         projection: whether what is generated from an image or a control map takes over the image's colours and the
-            outline of either, see :class:`~diffsplat.pipelines.image_projection.KnownView`.
+            outline of either, see :class:`~diffsplat.pipelines.first_view_projection.KnownView`.
 
     Raises:
         ValueError: for anything but a number or a truth value where one is expected, or a guidance scale that is out

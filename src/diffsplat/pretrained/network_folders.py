@@ -13,8 +13,8 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.configured_network import CONFIG_FILE, WEIGHTS_FILE, ConfiguredNetwork, stored_state
+from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.network_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.released_networks import load_denoiser, load_reconstructor, load_splat_vae

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.network_families import Family
+from diffsplat.models.denoiser_families import Family
 
 Prediction = Literal["epsilon", "v_prediction", "flow", "latents"]
 """What a network's output means: the noise, the velocity of Salimans and Ho (2022), noise minus latents on the

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.json_files import read_json
+from diffsplat.models.denoiser_families import VARIANTS, Variant
 from diffsplat.models.elevation_network import INPUT_SIZE, ElevationEstimator
-from diffsplat.models.network_families import VARIANTS, Variant
 from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
 from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers

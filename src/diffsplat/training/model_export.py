@@ -12,7 +12,7 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError, MissingFileError, require
 from diffsplat.io.json_files import read_json
 from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
-from diffsplat.models.mini_denoiser import denoised_channels
+from diffsplat.models.denoiser_inputs import denoised_channels
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pretrained.model_folders import (
     CONDITION_ENCODER,

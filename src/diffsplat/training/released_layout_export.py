@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffsplat.io.file_access import make_folder
-from diffsplat.models.network_families import Variant
+from diffsplat.models.denoiser_families import Variant
 from diffsplat.pretrained.release_catalogue import (
     BACKBONES,
     DENOISER_PARTS,

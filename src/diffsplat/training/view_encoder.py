@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.errors import require
-from diffsplat.models.network_families import Variant
+from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pipelines.pipeline_interfaces import Autoencoder
 from diffsplat.pretrained.network_folders import open_autoencoder, open_reconstructor

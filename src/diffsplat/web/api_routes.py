@@ -9,7 +9,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from diffsplat import __version__
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines.object_names import slug
+from diffsplat.pipelines.prompt_file_names import slug
 from diffsplat.web.api_schemas import (
     Catalogue,
     CutOutRequest,

@@ -21,7 +21,7 @@ from diffsplat.web.error_responses import InternalErrors, error_response
 from diffsplat.web.generation_service import Service
 from diffsplat.web.host_and_token_guard import HostAndTokenGuard
 from diffsplat.web.job_queue import QueueFullError, StoppedError
-from diffsplat.web.pages import page_routes
+from diffsplat.web.page_routes import page_routes
 from diffsplat.web.response_headers import ResponseHeaders
 from diffsplat.web.uploaded_images import TooLargeError
 from diffsplat.web.viewer_app import local_file_routes

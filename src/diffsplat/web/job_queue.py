@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from diffsplat.pipelines.generation_options import ResolvedGeneration
     from diffsplat.pipelines.image_and_control_conditions import ConditionImages
-    from diffsplat.pipelines.splat_output import GeneratedObject
+    from diffsplat.pipelines.pipeline_output import GeneratedObject
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 IMAGE_FIELDS = ("image", "control", "ip_adapter_image")

@@ -6,7 +6,7 @@ from typing import Self
 
 from diffsplat.errors import InvalidInputError, listed
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.web.job_queue import IMAGE_FIELDS, Advance, Job

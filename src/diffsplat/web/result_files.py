@@ -14,8 +14,8 @@ from diffsplat.io.splat_formats import SPLAT_FORMATS
 from diffsplat.io.splat_suffixes import MESH_SUFFIX, WRITABLE_SUFFIXES
 from diffsplat.meshing.surface_extraction import has_meshing
 from diffsplat.pipelines.object_writing import write_object
-from diffsplat.pipelines.splat_output import GeneratedObject
-from diffsplat.web.shared_page import shared_page
+from diffsplat.pipelines.pipeline_output import GeneratedObject
+from diffsplat.web.downloadable_viewer_page import viewer_page
 
 _CHUNK_BYTES = 1 << 18
 
@@ -133,7 +133,7 @@ def _write_page(item: GeneratedObject, path: Path) -> None:
     splats = path.with_suffix(".spz")
     write_object(item, splats)
     title = item.prompt or "an object made from an image"
-    path.write_text(shared_page(splats.read_bytes(), splats.name, title), encoding="utf-8")
+    path.write_text(viewer_page(splats.read_bytes(), splats.name, title), encoding="utf-8")
 
 
 def _bytes_of(item: GeneratedObject, kind: FileKind) -> bytes:

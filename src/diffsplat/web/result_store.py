@@ -21,7 +21,7 @@ from diffsplat.io.file_access import STORAGE_ERRORS, atomic_path, explained_os_e
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.web.job_queue import Job
 
 LOST = "the server ended before this job was done, expected another try"

@@ -16,7 +16,7 @@ from diffsplat.io.file_access import require_readable
 from diffsplat.io.splat_suffixes import MESH_SUFFIX, READABLE_SUFFIXES, splat_stem, splat_suffix
 from diffsplat.web.error_responses import InternalErrors
 from diffsplat.web.host_and_token_guard import HostAndTokenGuard
-from diffsplat.web.pages import page_routes
+from diffsplat.web.page_routes import page_routes
 from diffsplat.web.response_headers import ResponseHeaders
 
 MAX_FILES = 8

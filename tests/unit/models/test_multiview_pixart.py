@@ -10,9 +10,8 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from torch import Tensor, nn
 
 from diffsplat.models.denoiser_calls import network_output
-from diffsplat.models.mini_denoiser import make_denoiser
 from diffsplat.models.multiview_attention import set_multiview_attention
-from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.multiview_pixart import MultiViewPixArt, make_denoiser
 from diffsplat.models.text.text_condition import TextCondition
 
 SHIPPED = Path(str(files("diffsplat"))) / "weights" / "mini"

@@ -18,7 +18,7 @@ from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.pipelines.bulk_generation import BulkJob, PartWorker, PromptFile, generate_list
 from diffsplat.pipelines.generation_options import ResolvedGeneration
-from diffsplat.pipelines.splat_output import SplatOutput
+from diffsplat.pipelines.pipeline_output import SplatOutput
 
 OPTIONS = ResolvedGeneration(prompts=("-",), elevation=10.0, steps=3)
 CAMERAS = ring_cameras(size=8)

@@ -11,7 +11,7 @@ from diffsplat.core import Splats
 from diffsplat.errors import InvalidInputError
 from diffsplat.geometry import orbit_cameras
 from diffsplat.pipelines.object_writing import write_object
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
 
 trimesh = pytest.importorskip("trimesh")
 for package in ("skimage", "fast_simplification", "xatlas"):

@@ -20,7 +20,7 @@ from diffusers import (
 )
 from torch import nn
 
-from diffsplat.models.network_families import VARIANTS, Variant
+from diffsplat.models.denoiser_families import VARIANTS, Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import FULL_SIZE, SplatVAE
 from diffsplat.pretrained.released_networks import (

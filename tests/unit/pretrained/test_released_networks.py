@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffsplat.core import SplatGrid
-from diffsplat.models.network_families import VARIANTS
+from diffsplat.models.denoiser_families import VARIANTS
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.release_layout import find_release, latest_iteration, repository_folder

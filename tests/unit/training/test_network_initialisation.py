@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffsplat.core import SplatGrid
 from diffsplat.models.denoiser_calls import control_residuals, network_output
+from diffsplat.models.denoiser_families import VARIANTS, Variant
 from diffsplat.models.multiview_attention import set_multiview_attention
-from diffsplat.models.network_families import VARIANTS, Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pretrained.released_networks import load_denoiser

@@ -11,13 +11,12 @@ from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.models import ComponentAutoencoder
-from diffsplat.models.mini_denoiser import make_denoiser
-from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.multiview_pixart import MultiViewPixArt, make_denoiser
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pipelines.generation_options import Generation
-from diffsplat.pipelines.known_words import KnownWords
+from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.schedulers import FlowEulerScheduler
 from diffsplat.training.run_folders import StageFolders

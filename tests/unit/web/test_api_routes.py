@@ -17,8 +17,8 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
-from diffsplat.pipelines import known_words
-from diffsplat.pipelines.known_words import KnownWords
+from diffsplat.pipelines import unfamiliar_prompts
+from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.web.model_worker import ModelWorker, ServedModel
 from support.api_client import CHAIR, events, finished, sentence, submit
 
@@ -308,7 +308,7 @@ def test_the_catalogue_says_what_a_model_takes(client):
 def test_what_the_model_does_not_know_is_said(client, small_pipeline, monkeypatch):
     words = TrainingVocabulary({"chair": 2, "lamp": 1}, {})
     monkeypatch.setattr(small_pipeline, "known_words", KnownWords(words, small_pipeline.text_encoder))
-    monkeypatch.setattr(known_words, "FAR", 2.0)  # the encoder of this model is untrained
+    monkeypatch.setattr(unfamiliar_prompts, "FAR", 2.0)  # the encoder of this model is untrained
     assert finished(client, prompt="a red chair")["notice"] is None
     notice = finished(client, prompt="a giraffe")["notice"]
     assert notice.startswith("the model was trained on nothing like 'a giraffe'")

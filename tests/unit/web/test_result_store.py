@@ -7,7 +7,7 @@ import torch
 from diffsplat.geometry import ring_cameras
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
-from diffsplat.pipelines.splat_output import GeneratedObject
+from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.web.job_queue import Job
 from diffsplat.web.result_store import ResultStore
 from support.splat_figures import blocks

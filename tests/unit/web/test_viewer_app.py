@@ -17,7 +17,7 @@ import trimesh
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats, write_splats
 from diffsplat.web.host_and_token_guard import is_loopback
-from diffsplat.web.pages import STATIC
+from diffsplat.web.page_routes import STATIC
 from diffsplat.web.viewer_app import MAX_FILES, create_viewer_app, local_files
 from support.background_server import background_server
 from support.splat_figures import blocks

@@ -12,7 +12,7 @@ from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.models.configured_network import CONFIG_FILE
-from diffsplat.models.network_families import Family
+from diffsplat.models.denoiser_families import Family
 from diffsplat.models.text.clip_skip import last_layers_left_out
 from diffsplat.models.text.text_condition import TextCondition
 

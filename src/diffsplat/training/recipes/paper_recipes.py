@@ -8,7 +8,7 @@ do and did not, and the weight of the perceptual distance rises over the warm-up
 from dataclasses import replace
 from typing import get_args
 
-from diffsplat.models.network_families import Variant
+from diffsplat.models.denoiser_families import Variant
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.model_recipe import NetworkRecipe

@@ -12,9 +12,9 @@ from torch import nn
 from diffsplat.errors import require
 from diffsplat.io.json_files import read_json
 from diffsplat.models.condition_encoder import ConditionEncoder
-from diffsplat.models.mini_denoiser import PLUCKER_CHANNELS, make_denoiser
-from diffsplat.models.multiview_pixart import MultiViewPixArt
-from diffsplat.models.network_families import Family, Variant
+from diffsplat.models.denoiser_families import Family, Variant
+from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS
+from diffsplat.models.multiview_pixart import MultiViewPixArt, make_denoiser
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import PromptEncoder
 from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser

@@ -16,7 +16,7 @@ from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.condition_encoder import ConditionEncoder
-from diffsplat.models.mini_denoiser import denoised_channels, denoiser_rays
+from diffsplat.models.denoiser_inputs import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.guidance import (

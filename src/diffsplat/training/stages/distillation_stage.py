@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.mini_denoiser import TIMESTEPS, denoiser_rays
+from diffsplat.models.denoiser_inputs import TIMESTEPS, denoiser_rays
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.guidance import Conditions
 from diffsplat.pipelines.pipeline_folders import load_text_encoder

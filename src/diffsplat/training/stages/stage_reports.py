@@ -4,8 +4,8 @@ import torch
 
 from diffsplat.core import Rendering, Views
 from diffsplat.evaluation.image_metrics import image_metrics
-from diffsplat.evaluation.model_evaluation import INPUT_VIEWS
 from diffsplat.evaluation.perceptual_distance import VggDistance
+from diffsplat.evaluation.reconstruction_and_text_evaluation import INPUT_VIEWS
 from diffsplat.io.image_files import tile_images
 from diffsplat.training.stages.stage_interface import Report
 

@@ -13,8 +13,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from diffsplat.models.denoiser_families import VARIANTS, Variant
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
-from diffsplat.models.network_families import VARIANTS, Variant
 from diffsplat.models.splat_vae import FULL_SIZE
 from diffsplat.training.network_initialisation import add_tiny_decoder, splat_vae_from_image_vae
 from diffsplat.training.recipes import network_recipes

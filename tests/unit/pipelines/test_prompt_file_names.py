@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffsplat.pipelines.object_names import slug
+from diffsplat.pipelines.prompt_file_names import slug
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whether a model was trained on what a prompt asks for, by words and by sentence embeddings."""
+"""Detecting prompts that ask for what a model was not trained on, by words and by sentence embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import listed
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.models.text.text_condition import TextCondition
-from diffsplat.pipelines.prompt_reading import LONGEST_NAME, plain_caption
+from diffsplat.pipelines.prompt_simplification import LONGEST_NAME, plain_caption
 
 FAR = 0.65
 """Cosine below which a prompt without a known word is far from all of them; see docs/model-card.md for its errors."""

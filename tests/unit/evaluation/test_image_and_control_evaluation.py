@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Splats, Views
-from diffsplat.evaluation.condition_evaluation import NearestObject, evaluate_controls, evaluate_images
+from diffsplat.evaluation.image_and_control_evaluation import (
+    NearestObject,
+    evaluate_controls,
+    evaluate_images,
+)
 from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.geometry import orbit_cameras
 from diffsplat.render import render

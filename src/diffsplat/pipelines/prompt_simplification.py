@@ -1,4 +1,4 @@
-"""The one object and its colours that a free sentence asks for, as the short caption that a model was trained with."""
+"""Shortening a free sentence to the caption of the one object, with its colours, that it asks for."""
 
 from __future__ import annotations
 

@@ -5,8 +5,12 @@ import torch
 
 from diffsplat.core import SplatGrid, Splats, Views
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
-from diffsplat.evaluation.model_evaluation import evaluate_grids, evaluate_text, judged_cameras
 from diffsplat.evaluation.noun_judge import NounJudge
+from diffsplat.evaluation.reconstruction_and_text_evaluation import (
+    evaluate_grids,
+    evaluate_text,
+    judged_cameras,
+)
 from diffsplat.geometry import orbit_cameras
 from diffsplat.render import render
 

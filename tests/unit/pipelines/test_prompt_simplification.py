@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffsplat import DiffSplatPipeline
-from diffsplat.pipelines.prompt_reading import plain_caption
+from diffsplat.pipelines.prompt_simplification import plain_caption
 
 KNOWN = (
     "chair",

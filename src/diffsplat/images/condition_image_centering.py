@@ -11,7 +11,7 @@ from torch.nn import functional
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.background_removal import cut_out, on_white, premultiplied
-from diffsplat.images.framing_options import BORDER, ImageFraming
+from diffsplat.images.cutout_and_framing_options import BORDER, ImageFraming
 from diffsplat.images.visible_box import Box, visible_box
 from diffsplat.io.image_decoding import DecodingLimits
 from diffsplat.io.image_files import image_from_pillow, read_image
@@ -56,7 +56,7 @@ def prepare_condition_image(
     Args:
         image: the image; of an animation the first frame counts.
         size: pixels per side of the result.
-        framing: how; see :class:`~diffsplat.images.framing_options.ImageFraming`. The box is that of the visible
+        framing: how; see :class:`.ImageFraming`. The box is that of the visible
             object: neither faint haze or shadow around it nor a speck beside it counts. Its longer side leaves the
             border free. An image without transparency whose background is not removed is taken whole: made square
             with white.

@@ -1,4 +1,4 @@
-"""The web pages and the static files that they load."""
+"""Routes of the web pages, and of the static files that they load."""
 
 from collections.abc import Mapping
 from pathlib import Path

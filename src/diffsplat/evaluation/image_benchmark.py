@@ -1,4 +1,4 @@
-"""Protocols of generation from an image: the renderings of objects that it is measured on.
+"""Benchmarks of generation from an image: rendered objects, and which of their views are compared.
 
 They lie as the rendering script of Zero-1-to-3 (Liu et al. 2023) writes them, which published renderings of Google
 Scanned Objects were made with: a folder for each object holds ``000.png`` and ``000.npy``, ``001.png`` and so on. The
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.evaluation.model_evaluation import evenly_spread
+from diffsplat.evaluation.reconstruction_and_text_evaluation import evenly_spread
 from diffsplat.geometry.blender_poses import from_blender
-from diffsplat.images.image_preparation import square_on_white
+from diffsplat.images.condition_image_centering import square_on_white
 from diffsplat.io.image_files import read_image
 from diffsplat.io.json_files import read_json
 from diffsplat.io.numpy_files import read_array
 
 
 @dataclass(frozen=True)
-class ImageProtocol:
+class ImageBenchmark:
     """Which renderings are compared, and how.
 
     Args:
@@ -71,7 +71,7 @@ class ImageProtocol:
             FileNotFoundError: there is no such protocol.
             ValueError: an entry is unknown or out of bounds.
         """
-        packaged = Path(str(files("diffsplat.evaluation"))) / f"protocol_{source}.json"
+        packaged = Path(str(files("diffsplat.evaluation"))) / f"image_benchmark_{source}.json"
         path = packaged if packaged.is_file() else Path(source)
         content = read_json(path, "expected the name or file of a protocol")
         entries: dict[str, Any] = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffsplat.evaluation.judge_augmentation import DISTORTIONS, Distortion
+from diffsplat.evaluation.noun_judge_augmentation import DISTORTIONS, Distortion
 from diffsplat.images.gaussian_blur import gaussian_blur, with_border
 
 SIZE = 64

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from diffsplat.core import Splats
-from diffsplat.evaluation.condition_evaluation import evaluate_images
-from diffsplat.evaluation.image_evaluation_protocol import ImageProtocol
+from diffsplat.evaluation.image_and_control_evaluation import evaluate_images
+from diffsplat.evaluation.image_benchmark import ImageBenchmark
 from diffsplat.geometry import elevation_deg
 from diffsplat.render import render
 from support.rendered_dots import COLORS, FOCAL, PLACES, POINTS, SIZE, blender_pose, seen_at, write_object
@@ -41,7 +41,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_cameras_see_points_where_the_renderings_show_them(data: Path):
-    ((name, views), _) = ImageProtocol(views="views", size=SIZE).read(data)
+    ((name, views), _) = ImageBenchmark(views="views", size=SIZE).read(data)
     assert name == "a"
     assert elevation_deg(views.cameras)[0].tolist() == pytest.approx([20.0, -10.0, 60.0], abs=1e-3)
     # What a generated image shows at the object: 1.4 * 1024 / 1422.222 = 1.008 wide.
@@ -58,7 +58,7 @@ def test_cameras_see_points_where_the_renderings_show_them(data: Path):
 
 
 def test_transparent_renderings_are_on_white_and_figures_tell_the_given_view(data: Path):
-    protocol = ImageProtocol(objects=("b",), views="views", seen_view=1, novel_views=(2,), size=SIZE)
+    protocol = ImageBenchmark(objects=("b",), views="views", seen_view=1, novel_views=(2,), size=SIZE)
     nothing = replace(dots(1), opacities=torch.zeros(1, 3))
     result = evaluate_images({"empty": lambda _: nothing}, protocol.read(data))
     assert [entry["object"] for entry in result.objects] == ["b"]
@@ -70,14 +70,14 @@ def test_transparent_renderings_are_on_white_and_figures_tell_the_given_view(dat
 
 
 def test_the_protocol_of_the_package_names_its_objects_and_cameras():
-    protocol = ImageProtocol.open("gso30")
+    protocol = ImageBenchmark.open("gso30")
     assert len(set(protocol.objects)) == 30
     assert protocol.field_of_view_deg == pytest.approx(math.degrees(2 * math.atan(0.5 / FOCAL)), abs=1e-4)
 
 
 def test_a_limit_is_spread_over_the_list(data: Path):
     write_object(data / "c" / "views")
-    assert [name for name, _ in ImageProtocol(views="views", size=SIZE).read(data, 2)] == ["a", "b"]
+    assert [name for name, _ in ImageBenchmark(views="views", size=SIZE).read(data, 2)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_a_limit_is_spread_over_the_list(data: Path):
 def test_wrong_protocols_are_one_sentence(tmp_path: Path, content: dict[str, object], reason: str):
     (tmp_path / "mine.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=reason):
-        ImageProtocol.open(str(tmp_path / "mine.json"))
+        ImageBenchmark.open(str(tmp_path / "mine.json"))
 
 
 def test_missing_and_damaged_files_are_named(data: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
-        ImageProtocol.open(str(tmp_path / "nothing.json"))
+        ImageBenchmark.open(str(tmp_path / "nothing.json"))
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        list(ImageProtocol().read(tmp_path / "nothing"))
-    protocol = ImageProtocol(objects=("a",), views="views", size=SIZE)
+        list(ImageBenchmark().read(tmp_path / "nothing"))
+    protocol = ImageBenchmark(objects=("a",), views="views", size=SIZE)
     for content in (b"", b"no array", np.zeros((3, 4)).dumps()):
         (data / "a" / "views" / "001.npy").write_bytes(content)
         with pytest.raises(ValueError, match=r"001\.npy"):
@@ -113,4 +113,4 @@ def test_missing_and_damaged_files_are_named(data: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"001\.npy"):
         list(protocol.read(data))
     with pytest.raises(FileNotFoundError, match="holds no renderings"):
-        list(ImageProtocol(objects=("d",)).read(data))
+        list(ImageBenchmark(objects=("d",)).read(data))

@@ -9,7 +9,7 @@ from diffsplat.cli.models import words
 from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.evaluation.evaluation_prompts import stored_prompts
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
-from diffsplat.pipelines.known_words import KnownWords, is_one_slip
+from diffsplat.pipelines.unfamiliar_prompts import KnownWords, is_one_slip
 
 MINI = Path(diffsplat.__file__).parent / "weights" / "mini"
 FOREIGN = ("elephant", "penguin", "giraffe", "helicopter", "violin", "trombone", "stethoscope", "vampire")

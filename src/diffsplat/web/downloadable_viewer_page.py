@@ -5,7 +5,7 @@ import html
 import json
 import re
 
-from diffsplat.web.pages import STATIC
+from diffsplat.web.page_routes import STATIC
 
 _MODULES = (
     "vendor.js",
@@ -54,7 +54,7 @@ document.documentElement.dataset.state = "ready";
 """
 
 
-def shared_page(splats: bytes, name: str, title: str, background: str = "#ffffff") -> str:
+def viewer_page(splats: bytes, name: str, title: str, background: str = "#ffffff") -> str:
     """The HTML.
 
     Args:

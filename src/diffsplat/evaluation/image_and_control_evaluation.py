@@ -15,8 +15,8 @@ from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
 from diffsplat.evaluation.image_metrics import image_metrics
-from diffsplat.evaluation.model_evaluation import Evaluation
 from diffsplat.evaluation.perceptual_distance import VggDistance
+from diffsplat.evaluation.reconstruction_and_text_evaluation import Evaluation
 from diffsplat.io.image_files import tile_images
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
