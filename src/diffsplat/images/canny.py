@@ -8,7 +8,7 @@ degrees in fixed point, and hysteresis over all eight neighbours.
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 
 _TAN_22_5 = 13573
 """tan(22.5 degrees) in 1/32768; tan(67.5 degrees) is exactly 2 more."""
@@ -42,8 +42,7 @@ def canny_edges(grey: NDArray[np.uint8], low: int = 100, high: int = 200) -> NDA
         raise InvalidInputError(
             f"canny_edges got {grey.dtype} {grey.shape}, expected bytes of the shape [H, W]"
         )
-    if not 0 <= low <= high:
-        raise InvalidInputError(f"the thresholds of edges are {low} and {high}, expected 0 <= low <= high")
+    require(0 <= low <= high, "the pair of thresholds", f"{low} and {high}", "0 <= low <= high")
     across, down = _sobel(grey)
     magnitude = np.abs(across) + np.abs(down)
     ridge = _ridge(across, down, magnitude) & (magnitude > low)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import tensor_checks
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.images.background_removal import cut_out, on_white, premultiplied
 from diffsplat.images.cutout_and_framing_options import BORDER, ImageFraming
 from diffsplat.images.visible_box import Box, visible_box
@@ -66,8 +66,7 @@ def prepare_condition_image(
             plain where it should be, or rembg cannot fetch its network.
         ImportError: when the background has to be removed and rembg is not installed.
     """
-    if size < 1:
-        raise InvalidInputError(f"the size of a condition image is {size}, expected at least 1")
+    require(size >= 1, "the size of a condition image", size, "at least 1")
     chosen = framing or ImageFraming()
     name = repr(str(image)) if isinstance(image, str | Path) else "the image"
     object_image = cut_out(load_image(image), name, chosen)
@@ -89,10 +88,8 @@ def load_image(image: ImageSource) -> Tensor:
         return read_image(image, DecodingLimits(longest_side=_LONGEST_SIDE))
     if isinstance(image, Image.Image):
         return image_from_pillow(image)
-    if image.ndim != 3 or image.shape[0] not in (3, 4) or 0 in image.shape:
-        raise InvalidInputError(
-            f"the image has the shape {tuple(image.shape)}, expected [3, H, W] or [4, H, W]"
-        )
+    valid = image.ndim == 3 and image.shape[0] in (3, 4) and 0 not in image.shape
+    require(valid, "the shape of the image", tuple(image.shape), "[3, H, W] or [4, H, W]")
     tensor_checks.require_floating("load_image", "image", image)
     tensor_checks.require_finite("load_image", "image", image)
     tensor_checks.require_range("load_image", "image", image, 0.0, 1.0)

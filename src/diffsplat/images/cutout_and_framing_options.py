@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 
 Cutout = Literal["auto", "rembg", "plain", "none"]
 """What removes the background of an image: a network of rembg; its one colour; nothing. ``auto``: rembg, or where that
@@ -43,8 +43,7 @@ class ImageFraming:
     """Share of the edge that stays free around the object, 0 to 0.9."""
 
     def __post_init__(self) -> None:
-        if self.cutout not in get_args(Cutout):
-            known = ", ".join(get_args(Cutout))
-            raise InvalidInputError(f"the cutout is {self.cutout!r}, expected one of: {known}")
-        if self.border is not None and not 0 <= self.border <= LARGEST_BORDER:
-            raise InvalidInputError(f"the border is {self.border!r}, expected 0 to {LARGEST_BORDER}")
+        known = get_args(Cutout)
+        require(self.cutout in known, "the cutout", repr(self.cutout), f"one of: {', '.join(known)}")
+        if self.border is not None:
+            require(0 <= self.border <= LARGEST_BORDER, "the border", self.border, f"0 to {LARGEST_BORDER}")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffsplat.core.srgb import linear_to_srgb
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry.rotations import matrix_to_quaternion, multiply_quaternions
 from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.gltf_document import BINARY_CHUNK, JSON_CHUNK, MAGIC, Document
@@ -179,12 +179,9 @@ def _from_attributes(
 ) -> GaussianArrays:
     _refuse_drafts(primitive)
     kernel, space = settings.get("kernel", "ellipse"), settings.get("colorSpace", _SRGB)
-    if kernel != "ellipse":
-        raise InvalidInputError(f"its splats have the kernel {kernel!r}, expected 'ellipse'")
-    if space not in (_SRGB, _LINEAR):
-        raise InvalidInputError(
-            f"its splats have the colour space {space!r}, expected {_SRGB!r} or {_LINEAR!r}"
-        )
+    require(kernel == "ellipse", "the kernel of its splats", repr(kernel), "'ellipse'")
+    known = (_SRGB, _LINEAR)
+    require(space in known, "the colour space of its splats", repr(space), f"{_SRGB!r} or {_LINEAR!r}")
     names = {
         "POSITION": 3,
         f"{EXTENSION}:ROTATION": 4,

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import atomic_path, require_readable
 from diffsplat.io.image_decoding import DecodingLimits, decode_image, plain_image
 
@@ -111,8 +111,8 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     Raises:
         ValueError: for a wrong shape or dtype, or NaN.
     """
-    if image.ndim != 3 or image.shape[0] not in (3, 4) or 0 in image.shape:
-        raise InvalidInputError(f"an image has shape {tuple(image.shape)}, expected [3, H, W] or [4, H, W]")
+    valid = image.ndim == 3 and image.shape[0] in (3, 4) and 0 not in image.shape
+    require(valid, "the shape of an image", tuple(image.shape), "[3, H, W] or [4, H, W]")
     tensor_checks.require_floating("to_pixels", "image", image)
     tensor_checks.require_finite("to_pixels", "image", image)
     scaled = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(device="cpu", dtype=torch.uint8)

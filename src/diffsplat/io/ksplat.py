@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.gaussian_arrays import GaussianArrays
 
 logger = logging.getLogger(__name__)
@@ -48,13 +48,10 @@ def decode_ksplat(data: bytes) -> GaussianArrays:
     Raises:
         ValueError: when it is broken, of another version, or holds none.
     """
-    if len(data) < _HEADER_SIZE:
-        raise InvalidInputError(f"it has {len(data)} bytes, expected a header of {_HEADER_SIZE}")
+    require(len(data) >= _HEADER_SIZE, "the number of its bytes", len(data), f"at least {_HEADER_SIZE}")
     major, minor, section_count, _, _, count, level = _HEADER.unpack_from(data)
-    if (major, level) > (0, 2) or major or not minor:
-        raise InvalidInputError(f"it has the version {major}.{minor}, expected 0.1 or later")
-    if level > 2:
-        raise InvalidInputError(f"it has the compression level {level}, expected 0, 1 or 2")
+    require(not major and minor > 0, "its version", f"{major}.{minor}", "0.1 or later")
+    require(level <= 2, "its compression level", level, "0, 1 or 2")
     sections = _sections(data, section_count, level)
     held = sum(section.count for section in sections)
     if not held or held != count:
@@ -71,8 +68,7 @@ def _sections(data: bytes, section_count: int, level: int) -> list[_Section]:
     for index in range(section_count):
         fields = _SECTION.unpack_from(data, _HEADER_SIZE + index * _SECTION_SIZE)
         count, most, capacity, buckets, block, bucket_bytes, code_range, full, partial, degree = fields
-        if degree >= len(_SH_SIZES):
-            raise InvalidInputError(f"it has harmonics of degree {degree}, expected 0 to 3")
+        require(degree < len(_SH_SIZES), "the degree of its harmonics", degree, "0 to 3")
         if degree and count:
             logger.warning("spherical-harmonic coefficients beyond degree 0 are ignored")
         row = _row_type(level, _SH_SIZES[degree] * _SH_BYTES[level])

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import read_bytes
 from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays
 from diffsplat.io.parsing_limits import integer, mapping, numbers, parse_json, sequence, unpacked_limit
@@ -168,8 +168,7 @@ class _Textures:
 
 def _decode(meta: dict[str, Any], textures: _Textures) -> GaussianArrays:
     version = meta.get("version", 1)
-    if version not in (1, 2) or isinstance(version, bool):
-        raise InvalidInputError(f"it has the version {version!r}, expected 1 or 2")
+    require(version in (1, 2) and not isinstance(version, bool), "its version", repr(version), "1 or 2")
     bounds = mapping(meta, "means")
     if version == 1:
         shape = numbers(bounds, "shape")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.gaussian_arrays import SH_DEGREE_0, GaussianArrays, bytes_behind
 from diffsplat.io.parsing_limits import gunzip, unpacked_limit
 from diffsplat.io.splat_quantization import join_largest, split_largest, to_unorm
@@ -156,8 +156,7 @@ def _plain_sizes(data: bytes) -> list[int]:
     magic, version, count, degree, bits, _, _ = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise InvalidInputError("it does not hold the mark of a .spz file")
-    if version not in (1, 2, 3):
-        raise InvalidInputError(f"it has the version {version}, expected 1 to 4")
+    require(version in (1, 2, 3), "its version", version, "1 to 4")
     return _attribute_sizes(version, count, degree, bits)
 
 
@@ -181,8 +180,7 @@ def _unpack_4(data: bytes) -> _Packed:
     if len(data) < _HEADER_4.size:
         raise InvalidInputError("its header is cut")
     _, version, count, degree, bits, flags, streams, start = _HEADER_4.unpack_from(data)
-    if version != 4:
-        raise InvalidInputError(f"it has the version {version}, expected 1 to 4")
+    require(version == 4, "its version", version, "1 to 4")
     if flags & _HAS_EXTENSIONS:
         logger.warning("extensions of the .spz file are ignored")
     sizes = _attribute_sizes(version, count, degree, bits)
@@ -192,8 +190,7 @@ def _unpack_4(data: bytes) -> _Packed:
             f"its header promises {count} Gaussians, more than {len(data)} bytes can hold"
         )
     expected = len(sizes) if sizes[-1] else len(sizes) - 1
-    if streams not in (expected, len(sizes)):
-        raise InvalidInputError(f"it has {streams} streams, expected {expected}")
+    require(streams in (expected, len(sizes)), "the number of its streams", streams, str(expected))
     offset = start + streams * _STREAM.size
     if start < _HEADER_4.size or offset > len(data):
         raise InvalidInputError("its table of streams lies outside of the file")
@@ -211,10 +208,8 @@ def _attribute_sizes(version: int, count: int, degree: int, bits: int) -> list[i
     """Bytes of positions, opacities, colours, sizes, rotations and harmonics."""
     if not count:
         raise InvalidInputError("it has no Gaussians")
-    if degree >= len(_SH_SIZES):
-        raise InvalidInputError(f"it has harmonics of degree {degree}, expected 0 to 4")
-    if bits > 23:
-        raise InvalidInputError(f"its positions have {bits} fractional bits, expected 0 to 23")
+    require(degree < len(_SH_SIZES), "the degree of its harmonics", degree, "0 to 4")
+    require(bits <= 23, "the number of fractional bits of its positions", bits, "0 to 23")
     widths = (6 if version == 1 else 9, 1, 3, 3, 4 if version > 2 else 3, _SH_SIZES[degree])
     return [count * width for width in widths]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError, require
 from diffsplat.io.file_access import atomic_path
 from diffsplat.io.image_files import to_pixels
 
@@ -59,8 +59,7 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Pixels]:
     size: tuple[int, ...] | None = None
     for frame in frames:
         pixels = to_pixels(frame)
-        if pixels.shape[-1] != 3:
-            raise InvalidInputError(f"a frame has shape {tuple(frame.shape)}, expected [3, H, W]")
+        require(pixels.shape[-1] == 3, "the shape of a frame", tuple(frame.shape), "[3, H, W]")
         size = pixels.shape if size is None else size
         if pixels.shape != size:
             raise InvalidInputError(

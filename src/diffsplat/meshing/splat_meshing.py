@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffsplat.core import Cameras, Splats
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.meshing.depth_fusion import DepthViews, Lattice, fuse_depths
 from diffsplat.meshing.object_framing import frame_object, surrounding_cameras
 from diffsplat.meshing.surface_extraction import Surface, extract_surface
@@ -63,8 +63,7 @@ class MeshOptions:
             ("number of views", self.views, 8, 1000),
             ("image size", self.image_size, 64, 4096),
         ):
-            if not least <= value <= most:
-                raise InvalidInputError(f"the {name} is {value}, expected {least} to {most}")
+            require(least <= value <= most, f"the {name}", value, f"{least} to {most}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.without_autocast import without_autocast
-from diffsplat.errors import InvalidInputError, MissingPackageError
+from diffsplat.errors import InvalidInputError, MissingPackageError, require
 from diffsplat.render.backend_input import RenderTask
 
 logger = logging.getLogger(__name__)
@@ -83,15 +83,15 @@ def warmup() -> None:
 
 def _background(background: Sequence[float] | Tensor) -> Tensor:
     color = torch.as_tensor(background, dtype=torch.float64, device="cpu")
-    if color.shape != (3,) or not bool(torch.isfinite(color).all()):
-        raise InvalidInputError(f"background is {background!r}, expected three finite numbers")
+    valid = color.shape == (3,) and bool(torch.isfinite(color).all())
+    require(valid, "background", repr(background), "three finite numbers")
     return color
 
 
 def _backend(name: str, device: torch.device) -> Callable[[RenderTask], Rendering]:
     """The function behind a backend's name."""
-    if name not in get_args(Backend):
-        raise InvalidInputError(f"backend is {name!r}, expected one of {', '.join(get_args(Backend))}")
+    known = get_args(Backend)
+    require(name in known, "backend", repr(name), f"one of {', '.join(known)}")
     if name == "auto":
         name = _default_backend(device.type)
     match name:

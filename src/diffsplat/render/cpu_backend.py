@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffsplat.core import Rendering
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.render.backend_input import RenderTask
 from diffsplat.render.cpu_kernels.array_layout import (
     BLOCKS,
@@ -223,10 +223,10 @@ def rasterize(task: RenderTask) -> Rendering:
     """
     if task.means.device.type != "cpu":
         raise InvalidInputError(f"backend 'cpu' got splats on {task.means.device}, expected them on the cpu")
-    if max(task.width, task.height) > _MAX_SIZE:
-        raise InvalidInputError(
-            f"image size is {task.width} x {task.height}, expected at most {_MAX_SIZE} pixels a side"
-        )
+    size = f"{task.width} x {task.height}"
+    require(
+        max(task.width, task.height) <= _MAX_SIZE, "image size", size, f"at most {_MAX_SIZE} pixels a side"
+    )
     options = ImageOptions(task.width, task.height, task.background.float().numpy(), task.normals)
     rgb, alpha, depth, normal = _Rasterize.apply(
         view_rows(task),

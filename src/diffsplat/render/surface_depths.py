@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Splats
 from diffsplat.core.without_autocast import without_autocast
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.render.backend_input import RenderTask
 from diffsplat.render.cpu_backend import (
     ImageOptions,
@@ -40,8 +40,7 @@ def surface_depths(splats: Splats, cameras: Cameras, band: float, lift: float = 
     Raises:
         ValueError: for a band that is not positive.
     """
-    if not band > 0:
-        raise InvalidInputError(f"the band of the surface is {band}, expected a positive distance")
+    require(band > 0, "the band of the surface", band, "a positive distance")
     task = RenderTask.of(splats, cameras, torch.zeros(3), normals=False)
     options = ImageOptions(task.width, task.height, np.zeros(3, np.float32), normals=False)
     views = view_rows(task)[0]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 
 BOUNDING_RADIUS = 0.46
 UNPAINTED = 0.7
@@ -148,10 +148,7 @@ class TriangleMesh:
         low, high = self.bounds()
         centered = self.corners - (low + high) / 2
         reach = np.linalg.norm(centered.reshape(-1, 3), axis=1).max()
-        if not np.isfinite(reach) or reach <= 0:
-            raise InvalidInputError(
-                f"the mesh has a bounding radius of {reach}, expected a positive finite size"
-            )
+        require(0 < reach < np.inf, "the bounding radius of the mesh", reach, "a positive finite size")
         return replace(self, corners=(centered * (radius / reach)).astype(np.float32))
 
 
