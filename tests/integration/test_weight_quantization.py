@@ -144,3 +144,12 @@ def test_four_bits_are_not_streamed(weights: Path, capsys: pytest.CaptureFixture
     base = ["generate", "a red chair", "--model", "sd35m", "--weights", str(weights), "--quantize", "nf4"]
     assert main([*base, "--low-memory"]) == 2
     assert "expected one of them, or --quantize int8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_the_description_counts_quantised_weights(weights: Path, kind: Any):
+    pytest.importorskip(PACKAGES[kind])
+    pipe = opened(weights, "sd35m")
+    (before,) = (line for line in repr(pipe).splitlines() if line.startswith("  denoiser"))
+    (after,) = (line for line in repr(pipe.quantize(kind)).splitlines() if line.startswith("  denoiser"))
+    assert after == before.replace("float32", {"int8": "float32/int8", "nf4": "float32/nf4"}[kind])

@@ -201,10 +201,26 @@ def _described(component: Any) -> str:
         kind = config.get("prediction_type") if isinstance(config, Mapping) else None
         return f"{name}, {kind}" if kind else name
     tensors = [*network.parameters(), *network.buffers()]
-    count = sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
-    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
-    devices = {str(tensor.device) for tensor in tensors}
-    return f"{name}, {_in_words(count)} weights, {'/'.join(sorted(kinds))}, {'/'.join(sorted(devices))}"
+    weights = [(_count(tensor), _weight_type(tensor)) for tensor in tensors]
+    kinds = sorted({kind for count, kind in weights if count})
+    devices = sorted({str(tensor.device) for tensor in tensors})
+    total = sum(count for count, _ in weights)
+    return f"{name}, {_in_words(total)} weights, {'/'.join(kinds)}, {'/'.join(devices)}"
+
+
+def _count(tensor: Any) -> int:
+    """Weights in a tensor, of which bitsandbytes packs two into a byte."""
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        return state.shape.numel()
+    return tensor.numel() if tensor.is_floating_point() else 0
+
+
+def _weight_type(tensor: Any) -> str:
+    """Type that weights are stored in: ``float32``, ``int8`` (torchao), ``nf4`` (bitsandbytes)."""
+    state = getattr(tensor, "quant_state", None)
+    stored = getattr(tensor, "qdata", tensor)
+    return str(stored.dtype).removeprefix("torch.") if state is None else state.quant_type
 
 
 def _in_words(count: int) -> str:
