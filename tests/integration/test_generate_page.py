@@ -21,6 +21,7 @@ from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.web.model_worker import ModelWorker, ServedModel, load_models
 from support.browsing import WatchedPages, pixels, settle
+from support.ip_adapter_files import build_ip_adapter
 from support.release_folders import build_elevation, build_release
 from support.splat_figures import blocks
 
@@ -199,19 +200,36 @@ def test_a_result_is_shown_as_its_mesh_and_as_splats_again(live: Live, pages: Wa
     assert np.abs(shown() - splats).mean() < 1e-3
 
 
-def test_a_result_is_shared_as_one_page(live: Live, pages: WatchedPages, figures: Figures, tmp_path: Path):
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+def test_a_result_is_shared_as_one_page(
+    live: Live, pages: WatchedPages, figures: Figures, tmp_path: Path, size: tuple[int, int]
+):
     page = pages.open(live(figures), width=900, height=700)
-    generated(page, "a </script><b> chair & more", steps=1, seed=1)
+    prompt = "a </script><b> chair & more " + "and more " * 20
+    generated(page, prompt, steps=1, seed=1)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Save as a page to share").click()
-    assert waiting.value.suggested_filename == "a-script-b-chair-more-1.html"
+    assert waiting.value.suggested_filename.startswith("a-script-b-chair-more-and-more")
     path = tmp_path / "shared.html"
     waiting.value.save_as(path)
     own = pages.hosts.copy()
-    shared = pages.open(path.as_uri(), width=400, height=400, offline=True, reduced_motion="reduce")
-    assert shared.title() == "a </script><b> chair & more"
-    shown = pixels(shared.locator("#surface").screenshot())
-    assert np.abs(shown - shown[:1, :1]).max(axis=-1).mean() > 0.05
+    width, height = size
+    phone = {"is_mobile": True, "has_touch": True} if width < 500 else {}
+    shared = pages.open(
+        path.as_uri(), width=width, height=height, offline=True, reduced_motion="reduce", **phone
+    )
+    assert shared.title() == prompt.strip()
+    shown = pixels(shared.screenshot())
+    drawn = np.abs(shown - shown[:1, :1]).max(axis=-1) > 0.1
+    assert drawn[: height // 10].mean() < 0.01
+    rows, columns = (np.flatnonzero(drawn[: height * 3 // 4].any(axis=axis)) for axis in (1, 0))
+    assert len(rows) > 0.4 * min(size)
+    assert abs(columns[0] + columns[-1] - width) < 0.1 * width
+    words = shared.locator("p").bounding_box()
+    assert words["x"] >= 0
+    assert words["x"] + words["width"] <= width
+    assert words["y"] + words["height"] <= height
+    assert shared.evaluate("document.documentElement.scrollWidth") == width
     pages.hosts.discard(None)
     pages.hosts.discard("")
     assert pages.hosts == own
@@ -365,3 +383,41 @@ def test_two_control_maps_are_followed_and_brought_back(
     page.wait_for_selector("#control-2 img")
     (job,) = page.evaluate("fetch('api/jobs').then((answer) => answer.json())")
     assert list(job["images"]) == ["control", "control-2"]
+
+
+@pytest.fixture(scope="module")
+def image_prompt_model(tmp_path_factory: pytest.TempPathFactory) -> ModelWorker:
+    folder = tmp_path_factory.mktemp("image-prompt")
+    build_release(folder, "sd15")
+    unet = DiffSplatPipeline.from_pretrained("sd15", weights=folder).denoiser
+    file = build_ip_adapter(folder / "adapter", unet)
+    return load_models(["sd15"], OpeningOptions(weights=folder, ip_adapter=file, device="cpu"))
+
+
+def test_an_image_prompt_is_asked_for_used_and_brought_back(
+    live: Live, pages: WatchedPages, image_prompt_model: ModelWorker, tmp_path: Path
+):
+    path = tmp_path / "green.png"
+    Image.new("RGB", (64, 64), "lime").save(path)
+    page = pages.open(live(image_prompt_model), width=500, height=700)
+    field = page.locator("#ip_adapter_image")
+    assert "Image as a prompt" in field.inner_text()
+    assert not page.is_visible("#image")
+    assert not page.is_visible("#note")
+    generate(page, "a chair", steps=1)
+    page.get_by_text("Add an image as a prompt").wait_for()
+    field.locator("input").set_input_files(path)
+    field.get_by_role("img", name="Image as a prompt: green.png").wait_for()
+    generated(page, "a chair", steps=1)
+    field.get_by_label("Remove image").click()
+    page.locator(".thumb").first.click()
+    shown = field.locator("img")
+    shown.wait_for()
+    settle(page)
+    (job,) = page.evaluate("fetch('api/jobs').then((answer) => answer.json())")
+    assert list(job["images"]) == ["ip_adapter_image"]
+    kept = page.evaluate(
+        "async (url) => Array.from(new Uint8Array(await (await fetch(url)).arrayBuffer()))",
+        job["images"]["ip_adapter_image"],
+    )
+    assert np.allclose(pixels(bytes(kept)), [0, 1, 0], atol=0.02)

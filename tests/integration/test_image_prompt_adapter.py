@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.embeddings import ImageProjection
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 from starlette.testclient import TestClient
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats
@@ -23,9 +22,8 @@ from diffsplat.web.generation_app import create_app
 from diffsplat.web.generation_service import Service
 from diffsplat.web.model_worker import load_models
 from support.api_client import events, sentence
+from support.ip_adapter_files import FEATURES, build_ip_adapter
 from support.release_folders import CLIP_WIDTH
-
-FEATURES, HIDDEN = 12, 16
 
 
 def opened(weights: Path, name: str = "sd15", **options: Any) -> DiffSplatPipeline:
@@ -34,68 +32,6 @@ def opened(weights: Path, name: str = "sd15", **options: Any) -> DiffSplatPipeli
     pipe.set_progress_bar_config(disable=True)
     pipe.precision = "fp32"
     return pipe
-
-
-def write_adapter(folder: Path, unet: Any, *, plus: bool = False) -> Path:
-    """A file as they are published, and its image encoder, with random weights."""
-    generator = torch.Generator().manual_seed(2)
-    state = {}
-    number = 1
-    for name, module in unet.named_modules():
-        if name.endswith("attn2"):
-            for kind in ("to_k_ip", "to_v_ip"):
-                shape = module.to_k.weight.shape
-                state[f"ip_adapter.{number}.{kind}.weight"] = torch.randn(shape, generator=generator)
-            number += 2
-    if plus:
-        state |= {
-            f"image_proj.{key}": torch.randn(value.shape, generator=generator) * 0.3
-            for key, value in plus_projection().items()
-        }
-    else:
-        projection = ImageProjection(FEATURES, CLIP_WIDTH, 4).state_dict()
-        for key, value in projection.items():
-            state[f"image_proj.{key.replace('image_embeds', 'proj')}"] = torch.randn(
-                value.shape, generator=generator
-            )
-    folder.mkdir(exist_ok=True)
-    save_file(state, folder / "adapter.safetensors")
-    torch.manual_seed(3)
-    config = CLIPVisionConfig(
-        hidden_size=HIDDEN,
-        intermediate_size=HIDDEN,
-        projection_dim=FEATURES,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
-    CLIPVisionModelWithProjection(config).save_pretrained(folder / "image_encoder")
-    return folder / "adapter.safetensors"
-
-
-def plus_projection() -> dict[str, torch.Tensor]:
-    """Names of the original code; diffusers expects four layers."""
-    width, out = 64, CLIP_WIDTH
-    sizes: dict[str, tuple[int, ...]] = {
-        "latents": (1, 4, width),
-        "proj_in.weight": (width, HIDDEN),
-        "proj_in.bias": (width,),
-        "proj_out.weight": (out, width),
-        "proj_out.bias": (out,),
-        "norm_out.weight": (out,),
-        "norm_out.bias": (out,),
-    }
-    for layer in range(4):
-        norms = [f"{part}.{kind}" for part in ("0.norm1", "0.norm2", "1.0") for kind in ("weight", "bias")]
-        sizes |= {f"layers.{layer}.{name}": (width,) for name in norms}
-        sizes |= {f"layers.{layer}.0.{name}.weight": (width, width) for name in ("to_q", "to_out")}
-        sizes |= {
-            f"layers.{layer}.0.to_kv.weight": (2 * width, width),
-            f"layers.{layer}.1.1.weight": (4 * width, width),
-            f"layers.{layer}.1.3.weight": (width, 4 * width),
-        }
-    return {name: torch.zeros(size) for name, size in sizes.items()}
 
 
 def made(pipe: DiffSplatPipeline, **options: Any) -> torch.Tensor:
@@ -117,7 +53,7 @@ def test_features_and_output_are_those_of_diffusers(weights: Path, tmp_path: Pat
     from transformers import CLIPImageProcessor
 
     pipe, other = opened(weights), opened(weights)
-    file = write_adapter(tmp_path, pipe.denoiser, plus=plus)
+    file = build_ip_adapter(tmp_path, pipe.denoiser, plus=plus)
     pipe.load_ip_adapter(file, scale=0.6)
     (features, without) = pipe._image_features(pipe.prepare(ip_adapter_image=photo).prompt[None])
     stock: Any = StableDiffusionPipeline(
@@ -152,7 +88,7 @@ def test_an_image_prompt_steers_and_can_be_taken_out(weights: Path, tmp_path: Pa
     plain = made(pipe)
     with pytest.raises(ValueError, match="expected no ip_adapter_image"):
         made(pipe, ip_adapter_image=photo)
-    file = write_adapter(tmp_path, pipe.denoiser)
+    file = build_ip_adapter(tmp_path, pipe.denoiser)
     pipe.load_ip_adapter(file)
     calls: list[Any] = []
     hook = pipe.denoiser.register_forward_pre_hook(
@@ -179,12 +115,12 @@ def test_an_image_prompt_steers_and_can_be_taken_out(weights: Path, tmp_path: Pa
 def test_what_does_not_fit_is_refused_and_leaves_the_network(weights: Path, tmp_path: Path):
     pipe = opened(weights)
     plain = made(pipe)
-    file = write_adapter(tmp_path, pipe.denoiser)
+    file = build_ip_adapter(tmp_path, pipe.denoiser)
     wrong = UNet2DConditionModel(
         block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=8,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    narrow = write_adapter(tmp_path / "narrow", wrong)
+    narrow = build_ip_adapter(tmp_path / "narrow", wrong)
     with pytest.raises(ValueError, match="does not fit the denoiser"):
         pipe.load_ip_adapter(narrow)
     save_file({"image_proj.norm.weight": torch.zeros(2)}, tmp_path / "face.safetensors")
@@ -201,7 +137,7 @@ def test_from_the_command_line(
     weights: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ):
     pipe: Any = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
-    file, output = write_adapter(tmp_path, pipe.denoiser), tmp_path / "a.ply"
+    file, output = build_ip_adapter(tmp_path, pipe.denoiser), tmp_path / "a.ply"
     base = ["generate", "a red chair", "--model", "sd15", "--weights", str(weights), "--steps", "2"]
     adapter = ["--ip-adapter", str(file), "--ip-adapter-scale", "0.5"]
     assert main([*base, "-o", str(output), *adapter, "--ip-adapter-image", str(photo)]) == 0
@@ -216,7 +152,7 @@ def test_from_the_command_line(
 
 def test_from_a_server(weights: Path, tmp_path: Path, photo: Path):
     pipe: Any = DiffSplatPipeline.from_pretrained("sd15", weights=weights)
-    file = write_adapter(tmp_path, pipe.denoiser)
+    file = build_ip_adapter(tmp_path, pipe.denoiser)
     models = load_models(["sd15"], OpeningOptions(weights=weights, ip_adapter=file, device="cpu"))
     assert "ip_adapter_image" not in models.models["sd15"].reasons
     pipe.load_ip_adapter(file)

@@ -30,7 +30,8 @@ _PAGE = """<!doctype html>
 html, body {{ margin: 0; height: 100%; }}
 body {{ background: {background}; font: 15px system-ui, sans-serif; overflow: hidden; }}
 #surface, canvas {{ display: block; width: 100%; height: 100%; touch-action: none; }}
-p {{ position: fixed; left: 16px; bottom: 12px; margin: 0; color: #667; pointer-events: none; }}
+p {{ position: fixed; inset: auto 16px 12px; margin: 0; color: #556; pointer-events: none; overflow-wrap: anywhere; }}
+p {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }}
 </style>
 <script type="importmap">{modules}</script>
 </head>
@@ -45,6 +46,7 @@ import {{ createViewer }} from "viewer.js";
 const viewer = createViewer(document.getElementById("surface"), {{ background: {background_json} }});
 const bytes = Uint8Array.from(atob({splats}), (letter) => letter.charCodeAt(0));
 await viewer.load(bytes.buffer, {name});
+await viewer.whenSettled();
 viewer.setTurning(!matchMedia("(prefers-reduced-motion: reduce)").matches);
 viewer.canvas.addEventListener("pointerdown", () => viewer.setTurning(false));
 document.documentElement.dataset.state = "ready";

@@ -60,8 +60,11 @@ export class Api {
     return { blob: await response.blob(), name: name ?? url.split("/").pop() };
   }
 
-  /** Call `onChange(job)` after every change of a job. @returns the job at its end, or null when it is gone */
-  async follow(id, onChange) {
+  /**
+   * Call `onChange(job)` after every change of a job, and `onSilence()` while the server does not answer.
+   * @returns the job at its end, or null when it is gone
+   */
+  async follow(id, onChange, onSilence) {
     let last = null;
     for (let tries = 0; tries < MOST_TRIES; tries += 1) {
       try {
@@ -77,6 +80,7 @@ export class Api {
       } catch (error) {
         if (!(error instanceof UnreachableError || error instanceof TypeError)) throw error;
         console.info(error);
+        onSilence();
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }

@@ -22,6 +22,7 @@ const notify = createNotices(document.body);
 const api = new Api(askToken);
 const gallery = new Gallery(byId("gallery"), api);
 let shown = null;
+let asked = null; // to be shown once it is loaded
 let comparing = false;
 root.dataset.state = "busy";
 
@@ -50,8 +51,9 @@ async function start() {
       event.preventDefault();
       generate(viewer, fields);
     });
+    byId("prompt").addEventListener("keydown", ({ key, ctrlKey, metaKey }) => key === "Enter" && (ctrlKey || metaKey) && submit());
     await restore(viewer);
-    document.addEventListener("visibilitychange", () => document.hidden || refresh());
+    document.addEventListener("visibilitychange", () => document.hidden || refresh(viewer));
   } catch (error) {
     notify(error.message, "error");
   }
@@ -59,11 +61,7 @@ async function start() {
 }
 
 function imageField(id, label, preview) {
-  return new ImageField(byId(id), { label: labelOf(label), preview, onError: (sentence) => notify(sentence, "error") });
-}
-
-function labelOf(name) {
-  return `${name}: drop or browse`;
+  return new ImageField(byId(id), { label, preview, onError: (sentence) => notify(sentence, "error") });
 }
 
 /** How an image is cut out and framed. */
@@ -85,7 +83,7 @@ function fillForm({ models, limits, samplers }, fields) {
     byId("framing").hidden = !fields.image.file;
     MAPS.forEach((name, number) => {
       const kind = model.takes.control[number];
-      fields[name].label = labelOf(`Control map (${kind})`);
+      fields[name].label = `Control map (${kind})`;
       fields[name].available = kind !== undefined;
     });
     fields.ip_adapter_image.available = model.takes.ip_adapter_image;
@@ -111,8 +109,12 @@ function lockSeed(locked) {
 function exampleButton(prompt) {
   return make("button", { type: "button", click: () => {
     byId("prompt").value = prompt;
-    byId("form").requestSubmit();
+    submit();
   } }, prompt);
+}
+
+function submit() {
+  if (!byId("generate").disabled) byId("form").requestSubmit();
 }
 
 async function generate(viewer, fields) {
@@ -120,6 +122,11 @@ async function generate(viewer, fields) {
   if (!prompt && !fields.image.file) {
     byId("prompt").focus();
     notify(fields.image.available ? "Enter a prompt or add an image." : "Enter a prompt first.", "error");
+    return;
+  }
+  const { ip_adapter_image: imagePrompt } = fields;
+  if (imagePrompt.available && !imagePrompt.file) {
+    notify("Add an image as a prompt: this model has an IP-Adapter.", "error");
     return;
   }
   if (byId("lock").getAttribute("aria-pressed") !== "true") byId("seed").value = Math.floor(Math.random() * SEEDS);
@@ -151,7 +158,8 @@ async function follow(viewer, job) {
   const remaining = new RemainingTime();
   showProgress(job, remaining);
   try {
-    const last = await api.follow(job.id, (now) => showProgress(now, remaining));
+    const onSilence = () => (byId("status").textContent = "The server does not answer, trying again …");
+    const last = await api.follow(job.id, (now) => showProgress(now, remaining), onSilence);
     if (last?.state === "done") await show(viewer, gallery.add(last));
     if (last?.notice) notify(asSentence(last.notice), "warning");
     if (last?.state === "failed") {
@@ -184,16 +192,18 @@ function setRunning(running, status = "") {
 /** Show an object, and its files for download. */
 async function show(viewer, entry) {
   const { job, result } = entry;
-  const ply = result.files.find((file) => file.suffix === ".ply");
+  asked = entry;
   try {
-    const { blob, name } = await api.file(ply.url);
+    const { blob, name } = await api.file(fileOf(result, ".ply").url);
+    if (asked !== entry) return;
     const info = await viewer.load(blob, name);
+    if (asked !== entry) return;
     byId("name").textContent = result.prompt || "from image";
     byId("facts").textContent = `${formatCount(info.splats)} · seed ${result.seed} · ${formatBytes(info.bytes)}`;
     byId("invitation").hidden = true;
     byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = false;
     byId("files").replaceChildren(...result.files.map(fileButton));
-    byId("mesh").hidden = !meshOf(result);
+    byId("mesh").hidden = !fileOf(result, ".mesh.glb");
     byId("mesh").setAttribute("aria-pressed", "false");
     gallery.select(entry);
     shown = entry;
@@ -203,8 +213,8 @@ async function show(viewer, entry) {
   }
 }
 
-function meshOf(result) {
-  return result.files.find(({ suffix }) => suffix === ".mesh.glb");
+function fileOf(result, kind) {
+  return result.files.find(({ suffix }) => suffix === kind);
 }
 
 /** Show the shown object as its mesh, which the server makes when it is first asked for, or as its splats again. */
@@ -216,7 +226,7 @@ async function switchMesh(viewer) {
   try {
     if (viewer.showsTriangles) viewer.showSplats();
     else {
-      const { blob } = await api.file(meshOf(entry.result).url);
+      const { blob } = await api.file(fileOf(entry.result, ".mesh.glb").url);
       if (entry === shown) await viewer.showTriangles(blob);
     }
     button.setAttribute("aria-pressed", String(viewer.showsTriangles));
@@ -229,23 +239,26 @@ async function switchMesh(viewer) {
 
 function showNothing(viewer) {
   viewer.clear();
-  shown = null;
+  shown = asked = null;
   byId("invitation").hidden = false;
   byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = true;
 }
 
 function fileButton({ suffix, description, url }) {
-  const button = make("button", { type: "button", title: description, click: async () => {
-    button.disabled = true;
-    try {
-      const { blob, name } = await api.file(url);
-      download(blob, name);
-    } catch (error) {
-      notify(error.message, "error");
-    }
-    button.disabled = false;
-  } }, suffix.slice(1));
-  return button;
+  const click = ({ target }) => save(target, url);
+  return make("button", { type: "button", title: description, click }, suffix.slice(1));
+}
+
+/** Download a file of a result; its button waits. */
+async function save(button, url) {
+  button.disabled = true;
+  try {
+    const { blob, name } = await api.file(url);
+    download(blob, name);
+  } catch (error) {
+    notify(error.message, "error");
+  }
+  button.disabled = false;
 }
 
 function fillBars(viewer) {
@@ -255,17 +268,15 @@ function fillBars(viewer) {
     viewer.setTurning(turning);
     turn.setAttribute("aria-pressed", String(turning));
   }, { "aria-pressed": "false" });
+  const share = iconButton("share", "Save as a page to share", () => save(share, fileOf(shown.result, ".html").url));
   byId("toolbar").append(
     iconButton("reset", "Reset camera", () => viewer.resetCamera()),
     turn,
     iconButton("mesh", "Mesh or splats", () => switchMesh(viewer), { id: "mesh", "aria-pressed": "false" }),
     iconButton("compare", "Compare with another result", () => setComparing(!comparing), { id: "compare", "aria-pressed": "false" }),
     iconButton("open", "Crop and more, in the viewer", () => openViewer([shown])),
-    iconButton("share", "Save as a page to share", async () => {
-      const { blob, name } = await api.file(shown.result.files.find(({ suffix }) => suffix === ".html").url);
-      download(blob, name);
-    }),
-    iconButton("camera", "Save screenshot", async () => download(await viewer.screenshot(), `${byId("name").textContent}.png`)),
+    share,
+    iconButton("camera", "Save screenshot", async () => download(await viewer.screenshot(), viewer.info.name.replace(/ply$/, "png"))),
   );
   byId("actions").append(iconButton("dark", "Toggle dark mode", toggleTheme, { class: "icon-button theme-button" }));
 }
@@ -289,9 +300,11 @@ async function restore(viewer) {
 }
 
 /** Results of other tabs. */
-async function refresh() {
+async function refresh(viewer) {
   try {
-    gallery.update(await api.jobs());
+    const jobs = await api.jobs();
+    gallery.update(jobs);
+    if (shown && !jobs.some(({ id }) => id === shown.job.id)) showNothing(viewer);
   } catch (error) {
     console.info(error);
   }
@@ -357,7 +370,7 @@ async function remove(viewer, job) {
   try {
     await api.cancel(job.id);
     gallery.remove(job.id);
-    if (shown?.job.id === job.id) showNothing(viewer);
+    if ((asked ?? shown)?.job.id === job.id) showNothing(viewer);
   } catch (error) {
     notify(error.message, "error");
   }
@@ -367,6 +380,7 @@ async function remove(viewer, job) {
 function takeDropped([file], fields) {
   const model = byId("model").value;
   const field = Object.values(fields).find(({ available }) => available);
+  if (!file) return;
   if (!field) notify(`${model} takes text only, so it has no use for ${file.name}.`, "error");
   else if (!IMAGE_TYPES.includes(file.type)) notify(`${file.name} is not an image that ${model} takes: PNG, JPEG or WebP.`, "error");
   else field.set(file);

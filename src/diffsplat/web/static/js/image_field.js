@@ -11,6 +11,7 @@ export class ImageField extends EventTarget {
   #preview;
   #onError;
   #file = null;
+  #loading = null;
 
   /**
    * @param box its element
@@ -51,22 +52,25 @@ export class ImageField extends EventTarget {
   /** Its name. */
   set label(label) {
     this.#label = label;
-    if (!this.#file) this.#show(label);
+    if (!this.#file) this.clear();
   }
 
   /** Nothing is chosen. */
   clear() {
-    this.#file = null;
-    this.#show(this.#label);
+    this.#file = this.#loading = null;
+    this.#show(`${this.#label}: drop or browse`);
   }
 
-  /** Take an image once its preview has loaded. */
+  /** Take an image once its preview has loaded, unless another comes in the meantime. */
   async set(file) {
     if (!file) return;
+    const ticket = (this.#loading = {});
     this.#file = null;
     this.#show("Loading …");
     try {
-      const url = URL.createObjectURL(await this.#preview(file));
+      const preview = await this.#preview(file);
+      if (ticket !== this.#loading) return;
+      const url = URL.createObjectURL(preview);
       this.#file = file;
       this.#show(make("img", { src: url, alt: `${this.#label}: ${file.name}`, load: () => URL.revokeObjectURL(url) }));
       this.#box.append(iconButton("close", "Remove image", () => {
@@ -74,6 +78,7 @@ export class ImageField extends EventTarget {
         this.dispatchEvent(new Event("change"));
       }));
     } catch (error) {
+      if (ticket !== this.#loading) return;
       this.clear();
       this.#onError(error.message);
     }

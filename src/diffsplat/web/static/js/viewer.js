@@ -45,7 +45,7 @@ export class Viewer extends EventTarget {
   #options;
   #focal;
   #fit = { center: [0, 0, 0], radius: 0.7 };
-  #loading = 0;
+  #loading = null;
   #frame = 0;
   #placing = false;
   #resizing;
@@ -114,7 +114,7 @@ export class Viewer extends EventTarget {
    */
   async load(source, name) {
     requireReadable(name);
-    const ticket = ++this.#loading;
+    const ticket = (this.#loading = {});
     try {
       const bytes = await bytesOf(source, name);
       const up = this.#options.up ?? upAxisOf(bytes, name);
@@ -129,7 +129,7 @@ export class Viewer extends EventTarget {
       this.#show(splats, up);
       this.#info = { name, bytes: size, splats: splats.numSplats };
     } finally {
-      if (ticket === this.#loading) this.#loading = 0;
+      if (ticket === this.#loading) this.#loading = null;
     }
     this.dispatchEvent(new Event("load"));
     return this.#info;
@@ -164,7 +164,7 @@ export class Viewer extends EventTarget {
 
   /** Show nothing. */
   clear() {
-    this.#loading = 0;
+    this.#loading = null;
     this.#info = null;
     this.#removeMesh();
     this.invalidate();
