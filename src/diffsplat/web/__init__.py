@@ -1,1 +1,1 @@
-"""Pages in the browser: what they are made of, and servers of them."""
+"""The generation server and the splat viewer: HTTP API, web pages, job queue."""
