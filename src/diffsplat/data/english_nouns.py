@@ -7,28 +7,6 @@ import re
 from diffsplat.data.object_labels import read_table
 
 _REST = re.compile(r" (?:with|of|on|in|full|covering|holding|made) .*")
-_IRREGULAR = {
-    **{
-        "man": "men",
-        "woman": "women",
-        "person": "people",
-        "child": "children",
-        "mouse": "mice",
-        "goose": "geese",
-    },
-    **{
-        "tooth": "teeth",
-        "foot": "feet",
-        "knife": "knives",
-        "shelf": "shelves",
-        "leaf": "leaves",
-        "loaf": "loaves",
-    },
-    **{"wolf": "wolves", "scarf": "scarves", "half": "halves", "cactus": "cactuses", "potato": "potatoes"},
-    **{"tomato": "tomatoes", "hero": "heroes", "fish": "fish", "sheep": "sheep", "deer": "deer"},
-    **{"bus": "buses", "axe": "axes"},
-}
-_SINGULAR = {plural: singular for singular, plural in _IRREGULAR.items()}
 
 
 def split_head(phrase: str) -> tuple[str, str]:
@@ -52,8 +30,9 @@ def plural_of(phrase: str) -> str:
     if has_no_singular(head):
         return phrase
     *before, last = head.split()
-    if last in _IRREGULAR:
-        plural = _IRREGULAR[last]
+    irregular = read_table("object_nouns")["irregular_plurals"]
+    if last in irregular:
+        plural = irregular[last]
     elif last.endswith(("s", "x", "z", "ch", "sh")):
         plural = f"{last}es"
     else:
@@ -63,8 +42,9 @@ def plural_of(phrase: str) -> str:
 
 def singular_of(word: str) -> str:
     """The singular of a word; a word that is no plural stays as it is."""
-    if word in _SINGULAR:
-        return _SINGULAR[word]
+    for singular, plural in read_table("object_nouns")["irregular_plurals"].items():
+        if word == plural:
+            return singular
     if has_no_singular(word) and word.endswith("s"):
         word = word[:-1]
         if word.endswith("ie") and len(word) > 3:
