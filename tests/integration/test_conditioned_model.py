@@ -205,7 +205,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> StageFolders:
         mesh.visual.vertex_colors = [60 * number, 200, 40, 255]
         mesh.export(root / "meshes" / f"{name}.ply")
     options = RenderOptions(size=SIZE, supersampling=1, processes=1, views="orbits")
-    ingest(folder_objects(root / "meshes"), root / "data", options, progress=False)
+    ingest(folder_objects(root / "meshes"), root / "data", options)
     torch.manual_seed(0)
     GSRecon(
         dim=32, blocks=1, heads=1, patch=8, parametrization="residual", pixel_grid="center"

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from diffsplat.data.caption_files import read_captions
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.gobjaverse.gobjaverse_files import BrokenViewError, StoredObject
 from diffsplat.data.gobjaverse.gobjaverse_views import RINGS
+from diffsplat.data.shard_writing import fill_shards
 from support.gobjaverse_objects import (
     BALL,
     LEVEL_DISTANCE,
@@ -119,9 +121,9 @@ def test_rings_are_the_groups_of_four_even_views(shards: Path):
 
 
 def test_samples_for_training(shards: Path):
-    data = ObjectDataset(shards, split="all", novel_views=4)
+    data = ObjectDataset(shards, split="all")
     for seed in range(3):
-        views = data.sample(0, seed, size=SIZE // 2)
+        views = data.sample(0, seed, novel_views=4, size=SIZE // 2)
         assert tuple(views.image.shape) == (1, 8, 3, SIZE // 2, SIZE // 2)
         four = torch.atan2(views.cameras.centers[0, :4, 0], views.cameras.centers[0, :4, 2]).rad2deg() % 360
         torch.testing.assert_close((four + 1) % 360 - 1, torch.tensor([0.0, 90, 180, 270]), rtol=0, atol=1e-2)
@@ -310,7 +312,7 @@ def test_some_objects_by_a_list(ball: Path, tmp_path: Path, capfd: pytest.Captur
     assert "holds none of the 1 objects that are asked for" in capfd.readouterr().err
 
 
-def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path):
     source = copies(ball, tmp_path / "in", 6)
     listing = gobjaverse_conversion.list_objects(source, {name: (text,) for name, text in CAPTIONS.items()})
     assert (
@@ -325,14 +327,13 @@ def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path, monkeypat
         done.append(item.object_id)
         return convert_object(item, size)
 
-    monkeypatch.setattr(gobjaverse_conversion, "convert_object", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        gobjaverse_conversion.convert(listing, tmp_path / "out", size=12, processes=1, progress=False)
+        fill_shards(listing, partial(interrupted, size=12), tmp_path / "out", size=12, processes=1)
     assert sorted(row["object_id"] for row in rows(tmp_path / "out")) == sorted(done)
-    monkeypatch.undo()
-    report = gobjaverse_conversion.convert(listing, tmp_path / "out", size=12, processes=2, progress=False)
+    work = partial(convert_object, size=12)
+    report = fill_shards(listing, work, tmp_path / "out", size=12, processes=2)
     assert (report.resumed, report.rendered) == (2, 4)
-    again = gobjaverse_conversion.convert(listing, tmp_path / "out", size=12, processes=2, progress=False)
+    again = fill_shards(listing, work, tmp_path / "out", size=12, processes=2)
     assert (again.resumed, again.rendered) == (6, 0)
 
     def by_name(out: Path) -> dict[str, dict]:

@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> StageFolders:
     for name in ("crate", "box", "chest"):
         trimesh.creation.box(extents=(1.0, 0.6, 0.7)).export(root / "meshes" / f"{name}.ply")
     options = RenderOptions(size=SIZE, supersampling=1, processes=1, views="gobjaverse")
-    ingest(folder_objects(root / "meshes"), root / "data", options, progress=False)
+    ingest(folder_objects(root / "meshes"), root / "data", options)
     torch.manual_seed(0)
     # Of random weights only the known geometry is left, which "residual" starts from.
     reconstructor = GSRecon(

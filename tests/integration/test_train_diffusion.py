@@ -53,7 +53,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
         box.visual.face_colors = [80 * number, 90, 200, 255]
         box.export(root / "meshes" / f"{name}.ply")
     options = RenderOptions(size=SIZE, supersampling=1, processes=1, views="orbits")
-    ingest(folder_objects(root / "meshes"), root / "data", options, progress=False)
+    ingest(folder_objects(root / "meshes"), root / "data", options)
     networks, pretrained = root / "networks", root / "pretrained"
     torch.manual_seed(0)
     GSRecon(dim=32, blocks=1, heads=1, patch=16).save_pretrained(networks / "reconstructor")

@@ -24,12 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         box.visual.face_colors = [60 * number, 90, 200, 255]
         box.export(root / "meshes" / f"{name}.ply")
     listing = folder_objects(root / "meshes")
-    ingest(
-        listing,
-        root / "shards",
-        RenderOptions(size=32, supersampling=1, recolor=False, processes=1),
-        progress=False,
-    )
+    ingest(listing, root / "shards", RenderOptions(size=32, supersampling=1, recolor=False, processes=1))
     return root / "shards"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,7 @@ from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_id_lists import read_ids
 from diffsplat.data.object_table import ObjectTable
-from diffsplat.data.shard_writing import ShardReport
+from diffsplat.data.shard_writing import ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import atomic_path
 
@@ -90,7 +91,8 @@ def gobjaverse(
         None if index is None else gobjaverse_conversion.read_index(index),
         None if ids is None else read_ids(ids),
     )
-    report = gobjaverse_conversion.convert(listing, out, size=size, processes=processes, ray=ray)
+    work = partial(gobjaverse_conversion.convert_object, size=size)
+    report = fill_shards(listing, work, out, size=size, processes=processes, ray=ray)
     print(_conversion_summary(report))
     if report.broken and not report.rendered and not report.resumed:
         raise InvalidInputError(f"none of the {len(report.broken)} objects could be converted")

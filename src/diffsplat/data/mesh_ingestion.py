@@ -17,6 +17,7 @@ from diffsplat.data.caption_sentences import sentences
 from diffsplat.data.color_naming import color_shares, color_words
 from diffsplat.data.mesh_sources import SourceListing, SourceObject
 from diffsplat.data.object_repainting import repaints
+from diffsplat.data.shard_folders import SHARDS
 from diffsplat.data.shard_schema import ObjectInfo
 from diffsplat.data.shard_writing import Finished, Row, ShardReport, fill_shards
 from diffsplat.errors import InvalidInputError, require
@@ -50,9 +51,7 @@ class RenderOptions:
     ray: str | None = None
 
 
-def ingest(
-    listing: SourceListing, out: Path, options: RenderOptions, *, progress: bool = True
-) -> ShardReport:
+def ingest(listing: SourceListing, out: Path, options: RenderOptions) -> ShardReport:
     """Render every object of ``listing`` that ``out`` does not hold yet, in an order mixed by a hash.
 
     Shards appear whole or not at all; after an interruption the same call goes on with what is missing.
@@ -62,15 +61,8 @@ def ingest(
     """
     require(options.supersampling >= 1, "supersampling", options.supersampling, "at least 1")
     work = partial(render_object, options=options)
-    return fill_shards(
-        listing,
-        work,
-        out,
-        size=options.size,
-        processes=options.processes,
-        ray=options.ray,
-        progress=progress,
-    )
+    size, processes = options.size, options.processes
+    return fill_shards(listing, work, out, size=size, processes=processes, ray=options.ray)
 
 
 def relabel(listing: SourceListing, out: Path) -> int:
@@ -84,7 +76,7 @@ def relabel(listing: SourceListing, out: Path) -> int:
 
     objects = {item.object_id: item for item in listing.objects}
     rows = 0
-    for path in sorted(out.glob("objects-*.parquet")):
+    for path in sorted(out.glob(SHARDS)):
         table = parquet.read_table(path)
         old = table.select(["object_id", "colors", "variant"]).to_pylist()
         missing = [row["object_id"] for row in old if row["object_id"].split("#")[0] not in objects]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
@@ -21,18 +20,15 @@ from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.released_view_composition import compose_released_views
 from diffsplat.data.row_cache import RowCache
 from diffsplat.data.shard_reading import Pixels, decode_row, read_images
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 
 ViewComposition = Literal["exact", "released"]
 """Normals and points of the surface alone, on the ``center`` pixel grid; or as the released networks saw them, see
 :func:`~diffsplat.data.released_view_composition.compose_released_views`."""
 
 
-class ObjectDataset(Dataset[Views]):
-    """Objects of one or more folders of shards.
-
-    An item is ``sample(index, seed)`` with the seed given here: the same index always gives the same views.
-    """
+class ObjectDataset:
+    """Objects of one or more folders of shards."""
 
     def __init__(
         self,
@@ -43,8 +39,6 @@ class ObjectDataset(Dataset[Views]):
         ids: Collection[str] | None = None,
         cache_gb: float = 0.0,
         composition: ViewComposition = "exact",
-        novel_views: int = 4,
-        seed: int = 0,
     ) -> None:
         """Map the table of rows; neither rows nor pixels are read.
 
@@ -56,17 +50,12 @@ class ObjectDataset(Dataset[Views]):
             cache_gb: how much of what lies at addresses may be kept on disk, see
                 :class:`~diffsplat.data.row_cache.RowCache`.
             composition: how views are made of the stored pixels.
-            novel_views: how many views an item has in addition to the four of its ring.
-            seed: of the items.
 
         Raises:
             FileNotFoundError: a folder holds no shard.
             ValueError: no object is left, an option is unknown, or a shard is damaged.
         """
-        if split not in ("train", "test", "all") or novel_views < 0:
-            raise InvalidInputError(
-                f"split {split!r}, novel_views {novel_views}: expected train, test or all; at least 0"
-            )
+        require(split in ("train", "test", "all"), "split", repr(split), "train, test or all")
         folders = [folders] if isinstance(folders, str | Path) else list(folders)
         rows = ObjectTable(folders)
         if ids is not None:
@@ -82,38 +71,31 @@ class ObjectDataset(Dataset[Views]):
         self.rows = rows
         self._cache = RowCache.within(rows.shards(), cache_gb)
         self._composition: ViewComposition = composition
-        self._novel_views = novel_views
-        self._seed = seed
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getitem__(self, index: int) -> Views:
-        return self.sample(index, self._seed)
 
     def noun_counts(self) -> Counter[str]:
         """How many different objects each noun has; repainted versions count once."""
         originals = self.rows.select(self.rows.where("variant", ""))
         return Counter(originals.column("noun").to_pylist())
 
-    def load_views(
-        self, index: int, views: Sequence[int], *, size: int | None = None, prompt: str | None = None
-    ) -> Views:
-        """Some views of a row as a batch of one, in the world of the first of them.
+    def load_views(self, index: int, views: Sequence[int], *, size: int | None = None) -> Views:
+        """Some views of a row as a batch of one, in the world of the first of them, with the row's first caption.
 
         Args:
             index: of the row.
             views: of the row, in the order wanted.
             size: pixels per side, a divisor of the stored size; None keeps it.
-            prompt: of the batch; the row's first caption when None.
 
         Raises:
             IndexError: there is no such row or view.
             ValueError: no view is asked for, or the size does not divide the stored one.
         """
-        return self._views(self.rows[index], views, size, prompt)
+        row = self.rows[index]
+        return self._views(row, views, size, row.captions[0])
 
-    def _views(self, row: ObjectRow, views: Sequence[int], size: int | None, prompt: str | None) -> Views:
+    def _views(self, row: ObjectRow, views: Sequence[int], size: int | None, caption: str) -> Views:
         chosen = list(views)
         if not chosen:
             raise InvalidInputError("got no views to load, expected at least one")
@@ -121,16 +103,13 @@ class ObjectDataset(Dataset[Views]):
             raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
         images = self._cache.row(row.shard, row.place, lambda: read_images(row.shard, row.place))
         pixels = decode_row(images, row.shard, row.place, row.cameras.width, chosen)
-        caption = row.captions[0] if prompt is None else prompt
         match self._composition:
             case "exact":
                 return to_views(pixels, row.cameras[chosen], caption, size=size)
             case "released":
                 return released_views(pixels, row.cameras[chosen], caption, size=size)
 
-    def sample(
-        self, index: int, seed: int, *, novel_views: int | None = None, size: int | None = None
-    ) -> Views:
+    def sample(self, index: int, seed: int, *, novel_views: int, size: int | None = None) -> Views:
         """Four views of one ring and some other views, all drawn from ``(seed, index)`` alone.
 
         The ring, which of its views comes first, the other views and the caption are random. A row
@@ -140,15 +119,13 @@ class ObjectDataset(Dataset[Views]):
         random = np.random.default_rng([seed, index])
         ring = row.turned_ring(random)
         others = random.permutation([v for v in range(len(row.ring)) if v not in ring]).tolist() or ring
-        wanted = self._novel_views if novel_views is None else novel_views
-        novel = [others[i % len(others)] for i in range(wanted)]
+        novel = [others[i % len(others)] for i in range(novel_views)]
         prompt = str(random.choice(np.array(row.captions)))
         return self._views(row, ring + novel, size, prompt)
 
-    def canonical(self, index: int, *, size: int | None = None, prompt: str | None = None) -> Views:
+    def canonical(self, index: int, *, size: int | None = None) -> Views:
         """The four views that text generation makes: ring 0, the front first (azimuths 0, 90, 180, 270)."""
-        row = self.rows[index]
-        return self._views(row, row.ring_views(0), size, prompt)
+        return self.load_views(index, self.rows[index].ring_views(0), size=size)
 
     def pixels_key(self, index: int) -> str:
         """Identity of a row's images: another set of images has another key, whatever it is called."""

@@ -17,6 +17,7 @@ _CLUSTERS = 8
 _LIGHTNESS_WEIGHT = 0.6
 _MERGE_DISTANCE = 0.075
 _SAME_HUE = 0.975
+_PAINTED_SHARE = 0.6
 _FLAT_SPREAD = 0.13
 """Standard deviation of the lightness below which a colour counts as flat."""
 
@@ -119,13 +120,13 @@ def repaints(
             yield word, lut
 
 
-def repaint_lut(colors: Palette, word: ColorWord, seed: int, *, share: float = 0.6) -> FloatArray:
-    """A colour cube ``[33, 33, 33, 3]`` that paints the largest clusters, at least ``share``, in ``word``.
+def repaint_lut(colors: Palette, word: ColorWord, seed: int) -> FloatArray:
+    """A colour cube ``[33, 33, 33, 3]`` that paints the largest clusters, at least 60 %, in ``word``.
 
     Shades inside a cluster keep their order and most of their contrast; other clusters keep their colour.
     """
     covered = np.concatenate([[0.0], np.cumsum(colors.shares)[:-1]])
-    painted = covered < share
+    painted = covered < _PAINTED_SHARE
     axis = np.linspace(0.0, 1.0, LUT_SIZE)
     cube = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
     lab = srgb_to_oklab(cube)

@@ -9,39 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data import shard_schema
-from diffsplat.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pyarrow
 
+_LEAST_OBJECTS, _MOST_OBJECTS = 4, 24
+"""Objects that a rare noun and a common one count as."""
+
 
 def noun_weights(
-    nouns: Sequence[str] | pyarrow.ChunkedArray,
-    object_ids: Sequence[str] | pyarrow.ChunkedArray,
-    *,
-    least: int = 4,
-    most: int = 24,
+    nouns: Sequence[str] | pyarrow.ChunkedArray, object_ids: Sequence[str] | pyarrow.ChunkedArray
 ) -> NDArray[np.float64]:
-    """Weight ``[N]`` of each row, 1 on average, so that every noun counts as ``least`` to ``most`` objects.
+    """Weight ``[N]`` of each row, 1 on average, so that every noun counts as 4 to 24 objects.
 
     Repainted versions of an object share its weight.
-
-    Args:
-        nouns: of the rows.
-        object_ids: of the rows.
-        least: objects that a rare noun counts as.
-        most: objects that a common noun counts as.
-
-    Raises:
-        ValueError: ``least`` is not between 1 and ``most``.
     """
-    if not 1 <= least <= most:
-        raise InvalidInputError(f"least is {least}, most {most}: expected 1 <= least <= most")
     noun, of_object = _numbered(nouns), _numbered(object_ids, without="#.*")
     versions = np.bincount(of_object)
     pairs = np.unique(noun * len(versions) + of_object)
     objects = np.bincount(pairs // len(versions))
-    weights = objects.clip(least, most)[noun] / objects[noun] / versions[of_object]
+    weights = objects.clip(_LEAST_OBJECTS, _MOST_OBJECTS)[noun] / objects[noun] / versions[of_object]
     return weights * (len(weights) / weights.sum())
 
 

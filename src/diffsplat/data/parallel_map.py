@@ -1,4 +1,4 @@
-"""Doing the same to many items: here, in processes of this machine, or on a Ray cluster."""
+"""A function mapped over many items: in processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -110,7 +111,8 @@ def ray_results(
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_called)
         attempt = ray.put(Attempt(work))
         started = (task.remote(attempt, item) for item in items)
-        yield from _in_order(ray, started, _window(int(ray.cluster_resources().get("CPU", 1))))
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        yield from _in_order(started, _window(cores), partial(_taken, ray))
 
 
 def ray_worker_results(
@@ -138,7 +140,7 @@ def ray_worker_results(
         actor = ray.remote(**options)(_Worker)
         actors = [actor.remote(make) for _ in range(count)]
         started = (actors[number % count].run.remote(item) for number, item in enumerate(items))
-        yield from _in_order(ray, started, 2 * count)
+        yield from _in_order(started, _window(count), partial(_taken, ray))
 
 
 class _Worker:
@@ -173,15 +175,14 @@ def _connected(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _in_order(ray: Any, started: Iterator[Any], window: int) -> Iterator[Any]:
+def _in_order(started: Iterator[Any], window: int, taken: Callable[[Any], Result]) -> Iterator[Result]:
     """Results of tasks in the order of their start, of which a window runs or waits to be taken."""
     waiting: deque[Any] = deque()
-    for reference in started:
-        waiting.append(reference)
+    for task in started:
+        waiting.append(task)
         if len(waiting) >= window:
-            yield _taken(ray, waiting.popleft())
-    while waiting:
-        yield _taken(ray, waiting.popleft())
+            yield taken(waiting.popleft())
+    yield from map(taken, waiting)
 
 
 def _taken(ray: Any, reference: Any) -> Any:
@@ -197,14 +198,9 @@ def _taken(ray: Any, reference: Any) -> Any:
 
 def _pooled(attempt: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     executor = _executor(workers)
-    waiting: deque[Future[Result]] = deque()
+    started = (executor.submit(attempt, item) for item in items)
     try:
-        for item in items:
-            waiting.append(executor.submit(attempt, item))
-            if len(waiting) >= _window(workers):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from _in_order(started, _window(workers), Future.result)
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from diffsplat.core.stable_hash import stable_seed
 from diffsplat.data import shard_schema
 from diffsplat.data.parallel_map import Failure, local_results, ray_results
-from diffsplat.data.shard_folders import ShardFolder
+from diffsplat.data.shard_folders import SHARDS, ShardFolder
 from diffsplat.data.shard_index import open_table
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder
 
 SHARD_OBJECTS = 40
@@ -80,7 +80,6 @@ def fill_shards(
     size: int,
     processes: int = 0,
     ray: str | None = None,
-    progress: bool = True,
 ) -> ShardReport:
     """Make rows of every object that ``out`` does not hold yet, in an order mixed by a hash.
 
@@ -95,13 +94,12 @@ def fill_shards(
         size: pixels per side, at least 8.
         processes: how many at once, 0 for one per core.
         ray: address of a Ray cluster that does the work, see :func:`~diffsplat.data.parallel_map.ray_results`.
-        progress: show a bar.
 
     Raises:
         ValueError: an option is out of range, or ``out`` is a file.
     """
-    if size < 8 or processes < 0:
-        raise InvalidInputError(f"size {size}, processes {processes}: expected at least 8 and 0")
+    require(size >= 8, "size", size, "at least 8")
+    require(processes >= 0, "processes", processes, "at least 0")
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"{out} is a file, expected a folder to write to")
     make_folder(out)
@@ -112,7 +110,7 @@ def fill_shards(
     writer = _ShardWriter(out)
     results = local_results(work, todo, processes) if ray is None else ray_results(work, todo, ray)
     try:
-        bar = tqdm(results, total=len(todo), unit="object", disable=not progress)
+        bar = tqdm(results, total=len(todo), unit="object")
         for item, result in zip(todo, bar, strict=True):
             if isinstance(result, Failure):
                 report.broken.append((item.object_id, result.reason))
@@ -121,7 +119,7 @@ def fill_shards(
             report.rows += len(result.rows)
             report.dropped_views += result.dropped_views
             report.losses += result.losses
-            for object_id, text in result.losses if progress else ():
+            for object_id, text in result.losses:
                 bar.write(f"{object_id}: {text}", file=sys.stderr)
             writer.add(result.rows)
     finally:
@@ -137,7 +135,7 @@ def finished_objects(out: Path) -> set[str]:
     from pyarrow import parquet
 
     done: set[str] = set()
-    for path in sorted(out.glob("objects-*.parquet")):
+    for path in sorted(out.glob(SHARDS)):
         done.update(parquet.read_table(path, columns=["object_id"]).column(0).to_pylist())
     return done
 
@@ -145,7 +143,7 @@ def finished_objects(out: Path) -> set[str]:
 class _ShardWriter:
     def __init__(self, out: Path) -> None:
         self._out = out
-        numbers = [int(p.stem.split("-")[1]) for p in out.glob("objects-*.parquet")]
+        numbers = [int(p.stem.split("-")[1]) for p in out.glob(SHARDS)]
         self._next = max(numbers, default=-1) + 1
         self._rows: list[Row] = []
         self._objects = 0

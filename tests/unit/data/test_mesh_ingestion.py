@@ -44,7 +44,7 @@ def shards(tmp_path_factory):
         painted(trimesh.creation.box((1, 2, 3 + index)), [40, 90, 200, 255]).export(
             source / f"box{index}.ply"
         )
-    report = ingest(folder_objects(source), out, OPTIONS, progress=False)
+    report = ingest(folder_objects(source), out, OPTIONS)
     assert (report.rendered, report.rows, report.broken) == (4, 4, [])
     return out
 
@@ -77,7 +77,7 @@ def test_a_sphere_lies_on_its_sphere_in_the_world_of_any_first_view(shards, firs
 
 def test_coordinates_come_from_depth_and_camera(shards):
     dataset = ObjectDataset(shards, split="all")
-    views = dataset.sample(index_of(dataset, "box1"), 3)
+    views = dataset.sample(index_of(dataset, "box1"), 3, novel_views=4)
     hit = (views.depth > 0).expand_as(views.coord)
     expected = views.cameras.unproject(views.depth) * 0.5 + 0.5
     torch.testing.assert_close(views.coord[hit], expected[hit], atol=1e-6, rtol=0)
@@ -98,19 +98,19 @@ def test_pictures_hold_what_another_reader_sees(shards):
 
 
 def test_samples_are_rings_and_follow_the_seed(shards):
-    dataset = ObjectDataset(shards, split="all", novel_views=3)
-    one, again, other = dataset.sample(1, 5), dataset.sample(1, 5), dataset.sample(1, 6)
+    dataset = ObjectDataset(shards, split="all")
+    one, again, other = (dataset.sample(1, seed, novel_views=3) for seed in (5, 5, 6))
     assert torch.equal(one.image, again.image)
     assert not torch.equal(one.cameras.camera_to_world, other.cameras.camera_to_world)
     assert one.count == 7
     assert one.prompt[0] in dataset.rows[1].captions
     for seed in range(6):
-        centers = dataset.sample(2, seed).cameras.centers[0, :4]
+        centers = dataset.sample(2, seed, novel_views=3).cameras.centers[0, :4]
         azimuths = torch.rad2deg(torch.atan2(centers[:, 0], centers[:, 2])) % 360
         turned = azimuths[1:].tolist()
         assert turned == pytest.approx([90, 180, 270], abs=1e-2)
         assert centers[:, 1].std() < 1e-5
-    batch = Views.concatenate([dataset[i] for i in range(3)])
+    batch = Views.concatenate([dataset.sample(i, 0, novel_views=3) for i in range(3)])
     assert batch.image.shape == (3, 7, 3, 32, 32)
 
 
@@ -227,9 +227,7 @@ def test_killed_and_resumed(tmp_path):
     process.wait()
     first = {name for path in out.glob("objects-*.parquet") for name in ids(path)}
     assert 0 < len(first) < 100
-    report = ingest(
-        folder_objects(source), out, RenderOptions(size=16, recolor=False, processes=2), progress=False
-    )
+    report = ingest(folder_objects(source), out, RenderOptions(size=16, recolor=False, processes=2))
     assert report.resumed == len(first)
     assert report.rendered == 100 - len(first)
     found = [name for path in sorted(out.glob("objects-*.parquet")) for name in ids(path)]
@@ -306,7 +304,7 @@ def test_an_archive_with_a_manifest_and_repainted_versions(tmp_path, capsys):
 def test_shards_without_newer_columns_are_read_and_relabelled(tmp_path):
     chair(tmp_path / "in/chair_A.glb")
     listing = folder_objects(tmp_path / "in")
-    ingest(listing, tmp_path / "out", OPTIONS, progress=False)
+    ingest(listing, tmp_path / "out", OPTIONS)
     (shard,) = (tmp_path / "out").glob("*.parquet")
     parquet.write_table(parquet.read_table(shard).drop_columns("license_basis"), shard)
     assert ObjectDataset(tmp_path / "out", split="all").rows[0].license_basis == ""

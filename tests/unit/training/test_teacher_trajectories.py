@@ -65,7 +65,7 @@ def folders(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> StageFol
     (root / "meshes").mkdir()
     trimesh.creation.box().export(root / "meshes" / "crate.ply")
     options = RenderOptions(size=16, supersampling=1, processes=1, recolor=False)
-    ingest(folder_objects(root / "meshes"), root / "data", options, progress=False)
+    ingest(folder_objects(root / "meshes"), root / "data", options)
     return StageFolders((root / "data",), root / "run", teacher=str(teacher))
 
 

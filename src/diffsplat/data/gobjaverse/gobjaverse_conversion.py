@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from diffsplat.data.gobjaverse.gobjaverse_views import (
 )
 from diffsplat.data.object_id_lists import is_named
 from diffsplat.data.shard_schema import ObjectInfo
-from diffsplat.data.shard_writing import Finished, ObjectListing, Row, ShardReport, fill_shards
+from diffsplat.data.shard_writing import Finished, ObjectListing, Row
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.geometry import elevation_deg
 from diffsplat.io.file_access import require_readable
@@ -124,32 +123,6 @@ def read_index(path: Path | str) -> dict[str, str]:
         raise InvalidInputError(
             f"{str(path)!r} is no index, expected a JSON object from places to .glb files"
         ) from error
-
-
-def convert(
-    listing: GObjaverseListing,
-    out: Path,
-    *,
-    size: int,
-    processes: int = 0,
-    ray: str | None = None,
-    progress: bool = True,
-) -> ShardReport:
-    """Write every object that ``out`` does not hold yet to shards, see :func:`fill_shards`.
-
-    Args:
-        listing: objects.
-        out: folder of the shards.
-        size: pixels per side in the shards.
-        processes: how many at once, 0 for one per core.
-        ray: address of a Ray cluster that does the work.
-        progress: show a bar.
-
-    Raises:
-        ValueError: an option is out of range, or ``out`` is a file.
-    """
-    work = partial(convert_object, size=size)
-    return fill_shards(listing, work, out, size=size, processes=processes, ray=ray, progress=progress)
 
 
 def convert_object(item: GObjaverseObject, size: int) -> Finished:
