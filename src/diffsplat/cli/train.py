@@ -29,13 +29,8 @@ def list_recipes() -> None:
     rows = [("command", "makes", "needs")]
     rows += [(recipe.name, recipe.summary, "") for recipe in RECIPES.values()]
     for recipe in network_recipes().values():
-        rows.append(
-            (
-                recipe.name,
-                recipe.summary,
-                " ".join(f"--{need.replace('_', '-')}" for need in recipe.stage.needs),
-            )
-        )
+        needs = " ".join(f"--{need.replace('_', '-')}" for need in recipe.stage.needs)
+        rows.append((recipe.name, recipe.summary, needs))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for command, makes, needs in rows:
         print(f"{command:{widths[0]}}  {makes:{widths[1]}}  {needs}".rstrip())

@@ -86,31 +86,18 @@ def table_schema() -> pyarrow.Schema:
     pa = import_pyarrow()
     text, texts = pa.string(), pa.list_(pa.string())
     floats, blobs = pa.list_(pa.float32()), pa.list_(pa.binary())
-    fields = {
-        "object_id": text,
-        "name": text,
-        "noun": text,
-        "captions": texts,
-        "colors": texts,
-        "tags": texts,
-        "variant": text,
-        "split": text,
-        "source": text,
-        "license": text,
-        "license_basis": text,
-        "creator": text,
-        "size": pa.int32(),
-        "azimuths": floats,
-        "elevations": floats,
-        "ring": pa.list_(pa.int32()),
-        "camera_to_world": floats,
-        "intrinsics": floats,
-        "rgba": blobs,
-        "normal": blobs,
-        "depth": blobs,
-    }
+    columns = (
+        (text, ("object_id", "name", "noun")),
+        (texts, ("captions", "colors", "tags")),
+        (text, ("variant", "split", "source", "license", "license_basis", "creator")),
+        (pa.int32(), ("size",)),
+        (floats, ("azimuths", "elevations")),
+        (pa.list_(pa.int32()), ("ring",)),
+        (floats, ("camera_to_world", "intrinsics")),
+        (blobs, BLOB_COLUMNS),
+    )
     metadata = {"diffsplat_version": VERSION, "depth_near": str(DEPTH_NEAR), "depth_far": str(DEPTH_FAR)}
-    return pa.schema(list(fields.items()), metadata=metadata)
+    return pa.schema([(name, kind) for kind, names in columns for name in names], metadata=metadata)
 
 
 def pixels_id(table: pyarrow.Table) -> str:

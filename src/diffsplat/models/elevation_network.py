@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError, require
 from diffsplat.io.file_access import make_folder
-from diffsplat.io.json_files import read_json, write_json
+from diffsplat.io.json_files import write_json
 from diffsplat.models.configured_network import CONFIG_FILE
 
 INPUT_SIZE = 224
@@ -186,20 +186,6 @@ class ElevationEstimator(nn.Module):
             own.update(zip(names, parts, strict=True))
         estimator.load_state_dict(own, assign=True)
         return estimator.eval()
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """A network that :meth:`save_pretrained` wrote, in evaluation mode and float32 on the CPU.
-
-        Raises:
-            OSError: when a file is missing.
-            ValueError: when the weights do not fit the configuration.
-        """
-        config = read_json(Path(folder) / CONFIG_FILE)
-        stored = load_file(Path(folder) / STATE_FILE)
-        state = {name: tensor.float() for name, tensor in stored.items()}
-        size = int(config.get("input_size", INPUT_SIZE))
-        return cls.from_state_dict(state, heads=int(config["heads"]), input_size=size)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the sizes, and the weights under the released names.

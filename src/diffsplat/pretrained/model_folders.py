@@ -10,7 +10,7 @@ from typing import Any, Self, get_args
 import tyro
 
 import diffsplat
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError, require
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Prediction
 from diffsplat.pretrained.release_layout import choose_weights
@@ -84,14 +84,11 @@ class SamplingDefaults:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name not in ("prediction", "projection") and not is_number(value):
-                raise InvalidInputError(f"{name} is {value!r}, expected a number")
-        if not isinstance(self.projection, bool):
-            raise InvalidInputError(f"projection is {self.projection!r}, expected true or false")
-        if not 0 <= self.refiner_guidance < inf:
-            raise InvalidInputError(
-                f"refiner_guidance is {self.refiner_guidance}, expected a finite number of at least 0"
-            )
+            if name not in ("prediction", "projection"):
+                require(is_number(value), name, repr(value), "a number")
+        require(isinstance(self.projection, bool), "projection", repr(self.projection), "true or false")
+        guidance = self.refiner_guidance
+        require(0 <= guidance < inf, "refiner_guidance", guidance, "a finite number of at least 0")
 
     @classmethod
     def from_index(cls, index: Mapping[str, Any]) -> Self:

@@ -1,4 +1,8 @@
-"""A folder of one network: opened by the class that its ``config.json`` names or as a release, which has none."""
+"""A folder of one network: opened by the class that its ``config.json`` names or as a release, which has none.
+
+Networks are opened in evaluation mode on the CPU. An ``OSError`` or ``ValueError`` says that a file is missing or
+damaged, or describes another network.
+"""
 
 import json
 from collections.abc import Sequence
@@ -17,33 +21,26 @@ from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
-from diffsplat.pretrained.released_networks import load_denoiser, load_reconstructor, load_splat_vae
+from diffsplat.pretrained.released_networks import (
+    load_denoiser,
+    load_elevation_network,
+    load_reconstructor,
+    load_splat_vae,
+)
 
 _PATH_ENTRY = "_name_or_path"
 """Entry of a configuration of diffusers that names a folder of the machine it was read on."""
 
 
 def open_denoiser(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
-    """A denoiser in evaluation mode on the CPU: a ``MultiViewPixArt``, or a network of diffusers.
-
-    Args:
-        folder: of its configuration and weights.
-        dtype: of its weights; a ``MultiViewPixArt`` always has float32.
-
-    Raises:
-        OSError, ValueError: when a file is missing or damaged, or describes another network.
-    """
+    """A denoiser: a ``MultiViewPixArt``, which always has float32, or a network of diffusers."""
     if stored_class(folder) == MultiViewPixArt.__name__:
         return MultiViewPixArt.from_pretrained(folder)
     return load_denoiser(folder, dtype=dtype)
 
 
 def open_reconstructor(folder: Path) -> GSRecon:
-    """A reconstructor in evaluation mode and float32 on the CPU.
-
-    Raises:
-        OSError, ValueError: when a file is missing or damaged, or describes another network.
-    """
+    """A reconstructor in float32."""
     if (folder / CONFIG_FILE).is_file():
         return GSRecon.from_pretrained(folder)
     return load_reconstructor(folder, dtype=torch.float32)
@@ -58,15 +55,12 @@ def autoencoder_image_size(folder: Path) -> int:
 def open_autoencoder(
     folder: Path, *, dtype: torch.dtype = torch.float32, variant: Variant | None = None
 ) -> Any:
-    """A ``ComponentAutoencoder`` or ``SplatVAE`` in evaluation mode on the CPU.
+    """A ``ComponentAutoencoder``, whose components always are float32, or a ``SplatVAE``.
 
     Args:
         folder: of its configuration and weights.
-        dtype: of its weights; principal components always are float32.
+        dtype: of its weights.
         variant: latent space of a release, where its weights do not tell it.
-
-    Raises:
-        OSError, ValueError: when a file is missing or damaged, or describes another network.
     """
     if not (folder / CONFIG_FILE).is_file():
         return load_splat_vae(folder, variant=variant, dtype=dtype)
@@ -84,15 +78,7 @@ def open_autoencoder(
 
 
 def open_image_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
-    """The ``AutoencoderKL`` of an image-diffusion model, in evaluation mode on the CPU; safetensors only.
-
-    Args:
-        folder: of its configuration and weights.
-        dtype: of its weights; as stored by default.
-
-    Raises:
-        OSError, ValueError: when a file is missing or damaged.
-    """
+    """The ``AutoencoderKL`` of an image-diffusion model, with weights as stored by default; safetensors only."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     kind: Any = AutoencoderKL
@@ -108,26 +94,16 @@ def joined_controlnets(networks: Sequence[Any]) -> Any:
 
 
 def open_elevation_estimator(folder: Path) -> Any:
-    """An elevation estimator in evaluation mode and float32 on the CPU.
-
-    Raises:
-        OSError, ValueError: when a file is missing or damaged.
-    """
+    """An elevation estimator in float32."""
     if stored_class(folder) == "MiniElevationEstimator":
         from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 
         return MiniElevationEstimator.from_pretrained(folder)
-    from diffsplat.models.elevation_network import ElevationEstimator
-
-    return ElevationEstimator.from_pretrained(folder)
+    return load_elevation_network(folder)
 
 
 def stored_class(folder: Path) -> str:
-    """Name of the class of a folder's network.
-
-    Raises:
-        FileNotFoundError, ValueError: without a configuration.
-    """
+    """Name of the class of a folder's network."""
     return str(read_json(folder / CONFIG_FILE).get("_class_name"))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.models.denoiser_families import Family
@@ -91,14 +91,8 @@ class Backbone:
 
 _ONE_ENCODER = ("scheduler", "text_encoder", "tokenizer", "vae")
 _THREE_ENCODERS = (
-    "scheduler",
-    "text_encoder",
-    "text_encoder_2",
-    "text_encoder_3",
-    "tokenizer",
-    "tokenizer_2",
-    "tokenizer_3",
-    "vae",
+    *("scheduler", "text_encoder", "text_encoder_2", "text_encoder_3"),
+    *("tokenizer", "tokenizer_2", "tokenizer_3", "vae"),
 )
 _SD15_RELEASE = "gsdiff_gobj83k_sd15__render"
 
@@ -114,11 +108,7 @@ BACKBONES: dict[str, Backbone] = {
             autoencoder_release="gsvae_gobj265k_sd",
             text_release=_SD15_RELEASE,
             image_release="gsdiff_gobj83k_sd15_image__render",
-            control_releases={
-                "depth": f"{_SD15_RELEASE}__depth",
-                "normal": f"{_SD15_RELEASE}__normal",
-                "canny": f"{_SD15_RELEASE}__canny",
-            },
+            control_releases={kind: f"{_SD15_RELEASE}__{kind}" for kind in get_args(ControlKind)},
         ),
         Backbone(
             name="pixart-sigma",

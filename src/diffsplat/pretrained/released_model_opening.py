@@ -1,6 +1,6 @@
 """All components of a released model: its networks and the parts of the image-diffusion model that it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,14 @@ def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, A
         ValueError: when a file is damaged.
     """
     _require_folder(model)
-    readers = {
+    readers: dict[str, Callable[[ReleasedModel], Any]] = {
         "text_encoder": _text_encoder,
-        "denoiser": _denoiser,
+        "denoiser": lambda model: load_denoiser(_denoiser_folder(model), dtype=model.network_dtype),
         "autoencoder": load_autoencoder,
         "scheduler": _scheduler,
-        **({"image_encoder": _image_encoder, "elevation_estimator": load_elevation} if model.image else {}),
     }
+    if model.image:
+        readers |= {"image_encoder": _image_encoder, "elevation_estimator": load_elevation}
     parts: dict[str, Any] = dict(given)
     for name, read in readers.items():
         if name not in parts:
@@ -126,10 +127,6 @@ def _require_folder(model: ReleasedModel) -> None:
             f"the weights of {model.backbone.name} are not in {str(model.folder)!r}, download them with "
             f"'diffsplat models download {model.backbone.name}'"
         )
-
-
-def _denoiser(model: ReleasedModel) -> Any:
-    return load_denoiser(_denoiser_folder(model), dtype=model.network_dtype)
 
 
 def _denoiser_folder(model: ReleasedModel) -> Path:

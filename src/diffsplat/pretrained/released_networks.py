@@ -1,4 +1,9 @@
-"""The released networks from their files (layout: see :mod:`diffsplat.pretrained.release_layout`)."""
+"""The released networks from their files (layout: see :mod:`diffsplat.pretrained.release_layout`).
+
+Every function that loads a network makes it in evaluation mode on the CPU, with the weights as stored unless ``dtype``
+says what they are converted to. It raises ``FileNotFoundError`` when a file or a shard is missing, and ``ValueError``
+when one is damaged, pickled, or of another network.
+"""
 
 import inspect
 import itertools
@@ -95,35 +100,37 @@ def denoiser_class(kind: str) -> "type[Denoiser]":
 
 
 def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> "Denoiser":
-    """A released denoiser as a network of diffusers, in evaluation mode on the CPU.
+    """A released denoiser as a network of diffusers.
 
     Args:
         folder: ``unet_ema`` or ``transformer_ema`` of an iteration.
-        dtype: what the weights are converted to; as stored by default.
-
-    Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged, pickled, or does not fit the configuration.
+        dtype: of the weights.
     """
-    return _denoiser(read_config(folder), find_weights(folder, _DIFFUSERS_STEM), dtype)
+    config, weights = read_config(folder), find_weights(folder, _DIFFUSERS_STEM)
+    network = build(lambda: denoiser_class(config.kind)(**config.arguments), weights, dtype)
+    embedding = getattr(network, "pos_embed", None)
+    if embedding is not None and hollow_buffers(embedding):
+        embedding.register_buffer("pos_embed", _sine_positions(embedding), persistent=False)
+    left = hollow_buffers(network)
+    if left:
+        raise RuntimeError(
+            f"the buffers {left} of a {config.kind} were not made, expected none but positions"
+        )
+    return network
 
 
 def load_controlnet(
     folder: str | Path, unet: "UNet2DConditionModel", *, dtype: torch.dtype | None = None
 ) -> "ControlNetModel":
-    """A released ControlNet, in evaluation mode on the CPU.
+    """A released ControlNet.
 
     Its own ``config.json`` holds the defaults of its class and is not read: blocks and heads are the UNet's, input
     channels and those of the control image's encoder are those of the weights.
 
     Args:
         folder: ``controlnet`` of an iteration.
-        unet: the denoiser it was trained for, or that of images beside it.
-        dtype: what the weights are converted to; as stored by default.
-
-    Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged, pickled, or does not fit the UNet.
+        unet: the denoiser that it was trained for, or that of images.
+        dtype: of the weights.
     """
     from diffusers.configuration_utils import FrozenDict
     from diffusers.models.controlnets.controlnet import ControlNetModel
@@ -158,7 +165,7 @@ def load_splat_vae(
     image_vae: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> "SplatVAE":
-    """A released splat autoencoder, in evaluation mode on the CPU.
+    """A released splat autoencoder.
 
     No configuration was released with it. Widths, depths, latent channels and the tiny decoder follow from the
     weights; the scale of the latents and the groups of the normalisation do not.
@@ -167,11 +174,10 @@ def load_splat_vae(
         folder: an iteration of the release.
         variant: which latent space; may be left out where ``image_vae`` is given or the latents have 16 channels.
         image_vae: the ``config.json`` of the backbone's image VAE, whose latent space and normalisation are shared.
-        dtype: what the weights are converted to; as stored by default.
+        dtype: of the weights.
 
     Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged, pickled, holds something else, or the latent space remains open.
+        ValueError: also when the latent space remains open.
     """
     from diffsplat.models.splat_vae import SplatVAE
 
@@ -186,16 +192,9 @@ def load_splat_vae(
 def load_reconstructor(
     folder: str | Path, *, heads: int | None = None, dtype: torch.dtype | None = None
 ) -> GSRecon:
-    """A released reconstructor, in evaluation mode on the CPU; its sizes follow from its weights.
+    """The reconstructor of an iteration of the release; its sizes follow from its weights.
 
-    Args:
-        folder: an iteration of the release.
-        heads: attention heads, which the weights do not tell; 64 channels each by default.
-        dtype: what the weights are converted to; as stored by default.
-
-    Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged, pickled, or holds something else.
+    They do not tell the number of attention heads, which have 64 channels each by default.
     """
     weights = find_weights(folder, _STATE_STEM)
     dim, inputs = weights.shape("x_embedder.weight")
@@ -210,46 +209,21 @@ def load_reconstructor(
 
 
 def load_elevation_state(folder: str | Path) -> dict[str, Tensor]:
-    """The weights of the released elevation network by name.
-
-    Args:
-        folder: an iteration of the release.
-
-    Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged or pickled.
-    """
-    shards = find_weights(folder, _STATE_STEM).shards()
+    """The weights of an elevation network by name, in float32."""
+    shards = find_weights(folder, _STATE_STEM).shards(torch.float32)
     return {name: tensor for shard in shards for name, tensor in shard.items()}
 
 
 def load_elevation_network(folder: str | Path) -> ElevationEstimator:
-    """An elevation network, in evaluation mode on the CPU.
+    """An elevation network in float32.
 
     Args:
         folder: an iteration of the release, or of this package, whose ``config.json`` tells heads and input size.
-
-    Raises:
-        FileNotFoundError: when a file or a shard is missing.
-        ValueError: when a file is damaged, pickled, or holds something else.
     """
     state, path = load_elevation_state(folder), Path(folder) / "config.json"
     stored = read_json(path) if path.is_file() else {}
     size = stored.get("input_size", INPUT_SIZE)
     return ElevationEstimator.from_state_dict(state, heads=stored.get("heads"), input_size=size)
-
-
-def _denoiser(config: StoredConfig, weights: WeightFiles, dtype: torch.dtype | None) -> "Denoiser":
-    network = build(lambda: denoiser_class(config.kind)(**config.arguments), weights, dtype)
-    embedding = getattr(network, "pos_embed", None)
-    if embedding is not None and hollow_buffers(embedding):
-        embedding.register_buffer("pos_embed", _sine_positions(embedding), persistent=False)
-    left = hollow_buffers(network)
-    if left:
-        raise RuntimeError(
-            f"the buffers {left} of a {config.kind} were not made, expected none but positions"
-        )
-    return network
 
 
 def _sine_positions(embedding: Any) -> Tensor:

@@ -27,6 +27,7 @@ Groups = Mapping[str, Mapping[str, Tensor]]
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
 _STATE_FILE = "state.json"
+_CHANGED = "does not have the content that it was written with"
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         state = json.loads((folder / _STATE_FILE).read_text())
         if state.pop("crc32") != _content_crc(state):
-            raise BrokenCheckpointError(
-                f"{folder / _STATE_FILE} does not have the content it was written with"
-            )
-        groups: dict[str, dict[str, Tensor]] = {}
+            raise ValueError(f"{_STATE_FILE} {_CHANGED}")
         for name, crc in state["files"].items():
             if _crc(folder / name) != crc:
-                raise BrokenCheckpointError(f"{folder / name} does not have the content it was written with")
-            groups[Path(name).stem] = load_file(folder / name)
+                raise ValueError(f"{name} {_CHANGED}")
+        groups = {Path(name).stem: load_file(folder / name) for name in state["files"]}
         return Checkpoint(int(state["step"]), groups, dict(state["counters"]))
-    except BrokenCheckpointError:
-        raise
     except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise BrokenCheckpointError(f"{folder} is no complete checkpoint: {error}") from error
 

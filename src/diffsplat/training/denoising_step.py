@@ -11,7 +11,6 @@ from diffsplat.core import Rendering, SplatGrid, Views
 from diffsplat.models.denoiser_calls import control_residuals, network_output
 from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
 from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser
-from diffsplat.render import Backend
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss
 
@@ -53,10 +52,9 @@ class LatentRendering:
     Args:
         autoencoder: frozen; gradients pass through its decoder.
         loss: of the renderings.
-        weight: of this loss beside the diffusion loss.
+        weight: of this loss, that of the diffusion loss being 1.
         decoder: which decoder of a :class:`SplatVAE`; None for the tiny one where there is one.
         snr_gamma: the loss of an object counts ``min(SNR, snr_gamma)``; None for 1.
-        backend: rasterizer.
     """
 
     autoencoder: Autoencoder
@@ -64,12 +62,10 @@ class LatentRendering:
     weight: float = 1.0
     decoder: "DecoderKind | None" = None
     snr_gamma: float | None = None
-    backend: Backend = "auto"
 
     def render(self, latents: Tensor, views: Views) -> Rendering:
         """Renderings of latents ``[B, V, C, h, w]`` of the first ``V`` views in all of the views."""
-        grid = self._decode(latents)
-        return self.loss.render(grid, views, self.autoencoder.pixel_grid, self.backend)
+        return self.loss.render(self._decode(latents), views, self.autoencoder.pixel_grid)
 
     def _decode(self, latents: Tensor) -> SplatGrid:
         tiny = getattr(self.autoencoder, "tiny_decoder", None) is not None

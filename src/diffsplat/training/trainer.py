@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -154,6 +154,7 @@ class Trainer:
         self._weights = {**parameters, **{n: b for n, b in network.named_buffers() if n in persistent}}
         self._ema = Ema(parameters, config.ema)
         self._progress = _Progress()
+        self._tracker: Tracker | None = None
         self._evaluation: list[tuple[int, Any]] | None = None
         self._figures: dict[str, float] = {}
         guarded = _NonFiniteGuard(stage)
@@ -193,13 +194,13 @@ class Trainer:
                 self.out, self._record, resumed_at=resumed_at, allow_changes=self.config.allow_changes
             )
         )
-        with StopSignals() as signals, self._tracker() as tracker:
-            status = self._loop(signals, tracker)
+        with StopSignals() as signals, self._open_tracker() as self._tracker:
+            status = self._loop(signals)
             if status == "finished":
-                self._evaluate_at(self._progress.step, tracker)
+                self._log_evaluation()
             if status != "interrupted":
                 self.save_weights()
-            self._save(tracker)
+            self._save()
         return Outcome(status, self._progress.step, self._figures, self.weights)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -243,7 +244,7 @@ class Trainer:
         with atomic_folder(self.weights) as folder:
             self._stage.save_pretrained(folder)
 
-    def _loop(self, signals: StopSignals, tracker: Tracker | None) -> Status:
+    def _loop(self, signals: StopSignals) -> Status:
         config, progress = self.config, self._progress
         started = saved = time.monotonic()
         before = progress.seconds
@@ -252,12 +253,12 @@ class Trainer:
 
         with self._batches() as batches:
             while progress.step < config.steps:
-                self._step(batches, tracker)
+                self._step(batches)
                 progress.seconds = before + time.monotonic() - started
                 if progress.step == config.steps:
                     break
                 if config.evaluate_every and progress.step % config.evaluate_every == 0:
-                    self._evaluate_at(progress.step, tracker)
+                    self._log_evaluation()
                 now = time.monotonic()
                 due = now - saved >= 60 * config.checkpoint_minutes
                 due = due or bool(config.checkpoint_steps and progress.step % config.checkpoint_steps == 0)
@@ -265,7 +266,7 @@ class Trainer:
                 if interrupted or late:
                     return "interrupted" if interrupted else "out_of_time"
                 if due:
-                    self._save(tracker)
+                    self._save()
                     saved = time.monotonic()
         return "finished"
 
@@ -281,7 +282,7 @@ class Trainer:
             return worker_batches(self._source.batch, numbers, workers, max(config.prefetch, 1))
         return thread_batches(self._source.batch, numbers, config.prefetch)
 
-    def _step(self, batches: Iterator[Any], tracker: Tracker | None) -> None:
+    def _step(self, batches: Iterator[Any]) -> None:
         config, progress = self.config, self._progress
         started = time.monotonic()
         lr = config.optim.learning_rate(progress.step, config.steps)
@@ -298,10 +299,10 @@ class Trainer:
         else:
             self._skip(values)
         self._optimizers.zero_grad()
-        if tracker is not None:
-            tracker.advance()
+        if self._tracker is not None:
+            self._tracker.advance()
         if progress.step % config.log_every == 0 or progress.step == config.steps:
-            self._log_window(lr, tracker)
+            self._log_window(lr)
 
     def _clip(self, norm: Tensor) -> None:
         """Scale gradients down to the greatest norm."""
@@ -361,10 +362,10 @@ class Trainer:
             )
         logger.warning("step %d is skipped: %s", progress.step, found)
 
-    def _log_window(self, lr: float, tracker: Tracker | None) -> None:
+    def _log_window(self, lr: float) -> None:
         progress = self._progress
         means = progress.take_means()
-        if not means or tracker is None:
+        if not means or self._tracker is None:
             return
         seconds, size = means.pop("step_seconds"), means.pop("batch_size")
         means |= {
@@ -374,24 +375,24 @@ class Trainer:
             "skipped": progress.skipped,
             "seconds": progress.seconds,
         }
-        tracker.scalars("train", progress.step, means)
+        self._tracker.scalars("train", progress.step, means)
 
-    def _evaluate_at(self, step: int, tracker: Tracker | None) -> None:
+    def _log_evaluation(self) -> None:
         self._figures, images = self.evaluate()
-        if tracker is not None:
+        if self._tracker is not None:
             if self._figures:
-                tracker.scalars("evaluation", step, self._figures)
-            tracker.images(step, images)
+                self._tracker.scalars("evaluation", self._progress.step, self._figures)
+            self._tracker.images(self._progress.step, images)
 
-    def _save(self, tracker: Tracker | None) -> None:
+    def _save(self) -> None:
         groups = {"weights": self._weights, "ema": self._ema.state(), "optimizer": self._optimizers.state()}
         keep = self._processes.is_main
         gathered = {name: whole_tensors(tensors, keep=keep) for name, tensors in groups.items()}
-        self._processes.once(lambda: self._write_checkpoint(gathered, tracker))
+        self._processes.once(lambda: self._write_checkpoint(gathered))
 
-    def _write_checkpoint(self, groups: Mapping[str, Mapping[str, Tensor]], tracker: Tracker | None) -> None:
-        if tracker is not None:
-            tracker.flush()
+    def _write_checkpoint(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        if self._tracker is not None:
+            self._tracker.flush()
         self._require_finite(groups)
         counters = {**asdict(self._progress), "ema_updates": self._ema.updates}
         save_checkpoint(self.checkpoints, self._progress.step, groups, counters, self.config.keep_checkpoints)
@@ -455,14 +456,11 @@ class Trainer:
         self._stage.eval()
         self._stage.network.train()
 
-    @contextmanager
-    def _tracker(self) -> Iterator[Tracker | None]:
+    def _open_tracker(self) -> AbstractContextManager[Tracker | None]:
         """In the main process."""
         if not self._processes.is_main:
-            yield None
-            return
-        with Tracker(self.out, self._progress.step, self.config.steps, self.config.tracker) as tracker:
-            yield tracker
+            return nullcontext()
+        return Tracker(self.out, self._progress.step, self.config.steps, self.config.tracker)
 
 
 def is_finished(config: TrainerConfig, out: Path) -> bool:

@@ -37,7 +37,8 @@ class ViewEncoder(nn.Module):
     def __init__(self, reconstructor: nn.Module, autoencoder: TrainableAutoencoder) -> None:
         super().__init__()
         self.reconstructor = reconstructor.eval().requires_grad_(False)
-        self.autoencoder = cast(nn.Module, autoencoder).eval().requires_grad_(False)
+        self.codec = autoencoder
+        cast(nn.Module, autoencoder).eval().requires_grad_(False)
 
     @classmethod
     def open(cls, folders: StageFolders, variant: Variant | None = None) -> "ViewEncoder":
@@ -55,15 +56,10 @@ class ViewEncoder(nn.Module):
         require_same_pixel_grid(reconstructor, autoencoder)
         return cls(reconstructor, autoencoder)
 
-    @property
-    def codec(self) -> TrainableAutoencoder:
-        """The autoencoder with its own methods."""
-        return cast(TrainableAutoencoder, self.autoencoder)
-
     @torch.no_grad()
     def forward(self, views: Views) -> Tensor:
         """Latents of the views that the autoencoder codes, the first of those given."""
-        inputs = views.take(slice(0, cast(Autoencoder, self.autoencoder).views))
+        inputs = views.take(slice(0, self.codec.views))
         return self.codec.encode(self.reconstructor(inputs)).float()
 
 

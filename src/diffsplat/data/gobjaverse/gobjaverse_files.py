@@ -16,7 +16,6 @@ import math
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, Cameras
-from diffsplat.errors import InvalidInputError, MissingFileError, one_line, optional_package
+from diffsplat.errors import InvalidInputError, MissingFileError, one_line, optional_package, require
 from diffsplat.io.image_decoding import IMAGE_DAMAGE, DecodingLimits
 
 CAMERA_FOLDER = "campos_512_v4"
@@ -139,8 +138,8 @@ def read_pose(data: bytes) -> Tensor:
         raise InvalidInputError("its .json file is no camera with x, y, z and origin") from error
     if [len(column) for column in columns] != [3, 3, 3, 3] or not np.isfinite(columns).all():
         raise InvalidInputError("its .json file holds a camera with NaN, infinite or missing numbers")
-    if not 0 < field_of_view < math.pi or abs(0.5 / math.tan(field_of_view / 2) / DEFAULT_FOCAL - 1) > 0.01:
-        raise InvalidInputError(f"its field of view is {field_of_view:.4g} radians, expected 0.6911")
+    near = 0 < field_of_view < math.pi and abs(0.5 / math.tan(field_of_view / 2) / DEFAULT_FOCAL - 1) <= 0.01
+    require(near, "its field of view", f"{field_of_view:.4g} radians", "0.6911")
     x, y, z = np.array(columns).T
     pose = torch.eye(4)
     pose[:3] = torch.from_numpy(np.stack([x, z, -y])).float()
@@ -183,14 +182,15 @@ def _geometry(data: bytes) -> tuple[Tensor, Tensor]:
 
 def _exr_channels(data: bytes) -> list[NDArray[np.float32]]:
     """R, G, B, A of an OpenEXR file, ``[H, W]`` each."""
-    openexr = _import_openexr()
+    with optional_package("G-Objaverse", "OpenEXR", "data"):
+        import OpenEXR
     try:
         # What is wrong with a file is printed, and not always raised.
         with contextlib.redirect_stdout(io.StringIO()):
-            head = openexr.File(io.BytesIO(data), separate_channels=True, header_only=True)
+            head = OpenEXR.File(io.BytesIO(data), separate_channels=True, header_only=True)
             low, high = head.header()["dataWindow"]
             _require_few_pixels(*(int(most) - int(least) + 1 for least, most in zip(low, high, strict=True)))
-            file = openexr.File(io.BytesIO(data), separate_channels=True)
+            file = OpenEXR.File(io.BytesIO(data), separate_channels=True)
         channels = file.channels() if file.parts else {}
         planes = [np.asarray(channels[name].pixels, dtype=np.float32) for name in "RGBA"]
     except InvalidInputError:
@@ -207,12 +207,6 @@ def _require_few_pixels(width: int, height: int) -> None:
         raise InvalidInputError(
             f"it has {width} x {height} pixels, expected at most {DecodingLimits.max_pixels}"
         )
-
-
-def _import_openexr() -> Any:
-    with optional_package("G-Objaverse", "OpenEXR", "data"):
-        import OpenEXR
-    return OpenEXR
 
 
 def _folder_files(folder: Path) -> dict[tuple[int, str], Path | tuple[int, int]]:

@@ -8,11 +8,6 @@ from diffsplat.training.recipes.small_recipe import SMALL
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MINI, SMALL)}
 """Models whose stages are trained one after another."""
 
-_SINGLE_NETWORKS: tuple[NetworkRecipe, ...] = (
-    FEW_STEP_DENOISER,
-    *PAPER_NETWORKS,
-)
-
 
 def network_recipes() -> dict[str, NetworkRecipe]:
     """Everything that one command trains one network of: the stages of models, and single networks."""
@@ -21,4 +16,4 @@ def network_recipes() -> dict[str, NetworkRecipe]:
         for recipe in RECIPES.values()
         for name, stage in recipe.stages.items()
     )
-    return {row.name: row for row in (*stages, *_SINGLE_NETWORKS)}
+    return {row.name: row for row in (*stages, FEW_STEP_DENOISER, *PAPER_NETWORKS)}

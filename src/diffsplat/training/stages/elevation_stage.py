@@ -121,14 +121,9 @@ class ElevationStage(Stage[ElevationEstimator]):
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
         logits, offsets = self.network.classify(batch.images)
-        losses = elevation_losses(
-            logits.float(),
-            offsets.float(),
-            batch.degrees,
-            self.network.lower_bounds,
-            self.config.offset_weight,
-        )
-        return Losses.mean(losses)
+        outputs = logits.float(), offsets.float()
+        bounds, weight = self.network.lower_bounds, self.config.offset_weight
+        return Losses.mean(elevation_losses(*outputs, batch.degrees, bounds, weight))
 
     @torch.no_grad()
     def evaluate(self, batch: ElevationBatch) -> Report:
