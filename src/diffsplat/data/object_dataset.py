@@ -109,7 +109,7 @@ class ObjectDataset:
             case "released":
                 return released_views(pixels, row.cameras[chosen], caption, size=size)
 
-    def sample(self, index: int, seed: int, *, novel_views: int, size: int | None = None) -> Views:
+    def sample(self, index: int, seed: int, *, novel_views: int = 4, size: int | None = None) -> Views:
         """Four views of one ring and some other views, all drawn from ``(seed, index)`` alone.
 
         The ring, which of its views comes first, the other views and the caption are random. A row
