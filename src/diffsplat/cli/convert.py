@@ -10,7 +10,7 @@ import tyro
 
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import UP_AXES, Up, check_output
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.splat_suffixes import require_splat_file
 
@@ -62,8 +62,7 @@ def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> N
 
 
 def _check(arguments: ConvertArguments) -> None:
-    if not 0 <= arguments.opacity_min <= 1:
-        raise InvalidInputError(f"the smallest opacity is {arguments.opacity_min:g}, expected 0 to 1")
+    require(0 <= arguments.opacity_min <= 1, "the smallest opacity", f"{arguments.opacity_min:g}", "0 to 1")
     if arguments.crop is not None:
         _check_crop(arguments.crop)
     require_splat_file(arguments.source)
@@ -72,10 +71,8 @@ def _check(arguments: ConvertArguments) -> None:
 
 def _check_crop(crop: tuple[float, ...]) -> None:
     text = " ".join(f"{value:g}" for value in crop)
-    if len(crop) not in (1, 6):
-        raise InvalidInputError(f"the crop is {text!r}, expected a radius or XMIN YMIN ZMIN XMAX YMAX ZMAX")
-    if len(crop) == 1 and not crop[0] > 0:
-        raise InvalidInputError(f"the radius of the crop is {text}, expected a positive distance")
+    require(len(crop) in (1, 6), "the crop", repr(text), "a radius or XMIN YMIN ZMIN XMAX YMAX ZMAX")
+    require(len(crop) != 1 or crop[0] > 0, "the radius of the crop", text, "a positive distance")
     if not all(low < high for low, high in zip(crop[:3], crop[3:], strict=False)):
         raise InvalidInputError(f"the crop is {text!r}, expected each least coordinate below the greatest")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 
 from diffsplat.core import PixelGrid, SplatGrid, Splats, Views
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.evaluation.clip_scores import ClipScorer
 from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.evaluation.efficientnet import load_efficientnet
@@ -81,8 +81,7 @@ class ReportArguments:
 
     def check(self) -> None:
         """Refuse what cannot work before anything is loaded."""
-        if self.limit is not None and self.limit < 1:
-            raise InvalidInputError(f"--limit is {self.limit}, expected at least 1")
+        require(self.limit is None or self.limit >= 1, "--limit", self.limit, "at least 1")
         if self.out is not None:
             if self.out.suffix.lower() != ".json":
                 raise InvalidInputError(

@@ -12,7 +12,7 @@ import tyro
 
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import check_output
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.splat_suffixes import require_splat_file
 
@@ -89,10 +89,8 @@ def parse_view(text: str) -> tuple[float, float]:
         raise InvalidInputError(
             f"the view is {text!r}, expected two numbers elevation,azimuth like 20,45"
         ) from error
-    if not -90 <= elevation <= 90:
-        raise InvalidInputError(f"the elevation is {elevation:g}, expected -90 to 90 degrees")
-    if not math.isfinite(azimuth):
-        raise InvalidInputError(f"the azimuth is {azimuth:g}, expected a finite number of degrees")
+    require(-90 <= elevation <= 90, "the elevation", f"{elevation:g}", "-90 to 90 degrees")
+    require(math.isfinite(azimuth), "the azimuth", f"{azimuth:g}", "a finite number of degrees")
     return elevation, azimuth
 
 
@@ -129,8 +127,7 @@ def _check(arguments: RenderArguments) -> None:
         raise InvalidInputError(
             f"{str(arguments.turntable)!r} has the suffix {suffix!r}, expected a video: {known}"
         )
-    if not 1 <= arguments.size <= MAX_SIZE:
-        raise InvalidInputError(f"the size is {arguments.size}, expected 1 to {MAX_SIZE} pixels")
+    require(1 <= arguments.size <= MAX_SIZE, "the size", arguments.size, f"1 to {MAX_SIZE} pixels")
     if arguments.frames < 1:
         raise InvalidInputError(f"{arguments.frames} frames were asked for, expected at least 1")
     if not -90 <= arguments.elevation <= 90:

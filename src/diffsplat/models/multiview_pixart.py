@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS
 from diffsplat.models.transformer_blocks import unpatchify
@@ -108,8 +108,7 @@ def make_denoiser(
         condition_channels: of an image or a control map of view 0, see :mod:`~diffsplat.models.condition_encoder`; 0
             for a denoiser of text alone.
     """
-    if width % 64:
-        raise InvalidInputError(f"the denoiser's width is {width}, expected a multiple of 64")
+    require(not width % 64, "the denoiser's width", width, "a multiple of 64")
     return MultiViewPixArt(
         num_attention_heads=width // 64,
         attention_head_dim=64,

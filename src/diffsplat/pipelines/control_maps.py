@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Cameras
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry import TEXT_ELEVATION_DEG, ring_cameras
 from diffsplat.images.canny import canny_edges, grey_of
 from diffsplat.images.depth_control_map import depth_control_map
@@ -110,8 +110,7 @@ def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> Obje
     """The first generation view of a splat file or a mesh; see :func:`control_maps_from`."""
     if not math.isfinite(elevation_deg) or abs(elevation_deg) > 90:
         raise InvalidInputError(f"the elevation is {elevation_deg:g}, expected degrees from -90 to 90")
-    if size < 1:
-        raise InvalidInputError(f"the size is {size}, expected a positive whole number of pixels")
+    require(size >= 1, "the size", size, "a positive whole number of pixels")
     source = require_readable(path)
     camera = ring_cameras(elevation_deg, size=size)[:1]
     view = _view_of_splats(source, camera) if _is_splat_file(source) else _view_of_mesh(source, camera)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Rendering, Splats
 from diffsplat.core.splats import SPLAT_FIELDS
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.render import Backend, render
 
@@ -130,8 +130,7 @@ class SplatOutput:
         views = self.cameras if cameras is None else cameras
         if len(views.batch_shape) == 1:
             views = views.for_objects(len(self))
-        if size is not None and size < 1:
-            raise InvalidInputError(f"size is {size}, expected at least 1 pixel")
+        require(size is None or size >= 1, "size", size, "at least 1 pixel")
         if size is not None:
             views = views.resized(size, size)
         return render(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from diffsplat.core import Cameras, Splats
 from diffsplat.data.training_vocabulary import TrainingVocabulary
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry import ring_cameras
 from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
 from diffsplat.images.cutout_and_framing_options import ImageFraming
@@ -273,8 +273,7 @@ class DiffSplatPipeline(PipelineComponents):
             )
         maps = control if isinstance(control, list) else [] if control is None else [control]
         wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
-        if maps and len(maps) != wanted:
-            raise InvalidInputError(f"the number of control maps is {len(maps)}, expected {wanted}")
+        require(not maps or len(maps) == wanted, "the number of control maps", len(maps), f"{wanted}")
         size = self.autoencoder.image_size
         prepared = [condition_image(each, size, cut_out=False) for each in maps]
         shown = None if image is None else condition_image(image, size, cut_out=True, framing=framing)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.models.configured_network import UninitialisedLayers
 
 
@@ -31,8 +31,7 @@ class BertConfig:
     hidden_act: str = "gelu"
 
     def __post_init__(self) -> None:
-        if self.hidden_act != "gelu":
-            raise InvalidInputError(f"the text encoder's hidden_act is {self.hidden_act!r}, expected 'gelu'")
+        require(self.hidden_act == "gelu", "the text encoder's hidden_act", repr(self.hidden_act), "'gelu'")
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
