@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffsplat.cli.main import main
-from diffsplat.evaluation.image_feature_store import open_objects
-from diffsplat.evaluation.reconstruction_and_text_evaluation import held_out_views
+from diffsplat.evaluation.evaluation_objects import held_out_views, open_objects
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.release_catalogue import BACKBONES, RECONSTRUCTOR_RELEASE
 from diffsplat.pretrained.released_model_opening import ReleasedModel, load_autoencoder

@@ -15,6 +15,13 @@ from diffsplat.errors import InvalidInputError, require
 from diffsplat.evaluation.clip_scores import ClipScorer
 from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.evaluation.efficientnet import load_efficientnet
+from diffsplat.evaluation.evaluation_objects import (
+    asked_objects,
+    evenly_spread,
+    held_out_views,
+    objects_of_nouns,
+    open_objects,
+)
 from diffsplat.evaluation.evaluation_prompts import (
     PROMPT_NOUNS,
     JudgedPrompt,
@@ -23,29 +30,23 @@ from diffsplat.evaluation.evaluation_prompts import (
     stored_prompts,
     write_prompts,
 )
-from diffsplat.evaluation.image_and_control_evaluation import (
+from diffsplat.evaluation.evaluation_result import Evaluation
+from diffsplat.evaluation.held_out_view_evaluation import (
     Make,
     NearestObject,
+    Predict,
     evaluate_controls,
+    evaluate_grids,
     evaluate_images,
 )
 from diffsplat.evaluation.image_benchmark import ImageBenchmark
-from diffsplat.evaluation.image_feature_store import FeatureStore, open_objects
+from diffsplat.evaluation.image_feature_store import FeatureStore
 from diffsplat.evaluation.image_reward import load_image_reward
+from diffsplat.evaluation.judged_text_evaluation import evaluate_text
 from diffsplat.evaluation.noun_judge import NounJudge
 from diffsplat.evaluation.noun_judge_fitting import load_or_fit
 from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
 from diffsplat.evaluation.prompt_list_evaluation import evaluate_prompts
-from diffsplat.evaluation.reconstruction_and_text_evaluation import (
-    Evaluation,
-    Predict,
-    asked_objects,
-    evaluate_grids,
-    evaluate_text,
-    evenly_spread,
-    held_out_views,
-    objects_of_nouns,
-)
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
 from diffsplat.io.file_access import require_writable
 from diffsplat.io.image_files import write_image

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
-from diffsplat.evaluation.reconstruction_and_text_evaluation import evenly_spread
+from diffsplat.evaluation.evaluation_objects import evenly_spread
 from diffsplat.geometry.blender_poses import from_blender
 from diffsplat.images.condition_image_centering import square_on_white
 from diffsplat.io.image_files import read_image

@@ -1,46 +1,16 @@
-"""The rendered objects that judges are fitted on, and a store of their image features."""
+"""Image features of the network that judges rest on, stored by the content of the image."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.shard_folders import SHARDS
-from diffsplat.errors import MissingFileError
 from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.evaluation.noun_judge import image_features
 from diffsplat.io.file_access import atomic_path, make_folder
-
-
-def open_objects(
-    data: Path, *, split: Literal["train", "test", "all"], variants: bool = True
-) -> ObjectDataset:
-    """The rendered objects in ``data`` and in the folders right below it.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or no shard in it.
-    """
-    folders = sorted({shard.parent for shard in find_shards(data)})
-    return ObjectDataset(folders, split=split, variants=variants)
-
-
-def find_shards(data: Path) -> list[Path]:
-    """Shards in ``data`` and in the folders right below it, sorted.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or no shard in it.
-    """
-    if not data.is_dir():
-        raise MissingFileError(f"no such folder of rendered objects: {data}")
-    shards = sorted({shard for pattern in (SHARDS, f"*/{SHARDS}") for shard in data.glob(pattern)})
-    if not shards:
-        raise MissingFileError(f"{data} holds no {SHARDS}, expected the output of diffsplat data")
-    return shards
 
 
 class FeatureStore:

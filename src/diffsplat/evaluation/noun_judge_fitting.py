@@ -15,7 +15,8 @@ from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_row import ObjectRow
 from diffsplat.errors import InvalidInputError
-from diffsplat.evaluation.image_feature_store import FeatureStore, find_shards, open_objects
+from diffsplat.evaluation.evaluation_objects import find_shards, open_objects
+from diffsplat.evaluation.image_feature_store import FeatureStore
 from diffsplat.evaluation.noun_judge import NounJudge, fit_noun_judge
 from diffsplat.evaluation.noun_judge_augmentation import DISTORTIONS
 from diffsplat.io.file_access import make_folder

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from diffsplat.core import Cameras, Splats
 from diffsplat.evaluation.clip_scores import ClipScorer, clip_similarity, r_precision
+from diffsplat.evaluation.evaluation_result import Evaluation
 from diffsplat.evaluation.image_reward import Reward
-from diffsplat.evaluation.reconstruction_and_text_evaluation import Evaluation
 from diffsplat.geometry import orbit_cameras, ring_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render

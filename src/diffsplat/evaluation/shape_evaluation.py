@@ -13,7 +13,7 @@ from tqdm import tqdm
 from diffsplat.core import Splats, Views
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
-from diffsplat.evaluation.reconstruction_and_text_evaluation import Evaluation
+from diffsplat.evaluation.evaluation_result import Evaluation
 from diffsplat.geometry import TEXT_ELEVATION_DEG, orbit_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from diffsplat.core import Splats
-from diffsplat.evaluation.image_and_control_evaluation import evaluate_images
+from diffsplat.evaluation.held_out_view_evaluation import evaluate_images
 from diffsplat.evaluation.image_benchmark import ImageBenchmark
 from diffsplat.geometry import elevation_deg
 from diffsplat.render import render

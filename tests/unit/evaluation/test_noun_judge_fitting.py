@@ -10,8 +10,9 @@ import torch
 from diffsplat.cli import evaluate as cli_evaluate
 from diffsplat.cli.main import main
 from diffsplat.data import shard_schema
+from diffsplat.evaluation.evaluation_objects import asked_objects, open_objects
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
-from diffsplat.evaluation.image_feature_store import FeatureStore, open_objects
+from diffsplat.evaluation.image_feature_store import FeatureStore
 from diffsplat.evaluation.noun_judge_fitting import (
     Seen,
     cross_validation,
@@ -20,7 +21,6 @@ from diffsplat.evaluation.noun_judge_fitting import (
     load_or_fit,
     other_view,
 )
-from diffsplat.evaluation.reconstruction_and_text_evaluation import asked_objects
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.render.meshes.view_sets import view_set

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.errors import require
+from diffsplat.evaluation.held_out_view_evaluation import INPUT_VIEWS
 from diffsplat.evaluation.image_metrics import psnr
-from diffsplat.evaluation.reconstruction_and_text_evaluation import INPUT_VIEWS
 from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.network_folders import open_autoencoder, open_image_encoder, open_reconstructor

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from diffsplat.core import SplatGrid, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.evaluation.control_agreement import condition_images
+from diffsplat.evaluation.evaluation_objects import held_out_views
+from diffsplat.evaluation.held_out_view_evaluation import evaluate_grids
 from diffsplat.evaluation.image_metrics import psnr
-from diffsplat.evaluation.reconstruction_and_text_evaluation import evaluate_grids, held_out_views
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionEncoder
 from diffsplat.models.configured_network import ConfiguredNetwork

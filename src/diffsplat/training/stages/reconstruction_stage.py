@@ -7,7 +7,7 @@ import torch
 import tyro
 
 from diffsplat.core import PixelGrid, Rendering, Views
-from diffsplat.evaluation.reconstruction_and_text_evaluation import INPUT_VIEWS
+from diffsplat.evaluation.held_out_view_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
 from diffsplat.training.network_initialisation import initialise_reconstructor

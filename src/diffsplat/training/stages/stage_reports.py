@@ -3,9 +3,9 @@
 import torch
 
 from diffsplat.core import Rendering, Views
+from diffsplat.evaluation.held_out_view_evaluation import INPUT_VIEWS
 from diffsplat.evaluation.image_metrics import image_metrics
 from diffsplat.evaluation.perceptual_distance import VggDistance
-from diffsplat.evaluation.reconstruction_and_text_evaluation import INPUT_VIEWS
 from diffsplat.io.image_files import tile_images
 from diffsplat.training.stages.stage_interface import Report
 

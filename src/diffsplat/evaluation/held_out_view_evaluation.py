@@ -1,31 +1,66 @@
-"""Measuring generation from images and control maps, against the views of held-out objects."""
+"""Measuring reconstruction, and generation from images and control maps, against the views of held-out objects."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from diffsplat.core import Splats, Views
+from diffsplat.core import PixelGrid, SplatGrid, Splats, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
+from diffsplat.evaluation.evaluation_result import Evaluation, measured_objects
 from diffsplat.evaluation.image_metrics import image_metrics
 from diffsplat.evaluation.perceptual_distance import VggDistance
-from diffsplat.evaluation.reconstruction_and_text_evaluation import Evaluation
-from diffsplat.io.image_files import tile_images
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
+
+INPUT_VIEWS = 4
+"""The first views of a batch are what a reconstructor sees; the others are novel."""
+
+Predict = Callable[[Views], SplatGrid]
+"""``[B, 4]`` input views to their splat grid."""
 
 Make = Callable[[Views], Splats]
 """``[1, V]`` views of an object to splats ``[1, N]`` in the world of the first view, the only one to be used."""
 
-_SHEET_OBJECTS = 12
 _SHEET_VIEWS = 4
+
+
+@torch.no_grad()
+def evaluate_grids(
+    predictors: dict[str, Predict],
+    objects: Iterable[tuple[str, Views]],
+    pixel_grid: PixelGrid = "center",
+    perceptual: VggDistance | None = None,
+) -> Evaluation:
+    """PSNR (dB), SSIM and perceptual distance of splat grids, rendered in their input views and in novel ones.
+
+    Every figure is the mean over all views of all objects.
+
+    Args:
+        predictors: by the name that their figures begin with; the last one is pictured.
+        objects: identity and ``[1, 4 + novel]`` views, the inputs first.
+        pixel_grid: that the grids are unprojected with.
+        perceptual: measured where it is given.
+
+    Raises:
+        ValueError: there is no object, or one has no novel view.
+    """
+
+    def measure(identity: str, views: Views) -> tuple[dict[str, float], Tensor]:
+        if views.count <= INPUT_VIEWS:
+            raise InvalidInputError(f"{identity} has {views.count} views, expected more than {INPUT_VIEWS}")
+        inputs, figures, images = views.take(slice(0, INPUT_VIEWS)), dict[str, float](), views.image
+        for name, predict in predictors.items():
+            images = _pictured(predict(inputs).to_splats(inputs.cameras, pixel_grid), views)
+            figures |= _qualities(name, images, views, perceptual, "input", INPUT_VIEWS)
+        return figures, torch.cat([views.image, images])
+
+    return measured_objects(objects, measure)
 
 
 @torch.no_grad()
@@ -44,21 +79,14 @@ def evaluate_images(
         ValueError: there is no object.
     """
 
-    def measure(views: Views) -> tuple[dict[str, float], Tensor]:
-        figures: dict[str, float] = {}
-        shown = [views.image[0, :_SHEET_VIEWS]]
+    def measure(_identity: str, views: Views) -> tuple[dict[str, float], Tensor]:
+        figures, shown = dict[str, float](), [views.image]
         for name, make in makers.items():
-            splats = make(views)
-            cameras = views.cameras.to(splats.device)
-            images = render(splats, cameras, normals=False).rgb.clamp(0, 1).to(views.image.device)
-            for metric, function in image_metrics(perceptual).items():
-                quality = function(images, views.image)[0]
-                figures[f"{name}_seen_{metric}"] = float(quality[0])
-                figures[f"{name}_novel_{metric}"] = float(quality[1:].mean())
-            shown.append(images[0, :_SHEET_VIEWS])
-        return figures, torch.stack(shown)
+            shown.append(_pictured(make(views), views))
+            figures |= _qualities(name, shown[-1], views, perceptual, "seen", 1)
+        return figures, torch.cat(shown)[:, :_SHEET_VIEWS]
 
-    return _evaluated(objects, measure)
+    return measured_objects(objects, measure)
 
 
 @torch.no_grad()
@@ -77,9 +105,8 @@ def evaluate_controls(
         ValueError: there is no object.
     """
 
-    def measure(views: Views) -> tuple[dict[str, float], Tensor]:
-        figures: dict[str, float] = {}
-        shown = [views.image[0, 0], control_images(views, kind)[0]]
+    def measure(_identity: str, views: Views) -> tuple[dict[str, float], Tensor]:
+        figures, shown = dict[str, float](), [views.image[0, 0], control_images(views, kind)[0]]
         for name, make in makers.items():
             rendering = render(make(views), views.cameras[:, :1])
             found = control_agreement(rendering, views, kind)
@@ -87,7 +114,25 @@ def evaluate_controls(
             shown.append(rendering.rgb[0, 0].clamp(0, 1))
         return figures, torch.stack(shown)[None]
 
-    return _evaluated(objects, measure)
+    return measured_objects(objects, measure)
+
+
+def _pictured(splats: Splats, views: Views) -> Tensor:
+    """Images of splats ``[1, N]`` in the views, where these are."""
+    rendering = render(splats, views.cameras.to(splats.device), normals=False)
+    return rendering.rgb.clamp(0, 1).to(views.image.device)
+
+
+def _qualities(
+    name: str, images: Tensor, views: Views, perceptual: VggDistance | None, given: str, count: int
+) -> dict[str, float]:
+    """Mean qualities of images ``[1, V, 3, H, W]`` in the first ``count`` views and in the others."""
+    figures = {}
+    for metric, function in image_metrics(perceptual).items():
+        quality = function(images, views.image)[0]
+        figures[f"{name}_{given}_{metric}"] = float(quality[:count].mean())
+        figures[f"{name}_novel_{metric}"] = float(quality[count:].mean())
+    return figures
 
 
 @dataclass(frozen=True)
@@ -128,21 +173,3 @@ class NearestObject:
         ring = self.dataset.rows[row].ring_views(0)
         start = ring.index(first)
         return self.make(self.dataset.load_views(row, ring[start:] + ring[:start]))
-
-
-def _evaluated(
-    objects: Iterable[tuple[str, Views]], measure: Callable[[Views], tuple[dict[str, float], Tensor]]
-) -> Evaluation:
-    """Figures of every object, their means, and a sheet of the rows ``[R, N, 3, H, W]`` that the first ones have."""
-    entries: list[dict[str, Any]] = []
-    rows: list[Tensor] = []
-    for identity, views in tqdm(objects, unit="object", desc="evaluate"):
-        measured, shown = measure(views)
-        if len(entries) < _SHEET_OBJECTS:
-            rows += shown.unbind()
-        entries.append({"object": identity, **measured})
-    if not entries:
-        raise InvalidInputError("got no objects to evaluate, expected at least one")
-    names = dict.fromkeys(name for entry in entries for name in entry if name != "object")
-    figures = {name: mean(entry[name] for entry in entries if name in entry) for name in names}
-    return Evaluation(figures, entries, tile_images(torch.cat(rows), columns=len(rows[0]), gap=2))

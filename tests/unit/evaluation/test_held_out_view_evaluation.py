@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Splats, Views
-from diffsplat.evaluation.image_and_control_evaluation import (
-    NearestObject,
-    evaluate_controls,
-    evaluate_images,
-)
+from diffsplat.evaluation.held_out_view_evaluation import NearestObject, evaluate_controls, evaluate_images
 from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.geometry import orbit_cameras
 from diffsplat.render import render
