@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
-from diffsplat.errors import InvalidInputError, require
+from diffsplat.errors import InvalidInputError
 from diffsplat.pretrained.model_folders import SamplingDefaults, is_number
 from diffsplat.pretrained.release_catalogue import Sampler
 
@@ -306,7 +306,8 @@ def option_bounds() -> dict[str, Bounds]:
 
 
 def _check_text(name: str, text: object) -> None:
-    require(isinstance(text, str), f"the {name}", repr(text), "a text")
+    if not isinstance(text, str):
+        raise InvalidInputError(f"the {name} is {text!r}, expected a text")
     if len(text) > MAX_PROMPT_LENGTH:
         raise InvalidInputError(
             f"the {name} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}"
