@@ -33,12 +33,7 @@ def condition_images(views: Views, kind: ConditionKind) -> Tensor:
 
 
 def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> dict[str, float]:
-    """How well renderings of results agree with the control images of the objects that these were taken from.
-
-    Args:
-        rendering: ``[B, 1]`` of the results in the first views, with normals.
-        views: of the objects.
-        kind: of control image.
+    """How well renderings ``[B, 1]`` of results, with normals, agree with the control images of the first views.
 
     Returns:
         Means over the objects: ``silhouette_iou``, the intersection over the union of both silhouettes, and

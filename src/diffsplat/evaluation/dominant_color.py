@@ -27,14 +27,7 @@ _OPAQUE = 0.5
 
 
 def srgb_to_lab(colors: Tensor) -> Tensor:
-    """CIE 1976 L*a*b* (D65, 2 degree observer) of sRGB colours.
-
-    Args:
-        colors: ``[..., 3]`` sRGB 0..1 (IEC 61966-2-1).
-
-    Returns:
-        ``[..., 3]`` lightness 0..100, a*, b*.
-    """
+    """CIE 1976 L*a*b* (D65, 2 degree observer) ``[..., 3]`` of sRGB colours ``[..., 3]`` 0..1 (IEC 61966-2-1)."""
     to_xyz = [
         [0.4124564, 0.3575761, 0.1804375],
         [0.2126729, 0.7151522, 0.0721750],

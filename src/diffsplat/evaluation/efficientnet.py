@@ -87,14 +87,7 @@ class EfficientNetLite0(nn.Module):
         self.head = _unit(width, FEATURES, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images.
-
-        Args:
-            images: ``[B, 3, H, W]`` sRGB 0..1; images of another size than 224 x 224 are resized to it.
-
-        Returns:
-            ``[B, 1280]`` features, 0..6.
-        """
+        """``[B, 1280]`` features 0..6 of ``[B, 3, H, W]`` sRGB 0..1, which are resized to 224 x 224 pixels."""
         tensor_checks.require_shape("EfficientNetLite0", "images", images, (3, None, None))
         if images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
             size = (IMAGE_SIZE, IMAGE_SIZE)

@@ -66,14 +66,10 @@ class JudgedPrompt:
 
 
 def build_prompts(objects: Iterable[ObjectRow], nouns: Iterable[str]) -> list[JudgedPrompt]:
-    """Two colours for each of fifty nouns, half of the pairs absent from all captions; the same for the same data.
+    """Two colours for each of fifty nouns, half of the pairs absent from all captions; the same for the same objects.
 
     A noun gets one colour in which there is such an object and one that no caption says of it. Nouns that occur in
     every colour get two that occur; for each of them the rarest noun that can gets two that do not.
-
-    Args:
-        objects: the training objects.
-        nouns: the fifty nouns.
 
     Raises:
         ValueError: for another number of nouns, a noun without objects, or too few absent pairs.
@@ -138,13 +134,7 @@ def _drawn(noun: str, colors: list[ColorWord], count: int) -> list[ColorWord]:
 
 
 def write_prompts(prompts: list[JudgedPrompt], path: Path, *, force: bool = False) -> None:
-    """Write a prompt file.
-
-    Args:
-        prompts: what to write.
-        path: JSON file.
-        force: replace an existing file.
-    """
+    """Write a prompt file (JSON)."""
     lines = ",\n".join("  " + json.dumps(asdict(prompt)) for prompt in prompts)
     with atomic_path(path, force=force) as temporary:
         temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -84,11 +84,9 @@ class ImageBenchmark:
             raise InvalidInputError(f"{str(path)!r} is no protocol: {error}") from error
 
     def read(self, data: Path, limit: int | None = None) -> Iterator[tuple[str, Views]]:
-        """Identity and ``[1, 1 + novel]`` views of the objects, the given view first.
+        """Identity and ``[1, 1 + novel]`` views of the objects in a folder, the given view first.
 
-        Args:
-            data: folder of the objects' folders.
-            limit: at most so many objects, spread evenly.
+        At most ``limit`` objects, spread evenly.
 
         Raises:
             FileNotFoundError: an object or a view is missing.

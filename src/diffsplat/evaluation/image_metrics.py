@@ -28,14 +28,7 @@ def image_metrics(perceptual: VggDistance | None = None) -> dict[str, ImageMetri
 
 
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, for a peak of 1.
-
-    Args:
-        image: ``[..., 3, H, W]`` colours 0..1.
-        reference: the same shape.
-
-    Returns:
-        ``[...]`` one figure an image; infinite for equal images.
+    """``[...]`` peak signal-to-noise ratios in dB of images ``[..., 3, H, W]`` 0..1; infinite for equal ones.
 
     Raises:
         ValueError: for shapes that differ or are no RGB images.
@@ -47,18 +40,11 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 
 @without_autocast
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity, the mean over channels and over all windows that lie inside the image.
+    """``[...]`` structural similarities of images ``[..., 3, H, W]`` 0..1, means over channels and windows inside.
 
     Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural
     similarity", IEEE TIP 13(4), 2004, equation 13 and section III.C: a Gaussian window of 11 x 11 pixels with
     a deviation of 1.5, K1 = 0.01, K2 = 0.03, for a dynamic range of 1.
-
-    Args:
-        image: ``[..., 3, H, W]`` colours 0..1, at least 11 x 11 pixels.
-        reference: the same shape.
-
-    Returns:
-        ``[...]`` one figure an image, 1 for equal images.
 
     Raises:
         ValueError: for shapes that differ, are no RGB images or are smaller than the window.

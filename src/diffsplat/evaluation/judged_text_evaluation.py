@@ -48,12 +48,6 @@ def evaluate_text(
     ``noun_rank1_per_view`` (every view alone), ``color``, ``both``; each for all prompts and, with the suffixes
     ``_trained`` and ``_untrained``, for the pairs of noun and colour that training captions say and do not say.
 
-    Args:
-        generate: the model.
-        prompts: what to ask for.
-        judge: of nouns.
-        features: of the judge's network.
-
     Raises:
         ValueError: there is no prompt, or the judge does not know a noun.
     """

@@ -51,9 +51,6 @@ class NounJudge:
         """Place of ``noun``, 1 for the best, for an object seen in views with ``[V, F]`` features.
 
         The views' log-probabilities are averaged.
-
-        Raises:
-            ValueError: ``noun`` is none of the classes.
         """
         if noun not in self.nouns:
             raise InvalidInputError(

@@ -39,12 +39,7 @@ class Distortion:
     gamma: float = 1.0
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
-        """Distorted ``[N, 3, H, W]`` images (0..1 on white), each bent in its own way.
-
-        Args:
-            images: the images.
-            seed: of the bends.
-        """
+        """Distorted ``[N, 3, H, W]`` images (0..1 on white), each bent in its own way, by the seed."""
         images = images.flip(-1) if self.mirrored else images
         if self.colors == "exchanged":
             images = images.roll(-1, dims=1)

@@ -99,11 +99,6 @@ def load_or_fit(
 def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tuple[NounJudge, JudgeFigures]:
     """Fit the judge of ``nouns`` on training objects and measure it on what it was not fitted on.
 
-    Args:
-        data: folder of rendered objects.
-        nouns: the classes.
-        store: of features; saved when done.
-
     Raises:
         ValueError: a noun has no training object.
     """
@@ -136,14 +131,9 @@ def seen_objects(
     *,
     for_fitting: bool = False,
 ) -> list[Seen]:
-    """Features of the objects of some nouns, at most ten of each noun, chosen by a hash.
+    """Features of the objects of some nouns in some views, at most ten of each noun, chosen by a hash.
 
-    Args:
-        dataset: the objects.
-        nouns: which of them.
-        store: of features; saved now and then, and when done.
-        views: which views of an object.
-        for_fitting: also take one repainted version of every object, and all views distorted.
+    For fitting also those of one repainted version of every object, and of all views distorted.
     """
     seen = []
     chosen = _chosen(dataset.rows, nouns, repainted=for_fitting)

@@ -80,9 +80,6 @@ class VggDistance(nn.Module):
             features: VGG16's convolutions with their biases; other weights are skipped.
             linear: ``lin0.model.1.weight`` to ``lin4.model.1.weight``.
             shift_tolerant: whether they are those of the shift-tolerant variant.
-
-        Raises:
-            ValueError: when weights are missing or have other shapes.
         """
         network = cls(shift_tolerant=shift_tolerant)
         names = [name for name in network.state_dict() if name.startswith("stages.")]

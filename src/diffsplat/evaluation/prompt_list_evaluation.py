@@ -26,16 +26,9 @@ GenerateAt = Callable[[str], tuple[Splats, float]]
 def evaluate_prompts(
     generate: GenerateAt, prompts: Sequence[str], scorer: ClipScorer, size: int, reward: Reward | None = None
 ) -> Evaluation:
-    """CLIP similarity (cosine times 100), R-precision and ImageReward of generated objects.
+    """CLIP similarity (cosine times 100), R-precision and, where it is given, reward of an object of each prompt.
 
-    The pool of R-precision is the distinct prompts of the list.
-
-    Args:
-        generate: makes an object of a prompt.
-        prompts: as many objects are generated.
-        scorer: CLIP.
-        size: edge of the images in pixels.
-        reward: measured where it is given.
+    The pool of R-precision is the distinct prompts of the list; images have ``size`` pixels per side.
     """
     pool = list(dict.fromkeys(prompts))
     texts = torch.cat([scorer.texts([text]) for text in pool])

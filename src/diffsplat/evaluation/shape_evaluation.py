@@ -39,13 +39,7 @@ def evaluate_shapes(
     ``loose`` is the mean :func:`loose_share` of views half way between those that are generated, ``real_loose`` that
     of real objects of the prompts' nouns in their own views. ``seed_distance`` is the mean :func:`mean_distance` of
     the seeds of a prompt, seen from the sides that are generated, and ``real_distance`` that of the real objects of
-    a noun, where there are several.
-
-    Args:
-        generate: the model.
-        prompts: what to ask for.
-        seeds: at least two.
-        real: by noun, views of real objects, the first four from the sides that are generated.
+    a noun, where there are several. The first four views of real objects are from the sides that are generated.
 
     Raises:
         ValueError: for a noun without real objects, fewer than two seeds, or no noun with several objects.
@@ -120,9 +114,6 @@ def mean_distance(shapes: Tensor) -> float:
     """Mean over the pairs of ``[N >= 2, V, H, W]`` silhouettes of 1 minus the intersection over the union.
 
     The views of an object count as one silhouette; two empty ones do not differ.
-
-    Raises:
-        ValueError: for fewer than two objects.
     """
     if len(shapes) < 2:
         raise ValueError(f"got {len(shapes)} objects, expected at least 2 to compare")

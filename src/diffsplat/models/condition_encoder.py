@@ -50,11 +50,9 @@ class ConditionEncoder(ConfiguredNetwork):
         return self.channels + len(CONDITION_KINDS)
 
     def encode(self, images: Tensor, kind: ConditionKind) -> Tensor:
-        """``[B, C + K, h, w]`` latents of deviation 1, and channels that are 1 for the kind of image and 0 else.
+        """``[B, C + K, h, w]`` latents of deviation 1 of images ``[B, 3, H, W]`` 0..1 on white, and flags of the kind.
 
-        Args:
-            images: ``[B, 3, H, W]`` 0..1, on white.
-            kind: what they are; the channels are in the order of :data:`CONDITION_KINDS`.
+        The flags are channels of 1 for the kind and 0 for others, in the order of :data:`CONDITION_KINDS`.
         """
         size = self.image_size // self.patch
         latents = (self._patches(images) - self.center) @ self.components.mT / self.deviation

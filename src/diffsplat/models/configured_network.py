@@ -92,13 +92,7 @@ class ConfiguredNetwork(nn.Module):
     def save_pretrained(
         self, folder: str | Path, *, half: bool = False, weights_file: str = WEIGHTS_FILE
     ) -> None:
-        """Write configuration and weights.
-
-        Args:
-            folder: made when it does not exist.
-            half: write floating-point weights in half precision.
-            weights_file: name of the file of weights.
-        """
+        """Write configuration and weights, these perhaps in half precision, into a folder that is made if need be."""
         target = make_folder(folder)
         stored = {
             "_class_name": type(self).__name__,

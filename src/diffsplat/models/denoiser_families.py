@@ -37,11 +37,7 @@ _FAMILIES: dict[str, NetworkFamily] = {
 
 
 def network_family(network: object) -> NetworkFamily:
-    """Family of a network, by the name of its class, so that no other has to be imported.
-
-    Raises:
-        ValueError: when it is none of them.
-    """
+    """Family of a network, by the name of its class, so that no other has to be imported."""
     for kind in type(uncompiled(network)).__mro__:
         if kind.__name__ in _FAMILIES:
             return _FAMILIES[kind.__name__]

@@ -162,13 +162,7 @@ class ElevationEstimator(nn.Module):
     ) -> Self:
         """The network of released weights, in evaluation mode; it keeps the given tensors, without a copy.
 
-        Args:
-            state: tensors under the released names.
-            heads: attention heads, which no shape tells; by default each has :data:`HEAD_WIDTH` channels.
-            input_size: pixels per side that images are resized to.
-
-        Raises:
-            ValueError: when tensors are missing, unknown or of a wrong shape.
+        Arguments and errors are those of :meth:`ElevationConfig.of_state_dict`; unknown tensors are refused too.
         """
         config = ElevationConfig.of_state_dict(state, heads=heads, input_size=input_size)
         with torch.device("meta"):
@@ -188,12 +182,7 @@ class ElevationEstimator(nn.Module):
         return estimator.eval()
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write the sizes, and the weights under the released names.
-
-        Args:
-            folder: made when it does not exist.
-            half: write the weights in half precision.
-        """
+        """Write the sizes, and the weights under the released names, perhaps in half precision."""
         target = make_folder(folder)
         write_json({"_class_name": type(self).__name__, **asdict(self.config)}, target / CONFIG_FILE)
         state = {
@@ -215,16 +204,10 @@ class ElevationEstimator(nn.Module):
         return {name: tuple(tensor.shape) for name, tensor in self.released_state_dict().items()}
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of the two heads.
-
-        Args:
-            images: ``[B, 3, H, W]`` sRGB 0..1 on white.
-
-        Returns:
-            ``[B, classes]`` logits of the intervals, and ``[B]`` degrees above an interval's lower bound.
+        """``[B, classes]`` logits of the intervals, and ``[B]`` degrees above an interval's lower bound.
 
         Raises:
-            ValueError: for another shape, or pixels that are not floating-point numbers.
+            ValueError: unless the images are ``[B, 3, H, W]`` floating-point numbers, sRGB 0..1 on white.
         """
         weight = self.backbone.layernorm.weight
         pixels = elevation_input(images, self.config.input_size, weight.device)

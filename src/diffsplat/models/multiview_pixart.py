@@ -64,16 +64,13 @@ class MultiViewPixArt(ConfiguredNetwork):
     def forward(
         self, inputs: Tensor, timestep: Tensor, text: Tensor, text_mask: Tensor | None = None
     ) -> Tensor:
-        """Denoise.
+        """``[B, V, C', h, w]`` predictions.
 
         Args:
             inputs: ``[B, V, C, h, w]`` of every view, any number of views.
             timestep: ``[B]`` noise level as 0..1000.
             text: ``[B, T, E]`` text tokens.
             text_mask: ``[B, T]`` bool, True where a token counts; None where all do.
-
-        Returns:
-            ``[B, V, C', h, w]``.
         """
         tokens = self.pos_embed(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2]).flatten(1, 2)
         modulation, embedded = self.adaln_single(timestep)

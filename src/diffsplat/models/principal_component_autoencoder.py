@@ -90,11 +90,9 @@ class ComponentAutoencoder(ConfiguredNetwork):
         return unpatchify(latents, grid.views, (self.latent_size, self.latent_size), 1)
 
     def decode(self, latents: Tensor) -> SplatGrid:
-        """Grids ``[B, V, 12, H, W]`` of latents.
+        """Grids ``[B, V, 12, H, W]`` of latents ``[B, V, C, h, w]``, or of their first channels, the principal ones.
 
-        Args:
-            latents: ``[B, V, C, h, w]``, or of only the first channels, which are the principal ones; the others
-                then have their mean, zero.
+        The others then have their mean, zero.
         """
         views, channels, height, width = self.latent_shape
         absent = channels - latents.shape[2] if latents.ndim == 5 else -1
@@ -153,14 +151,10 @@ def channel_gains(like: Tensor) -> Tensor:
 
 
 def fill_transparent(values: Tensor, patch: int) -> Tensor:
-    """Replace what transparent Gaussians look like by the mean of their patch's opaque ones.
+    """Replace what transparent Gaussians of ``[B, V, 12, H, W]`` look like by the mean of their patch's opaque ones.
 
     Nothing of it can be seen, but a silhouette that only the opacity has to describe is cheaper to encode. In a
     patch without opaque Gaussians it is zero.
-
-    Args:
-        values: ``[B, V, 12, H, W]`` grid.
-        patch: edge of a patch in pixels.
     """
     opacity = unit_range(values[:, :, OPACITY])
     flat = functional.avg_pool2d((values * opacity).flatten(0, 1), patch)

@@ -26,10 +26,7 @@ class PrincipalComponents:
     @classmethod
     @torch.no_grad()
     def fit(cls, batches: Iterable[Tensor]) -> "PrincipalComponents":
-        """The components of many vectors, in double precision.
-
-        Args:
-            batches: ``[N, D]`` each.
+        """The components of the vectors of batches ``[N, D]``, in double precision.
 
         Raises:
             ValueError: without a batch.

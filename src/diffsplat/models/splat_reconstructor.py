@@ -92,11 +92,7 @@ class GSRecon(ConfiguredNetwork):
         return [self.out_rgb, self.out_scale, self.out_rotation, self.out_opacity, self.out_depth]
 
     def forward(self, views: Views) -> SplatGrid:
-        """Predict the splat grid of the given views.
-
-        Args:
-            views: ``[B, V]`` views; image, normal, coordinates and cameras are read.
-        """
+        """Splat grid of ``[B, V]`` views, of which image, normal, coordinates and cameras are read."""
         rays = plucker_rays(views.cameras, self.pixel_grid)
         inputs = torch.cat([views.image * 2 - 1, views.normal * 2 - 1, views.coord * 2 - 1, rays], dim=2)
         tokens = self.transformer(self.x_embedder(patchify(inputs, self.patch)))
@@ -182,15 +178,10 @@ def _camera_depth(points: Tensor, cameras: Cameras) -> Tensor:
 
 
 def _surface_rotation(facing: Tensor, inside: Tensor, cameras: Cameras) -> Tensor:
-    """``[B, V, 4, H, W]`` rotations whose local z is the normal.
+    """``[B, V, 4, H, W]`` rotations whose local z is the normal, ``facing [B, V, 3, H, W]`` in camera axes.
 
     They are composed as camera pose after the shortest turn from the viewing axis, which changes smoothly over
     an image because visible normals face the camera.
-
-    Args:
-        facing: ``[B, V, 3, H, W]`` unit normals in camera axes.
-        inside: ``[B, V, 1, H, W]`` silhouette.
-        cameras: ``[B, V]``.
     """
     toward = torch.where(facing[:, :, 2:] > 0, -facing, facing)
     onto = torch.where(inside > 0, toward, torch.tensor([0.0, 0.0, -1.0])[:, None, None].to(facing))

@@ -83,23 +83,18 @@ class SplatVAE(ConfiguredNetwork):
     def encode(
         self, grid: SplatGrid, *, sample: bool = False, generator: torch.Generator | None = None
     ) -> Tensor:
-        """``[B, V, C, h, w]`` scaled latents of grids ``[B, V, 12, H, W]``.
+        """``[B, V, C, h, w]`` scaled latents of grids ``[B, V, 12, H, W]``, height and width multiples of 8.
 
-        Args:
-            grid: what to encode; height and width are multiples of 8.
-            sample: draw from the posterior; its mode otherwise.
-            generator: source of the noise.
+        They are drawn from the posterior by the generator, or its mode unless ``sample``.
         """
         posterior = self.posterior(grid)
         latents = posterior.sample(generator) if sample else posterior.mode()
         return self.scale(latents).unflatten(0, (-1, grid.views))
 
     def reconstruct(self, latents: Tensor, *, decoder: DecoderKind = "full") -> Tensor:
-        """Decode without clamping.
+        """Decode scaled latents ``[B, V, C, h, w]`` of any number of views without clamping.
 
-        Args:
-            latents: ``[B, V, C, h, w]`` scaled latents, any number of views.
-            decoder: ``tiny`` is the small network that the rendering loss of denoisers runs through.
+        The tiny decoder is the small network that the rendering loss of denoisers runs through.
 
         Returns:
             ``[B, V, 12, H, W]`` float32 grid values that may leave [-1, 1] a little.

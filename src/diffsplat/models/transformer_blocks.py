@@ -87,11 +87,7 @@ class Transformer(nn.Module):
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """Cut images into tokens.
-
-    Args:
-        images: ``[B, V, C, H, W]``, H and W multiples of ``patch``.
-        patch: edge of a patch in pixels.
+    """Cut images ``[B, V, C, H, W]``, H and W multiples of ``patch``, into tokens.
 
     Returns:
         ``[B, V * (H / patch) * (W / patch), patch * patch * C]``, channels innermost inside a token.
@@ -104,14 +100,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(tokens: Tensor, views: int, size: tuple[int, int], patch: int) -> Tensor:
-    """Undo :func:`patchify`.
-
-    Args:
-        tokens: ``[B, V * (H / patch) * (W / patch), patch * patch * C]``.
-        views: number of views ``V``.
-        size: ``(H, W)`` in pixels.
-        patch: edge of a patch in pixels.
-    """
+    """Undo :func:`patchify`, to ``views`` views of ``size = (H, W)`` pixels."""
     rows, columns = size[0] // patch, size[1] // patch
     tiles = tokens.unflatten(1, (views, rows, columns)).unflatten(-1, (patch, patch, -1))
     return tiles.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

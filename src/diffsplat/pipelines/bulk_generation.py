@@ -168,7 +168,7 @@ def generate_list(
     ray: str | None = None,
     progress: bool = True,
 ) -> int:
-    """Make the objects of every part that is not done yet.
+    """Make the objects of every part that is not done yet; how many could not be made, and their index says why.
 
     Files appear whole or not at all, and a part's index after its files, so that a call that was interrupted, or whose
     workers or driver were killed, is continued by the next; objects that are there are not made again.
@@ -178,9 +178,6 @@ def generate_list(
         open_generator: opens the model, once in every process.
         ray: address of a Ray cluster whose workers make the parts; all of them must see the files.
         progress: show a bar.
-
-    Returns:
-        The number of objects that could not be made; their index says why.
 
     Raises:
         ValueError: the folder is that of another job, or a part was lost again and again.

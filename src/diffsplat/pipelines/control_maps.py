@@ -52,16 +52,13 @@ def control_maps_from(
     elevation_deg: float = TEXT_ELEVATION_DEG,
     size: int = 256,
 ) -> Tensor:
-    """The control image of an object in a file, seen by the first generation camera.
+    """``[3, size, size]`` 0..1 on white: the control image of an object in a file, seen by the first generation camera.
 
     Args:
         path: a splat file, rendered where its splats are, or a mesh, which is centred and scaled.
         kind: which map.
         elevation_deg: degrees above the horizon.
         size: pixels per side.
-
-    Returns:
-        ``[3, size, size]`` 0..1 on white.
 
     Raises:
         ValueError: when the file cannot be read, nothing of it is in view, or an option is out of range.
@@ -71,11 +68,7 @@ def control_maps_from(
 
 
 def control_map(view: ObjectView, kind: ControlKind) -> Tensor:
-    """``[3, H, W]`` 0..1 on white.
-
-    Raises:
-        ValueError: for an unknown kind.
-    """
+    """Control image ``[3, H, W]`` 0..1 on white of one kind."""
     _check_kind(kind)
     match kind:
         case "depth":
@@ -87,13 +80,7 @@ def control_map(view: ObjectView, kind: ControlKind) -> Tensor:
 
 
 def canny_map(image: Tensor) -> Tensor:
-    """Black edges on white, found in the luma of an image with the thresholds 100 and 200.
-
-    Args:
-        image: ``[3, H, W]`` sRGB 0..1.
-
-    Returns:
-        ``[3, H, W]`` of zeros and ones.
+    """``[3, H, W]`` of zeros and ones: edges, black on white, of the luma of an sRGB image at thresholds 100 and 200.
 
     Raises:
         ValueError: for another shape, or NaN.

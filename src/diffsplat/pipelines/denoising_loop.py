@@ -74,7 +74,7 @@ def denoise(
     eta: float | None = None,
     on_step: StepHook | None = None,
 ) -> Tensor:
-    """From noise to clean latents.
+    """Clean latents from noise, of the same shape.
 
     Args:
         field: the network's prediction, guidance included.
@@ -84,9 +84,6 @@ def denoise(
         generators: one for each object, for samplers that add noise on the way.
         eta: how much of it, for samplers whose steps have an ``eta``; their own default otherwise.
         on_step: called after every step.
-
-    Returns:
-        Latents like ``noise``.
 
     Raises:
         ValueError: when the scheduler cannot take these steps, or has no ``eta``.

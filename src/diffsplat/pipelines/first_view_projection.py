@@ -40,13 +40,7 @@ class KnownView:
 
     @classmethod
     def of(cls, images: ConditionImages, kind: ControlKind | None, camera: Cameras) -> "KnownView | None":
-        """What condition images tell of the first view; None for nothing.
-
-        Args:
-            images: of one object, with an image or a control map.
-            kind: of the control map.
-            camera: of the view.
-        """
+        """What condition images, with a control map of a kind, tell of the view of a camera; None for nothing."""
         if images.outline is None:
             return None
         device = camera.device
@@ -58,12 +52,9 @@ class KnownView:
         return cls(camera, outline, depth=1 - images.control.to(device).mean(dim=0, keepdim=True))
 
     def filled(self, grid: SplatGrid) -> SplatGrid:
-        """The grid with the outline as the opacity of the first view, and with its depths.
+        """The grid ``[B, V, 12, H, W]`` with the outline as the opacity of the first view, and with its depths.
 
         Where they are unknown, those of the surroundings go into its holes.
-
-        Args:
-            grid: ``[B, V, 12, H, W]``.
         """
         first = grid.values[:, :1]
         depth, visible = self._surface(first)
@@ -100,11 +91,9 @@ class KnownView:
         return _with_first(grid, first)
 
     def carved(self, splats: Splats, grid: SplatGrid) -> Splats:
-        """The splats without what contradicts the first view: outside of its outline, or in front of its surface.
+        """Splats ``[B, N]`` of a grid ``[B, V, 12, H, W]`` without what contradicts the first view.
 
-        Args:
-            splats: ``[B, N]``.
-            grid: what they are of, ``[B, V, 12, H, W]``; its first view tells where the surface is.
+        That is what lies outside of its outline, or in front of its surface.
         """
         height, width = self.outline.shape[-2:]
         camera = self.camera.resized(width, height)

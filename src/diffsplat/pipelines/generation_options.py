@@ -39,11 +39,7 @@ class Bounds:
     whole: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a number out of bounds.
-
-        Raises:
-            ValueError: names the option, the value and what was expected.
-        """
+        """Refuse a number out of bounds; the error names the option."""
         right_kind = isinstance(value, int) or not self.whole
         if is_number(value) and right_kind and self.least <= value <= self.most and value != inf:
             return

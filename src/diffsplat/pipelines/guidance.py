@@ -171,11 +171,7 @@ class Handover:
 
 
 def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefaults) -> None:
-    """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with.
-
-    Raises:
-        ValueError: says which.
-    """
+    """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with."""
     for name in ("out_channels", "caption_channels"):
         expected, found = (network.config[name] for network in (denoiser, refiner))
         if found != expected:
@@ -196,10 +192,7 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
 def rescaled_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     """Bring a guided prediction back to the deviation of the conditional one, view by view (Lin et al. 2024, 3.4).
 
-    Args:
-        guided: ``[B, V, C, h, w]``.
-        conditional: likewise.
-        share: of the rescaled one in the result; 0 changes nothing.
+    Both are ``[B, V, C, h, w]``; a ``share`` of 0 changes nothing, 1 rescales fully.
     """
     views = (2, 3, 4)
     factor = conditional.std(dim=views, keepdim=True) / guided.std(dim=views, keepdim=True)

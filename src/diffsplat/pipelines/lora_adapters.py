@@ -58,11 +58,7 @@ class LoraAdapters:
         return dict(getattr(uncompiled(self.denoiser), "_diffsplat_lora_scales", {}))
 
     def set_adapters(self, adapter_names: str | Sequence[str], adapter_weights: Any = 1.0) -> None:
-        """Use some adapters, each with its scale; the others are not used.
-
-        Args:
-            adapter_names: one or several.
-            adapter_weights: their scales; one for all, or one for each.
+        """Use some adapters, with one scale for all or one for each; the others are not used.
 
         Raises:
             ValueError: for an unknown name, or a wrong number of scales.
@@ -76,11 +72,7 @@ class LoraAdapters:
         self._use({**dict.fromkeys(self.lora_scales, 0.0), **dict(zip(names, weights, strict=True))})
 
     def require_adapters(self, names: Iterable[str]) -> None:
-        """Make sure that there are such adapters.
-
-        Raises:
-            ValueError: for an unknown name.
-        """
+        """Refuse names that no adapter has."""
         known = ", ".join(self.lora_scales) or "none"
         for name in names:
             if name not in self.lora_scales:
@@ -88,11 +80,7 @@ class LoraAdapters:
 
     @contextmanager
     def adapters_scaled(self, scales: Mapping[str, float] | None) -> Iterator[None]:
-        """Use adapters with these scales, and no others, inside the block; None changes nothing.
-
-        Raises:
-            ValueError: for an unknown name.
-        """
+        """Use adapters with these scales, and no others, inside the block; None changes nothing."""
         if scales is None:
             yield
             return

@@ -151,11 +151,7 @@ class ModelChoice:
         return stored.defaults(image=self.image)
 
     def check(self) -> None:
-        """Refuse files that are not there, and options that belong to other models.
-
-        Raises:
-            ValueError, FileNotFoundError: says which.
-        """
+        """Refuse files that are not there, and options that belong to other models."""
         options = self.options
         for path in (*options.lora, options.embeddings, options.ip_adapter):
             if path is not None:

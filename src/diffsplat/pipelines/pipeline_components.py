@@ -142,11 +142,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         return self
 
     def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:
-        """Keep networks on the CPU and bring each to the device only while it is used.
-
-        Args:
-            device: where they compute.
-        """
+        """Keep networks on the CPU and bring each to the device that computes only while it is used."""
         self.to("cpu")
         self._placement = Placement(torch.device(device), offload=True)
 
@@ -162,11 +158,9 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
 
     def place(self, device: torch.device, *, low_memory: bool = False) -> Self:
-        """Put the networks where they compute, in place.
+        """Put the networks on the device that computes, in place.
 
-        Args:
-            device: where.
-            low_memory: on a GPU, :meth:`enable_sequential_cpu_offload`.
+        On a GPU, ``low_memory`` means :meth:`enable_sequential_cpu_offload`.
         """
         if low_memory and device.type == "cuda":
             self.enable_sequential_cpu_offload(device)

@@ -78,11 +78,7 @@ def load_components(
 
 
 def load_text_encoder(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
-    """The text encoder of a model folder.
-
-    Args:
-        folder: of the text encoder.
-        dtype: of its weights; as stored by default. That of the embedded model always has float32.
+    """The text encoder of a folder, its weights as stored by default; that of the embedded model always has float32.
 
     Raises:
         OSError, ValueError: when a file is missing or damaged.

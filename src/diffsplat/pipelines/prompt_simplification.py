@@ -35,10 +35,6 @@ def plain_caption(prompt: str, known: NameFinder) -> str:
 
     The object is, of all known names, rather one with a colour and one that is neither a part of another ("with a
     lid") nor its surroundings ("on the table"), and else the first. Where all are either, the subject is unknown.
-
-    Args:
-        prompt: of any length.
-        known: finds the names that the model knows.
     """
     words = _words(prompt)
     if len([word for word in words if word[0].isalnum()]) <= _LONGEST_CAPTION:

@@ -314,14 +314,7 @@ class DiffSplatPipeline(PipelineComponents):
         callback: StepCallback | None = None,
         tensors: TensorInputs | None = None,
     ) -> SplatOutput:
-        """Generate splats; see :meth:`__call__`.
-
-        Args:
-            generation: the options.
-            images: from :meth:`prepare`.
-            callback: called after every denoising step; may raise to stop.
-            tensors: what takes the place of seeds and of the text encoder.
-        """
+        """Generate splats; see :meth:`__call__`. Images come from :meth:`prepare`; the callback may raise to stop."""
         tensors = tensors or TensorInputs()
         resolved = self.resolve(tensors.named(generation), images)
         sampling = self._sampling(resolved, tensors)

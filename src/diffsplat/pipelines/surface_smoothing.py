@@ -62,14 +62,10 @@ def clean_surfaces(
 
 
 def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
-    """Mean of the like colours around each pixel.
+    """Mean of the like colours ``[B, V, 3, H, W]`` around each pixel, which count by ``weight [B, V, 1, H, W]``.
 
-    Neighbours are compared by what they look like from afar, since noise would otherwise seem to be an edge.
-
-    Args:
-        color: ``[B, V, 3, H, W]``.
-        weight: ``[B, V, 1, H, W]`` how much a pixel counts.
-        deviation: of the Gaussian over the image, in pixels.
+    Neighbours are compared by what they look like from afar, since noise would otherwise seem to be an edge. The
+    deviation is that of a Gaussian over the image, in pixels.
     """
     height, width = color.shape[-2:]
     afar = _weighted_mean(color, weight, deviation / 3)

@@ -66,14 +66,11 @@ class BertEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, config.num_hidden_layers, enable_nested_tensor=False)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Encode texts of one segment.
+        """``[B, T, D]`` vectors, of no meaning on padding.
 
         Args:
             ids: ``[B, T]`` word-piece numbers.
             mask: ``[B, T]`` bool, False on padding.
-
-        Returns:
-            ``[B, T, D]``; of no meaning on padding.
         """
         embedded = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
         return self.layers(self.norm(embedded), src_key_padding_mask=~mask)

@@ -11,11 +11,7 @@ from diffsplat.models.text.text_condition import PromptEncoder
 
 
 def with_clip_skip(encoder: PromptEncoder, layers: int | None) -> PromptEncoder:
-    """A text encoder without some of its last layers.
-
-    Args:
-        encoder: one with a ``clip_skip`` where layers are left out.
-        layers: how many; None for none.
+    """A text encoder without so many of its last layers; None for none.
 
     Raises:
         ValueError: when it cannot leave out so many.

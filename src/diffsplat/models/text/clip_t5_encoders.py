@@ -84,11 +84,7 @@ class ClipT5Encoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype | None = None) -> Self:
-        """What :meth:`save_pretrained` wrote.
-
-        Args:
-            folder: holds ``config.json`` and the folders of :func:`load_prompt_encoder`.
-            dtype: of the weights; as stored by default.
+        """What :meth:`save_pretrained` wrote; its weights as stored by default.
 
         Raises:
             OSError, ValueError: when a file is missing or damaged.
