@@ -1,7 +1,7 @@
-"""Fit splats to pictures with the differentiable rasterizer.
+"""Fit splats to images with the differentiable rasterizer.
 
 A generated object is rendered from a ring of cameras, and grey splats are moved, turned, scaled and coloured until
-they look like it from everywhere. Any pictures with known cameras can take the place of the renderings.
+they look like it from everywhere. Any images with known cameras can take the place of the renderings.
 
 python examples/02_fit_splats.py --out outputs --steps 200
 """
@@ -46,19 +46,21 @@ def activated(raw: dict[str, Tensor]) -> Splats:
 def main(
     prompt: str = "a red armchair", out: Path = Path("outputs"), steps: int = 200, count: int = 4000
 ) -> None:
-    """Write the fitted splats, and a picture of the target above the fit."""
+    """Write the fitted splats, and an image of the target above the fit."""
     out.mkdir(parents=True, exist_ok=True)
     cameras = turntable_cameras(8, 20.0, size=64)
     target = DiffSplatPipeline.from_pretrained("mini")(prompt).render(cameras).rgb[0]
     raw = unconstrained(count, torch.Generator().manual_seed(0))
     rates = {"means": 0.01, "scales": 0.03, "quats": 0.02, "opacities": 0.05, "colors": 0.05}
     optimizer = torch.optim.Adam([{"params": [raw[name]], "lr": rate} for name, rate in rates.items()])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        picture = render(activated(raw), cameras, normals=False).rgb
-        loss = (picture - target).square().mean()
+        image = render(activated(raw), cameras, normals=False).rgb
+        loss = (image - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         if step % 20 == 0 or step == steps - 1:
             print(f"step {step}: {-10 * float(loss.detach().log10()):.1f} dB")
     fitted = activated({name: value.detach() for name, value in raw.items()})

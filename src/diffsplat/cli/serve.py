@@ -80,7 +80,7 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
         loopback_only=is_loopback(arguments.host),
         allowed_hosts=arguments.allowed_host,
     )
-    serve(app, listener, on_exit=service.stop, limits=service.limits.connections)
+    serve(app, listener, on_exit=service.stop, limits=service.limits)
 
 
 def _keeper(arguments: ServeArguments) -> JobKeeper | None:

@@ -22,7 +22,7 @@ from diffsplat.web.api_schemas import (
     Problem,
 )
 from diffsplat.web.generation_service import Service
-from diffsplat.web.job_queue import IMAGE_FIELDS, Job
+from diffsplat.web.job_queue import IMAGE_FIELDS, REPEATABLE_FIELD, Job
 from diffsplat.web.result_files import FILE_KINDS, FileKind
 
 _HEARTBEAT_S = 15.0
@@ -61,7 +61,7 @@ def _body_of(model: type[Any], files: tuple[str, ...]) -> dict[str, Any]:
     schema = model.model_json_schema()
     form = {**schema, "properties": dict(schema["properties"])}
     for name in files:
-        repeated = "; of several control maps one after the other" if name == "control" else ""
+        repeated = "; of several control maps one after the other" if name == REPEATABLE_FIELD else ""
         described = {"type": "string", "format": "binary", "description": f"PNG, JPEG or WebP{repeated}"}
         form["properties"][name] = described
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}

@@ -83,7 +83,7 @@ class JobOptions(_GenerationOptions):
         description="a description of the object; may be empty with an image",
     )
     prompts: list[Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]] | None = Field(
-        None, description="several descriptions instead, in JSON; the job has objects of each"
+        None, description="several descriptions instead, in JSON; the job makes objects of each"
     )
     model: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="one of GET /api/models; the first by default"
@@ -123,10 +123,10 @@ class JobRequest(JobOptions, FramingOptions):
     image: str | None = Field(None, description="PNG, JPEG or WebP file in base64: the object")
     control: str | Annotated[list[str], Field(min_length=1, max_length=_MOST_MAPS)] | None = Field(
         None,
-        description="likewise: the control map of the first view, or a list of them, in the order of the model's name",
+        description="control map of the first view, in base64; several as a list, in the order of the model's name",
     )
     ip_adapter_image: str | None = Field(
-        None, description="likewise: an image that is a prompt as well, for a model with an IP-Adapter"
+        None, description="image as a prompt, in base64, for a model with an IP-Adapter"
     )
 
 
@@ -168,13 +168,13 @@ class JobView(create_model("ResolvedOptions", **_option_fields(ResolvedGeneratio
     model: str
     prompt: str = Field(description="the first of the prompts")
     prompts: list[str]
-    made: float = Field(description="seconds since the epoch when it was taken")
+    made: float = Field(description="when it was accepted, in seconds since the epoch")
     position: int | None = Field(description="jobs before this one, while it waits")
     steps_done: int = Field(description="denoising steps done, of all objects")
     steps_in_all: int
     error: str | None = Field(description="why it failed, one sentence")
     notice: str | None = Field(description="the first notice of its results")
-    images: dict[str, str] = Field(description="where the images that it is made from are, by their names")
+    images: dict[str, str] = Field(description="addresses of the images that it is made from, by name")
     results: list[ResultView]
 
     @classmethod

@@ -8,7 +8,7 @@ from io import BytesIO
 from PIL import Image
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.images.condition_image_centering import ImageSource
 from diffsplat.images.cutout_and_framing_options import ImageFraming
 from diffsplat.io.image_files import to_pixels
@@ -105,8 +105,7 @@ class Service:
     def _model(self, name: str | None) -> ServedModel:
         if name is None:
             return next(iter(self.models.values()))
-        if name not in self.models:
-            raise InvalidInputError(f"the model is {name!r}, expected one of: {', '.join(self.models)}")
+        require(name in self.models, "the model", repr(name), f"one of: {', '.join(self.models)}")
         return self.models[name]
 
     def _resolved(
@@ -120,8 +119,7 @@ class Service:
             ("steps", resolved.steps, self.limits.max_steps),
             (objects, resolved.count * len(resolved.prompts), self.limits.max_count),
         ):
-            if value > most:
-                raise InvalidInputError(f"{name} is {value}, expected at most {most}")
+            require(value <= most, name, value, f"at most {most}")
         return resolved
 
     def _prepare(

@@ -13,8 +13,8 @@ from diffsplat.web.error_responses import error_response
 
 API_PREFIX = "/api/"
 OPEN_PATHS = frozenset(("/api/health",))
-_DOCS_PATH = "/api/docs"
-"""Paths of the API that need no token."""
+"""Answered in any case."""
+_WITHOUT_TOKEN = OPEN_PATHS | {"/api/docs"}
 
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -75,11 +75,8 @@ class HostAndTokenGuard:
             )
         if origin is not None and scope["method"] not in _READING and not _same_host(origin, host):
             return error_response(403, "pages of other sites may not use this server")
-        if (
-            path.startswith(API_PREFIX)
-            and path not in {*OPEN_PATHS, _DOCS_PATH}
-            and not self._authorized(headers)
-        ):
+        protected = path.startswith(API_PREFIX) and path not in _WITHOUT_TOKEN
+        if protected and not self._authorized(headers):
             sentence = "the token is missing or wrong, expected the header 'Authorization: Bearer TOKEN'"
             return error_response(401, sentence, {"www-authenticate": "Bearer"})
         return None

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from diffsplat.errors import DiffSplatError, one_line
 from diffsplat.web.error_responses import internal_error_sentence
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 IMAGE_FIELDS = ("image", "control", "ip_adapter_image")
-"""Images of a request; there may be several control maps."""
+REPEATABLE_FIELD = "control"
+"""The one of them that a form may repeat."""
 FINISHED: frozenset[State] = frozenset(("done", "failed", "cancelled"))
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,8 @@ class Job:
         return images + sum(result.nbytes for result in self.results)
 
 
-class JobKeeper(Protocol):
-    """What keeps jobs when the process ends."""
+class JobKeeper:
+    """Keeps jobs when the process ends; this one keeps none."""
 
     def begin(self, job: Job) -> None:
         """Keep a job that was taken; until it ends, it is one that would be lost."""
@@ -132,23 +133,6 @@ class JobKeeper(Protocol):
 
     def jobs(self) -> list[Job]:
         """Jobs of earlier servers, in the order of their ends; those that were not done have failed."""
-        ...
-
-
-class NoKeeper:
-    """Everything ends with the process."""
-
-    def begin(self, job: Job) -> None:
-        """Do nothing."""
-
-    def finish(self, job: Job) -> None:
-        """Do nothing."""
-
-    def forget(self, identity: str) -> None:
-        """Do nothing."""
-
-    def jobs(self) -> list[Job]:
-        """None."""
         return []
 
 
@@ -170,7 +154,7 @@ class JobQueue:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._perform = perform
-        self._keeper = keeper or NoKeeper()
+        self._keeper = keeper or JobKeeper()
         self._limits = limits
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.web.api_schemas import decoded, first_sentence
+from diffsplat.web.job_queue import REPEATABLE_FIELD
 from diffsplat.web.server_limits import Limits
 
 _OPTION_BYTES = 64_000
@@ -46,7 +47,7 @@ class BodyReader:
 
     Args:
         limits: bounds of images and time.
-        image_fields: those that may hold an image; ``control`` may hold several.
+        image_fields: those that may hold an image.
         most_images: how many a request can have use for.
     """
 
@@ -62,8 +63,8 @@ class BodyReader:
     def hang_up(self) -> None:
         """Wait no longer for bodies that are arriving; to be called in the server's own thread."""
         self._stopping = True
-        for patience in self._arriving:
-            patience.reschedule(asyncio.get_running_loop().time())
+        for timer in self._arriving:
+            timer.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def read(self, request: Request, model: type[ModelT]) -> AsyncIterator[Body[ModelT]]:
@@ -104,8 +105,8 @@ class BodyReader:
             raise too_large
         count = 0
         try:
-            async with asyncio.timeout(self._limits.upload_seconds) as patience:
-                self._arriving.add(patience)
+            async with asyncio.timeout(self._limits.upload_seconds) as timer:
+                self._arriving.add(timer)
                 try:
                     async for piece in request.stream():
                         count += len(piece)
@@ -114,7 +115,7 @@ class BodyReader:
                         with explained_os_errors("cannot keep the request", STORAGE_ERRORS):
                             file.write(piece)
                 finally:
-                    self._arriving.remove(patience)
+                    self._arriving.remove(timer)
         except TimeoutError as error:
             if self._stopping:
                 raise HTTPException(503, "the server is stopping", _HANG_UP) from error
@@ -161,7 +162,7 @@ class BodyReader:
         values: dict[str, str] = {}
         images: dict[str, tuple[bytes, ...]] = {}
         for name, value in form.multi_items():
-            if name in values or (name in images and name != "control"):
+            if name in values or (name in images and name != REPEATABLE_FIELD):
                 raise HTTPException(422, f"{name[:100]!r} was given twice")
             if isinstance(value, UploadFile):
                 if name not in self._image_fields:

@@ -22,7 +22,7 @@ from diffsplat.io.json_files import read_json, write_json
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 from diffsplat.pipelines.pipeline_output import GeneratedObject
-from diffsplat.web.job_queue import Job
+from diffsplat.web.job_queue import Job, JobKeeper
 
 LOST = "the server ended before this job was done, expected another try"
 
@@ -34,7 +34,7 @@ _OBJECT_VALUES = ("elevation_deg", "prompt", "seed", "notice")
 logger = logging.getLogger(__name__)
 
 
-class ResultStore:
+class ResultStore(JobKeeper):
     """Keeps jobs in a folder: one folder a job, with ``job.json`` and, when it is done, ``objects.safetensors``.
 
     Args:

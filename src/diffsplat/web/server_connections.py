@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffsplat.web.error_responses import error_response
 from diffsplat.web.host_and_token_guard import OPEN_PATHS, is_loopback
-from diffsplat.web.server_limits import ConnectionLimits
+from diffsplat.web.server_limits import Limits
 
 _NEVER = float("inf")
 _GRACE_S = 0.25
@@ -26,11 +26,11 @@ _RESERVE = 32
 class LimitedConnection(H11Protocol):
     """uvicorn's connection, closed when it is silent for too long, or when its place is needed while it is silent."""
 
-    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*args, **options)
         self._limits = limits
-        self._patience: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as in uvicorn
         """Begin to wait for a request."""
@@ -42,7 +42,7 @@ class LimitedConnection(H11Protocol):
     @property
     def waits_until(self) -> float:
         """Time of the loop's clock until which a head is waited for; never, while a request is under way."""
-        return _NEVER if self._patience is None else self._patience.when()
+        return _NEVER if self._head_timer is None else self._head_timer.when()
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of a request."""
@@ -62,11 +62,11 @@ class LimitedConnection(H11Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
-        self._stalled = _cancelled(self._stalled)
+        self._stall_timer = _cancelled(self._stall_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all timers."""
-        self._patience, self._stalled = _cancelled(self._patience), _cancelled(self._stalled)
+        self._head_timer, self._stall_timer = _cancelled(self._head_timer), _cancelled(self._stall_timer)
         super().connection_lost(exc)
 
     def _watch_receipt(self, left_before: int | None = None) -> None:
@@ -75,12 +75,12 @@ class LimitedConnection(H11Protocol):
         if left == left_before:
             self.transport.abort()
         else:
-            self._stalled = self.loop.call_later(self._limits.stall_seconds, self._watch_receipt, left)
+            self._stall_timer = self.loop.call_later(self._limits.stall_seconds, self._watch_receipt, left)
 
     def _make_room(self) -> None:
         """While there are too many connections, close the one that has waited longest for a request."""
         there = [other for other in self.connections if not other.transport.is_closing()]
-        if len(there) <= self._limits.requests + _RESERVE:
+        if len(there) <= self._limits.max_requests + _RESERVE:
             return
         silent = [
             other for other in there if isinstance(other, LimitedConnection) and other.waits_until < _NEVER
@@ -93,9 +93,9 @@ class LimitedConnection(H11Protocol):
         """Start or end the timer of the head, as the connection waits for one or not."""
         under_way = self.cycle is not None and not self.cycle.response_complete
         if under_way or self.transport.is_closing():
-            self._patience = _cancelled(self._patience)
-        elif self._patience is None:
-            self._patience = self.loop.call_later(self._limits.head_seconds, self.transport.close)
+            self._head_timer = _cancelled(self._head_timer)
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._limits.head_seconds, self.transport.close)
 
 
 def _cancelled(timer: asyncio.TimerHandle | None) -> None:
@@ -103,7 +103,7 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def limited_connections(limits: ConnectionLimits) -> Any:
+def limited_connections(limits: Limits) -> Any:
     """What uvicorn's option ``http`` takes."""
     return partial(LimitedConnection, limits=limits)
 
@@ -111,7 +111,7 @@ def limited_connections(limits: ConnectionLimits) -> Any:
 class RequestLimit:
     """ASGI middleware that refuses requests while too many are under way, health excepted."""
 
-    def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
         self._under_way: Counter[str] = Counter()
@@ -136,6 +136,6 @@ class RequestLimit:
     def _crowded(self, address: str) -> bool:
         of_address = 0 if is_loopback(address) else self._under_way[address]
         return (
-            of_address >= self._limits.requests_per_address
-            or self._under_way.total() >= self._limits.requests
+            of_address >= self._limits.max_requests_per_address
+            or self._under_way.total() >= self._limits.max_requests
         )

@@ -2,24 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from diffsplat.errors import InvalidInputError
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """Limits of connections.
-
-    Args:
-        requests: under way at once; beyond, a request is refused (503), health excepted.
-        requests_per_address: likewise, of one client; loopback addresses are excepted, where a reverse proxy may be.
-        head_seconds: for the head of a request to arrive, counted from when the connection waits for one.
-        stall_seconds: for which a client may take nothing of a response that it is sent.
-    """
-
-    requests: int = 256
-    requests_per_address: int = 64
-    head_seconds: float = 10.0
-    stall_seconds: float = 30.0
+from diffsplat.errors import require
 
 
 @dataclass(frozen=True)
@@ -46,7 +29,7 @@ class Limits:
     """Requests under way at once; beyond, one is refused (503), health excepted. Silent connections do not count:
     the oldest is closed when its place is needed."""
     max_requests_per_address: int = 64
-    """The same, from one address but this machine's own."""
+    """The same, from one address but this machine's own, where a reverse proxy may be."""
     keep_jobs: int = 100
     """Finished jobs that are kept, the latest."""
     keep_bytes: int = 1_000_000_000
@@ -54,15 +37,7 @@ class Limits:
     keep_seconds: float = 7 * 86_400.0
     """Seconds that a finished job is kept."""
 
-    @property
-    def connections(self) -> ConnectionLimits:
-        """Those of connections."""
-        return ConnectionLimits(
-            self.max_requests, self.max_requests_per_address, self.head_seconds, self.stall_seconds
-        )
-
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if not value > 0:
-                raise InvalidInputError(f"{entry.name} is {value}, expected a number above 0")
+            require(value > 0, entry.name, value, "a number above 0")

@@ -9,9 +9,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.io.file_access import explained_os_errors
-from diffsplat.web.server_connections import ConnectionLimits, RequestLimit, limited_connections
+from diffsplat.web.server_connections import RequestLimit, limited_connections
+from diffsplat.web.server_limits import Limits
 
 _BACKLOG = 512
 _GRACE_S = 5
@@ -24,8 +25,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: when the address cannot be used.
     """
-    if not 0 <= port <= 65535:
-        raise InvalidInputError(f"the port is {port}, expected 0 to 65535")
+    require(0 <= port <= 65535, "the port", port, "0 to 65535")
     with explained_os_errors(f"cannot listen on {host!r}, port {port}"):
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -48,7 +48,7 @@ def serve(
     listener: socket.socket,
     *,
     on_exit: Callable[[], None] = lambda: None,
-    limits: ConnectionLimits | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
@@ -58,7 +58,7 @@ def serve(
         on_exit: called after the signal, before responses under way are waited for.
         limits: of connections.
     """
-    limits = limits or ConnectionLimits()
+    limits = limits or Limits()
     config = Config(
         RequestLimit(app, limits),
         http=limited_connections(limits),

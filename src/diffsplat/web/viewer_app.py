@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
+from diffsplat.errors import DiffSplatError, InvalidInputError, one_line, require
 from diffsplat.io.file_access import require_readable
 from diffsplat.io.splat_suffixes import MESH_SUFFIX, READABLE_SUFFIXES, splat_stem, splat_suffix
 from diffsplat.web.error_responses import InternalErrors
@@ -92,8 +92,7 @@ def local_files(paths: Sequence[Path]) -> tuple[LocalFile, ...]:
     Raises:
         ValueError: too many, an unknown suffix, or one that is missing or no file.
     """
-    if len(paths) > MAX_FILES:
-        raise InvalidInputError(f"{len(paths)} files were given, expected at most {MAX_FILES}")
+    require(len(paths) <= MAX_FILES, "the number of files", len(paths), f"at most {MAX_FILES}")
     for path in paths:
         if splat_suffix(path) is None:
             known = ", ".join(READABLE_SUFFIXES)
