@@ -58,12 +58,7 @@ class SplatGrid:
 
     @classmethod
     def unpack(cls, packed: Tensor, views: int) -> Self:
-        """Undo :meth:`pack`.
-
-        Args:
-            packed: ``[B * V, 12, H, W]``.
-            views: number of views ``V``.
-        """
+        """Undo :meth:`pack`: a grid ``[B, V]`` of ``[B * V, 12, H, W]``."""
         if views < 1 or packed.shape[0] % views:
             raise ValueError(f"{packed.shape[0]} packed views cannot be split into objects of {views} views")
         return cls(packed.unflatten(0, (-1, views)))

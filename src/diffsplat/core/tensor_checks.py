@@ -13,15 +13,7 @@ class NonFiniteError(ValueError):
 def require_field(
     owner: str, name: str, tensor: Tensor, tail: tuple[int | None, ...], batch: torch.Size | None = None
 ) -> None:
-    """Refuse a field of another shape, of integers, or with NaN or infinite values.
-
-    Args:
-        owner: class of the field.
-        name: of the field.
-        tensor: its value.
-        tail: last dimensions, None for any length.
-        batch: dimensions before them; None for any.
-    """
+    """Refuse a field that is not ``[*batch, *tail]`` (None matches anything), no float, or not finite."""
     require_shape(owner, name, tensor, tail)
     if batch is not None:
         require_batch(owner, name, tensor.shape[: -len(tail)], batch)

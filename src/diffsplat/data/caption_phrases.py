@@ -53,7 +53,7 @@ def captions(label: Label, colors: tuple[ColorWord, ...]) -> tuple[str, ...]:
     names = list(dict.fromkeys([label.phrase, label.noun, *label.synonyms]))
     lines: list[str] = []
     for name in names:
-        color = said_color(name, colors)
+        color = color_phrase(name, colors)
         described = _described(label, name)
         if color and label.colored:
             lines += [with_article(f"{color} {name}"), f"{name}, {color}"]
@@ -67,7 +67,7 @@ def captions(label: Label, colors: tuple[ColorWord, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-def said_color(name: str, colors: tuple[ColorWord, ...]) -> str:
+def color_phrase(name: str, colors: tuple[ColorWord, ...]) -> str:
     """The colours as words; none before a name that is a colour already."""
     colored = _PAINTED_OVER.sub("", name) != name and _WOOD not in name
     return "" if colored else " and ".join(colors)

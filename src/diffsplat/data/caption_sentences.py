@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffsplat.core.stable_hash import stable_seed
-from diffsplat.data.caption_phrases import said_color, with_article
+from diffsplat.data.caption_phrases import color_phrase, with_article
 from diffsplat.data.english_nouns import plural_of
 from diffsplat.data.object_labels import Label, read_table
 from diffsplat.images.color_words import ColorWord
@@ -37,18 +37,18 @@ def sentences(label: Label, colors: tuple[ColorWord, ...]) -> tuple[str, ...]:
     def described() -> str:
         name = pick(names)
         adjectives = [pick(templates["empty_adjectives"])] if random.random() < 0.7 else []
-        return with_article(" ".join([*adjectives, *said_color(name, shown).split(), name]))
+        return with_article(" ".join([*adjectives, *color_phrase(name, shown).split(), name]))
 
     long = pick(templates["requests"]).format(described()) + f" {tail()}"
     name = pick(names)
-    color = said_color(name, shown)
+    color = color_phrase(name, shown)
     turned = pick(templates["colored"]).format(name=with_article(name), color=color) if color else described()
     if random.random() < 0.5:
         turned = f"{turned} {tail()}"
     name = pick(names)
     plural = plural_of(name)
     number = "several" if plural != name else "several_uncounted"
-    several = pick(templates[number]).format(f"{said_color(name, shown)} {plural}".strip())
+    several = pick(templates[number]).format(f"{color_phrase(name, shown)} {plural}".strip())
     wrong = f"{described()} {tail()}" if random.random() < 0.5 else described()
     return tuple(dict.fromkeys((long, turned, several, with_typing_errors(wrong, random))))
 

@@ -1,4 +1,4 @@
-"""Lists of objects: which of a data set are meant."""
+"""Files that list objects, and the rows of a data set that they mean."""
 
 from __future__ import annotations
 

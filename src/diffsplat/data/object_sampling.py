@@ -1,4 +1,4 @@
-"""How often each row is trained with: rare nouns more often, common ones less."""
+"""Sampling weights by noun, and the order of the rows in every epoch."""
 
 from __future__ import annotations
 

@@ -121,11 +121,6 @@ def ray_worker_results(
     """Like :func:`ray_results`, from actors that each make the function once, such as one that holds a model.
 
     There is an actor for every GPU of the cluster, or without GPUs for every core. One that is lost is made again.
-
-    Args:
-        make: makes the function.
-        items: to call it with.
-        address: of the cluster.
     """
     with _connected(address) as ray:
         resources = ray.cluster_resources()

@@ -1,4 +1,4 @@
-"""Views as the released networks saw them in training."""
+"""Views composed as in the training of the released networks."""
 
 from __future__ import annotations
 

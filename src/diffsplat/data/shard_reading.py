@@ -1,4 +1,4 @@
-"""Reading parts of shards of unknown origin: one sentence for whatever is wrong with one."""
+"""Reading parts of shards of unknown origin, with one sentence for any damage."""
 
 from __future__ import annotations
 
@@ -37,11 +37,7 @@ class Pixels:
 
 @contextmanager
 def explained_damage(shard: Shard, where: str = "") -> Iterator[None]:
-    """Turn what broken content raises into one sentence that names the shard.
-
-    Args:
-        shard: the file.
-        where: what of it is read, such as ``row 3``.
+    """Turn what broken content raises into one sentence that names the shard and a place such as ``row 3``.
 
     Raises:
         ValueError: in place of such an error.
@@ -103,14 +99,7 @@ def read_images(shard: Shard, place: int) -> pyarrow.Table:
 
 
 def decode_row(images: pyarrow.Table, shard: Shard, place: int, size: int, views: Sequence[int]) -> Pixels:
-    """The pixels of some views of a row.
-
-    Args:
-        images: from :func:`read_images`.
-        shard: the file that they are from.
-        place: number of the row in it.
-        size: pixels per side.
-        views: of the row.
+    """The pixels of some views of a row, from its images by :func:`read_images`.
 
     Raises:
         ValueError: the row is damaged.

@@ -13,11 +13,7 @@ def with_original_rotations(splats: Splats, grid: SplatGrid) -> Splats:
 
     The rasteriser of Kerbl et al. (2023) puts a quaternion ``q`` as it is into the formula for unit ones, which gives
     ``(1 - |q|^2) I + |q|^2 R`` instead of a rotation ``R``. The covariance that follows is that of other scales and
-    another rotation, which any renderer draws alike.
-
-    Args:
-        splats: ``[B, V * H * W]`` what ``grid.to_splats`` returned.
-        grid: ``[B, V]``.
+    another rotation, which any renderer draws alike. ``splats`` are what ``grid.to_splats`` returned.
     """
     lengths = grid.values[:, :, ROTATION].double().square().sum(dim=2).flatten(1)
     matrices = quaternion_to_matrix(splats.quats.double())

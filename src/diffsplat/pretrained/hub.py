@@ -144,10 +144,6 @@ def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
     Of a release only the highest iteration. Weights only as safetensors: under the name that loaders look for and in
     full precision where there is a choice, and whole rather than in shards.
 
-    Args:
-        files: paths in the repository.
-        component: what is wanted.
-
     Raises:
         ValueError: when the repository does not hold it.
     """

@@ -108,12 +108,7 @@ def stored_class(folder: Path) -> str:
 
 
 def save_network(network: Any, folder: Path) -> None:
-    """Write a network's configuration and its weights in half precision.
-
-    Args:
-        network: own, or of diffusers.
-        folder: made when it does not exist.
-    """
+    """Write the configuration and weights of a network, own or of diffusers, in half precision."""
     if isinstance(network, ConfiguredNetwork):
         network.save_pretrained(folder, half=True)
         return

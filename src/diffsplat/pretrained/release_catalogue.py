@@ -312,23 +312,12 @@ def _networks(row: Backbone) -> dict[str, Component]:
 
 def _shared(row: Backbone) -> tuple[Component, ...]:
     """What all variants of a backbone need: the splat autoencoder and parts of the image-diffusion model."""
-    autoencoder = Component(
-        "splat autoencoder",
-        RELEASE_REPOSITORY,
-        row.autoencoder_release,
-        parameters=_AUTOENCODER_PARAMETERS,
-    )
-    return (autoencoder, *_base(row))
+    release, parameters = row.autoencoder_release, _AUTOENCODER_PARAMETERS
+    return (Component("splat autoencoder", RELEASE_REPOSITORY, release, None, parameters), *_base(row))
 
 
 def _base(row: Backbone) -> Iterator[Component]:
     """Parts of the image-diffusion model that generation needs."""
-    parameters = _BASE_PARAMETERS[row.family]
     for folder in row.base_folders:
-        yield Component(
-            folder.replace("_", " "),
-            row.base_repository,
-            folder,
-            parameters=parameters.get(folder, 0.0),
-            gated=row.gated,
-        )
+        label, parameters = folder.replace("_", " "), _BASE_PARAMETERS[row.family].get(folder, 0.0)
+        yield Component(label, row.base_repository, folder, None, parameters, row.gated)

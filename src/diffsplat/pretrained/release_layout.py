@@ -38,10 +38,7 @@ def newest_iteration(names: Collection[str]) -> str | None:
 
 
 def latest_iteration(checkpoints: str | Path) -> Path:
-    """The folder of the highest six-digit iteration.
-
-    Args:
-        checkpoints: the folder ``checkpoints`` of a release.
+    """The folder of the highest six-digit iteration in the folder ``checkpoints`` of a release.
 
     Raises:
         FileNotFoundError: when there is none.
@@ -58,12 +55,7 @@ def latest_iteration(checkpoints: str | Path) -> Path:
 
 
 def find_release(weights: str | Path, release: str, part: Part | None = None) -> Path:
-    """Folder of a released network.
-
-    Args:
-        weights: folder of the release folders.
-        release: name of a release folder.
-        part: subfolder of the iteration.
+    """Folder of a released network, or of a part of its newest iteration.
 
     Raises:
         FileNotFoundError: when it is not there, with the command that downloads it.

@@ -84,11 +84,7 @@ class ReleasedModel:
 
 
 def load_released(model: ReleasedModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the pipeline's constructor.
-
-    Args:
-        model: which one.
-        given: components that the caller brings; they are not read.
+    """Arguments of the pipeline's constructor; components that are given are not read.
 
     Raises:
         FileNotFoundError: when something was not downloaded, with the command for it.

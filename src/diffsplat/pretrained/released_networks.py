@@ -42,7 +42,7 @@ _DENOISER_MODULES = {
 }
 """Modules of diffusers by the class of their denoiser; they take seconds to import."""
 
-STOCK_NAMES = {
+DIFFUSERS_CLASSES = {
     "UNetMV2DConditionModel": "UNet2DConditionModel",
     "CrossAttnDownBlockMV2D": "CrossAttnDownBlock2D",
     "UNetMidBlockMV2DCrossAttn": "UNetMidBlock2DCrossAttn",
@@ -82,7 +82,7 @@ def read_config(folder: str | Path) -> StoredConfig:
         ValueError: when it is damaged or describes another network.
     """
     path = Path(folder) / "config.json"
-    content = {key: _stock(value) for key, value in read_json(path).items()}
+    content = {key: _with_diffusers_classes(value) for key, value in read_json(path).items()}
     kind = content.get("_class_name")
     if kind not in _DENOISER_MODULES:
         raise InvalidInputError(
@@ -304,8 +304,8 @@ def _count(weights: WeightFiles, prefix: str) -> int:
     return 1 + max(map(int, numbers), default=-1)
 
 
-def _stock(value: Any) -> Any:
+def _with_diffusers_classes(value: Any) -> Any:
     """Replace names of classes in a configuration, in lists too."""
     if isinstance(value, list):
-        return [_stock(entry) for entry in value]
-    return STOCK_NAMES.get(value, value) if isinstance(value, str) else value
+        return [_with_diffusers_classes(entry) for entry in value]
+    return DIFFUSERS_CLASSES.get(value, value) if isinstance(value, str) else value

@@ -61,10 +61,6 @@ class WeightFiles:
 def find_weights(folder: str | Path, stem: str) -> WeightFiles:
     """Look for ``STEM.safetensors``, shards with an index, or a variant such as ``STEM.fp16.safetensors``.
 
-    Args:
-        folder: folder of a network.
-        stem: ``model`` or ``diffusion_pytorch_model``.
-
     Raises:
         FileNotFoundError: when there are no weights, or a shard is missing; the message names it.
         ValueError: when a file is damaged, does not fit its index, or only pickled weights are there.

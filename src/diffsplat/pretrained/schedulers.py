@@ -96,11 +96,9 @@ class FlowEulerScheduler:
         self._next = 0
 
     def step(self, prediction: Tensor, _timestep: Tensor, latents: Tensor, **_options: Any) -> tuple[Tensor]:
-        """Latents one noise level lower; to be called once for each of :attr:`timesteps`, in their order.
+        """Latents one noise level lower, of a prediction of noise minus clean latents.
 
-        Args:
-            prediction: noise minus clean latents.
-            latents: of the same shape.
+        To be called once for each of :attr:`timesteps`, in their order.
         """
         change = self._levels[self._next + 1] - self._levels[self._next]
         self._next += 1
@@ -179,9 +177,6 @@ def load_scheduler(folder: Path, prediction: Prediction | None = None) -> Any:
 
 def require_known_scheduler(name: object) -> None:
     """Make sure that schedulers of a class are read back.
-
-    Args:
-        name: of the class.
 
     Raises:
         ValueError: when they are not.

@@ -40,18 +40,11 @@ _TITLES = {False: "A small text-to-splats model", True: "A small model of text a
 
 
 def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *, force: bool = False) -> int:
-    """Write a model folder, complete or not at all.
+    """Write a model folder, complete or not at all, from the runs of all stages.
 
-    It holds ``model_index.json``, a folder for each network, the scheduler, ``README.md`` with what the runs say
-    about the training, ``CREDITS.md`` of every object in the data, and
-    ``words.json`` with the nouns. Without a trained refiner the model has none, and without a denoiser of images it
-    takes none.
-
-    Args:
-        target: the model folder.
-        folders: of the runs of all stages.
-        sampling: how the model is sampled.
-        force: replace an existing folder.
+    It holds ``model_index.json``, a folder for each network, the scheduler, ``README.md`` with what the runs say about
+    the training, ``CREDITS.md`` of every object in the data, and ``words.json`` with the nouns. Without a trained
+    refiner the model has none, and without a denoiser of images it takes none.
 
     Returns:
         Bytes of all its files.

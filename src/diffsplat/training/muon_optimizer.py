@@ -65,14 +65,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix with its singular values brought near one, by Newton-Schulz iterations.
+    """A matrix ``[M, N]`` with its singular values brought near one, by Newton-Schulz iterations in ``dtype``.
 
-    Args:
-        matrix: ``[M, N]``.
-        dtype: what is iterated in, and what comes out.
-
-    Returns:
-        ``[M, N]`` with singular values from about 0.7 to 1.2, for all that were not tiny.
+    All that were not tiny come to lie between about 0.7 and 1.2.
     """
     a, b, c = NEWTON_SCHULZ
     upright = matrix.shape[0] > matrix.shape[1]

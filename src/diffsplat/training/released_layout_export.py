@@ -69,18 +69,10 @@ class Release:
 
 
 def lay_release(release: Release, folders: StageFolders, step: int) -> Path:
-    """Link a run's weights, and the networks and 2D model that they belong to, from ``OUT/release``.
+    """Link a run's weights, and the networks and 2D model that they belong to, from ``OUT/release``, made anew.
 
     ``diffsplat generate --weights OUT/release`` runs what lies there. Links are relative; where the file system has
-    none, the files are copied.
-
-    Args:
-        release: place of the run's network.
-        folders: of the run; its weights are written.
-        step: finished steps.
-
-    Returns:
-        The folder, made anew.
+    none, the files are copied. The iteration is named after the finished steps.
     """
     target = folders.out / RELEASE_FOLDER
     with atomic_folder(target) as folder:

@@ -11,10 +11,7 @@ from torch import Tensor, nn
 def shard(network: nn.Module, device: torch.device, processes: int) -> None:
     """Split the parameters of a network, in place; a block's are gathered while it computes.
 
-    Args:
-        network: is called as a whole; the members of its lists are its blocks.
-        device: of the network.
-        processes: how many share it.
+    The network must be called as a whole. The members of its lists are its blocks.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -62,7 +59,7 @@ def _is_split(tensor: Tensor) -> bool:
 
 
 @contextmanager
-def shown_whole(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def as_unsharded(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """A split network looks like the one it was made of, with whole weights, to what writes it to a file."""
     kind = type(network)
     network.__class__ = kind.__bases__[1]  # FSDP puts a class of its own in front

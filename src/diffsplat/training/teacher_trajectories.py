@@ -1,4 +1,4 @@
-"""Trajectories of a guided model from noise to objects, cut into windows that a student crosses in one step each.
+"""Trajectories of a guided teacher from noise to objects, cut into windows that a student crosses in one step each.
 
 Piecewise rectified flow (Yan et al. 2024, "PeRFlow", section 3): in every window the student learns the straight line
 from where the teacher enters it to where the teacher leaves it, guidance included.
@@ -140,13 +140,9 @@ def distilled_prompts(pipe: DiffSplatPipeline, captions: Sequence[str]) -> list[
 def window_table(
     pipe: DiffSplatPipeline, folders: StageFolders, config: WindowSourceConfig, prompts: Sequence[str]
 ) -> WindowTable:
-    """Trajectories of prompts, from the cache where it has them; an interrupted call is continued by the next.
+    """Trajectories of the teacher ``pipe``, from the cache where it has them, or continued where a call stopped.
 
-    Args:
-        pipe: the teacher, on the device that computes.
-        folders: of the run.
-        config: of the source.
-        prompts: one an object; its seed is its place.
+    There is one an object and prompt; the seed is the place of the prompt in the list.
     """
     pipe.set_progress_bar_config(disable=True)
     levels = window_levels(pipe, config.windows)

@@ -39,7 +39,7 @@ from diffsplat.training.metrics_tracker import Tracker, require_tracker
 from diffsplat.training.optimizers import Optimizers
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
 from diffsplat.training.run_processes import Processes
-from diffsplat.training.sharded_weights import shard, shown_whole, split_like, whole, whole_tensors
+from diffsplat.training.sharded_weights import as_unsharded, shard, split_like, whole, whole_tensors
 from diffsplat.training.stages.stage_interface import BatchSource, Losses, Stage
 from diffsplat.training.stop_signals import StopSignals
 from diffsplat.training.trainer_config import TrainerConfig
@@ -235,7 +235,7 @@ class Trainer:
             shown = nullcontext()
             if self.config.sharded:
                 weights = whole_tensors(network.state_dict(), keep=self._processes.is_main)
-                shown = shown_whole(network, weights)
+                shown = as_unsharded(network, weights)
             with shown:
                 self._processes.once(self._write_weights)
 

@@ -24,7 +24,7 @@ from diffsplat.models.denoiser_families import VARIANTS, Variant
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import FULL_SIZE, SplatVAE
 from diffsplat.pretrained.released_networks import (
-    STOCK_NAMES,
+    DIFFUSERS_CLASSES,
     denoiser_class,
     load_reconstructor,
     load_splat_vae,
@@ -114,7 +114,7 @@ def test_denoisers_equal_the_stock_networks_but_for_the_first_convolution(
     stock = make(kind, in_channels=channels, **config)
     stock.register_to_config(in_channels=channels + extra, input_concat_plucker=True)
     text = stock.to_json_string()
-    for dead, name in STOCK_NAMES.items():
+    for dead, name in DIFFUSERS_CLASSES.items():
         text = text.replace(f'"{name}"', f'"{dead}"')
     (tmp_path / "config.json").write_text(text)
     released = read_config(tmp_path)

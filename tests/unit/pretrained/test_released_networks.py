@@ -19,7 +19,7 @@ from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.release_layout import find_release, latest_iteration, repository_folder
 from diffsplat.pretrained.released_networks import (
-    STOCK_NAMES,
+    DIFFUSERS_CLASSES,
     load_controlnet,
     load_denoiser,
     load_elevation_state,
@@ -77,7 +77,7 @@ def make_sd3(in_channels: int = 23) -> SD3Transformer2DModel:
 
 
 MAKERS = {"unet": make_unet, "pixart": make_pixart, "sd3": make_sd3}
-DEAD_NAMES = {stock: dead for dead, stock in STOCK_NAMES.items()}
+DEAD_NAMES = {stock: dead for dead, stock in DIFFUSERS_CLASSES.items()}
 
 
 def arguments(network: Any, batch: int = 2) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Denoisers to train: where their first weights come from, what they predict, and what encodes their prompts."""
+"""Configurations of denoisers: initial weights, objective, sampler, text and image encoders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -82,13 +82,7 @@ class DenoiserConfig(ABC):
 
     @abstractmethod
     def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
-        """The denoiser with its first weights: of ``folders.start_from``, of a 2D model, or random ones.
-
-        Args:
-            folders: of the run.
-            autoencoder: whose latents it denoises.
-            image: whether it is conditioned on an image.
-        """
+        """The denoiser with its first weights: of ``folders.start_from``, of a 2D model, or random ones."""
 
     @abstractmethod
     def objective(self, folders: StageFolders, image: bool, /) -> Objective:

@@ -156,11 +156,6 @@ class ConditionFit(PrincipalComponentFit):
     component_views: int = 1_000
     evaluation_views: int = 64
 
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Nothing."""
-        return ()
-
     def network(self, image_size: int, /) -> ConditionEncoder:
         """The encoder before it is fitted."""
         return ConditionEncoder(image_size, self.patch, self.channels)

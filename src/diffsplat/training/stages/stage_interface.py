@@ -1,4 +1,4 @@
-"""What the trainer knows of a stage and of its batches."""
+"""Interfaces of a training stage and of its batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How one network of a model is made."""
+"""Recipe of one stage: a network, its batches and the trainer."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -37,9 +37,9 @@ class StageRecipe(ABC):
     """How one network of a model is made."""
 
     @property
-    @abstractmethod
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
+        return ()
 
     def check_images(self, _folders: StageFolders) -> None:
         """Refuse data of another size than the networks are made for, before anything is computed.
