@@ -100,23 +100,13 @@ def _tiny_decoder(variant: Variant) -> NetworkRecipe:
 _DENOISING_STEPS = 65_100
 """100 epochs of 83,296 objects in batches of 128: 8 GPUs with 16 objects each."""
 
-_DENOISING_OPTIMISER = OptimConfig(
-    lr=1e-4,
-    betas=(0.9, 0.999),
-    weight_decay=0.01,
-    decayed="all",
-    warmup_steps=1_000,
-    warmup_from_zero=True,
-    schedule="constant",
-)
-
-_DENOISING = TrainerConfig(
+_DENOISING = replace(
+    _TRAINER,
     steps=_DENOISING_STEPS,
-    optim=_DENOISING_OPTIMISER,
-    ema=EmaConfig(decay=0.9999),
+    optim=replace(_OPTIMISER, lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, schedule="constant"),
     accumulation=2,
     evaluate_every=5_000,
-    checkpoint_minutes=30,
+    log_every=10,
 )
 _DENOISER_LOSS = RenderingLossOptions(RenderedViewWeights(perceptual=1.0), perceptual="lpips")
 
