@@ -52,7 +52,7 @@ def _object(root: Path, entry: ManifestEntry) -> SourceObject:
     return SourceObject(
         object_id=f"{entry.collection}/{entry.file}",
         path=root / entry.file,
-        name=entry.split_key,
+        name=entry.key or f"{entry.collection} {entry.pack} {entry.phrase}",
         label=label_of(
             entry.phrase,
             entry.noun or None,

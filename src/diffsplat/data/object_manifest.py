@@ -63,11 +63,6 @@ class ManifestEntry:
     rotation: tuple[float, ...] | None = None
     extent: tuple[float, float, float] | None = None
 
-    @property
-    def split_key(self) -> str:
-        """Objects with the same one are on the same side of the split."""
-        return self.key or f"{self.collection} {self.pack} {self.phrase}"
-
 
 def read_manifest(folder: Path, manifest: str, collection: str) -> list[ManifestEntry]:
     """The entries of a manifest.

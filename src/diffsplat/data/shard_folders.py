@@ -56,8 +56,9 @@ class ShardFolder:
 
     def fetch(self, name: str, target: Path) -> bool:
         """Copy a file of an address to disk; False when there is none."""
+        system, root = self._opened
         try:
-            self._system.get_file(f"{self._root}/{name}", str(target))
+            system.get_file(f"{root}/{name}", str(target))
         except FileNotFoundError:
             return False
         return True
@@ -69,12 +70,14 @@ class ShardFolder:
             yield str(self.path / name)
             return
         # Without a cache only the ranges that are asked for are transferred.
-        with self._system.open(f"{self._root}/{name}", "rb", cache_type="none") as file:
+        system, root = self._opened
+        with system.open(f"{root}/{name}", "rb", cache_type="none") as file:
             yield file
 
     def _listed(self) -> list[tuple[str, int]]:
+        system, root = self._opened
         try:
-            entries = self._system.ls(self._root, detail=True)
+            entries = system.ls(root, detail=True)
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
@@ -82,20 +85,14 @@ class ShardFolder:
         files = [(str(entry["name"]).rsplit("/", 1)[-1], int(entry["size"] or 0)) for entry in entries]
         return [(name, size) for name, size in files if Path(name).match(SHARDS)]
 
-    @property
-    def _system(self) -> Any:
-        return self._opened[0]
-
-    @property
-    def _root(self) -> str:
-        return self._opened[1].rstrip("/")
-
     @cached_property
     def _opened(self) -> tuple[Any, str]:
+        """The file system of fsspec and the folder's path in it."""
         import fsspec
 
         try:
-            return fsspec.core.url_to_fs(self.address)
+            system, root = fsspec.core.url_to_fs(self.address)
+            return system, root.rstrip("/")
         except ImportError as error:
             raise MissingPackageError(f"cannot open {self.address!r}: {one_line(error)}") from error
         except ValueError as error:

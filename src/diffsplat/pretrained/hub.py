@@ -79,13 +79,10 @@ def look_up(
         PermissionError: when a repository is gated.
         ValueError: when a repository, a revision or a folder does not exist.
     """
-    recorded = _read_revisions(weights)
     selections: list[Selection] = []
-    for repository, chosen in _by_repository(components).items():
-        wanted = revision if revision and repository == RELEASE_REPOSITORY else None
-        commit, files = _list_files(chosen[0], wanted or recorded.get(repository, _UNPINNED))
-        names = [name for component in chosen for name in needed_files(files, component)]
-        sizes = {name: files[name] for name in names}
+    for chosen, commit, files in _listings(components, weights, revision):
+        repository = chosen[0].repository
+        sizes = {name: files[name] for component in chosen for name in needed_files(files, component)}
         folder = repository_folder(weights, repository)
         selections.append(Selection(repository, commit, folder, sizes, chosen[0].gated))
     return tuple(selections)
@@ -93,13 +90,11 @@ def look_up(
 
 def download_sizes(components: Sequence[Component], weights: Path) -> dict[Component, int]:
     """Bytes of every component on the hub; arguments and errors of :func:`look_up`."""
-    recorded = _read_revisions(weights)
-    sizes: dict[Component, int] = {}
-    for repository, chosen in _by_repository(components).items():
-        _, files = _list_files(chosen[0], recorded.get(repository, _UNPINNED))
-        for component in chosen:
-            sizes[component] = sum(files[name] for name in needed_files(files, component))
-    return sizes
+    return {
+        component: sum(files[name] for name in needed_files(files, component))
+        for chosen, _, files in _listings(components, weights)
+        for component in chosen
+    }
 
 
 def fetch(selection: Selection, weights: Path) -> None:
@@ -168,11 +163,16 @@ def needed_files(files: Mapping[str, int], component: Component) -> list[str]:
     return [str(folder / name) for name in sorted({*chosen, *settings})]
 
 
-def _by_repository(components: Sequence[Component]) -> dict[str, list[Component]]:
-    groups: dict[str, list[Component]] = {}
-    for component in components:
-        groups.setdefault(component.repository, []).append(component)
-    return groups
+def _listings(
+    components: Sequence[Component], weights: Path, revision: str | None = None
+) -> Iterator[tuple[list[Component], str, dict[str, int]]]:
+    """For every repository: what is wanted of it, its commit, and the sizes of all its files."""
+    recorded = _read_revisions(weights)
+    if revision:
+        recorded[RELEASE_REPOSITORY] = revision
+    for repository in dict.fromkeys(component.repository for component in components):
+        chosen = [component for component in components if component.repository == repository]
+        yield chosen, *_list_files(chosen[0], recorded.get(repository, _UNPINNED))
 
 
 def _list_files(component: Component, revision: str) -> tuple[str, dict[str, int]]:

@@ -28,11 +28,6 @@ class WeightFiles:
     folder: Path
     entries: Mapping[str, tuple[Path, tuple[int, ...]]]
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every weight by name."""
-        return {name: shape for name, (_, shape) in self.entries.items()}
-
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a weight.
 
@@ -107,7 +102,7 @@ def require_same_weights(network: nn.Module, weights: WeightFiles) -> None:
         ValueError: for the first weight that differs.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = weights.shapes
+    found = {name: shape for name, (_, shape) in weights.entries.items()}
     where = str(weights.folder)
     missing, unknown = sorted(expected.keys() - found), sorted(found.keys() - expected)
     if missing or unknown:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError
 from diffsplat.training.run_folders import RunFolders, StageFolders
@@ -96,20 +95,16 @@ class ElevationSource:
             for number, part in enumerate(spread(len(usable), self.config.evaluation_objects, size))
         ]
 
-    def _views(self, row: ObjectRow) -> list[int]:
-        """Numbers of the views between the elevations."""
-        least, greatest = self.config.least_degrees, self.config.greatest_degrees
-        return [view for view, degrees in enumerate(row.elevations) if least < degrees <= greatest]
-
     def _load(
         self, dataset: ObjectDataset, indices: Sequence[int], random: np.random.Generator
     ) -> ElevationBatch:
+        least, greatest, count = self.config.least_degrees, self.config.greatest_degrees, self.config.views
         images: list[Tensor] = []
         degrees: list[float] = []
         for index in indices:
             row = dataset.rows[index]
-            usable = self._views(row)
-            drawn = random.choice(usable, self.config.views, replace=len(usable) < self.config.views).tolist()
+            usable = [view for view, angle in enumerate(row.elevations) if least < angle <= greatest]
+            drawn = random.choice(usable, count, replace=len(usable) < count).tolist()
             images.append(dataset.load_views(index, drawn).image[0])
             degrees += [-row.elevations[view] for view in drawn]
         return ElevationBatch(torch.cat(images), torch.tensor(degrees))

@@ -107,9 +107,7 @@ def _encode(
         for views in loaded:
             latents = encoder(views.to(caching_device()))[:, :, : channels or None].half().cpu()
             parts.append((latents, views.cameras.camera_to_world, views.cameras.intrinsics))
-    return {
-        name: torch.cat(tensors) for name, tensors in zip(_TENSORS, zip(*parts, strict=True), strict=True)
-    }
+    return dict(zip(_TENSORS, map(torch.cat, zip(*parts, strict=True)), strict=True))
 
 
 def _fingerprint(
