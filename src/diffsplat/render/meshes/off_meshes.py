@@ -32,7 +32,10 @@ def read_off(data: bytes, losses: LossList) -> list[MeshPart]:
         ValueError: it is broken, binary or of more dimensions.
     """
     lines = [words for line in plain_text(data).splitlines() if (words := line.partition(b"#")[0].split())]
-    layout = _Layout()
+    start = next((row for row, words in enumerate(lines) if _HEADER.fullmatch(words[0])), 0)
+    if start:
+        losses.color("the appearance before its OFF header is not read")
+    lines, layout = lines[start:], _Layout()
     if lines and (found := _HEADER.fullmatch(lines[0][0])):
         letters = found[1]
         layout = _Layout(texture=b"ST" in letters, normal=b"N" in letters, fourth=b"4" in letters)

@@ -70,6 +70,14 @@ def test_faces_without_a_colour_beside_painted_ones(tmp_path):
     np.testing.assert_allclose(mesh.colors[:, 0, :3], [[1, 0, 0], [0.7, 0.7, 0.7]], atol=1e-6)
 
 
+def test_an_appearance_before_the_header_is_skipped_and_reported(tmp_path):
+    appearance = "appearance {\n  +texturing\n  texture { file grid.pgm }\n}\n"
+    mesh = load(tmp_path, appearance + file("STOFF\n4 1 0", "0.5 0.5"))
+    assert area(mesh) == pytest.approx(1)
+    assert [loss.text for loss in mesh.losses] == ["the appearance before its OFF header is not read"]
+    assert not mesh.has_true_colors
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
