@@ -1,4 +1,4 @@
-"""Parser of a PLY file's vertex table: any property order, ASCII or either byte order, an untrusted header.
+"""Parser of a PLY file's header and vertex table: any property order, ASCII or either byte order, untrusted.
 
 Read with numpy alone: a splat file is one fixed-width table, and its counts have to be checked against the
 file's size before anything is allocated, which leaves a PLY library little to do.
@@ -23,6 +23,7 @@ _SCALAR_CODES = {
     **dict.fromkeys(("ushort", "uint16"), "u2"),
     **dict.fromkeys(("int", "int32"), "i4"),
     **dict.fromkeys(("uint", "uint32"), "u4"),
+    **{"int64": "i8", "uint64": "u8"},
     **dict.fromkeys(("float", "float32"), "f4"),
     **dict.fromkeys(("double", "float64"), "f8"),
 }
@@ -31,7 +32,9 @@ _BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": "
 
 
 @dataclass(frozen=True)
-class _Property:
+class PlyProperty:
+    """A property of an element."""
+
     name: str
     code: str
     """numpy code of the value, or of each value of a list."""
@@ -40,29 +43,42 @@ class _Property:
 
     @property
     def size(self) -> int:
+        """Bytes of a value."""
         return int(self.code[1:])
 
 
 @dataclass
-class _Element:
+class PlyElement:
+    """An element, such as the vertices or the faces."""
+
     name: str
     count: int
-    properties: list[_Property] = field(default_factory=list)
+    properties: list[PlyProperty] = field(default_factory=list)
 
     @property
     def has_lists(self) -> bool:
+        """Whether some property is a list."""
         return any(entry.length_code is not None for entry in self.properties)
 
     @property
     def row_size(self) -> int:
+        """Bytes of a row without lists."""
         return sum(entry.size for entry in self.properties)
 
 
 @dataclass(frozen=True)
-class _Header:
+class PlyHeader:
+    """What stands before the rows.
+
+    Args:
+        byte_order: ``<``, ``>``, or empty for ASCII.
+        elements: in the order of the file.
+        comments: without the keyword.
+        size: bytes of the header.
+    """
+
     byte_order: str
-    """``<``, ``>``, or empty for ASCII."""
-    elements: tuple[_Element, ...]
+    elements: tuple[PlyElement, ...]
     comments: tuple[str, ...]
     size: int
 
@@ -100,7 +116,7 @@ def parse_vertices(data: bytes, element: str = "vertex") -> VertexTable:
     Raises:
         ValueError: when the bytes are no PLY file, or its header promises what the file does not hold.
     """
-    header = _parse_header(data)
+    header = parse_header(data)
     position = _position(header, element)
     before, vertex = header.elements[:position], header.elements[position]
     if header.byte_order:
@@ -125,16 +141,19 @@ def vertex_properties(data: bytes) -> tuple[str, ...]:
     Raises:
         ValueError: when the bytes do not start with the header of a PLY file.
     """
-    header = _parse_header(data)
-    return tuple(
-        entry.name for element in header.elements if element.name == "vertex" for entry in element.properties
-    )
+    header = parse_header(data)
+    return tuple(entry.name for entry in header.elements[_position(header, "vertex")].properties)
 
 
-def _parse_header(data: bytes) -> _Header:
+def parse_header(data: bytes) -> PlyHeader:
+    """The header of a PLY file.
+
+    Raises:
+        ValueError: when the bytes do not start with one.
+    """
     lines, size = _header_lines(data)
     byte_order: str | None = None
-    elements: list[_Element] = []
+    elements: list[PlyElement] = []
     comments: list[str] = []
     for line in lines:
         words = line.split()
@@ -146,7 +165,7 @@ def _parse_header(data: bytes) -> _Header:
             case ["format", kind, "1.0"] if kind in _BYTE_ORDERS and byte_order is None:
                 byte_order = _BYTE_ORDERS[kind]
             case ["element", name, count] if count.isdecimal() and len(count) <= _MAX_DIGITS:
-                elements.append(_Element(name, int(count)))
+                elements.append(PlyElement(name, int(count)))
             case ["property", *rest] if elements and (entry := _parse_property(rest)) is not None:
                 elements[-1].properties.append(entry)
             case _:
@@ -155,9 +174,7 @@ def _parse_header(data: bytes) -> _Header:
                 )
     if byte_order is None:
         raise InvalidInputError("its PLY header has no line with the format")
-    header = _Header(byte_order, tuple(elements), tuple(comments), size)
-    _position(header, "vertex")
-    return header
+    return PlyHeader(byte_order, tuple(elements), tuple(comments), size)
 
 
 def _header_lines(data: bytes) -> tuple[list[str], int]:
@@ -167,26 +184,26 @@ def _header_lines(data: bytes) -> tuple[list[str], int]:
         raise InvalidInputError("it is empty" if not data else "it does not start like a PLY file")
     head = data[:MAX_HEADER_BYTES]
     newline = first.group(1)
-    ending = re.compile(b"%b(end_header[ \t]*)%b" % (newline, newline))
+    ending = re.compile(b"[\r\n](end_header[ \t]*)(?:%b|\n)" % newline)
     last = ending.search(head, first.start(1))
     if last is None:
         raise InvalidInputError("its PLY header has no end")
     text = head[first.end() : last.start(1)].decode("utf-8", errors="replace")
-    return text.split(newline.decode()), last.end()
+    return text.splitlines(), last.end()
 
 
-def _parse_property(words: list[str]) -> _Property | None:
+def _parse_property(words: list[str]) -> PlyProperty | None:
     match words:
         case [kind, name] if kind in _SCALAR_CODES:
-            return _Property(name, _SCALAR_CODES[kind])
+            return PlyProperty(name, _SCALAR_CODES[kind])
         case ["list", length, kind, name] if (
             kind in _SCALAR_CODES and _SCALAR_CODES.get(length, "f")[0] != "f"
         ):
-            return _Property(name, _SCALAR_CODES[kind], length_code=_SCALAR_CODES[length])
+            return PlyProperty(name, _SCALAR_CODES[kind], length_code=_SCALAR_CODES[length])
     return None
 
 
-def _position(header: _Header, name: str) -> int:
+def _position(header: PlyHeader, name: str) -> int:
     """Index of the only element of this name."""
     found = [index for index, element in enumerate(header.elements) if element.name == name]
     if len(found) != 1:
@@ -204,7 +221,7 @@ def _position(header: _Header, name: str) -> int:
     return found[0]
 
 
-def _skip_binary(data: bytes, start: int, element: _Element, byte_order: str) -> int:
+def _skip_binary(data: bytes, start: int, element: PlyElement, byte_order: str) -> int:
     """The offset behind an element."""
     if not element.has_lists:
         return start + element.count * element.row_size
@@ -226,7 +243,7 @@ def _skip_binary(data: bytes, start: int, element: _Element, byte_order: str) ->
 
 
 def _binary_columns(
-    data: bytes, start: int, vertex: _Element, byte_order: str
+    data: bytes, start: int, vertex: PlyElement, byte_order: str
 ) -> tuple[dict[str, NDArray[np.generic]], int]:
     """Columns by name, and the number of bytes behind them."""
     wanted, left = vertex.count * vertex.row_size, max(len(data) - start, 0)
@@ -244,7 +261,9 @@ def _binary_columns(
     return columns, left - wanted
 
 
-def _ascii_columns(body: bytes, skipped: int, vertex: _Element) -> tuple[dict[str, NDArray[np.generic]], int]:
+def _ascii_columns(
+    body: bytes, skipped: int, vertex: PlyElement
+) -> tuple[dict[str, NDArray[np.generic]], int]:
     """Columns by name, and the number of bytes behind them."""
     body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip()
     ends = np.append(np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")), len(body))

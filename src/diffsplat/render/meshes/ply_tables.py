@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.ply_vertex_table import PlyElement, PlyHeader, PlyProperty, parse_header
 
-_TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
-    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4",
-    "uint32": "u4", "float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8",
-}  # fmt: skip
-_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_TEXTURE = re.compile(r"texturefile:?\s+(.*\S)", re.IGNORECASE)
+_STRUCT_CODES: dict[str, str] = {
+    **{"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"},
+    **{"f4": "f", "f8": "d"},
+}
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,6 @@ class PlyFile:
     textures: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Property:
-    name: str
-    kind: str
-    size_kind: str = ""
-    """Type of a list's length, empty for single numbers."""
-
-
-@dataclass(frozen=True)
-class _Element:
-    name: str
-    count: int
-    properties: list[_Property]
-
-
-@dataclass(frozen=True)
-class _Header:
-    order: str
-    elements: list[_Element]
-    textures: list[str]
-
-
 def read_tables(data: bytes) -> PlyFile:
     """All elements of a PLY file.
 
@@ -69,38 +47,14 @@ def read_tables(data: bytes) -> PlyFile:
         ValueError: it is broken or shorter than it promises.
     """
     data = data.removeprefix(codecs.BOM_UTF8)
-    end = re.search(rb"end_header[ \t]*(\r\n|\r|\n)", data)
-    if not data.startswith(b"ply") or end is None:
-        raise InvalidInputError("it has no PLY header")
-    header = _header(data[: end.start()])
-    return PlyFile(_tables(header, data[end.end() :]), tuple(header.textures))
+    header = parse_header(data)
+    textures = (_TEXTURE.match(comment) for comment in header.comments)
+    return PlyFile(_tables(header, data[header.size :]), tuple(found[1] for found in textures if found))
 
 
-def _header(text: bytes) -> _Header:
-    order, elements, textures = "", [], []
-    for line in text.decode("latin-1").splitlines():
-        words = line.split()
-        match words:
-            case ["format", name, *_]:
-                if name not in _ORDERS:
-                    raise InvalidInputError(f"it has the PLY format {name!r}, expected {', '.join(_ORDERS)}")
-                order = _ORDERS[name]
-            case ["comment", word, _, *_] if word.rstrip(":").lower() == "texturefile":
-                textures.append(line.split(None, 2)[2].strip())
-            case ["element", name, count]:
-                elements.append(_Element(name, int(count), []))
-            case ["property", "list", size_kind, kind, name]:
-                elements[-1].properties.append(_Property(name, _TYPES[kind], _TYPES[size_kind]))
-            case ["property", kind, name]:
-                elements[-1].properties.append(_Property(name, _TYPES[kind]))
-            case _:
-                pass
-    return _Header(order, elements, textures)
-
-
-def _tables(header: _Header, body: bytes) -> dict[str, Table]:
+def _tables(header: PlyHeader, body: bytes) -> dict[str, Table]:
     tables: dict[str, Table] = {}
-    words = None if header.order else body.split()
+    words = None if header.byte_order else body.split()
     place = 0
     for element in header.elements:
         if element.count < 0 or element.count > len(body):
@@ -108,22 +62,22 @@ def _tables(header: _Header, body: bytes) -> dict[str, Table]:
         if words is not None:
             table, place = _text_table(element, words, place)
         else:
-            table, place = _binary_table(element, header.order, body, place)
+            table, place = _binary_table(element, header.byte_order, body, place)
         tables.setdefault(element.name, table)
     return tables
 
 
-def _text_table(element: _Element, words: list[bytes], place: int) -> tuple[Table, int]:
+def _text_table(element: PlyElement, words: list[bytes], place: int) -> tuple[Table, int]:
     width = len(element.properties)
-    if not any(entry.size_kind for entry in element.properties):
+    if not any(entry.length_code for entry in element.properties):
         end = place + element.count * width
         values = np.array(words[place:end], dtype=np.float64).reshape(element.count, width)
-        return {e.name: values[:, i].astype(e.kind) for i, e in enumerate(element.properties)}, end
+        return {e.name: values[:, i].astype(e.code) for i, e in enumerate(element.properties)}, end
     rows: dict[str, tuple[list[int], list[float]]] = {entry.name: ([], []) for entry in element.properties}
     for _ in range(element.count):
         for entry in element.properties:
             size = 1
-            if entry.size_kind:
+            if entry.length_code:
                 size, place = int(words[place]), place + 1
             taken = words[place : place + size]
             if size < 0 or len(taken) < size:
@@ -137,24 +91,24 @@ def _text_table(element: _Element, words: list[bytes], place: int) -> tuple[Tabl
     return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
 
 
-def _binary_table(element: _Element, order: str, body: bytes, place: int) -> tuple[Table, int]:
+def _binary_table(element: PlyElement, order: str, body: bytes, place: int) -> tuple[Table, int]:
     table, end = _even_table(element, order, body, place)
     return (table, end) if table is not None else _uneven_table(element, order, body, place)
 
 
-def _even_table(element: _Element, order: str, body: bytes, place: int) -> tuple[Table | None, int]:
+def _even_table(element: PlyElement, order: str, body: bytes, place: int) -> tuple[Table | None, int]:
     """An element whose lists are all as long as those of its first row, None where they are not."""
     fields, sizes, offset = [], {}, place
     for index, entry in enumerate(element.properties):
-        if not entry.size_kind:
-            fields.append((f"v{index}", order + entry.kind))
+        if not entry.length_code:
+            fields.append((f"v{index}", order + entry.code))
         else:
-            size_type = np.dtype(order + entry.size_kind)
+            size_type = np.dtype(order + entry.length_code)
             size = int(np.frombuffer(body, size_type, 1, offset)[0]) if element.count else 0
             if not 0 <= size <= len(body):
                 return None, place
             sizes[index] = size
-            fields += [(f"n{index}", size_type), (f"v{index}", order + entry.kind, (size,))]
+            fields += [(f"n{index}", size_type), (f"v{index}", order + entry.code, (size,))]
         offset = place + np.dtype(fields).itemsize
     row = np.dtype(fields)
     end = place + row.itemsize * element.count
@@ -168,25 +122,23 @@ def _even_table(element: _Element, order: str, body: bytes, place: int) -> tuple
     table: Table = {}
     for index, entry in enumerate(element.properties):
         values = rows[f"v{index}"]
-        if entry.size_kind:
+        if entry.length_code:
             table[entry.name] = ListColumn(np.full(element.count, sizes[index]), values.reshape(-1))
         else:
             table[entry.name] = values
     return table, end
 
 
-def _uneven_table(element: _Element, order: str, body: bytes, place: int) -> tuple[Table, int]:
+def _uneven_table(element: PlyElement, order: str, body: bytes, place: int) -> tuple[Table, int]:
     rows: dict[str, tuple[list[int], list[float]]] = {entry.name: ([], []) for entry in element.properties}
-    codes = {name: np.dtype(name).char for name in set(_TYPES.values())}
-    codes |= {"i8": "q", "u8": "Q"}
     for _ in range(element.count):
         for entry in element.properties:
             size = 1
-            if entry.size_kind:
-                form = order + codes[entry.size_kind]
+            if entry.length_code:
+                form = order + _STRUCT_CODES[entry.length_code]
                 (size,) = struct.unpack_from(form, body, place)
                 size, place = int(size), place + struct.calcsize(form)
-            form = f"{order}{size}{codes[entry.kind]}"
+            form = f"{order}{size}{_STRUCT_CODES[entry.code]}"
             sizes, values = rows[entry.name]
             values += struct.unpack_from(form, body, place)
             sizes.append(size)
@@ -194,6 +146,6 @@ def _uneven_table(element: _Element, order: str, body: bytes, place: int) -> tup
     return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
 
 
-def _column(entry: _Property, sizes: list[int], values: list[float]) -> Column:
-    column = np.array(values, dtype=np.float64).astype(entry.kind)
-    return ListColumn(np.array(sizes, dtype=np.int64), column) if entry.size_kind else column
+def _column(entry: PlyProperty, sizes: list[int], values: list[float]) -> Column:
+    column = np.array(values, dtype=np.float64).astype(entry.code)
+    return ListColumn(np.array(sizes, dtype=np.int64), column) if entry.length_code else column
