@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from diffsplat.cli.option_help import Flag, option
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_writable
 from diffsplat.pipelines.generation_options import Generation
-from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
+from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions, WeightsAndDevice
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,7 @@ class EncodeArguments:
     """Layers of a CLIP text encoder to leave out at its end, for sd15 and sd35m."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mini"
     """Model whose text encoder is used."""
-    weights: Annotated[Path | None, option("DIR")] = None
-    """Folder of the released weights."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    opening: Annotated[WeightsAndDevice, tyro.conf.arg(name="")] = field(default_factory=WeightsAndDevice)
     force: Flag = False
     """Replace an existing file."""
 
@@ -49,8 +46,7 @@ def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> No
             f"{str(arguments.output)!r} has the suffix {arguments.output.suffix!r}, expected .safetensors"
         )
     require_writable(arguments.output, force=arguments.force)
-    options = OpeningOptions(weights=arguments.weights, device=arguments.device)
-    model = ModelChoice(arguments.model, options=options)
+    model = ModelChoice(arguments.model, options=OpeningOptions(**asdict(arguments.opening)))
     model.check()
     generation = Generation(
         prompts=arguments.prompt,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import explained_os_errors, require_writable
-from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES, splat_stem, splat_suffix
+from diffsplat.io.splat_suffixes import MESH_SUFFIX, WRITABLE_SUFFIXES, splat_stem, splat_suffix
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.prompt_file_names import slug
 
@@ -71,19 +71,20 @@ def plan_objects(
         stem = splat_stem(output)
         suffix = output.name[len(stem) :]
         width = len(str(len(objects)))
-        names = [stem] if len(objects) == 1 else _numbered(stem, len(objects), width)
+        numbered = [f"{stem}-{number:0{width}}" for number in range(1, len(objects) + 1)]
+        names = numbered if len(objects) > 1 else [stem]
         paths = [output.with_name(name + suffix) for name in names]
     elif output is not None and len(objects) == 1:
         paths = [output]
     else:
         folder = output or Path()
         paths = [folder / (name + DEFAULT_SUFFIX) for name in _object_names(generation, images)]
-    return [
-        PlannedObject(
-            prompt, seed, path, _preview_path(path, preview), image, _mesh_path(path) if mesh else None
-        )
-        for (image, prompt, seed), path in zip(objects, paths, strict=True)
-    ]
+    planned = []
+    for (image, prompt, seed), path in zip(objects, paths, strict=True):
+        preview_path = None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
+        mesh_path = path.with_name(splat_stem(path) + MESH_SUFFIX) if mesh else None
+        planned.append(PlannedObject(prompt, seed, path, preview_path, image, mesh_path))
+    return planned
 
 
 def check_outputs(planned: list[PlannedObject], *, force: bool) -> None:
@@ -128,18 +129,6 @@ def check_folder(folder: Path) -> None:
     if there != folder:
         with explained_os_errors(f"cannot write into {str(there)!r}"), tempfile.TemporaryFile(dir=there):
             pass
-
-
-def _numbered(stem: str, count: int, width: int) -> list[str]:
-    return [f"{stem}-{number:0{width}}" for number in range(1, count + 1)]
-
-
-def _preview_path(path: Path, preview: Preview) -> Path | None:
-    return None if preview == "none" else path.with_name(f"{splat_stem(path)}.{preview}")
-
-
-def _mesh_path(path: Path) -> Path:
-    return path.with_name(f"{splat_stem(path)}.mesh.glb")
 
 
 def _object_names(generation: Generation, images: tuple[Path, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import check_output
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
+from diffsplat.pipelines.model_opening import WeightsAndDevice
 
 if TYPE_CHECKING:
     from diffsplat.core import Cameras, PixelGrid, SplatGrid
@@ -32,10 +33,7 @@ class ReconstructArguments:
     """Object of a folder of shards."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mini"
     """Model whose reconstructor and autoencoder are used; the released ones share their reconstructor."""
-    weights: Annotated[Path | None, option("DIR")] = None
-    """Folder of the released weights."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    opening: Annotated[WeightsAndDevice, tyro.conf.arg(name="")] = field(default_factory=WeightsAndDevice)
     force: Flag = False
     """Replace an existing file."""
 
@@ -61,7 +59,7 @@ def command(arguments: Annotated[ReconstructArguments, tyro.conf.arg(name="")]) 
         )
         make_folder(arguments.output.parent)
         if encoded:
-            autoencoder = model_autoencoder(arguments.model, arguments.weights).to(grid.values.device)
+            autoencoder = model_autoencoder(arguments.model, arguments.opening.weights).to(grid.values.device)
             latents = StoredLatents(autoencoder.encode(grid), cameras, arguments.model)
             latents.save(arguments.output, force=arguments.force)
         else:
@@ -76,12 +74,12 @@ def _decoded(arguments: ReconstructArguments) -> tuple[SplatGrid, Cameras, Pixel
     from diffsplat.pipelines.device_placement import choose_device
     from diffsplat.pretrained.splat_networks import model_autoencoder
 
-    stored, device = StoredLatents.load(arguments.source), choose_device(arguments.device)
+    stored, device = StoredLatents.load(arguments.source), choose_device(arguments.opening.device)
     if stored.model != arguments.model:
         raise InvalidInputError(
             f"{str(arguments.source)!r} was encoded by the model {stored.model!r}, expected {arguments.model!r}"
         )
-    autoencoder = model_autoencoder(arguments.model, arguments.weights).to(device)
+    autoencoder = model_autoencoder(arguments.model, arguments.opening.weights).to(device)
     return autoencoder.decode(stored.latents.to(device)), stored.cameras.to(device), autoencoder.pixel_grid
 
 
@@ -92,8 +90,8 @@ def _predicted(arguments: ReconstructArguments) -> tuple[SplatGrid, Cameras, Pix
     from diffsplat.pipelines.device_placement import choose_device
     from diffsplat.pretrained.splat_networks import model_reconstructor, view_size
 
-    device = choose_device(arguments.device)
-    reconstructor = model_reconstructor(arguments.model, arguments.weights).to(device)
+    device = choose_device(arguments.opening.device)
+    reconstructor = model_reconstructor(arguments.model, arguments.opening.weights).to(device)
     size = view_size(arguments.model, reconstructor)
     composition = "released" if reconstructor.pixel_grid == "legacy" else "exact"
     if arguments.object is None:

@@ -54,7 +54,9 @@ class ServeArguments:
 
 def command(arguments: Annotated[ServeArguments, tyro.conf.arg(name="")]) -> None:
     """Serve a web page that generates objects, and the API behind it, until Ctrl-C is pressed."""
-    _require_extra()
+    for name in ("fastapi", "python_multipart"):
+        with optional_package("the server", name, "serve"):
+            importlib.import_module(name)
     token = _token(arguments)
     from diffsplat.web.server_process import listen
 
@@ -115,9 +117,3 @@ def _warn(host: str, token: str | None) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-def _require_extra() -> None:
-    for name in ("fastapi", "python_multipart"):
-        with optional_package("the server", name, "serve"):
-            importlib.import_module(name)

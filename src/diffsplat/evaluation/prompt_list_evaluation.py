@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsplat.core import Cameras, Splats
+from diffsplat.core import Splats
 from diffsplat.evaluation.clip_scores import ClipScorer, clip_similarity, r_precision
-from diffsplat.evaluation.evaluation_result import Evaluation
+from diffsplat.evaluation.evaluation_result import SHEET_OBJECTS, Evaluation
 from diffsplat.evaluation.image_reward import Reward
 from diffsplat.geometry import orbit_cameras, ring_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render
 
-_SHEET_OBJECTS = 12
 BETWEEN_AZIMUTHS_DEG = (45.0, 135.0, 225.0, 315.0)
 """In the middle between the generated views."""
 
@@ -41,11 +40,11 @@ def evaluate_prompts(
             ("generated", ring_cameras(elevation, size=size)),
             ("between", orbit_cameras(BETWEEN_AZIMUTHS_DEG, elevation, width=size, height=size)),
         ):
-            images = render(splats, _on(splats, cameras), normals=False).rgb.clamp(0, 1).cpu()
+            images = render(splats, cameras.to(splats.device), normals=False).rgb.clamp(0, 1).cpu()
             features[name].append(scorer.images(images))
             if reward is not None:
                 rewards[name].append(reward(prompt, images).mean())
-            if name == "generated" and len(rows) < _SHEET_OBJECTS:
+            if name == "generated" and len(rows) < SHEET_OBJECTS:
                 rows.append(images)
     own = [pool.index(prompt) for prompt in prompts]
     figures: dict[str, float] = {"pool": len(pool)}
@@ -63,7 +62,3 @@ def evaluate_prompts(
             for entry, value in zip(objects, values.tolist(), strict=True):
                 entry[f"{name}_{kind}"] = value
     return Evaluation(figures, objects, tile_images(torch.cat(rows), columns=len(rows[0]), gap=2))
-
-
-def _on(splats: Splats, cameras: Cameras) -> Cameras:
-    return cameras.to(splats.device)

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from diffsplat.core import Splats, Views
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
-from diffsplat.evaluation.evaluation_result import Evaluation
+from diffsplat.evaluation.evaluation_result import SHEET_OBJECTS, Evaluation
+from diffsplat.evaluation.prompt_list_evaluation import BETWEEN_AZIMUTHS_DEG
 from diffsplat.geometry import TEXT_ELEVATION_DEG, orbit_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render
@@ -22,9 +23,7 @@ GenerateSeed = Callable[[str, int], Splats]
 """A prompt and a seed to splats ``[N]``."""
 
 _FRONT_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
-_BETWEEN_AZIMUTHS_DEG = (45.0, 135.0, 225.0, 315.0)
 _SIZE = 128
-_SHEET_PROMPTS = 12
 
 
 @torch.no_grad()
@@ -52,7 +51,7 @@ def evaluate_shapes(
         what = f"{missing[0]!r}" if missing else "any noun with at least two"
         raise InvalidInputError(f"there are no real objects of {what}, expected some of every noun")
     cameras = orbit_cameras(
-        (*_FRONT_AZIMUTHS_DEG, *_BETWEEN_AZIMUTHS_DEG), TEXT_ELEVATION_DEG, width=_SIZE, height=_SIZE
+        (*_FRONT_AZIMUTHS_DEG, *BETWEEN_AZIMUTHS_DEG), TEXT_ELEVATION_DEG, width=_SIZE, height=_SIZE
     )
     entries: list[dict[str, Any]] = []
     rows: list[Tensor] = []
@@ -62,7 +61,7 @@ def evaluate_shapes(
         loose = [loose_share(view) for view in shapes[:, 4:].flatten(0, 1)]
         distance = mean_distance(shapes[:, :4])
         entries.append({"prompt": prompt.prompt, "loose": mean(loose), "seed_distance": distance})
-        if len(rows) < _SHEET_PROMPTS:
+        if len(rows) < SHEET_OBJECTS:
             rows.append(torch.stack([one.rgb[4].clamp(0, 1) for one in made]))
     masks = {noun: [silhouettes(views.mask[0]) for views in objects] for noun, objects in real.items()}
     figures = {

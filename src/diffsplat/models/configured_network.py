@@ -77,7 +77,9 @@ class ConfiguredNetwork(nn.Module):
         with UninitialisedLayers():
             network = cls(**{name: stored[name] for name in known if name in stored})
         state = network._read_weights(Path(folder))
-        network.load_state_dict({name: _in_float32(tensor) for name, tensor in state.items()}, assign=True)
+        for name, tensor in state.items():
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+        network.load_state_dict(state, assign=True)
         return network.eval()
 
     def load_weights(self, folder: str | Path) -> None:
@@ -147,7 +149,3 @@ class UninitialisedLayers(TorchFunctionMode):
         if getattr(func, "__module__", "") == "torch.nn.init":
             return given.get("tensor", args[0] if args else None)
         return func(*args, **given)
-
-
-def _in_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor

@@ -79,11 +79,8 @@ def _spanning(processor: Any, views: int) -> MultiViewAttention:
     """The same one where it spans so many views: a network that was compiled stays as it is."""
     if isinstance(processor, MultiViewAttention) and processor.views == views:
         return processor
-    return MultiViewAttention(_innermost(processor), views)
-
-
-def _innermost(processor: Any) -> Any:
-    return processor.inner if isinstance(processor, MultiViewAttention) else processor
+    inner = processor.inner if isinstance(processor, MultiViewAttention) else processor
+    return MultiViewAttention(inner, views)
 
 
 class _JoinAfter:

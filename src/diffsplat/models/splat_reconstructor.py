@@ -138,7 +138,7 @@ def known_geometry(views: Views) -> _Raw:
     distance = torch.linalg.vector_norm(cameras.centers, dim=-1)[..., None, None, None]
     depth = _camera_depth(views.coord * 2 - 1, cameras)
     normal = functional.normalize(views.normal * 2 - 1, dim=2)
-    facing = _rotate(cameras.world_to_camera, normal)
+    facing = torch.einsum("bvij,bvjhw->bvihw", cameras.world_to_camera[..., :3, :3], normal)
     pixel = depth.clamp_min(0.1) / (cameras.intrinsics[..., 0, None, None, None] * cameras.width)
     sigma = pixel * _FOOTPRINT_SIGMA
     sigmas = torch.cat([sigma, sigma, sigma * _FLATTENING], dim=2)
@@ -163,11 +163,6 @@ def _surface_color(views: Views) -> Tensor:
 def _logit(values: Tensor) -> Tensor:
     """Invert ``sigmoid(x) * 2 - 1``."""
     return torch.logit((values.clamp(-_MOST_EXTREME, _MOST_EXTREME) + 1) / 2)
-
-
-def _rotate(poses: Tensor, vectors: Tensor) -> Tensor:
-    """Apply the rotations of ``[B, V, 4, 4]`` to ``[B, V, 3, H, W]``."""
-    return torch.einsum("bvij,bvjhw->bvihw", poses[..., :3, :3], vectors)
 
 
 def _camera_depth(points: Tensor, cameras: Cameras) -> Tensor:

@@ -42,7 +42,7 @@ class NoiseLevels:
         given: dict[str, Any] = {"num_inference_steps": self.steps}
         for name in ("timesteps", "sigmas"):
             if values := getattr(self, name):
-                if name not in _parameters(scheduler.set_timesteps):
+                if name not in inspect.signature(scheduler.set_timesteps).parameters:
                     raise InvalidInputError(
                         f"the scheduler {_name(scheduler)} takes no {name}, expected another such as "
                         "EulerDiscreteScheduler"
@@ -153,10 +153,6 @@ def object_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator]) 
     return torch.stack(
         [torch.randn(shape, generator=generator, device=generator.device) for generator in generators]
     )
-
-
-def _parameters(method: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(method).parameters)
 
 
 def _name(scheduler: Scheduler) -> str:

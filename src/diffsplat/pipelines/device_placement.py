@@ -29,7 +29,8 @@ class Placement:
     @contextmanager
     def on_device(self, *networks: Movable) -> Iterator[None]:
         """Networks are on the device inside the block."""
-        moved = [network for network in networks if self._moves(network)]
+        streamed = {id(network) for network in self.streamed}
+        moved = [network for network in networks if self.offload and id(network) not in streamed]
         for network in moved:
             network.to(self.device)
         try:
@@ -37,9 +38,6 @@ class Placement:
         finally:
             for network in moved:
                 network.to("cpu")
-
-    def _moves(self, network: Movable) -> bool:
-        return self.offload and not any(network is streamed for streamed in self.streamed)
 
 
 def stream_layers(network: Any, device: torch.device) -> None:

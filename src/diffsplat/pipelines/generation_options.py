@@ -208,7 +208,9 @@ class Generation:
             )
         values = asdict(self)
         placed = self._placed_steps()
-        few = self._takes_few_steps(placed or self.steps, defaults)
+        asked = placed or self.steps or defaults.few_steps
+        unguided = self.guidance is None and not (self.negative_prompt or self.negative_prompts)
+        few = unguided and 0 < asked <= defaults.few_steps
         of_model = {
             "prompts": prompts,
             "steps": defaults.few_steps if few else defaults.steps,
@@ -216,18 +218,9 @@ class Generation:
             "elevation": None if from_image else defaults.elevation_deg,
         }
         missing = {name: value for name, value in of_model.items() if values[name] in (None, ())}
-        counted: dict[str, Any] = {
-            "steps": placed,
-            "count": self._seeds_a_prompt(len(prompts)),
-        }
+        counted: dict[str, Any] = {"steps": placed, "count": self._seeds_a_prompt(len(prompts))}
         counts = {name: value for name, value in counted.items() if value is not None}
         return ResolvedGeneration(**values | missing | counts)
-
-    def _takes_few_steps(self, steps: int | None, defaults: SamplingDefaults) -> bool:
-        """Whether the model's denoiser of few steps does, which has no guidance."""
-        few = defaults.few_steps
-        guided = self.guidance is not None or bool(self.negative_prompt or self.negative_prompts)
-        return bool(few) and not guided and (steps is None or steps <= few)
 
     def _placed_steps(self) -> int | None:
         """How many steps the timesteps or sigmas place, None where none were given."""
@@ -268,6 +261,10 @@ class ResolvedGeneration(Generation):
     def guided(self) -> bool:
         """Whether there is classifier-free guidance."""
         return self.guidance > 1
+
+    def in_few_steps(self, most: int) -> bool:
+        """Whether it is for a denoiser of at most so many steps, which has no guidance."""
+        return self.steps <= most and not self.guided
 
     @property
     def texts(self) -> list[str]:

@@ -28,13 +28,19 @@ DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
-class OpeningOptions:
-    """How a model is opened."""
+class WeightsAndDevice:
+    """Where the weights of a model are, and where it computes."""
 
     weights: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the released weights (default: where 'diffsplat models download' puts them)."""
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class OpeningOptions(WeightsAndDevice):
+    """How a model is opened."""
+
     low_memory: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Compute in bfloat16, and keep on the GPU only the layer that computes at the moment."""
     embeddings: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -304,15 +310,9 @@ class ModelChoice:
         """Type of the weights; None for the default."""
         import torch
 
-        match self.options.dtype:
-            case "auto":
-                return torch.bfloat16 if self.options.low_memory else None
-            case "fp32":
-                return torch.float32
-            case "bf16":
-                return torch.bfloat16
-            case "fp16":
-                return torch.float16
+        automatic = torch.bfloat16 if self.options.low_memory else None
+        types = {"auto": automatic, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return types[self.options.dtype]
 
 
 def _backbones() -> str:

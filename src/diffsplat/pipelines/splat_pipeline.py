@@ -499,8 +499,7 @@ class DiffSplatPipeline(PipelineComponents):
         for network in self._denoisers():
             image = conditions.image_latent is not None and network is not self.controlnet
             set_multiview_attention(network, attended_views(views, image=image))
-        few_steps = generation.steps <= defaults.few_steps and not generation.guided
-        few_step_denoiser = self.few_step_denoiser if few_steps else None
+        few_step_denoiser = self.few_step_denoiser if generation.in_few_steps(defaults.few_steps) else None
         guided = GuidedDenoiser(
             few_step_denoiser or self.denoiser,
             conditions,
