@@ -12,7 +12,7 @@ from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
-from diffsplat.training.view_batches import held_out, spread, training_objects
+from diffsplat.training.view_batches import held_out, spread_batches, training_objects
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ElevationSource:
         usable, size = self._usable[self._test], self.config.batch_size
         return [
             self._load(self._test, [usable[place] for place in part], np.random.default_rng(number * size))
-            for number, part in enumerate(spread(len(usable), self.config.evaluation_objects, size))
+            for number, part in enumerate(spread_batches(len(usable), self.config.evaluation_objects, size))
         ]
 
     def _load(

@@ -19,7 +19,7 @@ from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import (
     epoch_order_of,
     held_out,
-    spread,
+    spread_batches,
     stored_image_size,
     training_objects,
 )
@@ -123,7 +123,9 @@ class LatentSource:
 
     def evaluation(self) -> list[LatentBatch]:
         """Held-out objects, spread over the table, always with the same captions, then with images alone."""
-        parts = spread(len(self._test.dataset), self.config.evaluation_objects, self.config.batch_size)
+        parts = spread_batches(
+            len(self._test.dataset), self.config.evaluation_objects, self.config.batch_size
+        )
         batches = [self._test.gather(part, None, np.random.default_rng(0)) for part in parts]
         if self.config.conditioned_share:
             pictured = [self._test.gather(part, "image", np.random.default_rng(0)) for part in parts]

@@ -232,11 +232,11 @@ class Trainer:
         """Write the averaged weights through the stage to :attr:`weights`, complete or not at all."""
         with self._ema.swapped():
             network = self._stage.network
-            shown = nullcontext()
+            unsharded = nullcontext()
             if self.config.sharded:
                 weights = whole_tensors(network.state_dict(), keep=self._processes.is_main)
-                shown = as_unsharded(network, weights)
-            with shown:
+                unsharded = as_unsharded(network, weights)
+            with unsharded:
                 self._processes.once(self._write_weights)
 
     def _write_weights(self) -> None:

@@ -81,7 +81,7 @@ class ViewSource:
 
     def evaluation(self) -> list[Views]:
         """Held-out objects, spread over the table, always with the same views."""
-        parts = spread(len(self._test), self.config.evaluation_objects, self.config.batch_size)
+        parts = spread_batches(len(self._test), self.config.evaluation_objects, self.config.batch_size)
         return [self._views(self._test, part, 0) for part in parts]
 
     def _views(self, dataset: ObjectDataset, indices: Sequence[int], seed: int) -> Views:
@@ -91,7 +91,7 @@ class ViewSource:
         )
 
 
-def spread(total: int, count: int, size: int) -> list[list[int]]:
+def spread_batches(total: int, count: int, size: int) -> list[list[int]]:
     """At most ``count`` of the numbers from 0 to ``total``, evenly spread, in batches."""
     chosen = [int(number) for number in np.linspace(0, total - 1, min(count, total))]
     return [chosen[start : start + size] for start in range(0, len(chosen), size)]

@@ -28,7 +28,7 @@ from diffsplat.training.run_folders import Need, StageFolders
 from diffsplat.training.run_outcome import Outcome, atomic_folder
 from diffsplat.training.run_processes import Device, Processes
 from diffsplat.training.stages.stage_recipe import StageRecipe
-from diffsplat.training.view_batches import held_out, spread, training_objects
+from diffsplat.training.view_batches import held_out, spread_batches, training_objects
 
 _AT_ONCE = 4
 """Objects that are reconstructed together."""
@@ -181,7 +181,7 @@ class ConditionFit(PrincipalComponentFit):
 @torch.no_grad()
 def front_grids(reconstructor: GSRecon, dataset: ObjectDataset, count: int) -> Iterator[SplatGrid]:
     """Grids of about ``count`` evenly spread objects from the front, a few at once: what text generation makes."""
-    for part in spread(len(dataset), count, _AT_ONCE):
+    for part in spread_batches(len(dataset), count, _AT_ONCE):
         views = Views.concatenate([dataset.canonical(index) for index in part])
         yield reconstructor(views.to(reconstructor.device))
 
