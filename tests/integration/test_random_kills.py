@@ -22,11 +22,12 @@ from support.launched_processes import curve
 SIZE = 32
 WIDTHS = (16, 32)
 UNET = "--widths 16 32 --head-width 16 --sampled-objects 0"
+AUTOENCODER = "--widths 4 8 --latent-channels 3 --norm-groups 2"
 SAMPLES = "--sampled-objects 1 --sample-steps 1"
 OPTIONS = {
     "reconstruction-mini": "--dim 48 --blocks 1 --source.novel-views 1",
-    "image-autoencoder-small": "--widths 4 8 --latent-channels 3 --norm-groups 2 --crop 16",
-    "autoencoder-small": f"--image-size {SIZE} --source.novel-views 1",
+    "image-autoencoder-small": f"{AUTOENCODER} --crop 16",
+    "autoencoder-small": f"{AUTOENCODER} --image-size {SIZE} --source.novel-views 1 --rendering-from 5",
     "elevation-small": "--width 64 --depth 1 --patch 8 --grid 4",
     "diffusion-mini": f"--width 64 --layers 1 --patch 1 --channels 6 --condition-channels 12 {SAMPLES}",
     "refiner-mini": f"--width 64 --layers 1 --patch 1 --channels 6 {SAMPLES}",

@@ -129,10 +129,13 @@ def test_image_autoencoder_small(data: Path, tmp_path: Path):
     assert vae.config["scaling_factor"] != AutoencoderKL().config["scaling_factor"]
 
 
-def test_autoencoder_small(data: Path, reconstructor: Path, image_vae: Path, tmp_path: Path):
-    folders = StageFolders((data,), tmp_path, reconstructor=reconstructor, image_autoencoder=image_vae)
-    outcome = train_stage(shortened("autoencoder-small", image_size=SIZE), folders)
+def test_autoencoder_small(data: Path, reconstructor: Path, tmp_path: Path):
+    folders = StageFolders((data,), tmp_path, reconstructor=reconstructor)
+    sizes = {"image_size": SIZE, "widths": (4, 8), "latent_channels": 3, "norm_groups": 2}
+    outcome = train_stage(shortened("autoencoder-small", **sizes, rendering_from=2), folders)
     assert outcome.status == "finished"
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert any("rgb" in line for line in logged)
     trained = SplatVAE.from_pretrained(tmp_path / "weights")
     assert (trained.latent_shape, trained.pixel_grid) == ((4, 3, 16, 16), "center")
 

@@ -16,10 +16,11 @@ from diffsplat.training.stages.stage_recipe import GradientTraining
 
 CONTROLS = ("depth", "normal", "canny")
 CONTROLNETS = tuple(f"controlnet-{kind}" for kind in CONTROLS)
+AUTOENCODER = "--widths 8 16 --latent-channels 3 --norm-groups 2"
 STAGES = {
     "reconstruction": "--dim 48 --blocks 1",
-    "image-autoencoder": "--widths 8 16 --latent-channels 3 --norm-groups 2 --crop 16",
-    "autoencoder": "--image-size 32",
+    "image-autoencoder": f"{AUTOENCODER} --crop 16",
+    "autoencoder": f"{AUTOENCODER} --image-size 32 --rendering-from 2",
     "diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
     "image-diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
     "elevation": "--width 64 --depth 1 --patch 8 --grid 4",
@@ -44,6 +45,7 @@ def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     assert main(command(data, folder)) == 0
     assert not (folder / "model" / "image_denoiser").exists()
+    assert not (folder / "image-autoencoder").exists()
     assert not list((folder / "model").glob("controlnet-*"))
     assert main(command(data, folder, "--image", "--controls", *CONTROLS)) == 0
     return folder

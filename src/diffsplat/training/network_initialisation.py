@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 CONTROL_WIDTHS = (16, 32, 96, 256)
 """Channels of the encoder of control images (Zhang et al. 2023)."""
 
+_FIRST_LOG_VARIANCE = -6.0
+"""Of the latents of an untrained autoencoder."""
+
 _IMAGE_CHANNELS = 3
 _REPEATS = GRID_CHANNELS // _IMAGE_CHANNELS
 _SHARED_SETTINGS = (
@@ -172,11 +175,11 @@ def initialise_reconstructor(network: GSRecon) -> None:
 
 
 @torch.no_grad()
-def initialise_image_autoencoder(vae: "AutoencoderKL") -> None:
-    """Let an image autoencoder pass its input on at first, in place; one that is trained for minutes needs it.
+def pass_input_on(vae: "AutoencoderKL") -> None:
+    """Let an autoencoder pass its input on at first, in place; one that is trained for minutes needs it.
 
     Residual branches start at zero, convolutions that keep the size as orthogonal matrices at their centre, and
-    the others as orthogonal matrices over their window.
+    the others as orthogonal matrices over their window. Latents start with little noise, the same for all.
     """
     for name, layer in vae.named_modules():
         if not isinstance(layer, nn.Conv2d):
@@ -191,6 +194,10 @@ def initialise_image_autoencoder(vae: "AutoencoderKL") -> None:
             nn.init.zeros_(layer.weight)[:, :, center, center] = matrix
         else:
             nn.init.orthogonal_(layer.weight)
+    if vae.quant_conv is not None:
+        half = len(vae.quant_conv.weight) // 2
+        nn.init.zeros_(vae.quant_conv.weight[half:])
+        nn.init.constant_(cast(Tensor, vae.quant_conv.bias)[half:], _FIRST_LOG_VARIANCE)
 
 
 def _repeated(weight: Tensor, dim: int) -> Tensor:

@@ -25,7 +25,7 @@ NETWORKS = {
 }
 """Network that a stage makes, by the name of the stage: also the network's folder in a model."""
 
-IMAGE_STAGES = ("image-diffusion", "elevation")
+IMAGE_STAGES = ("image-autoencoder", "image-diffusion", "elevation")
 """Stages of what generates from an image."""
 
 
@@ -90,8 +90,8 @@ class Recipe:
         summary: one line on the model.
         stages: by name, in the order in which they run.
         sampling: how the model is sampled.
-        image: also train what generates from an image: a denoiser that starts from that of text, and the elevation
-            network.
+        image: also train what generates from an image: an autoencoder of images, a denoiser that starts from that of
+            text, and the elevation network.
         controls: also train a ControlNet for each of these kinds of maps.
     """
 

@@ -13,7 +13,7 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.model_recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
-from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig, TinyDecoderConfig
+from diffsplat.training.stages.autoencoder_stage import ReleasedAutoencoderConfig, TinyDecoderConfig
 from diffsplat.training.stages.denoiser_configs import BackboneDenoiserConfig, BackboneName
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig
@@ -82,7 +82,7 @@ def _autoencoder(variant: Variant) -> NetworkRecipe:
         f"autoencoder-{variant}",
         f"splat autoencoder from that of {_FAMILIES[variant]}, 84 M parameters",
         GradientTraining(
-            AutoencoderConfig(rendering=_LOSS, variant=variant),
+            ReleasedAutoencoderConfig(rendering=_LOSS, variant=variant),
             replace(_VIEWS, batch_size=2),
             replace(_TRAINER, accumulation=4),
         ),

@@ -8,7 +8,7 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.embedded_mini_recipe import MINI
 from diffsplat.training.recipes.model_recipe import Recipe, SamplingRecipe
-from diffsplat.training.stages.autoencoder_stage import AutoencoderConfig
+from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig
@@ -32,9 +32,11 @@ SMALL_IMAGE_AUTOENCODER = GradientTraining(
 )
 
 SMALL_AUTOENCODER = GradientTraining(
-    AutoencoderConfig(image_size=128, rendering=SMALL_LOSS, variant=None),
+    SmallAutoencoderConfig(
+        image_size=128, grid_error="visible", kl_weight=1e-5, rendering_from=1_000, rendering=SMALL_LOSS
+    ),
     ViewSourceConfig(batch_size=1, novel_views=2, evaluation_objects=12),
-    replace(_TRAINER, steps=5_000),
+    replace(_TRAINER, steps=3_600, optim=replace(_TRAINER.optim, lr=2e-3)),
 )
 
 SMALL_ELEVATION = GradientTraining(

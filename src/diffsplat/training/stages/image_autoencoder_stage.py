@@ -11,7 +11,7 @@ from diffsplat.core import Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
 from diffsplat.pretrained.network_folders import open_image_encoder
-from diffsplat.training.network_initialisation import initialise_image_autoencoder
+from diffsplat.training.network_initialisation import pass_input_on
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import training_objects
@@ -26,23 +26,43 @@ _SHOWN_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class ImageAutoencoderConfig(StageConfig):
-    """The image autoencoder, diffusers' ``AutoencoderKL``.
+class SmallAutoencoderSizes:
+    """Sizes of the autoencoders of the small models, of images and of splats: they share a latent space's shape.
 
     Args:
-        widths: channels of its levels; each level but the first halves the image.
+        widths: channels of the levels; each level but the first halves the image.
         layers: residual blocks of a level.
         latent_channels: channels of a latent.
         norm_groups: groups of the normalisation.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    layers: int = 1
+    latent_channels: int = 32
+    norm_groups: int = 8
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of diffusers' ``AutoencoderKL`` that do not depend on what is coded."""
+        return {
+            "block_out_channels": self.widths,
+            "layers_per_block": self.layers,
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": self.norm_groups,
+            "mid_block_add_attention": False,
+        }
+
+
+@dataclass(frozen=True)
+class ImageAutoencoderConfig(SmallAutoencoderSizes, StageConfig):
+    """The image autoencoder, diffusers' ``AutoencoderKL``.
+
+    Args:
         kl_weight: weight of the divergence from a unit Gaussian per latent number; enough to keep the scale of the
             latents, and far below the errors of the images.
         crop: edge in pixels of the random squares that it is trained on.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64)
-    layers: int = 1
-    latent_channels: int = 16
-    norm_groups: int = 8
     kl_weight: float = 1e-4
     crop: int = 64
 
@@ -50,19 +70,12 @@ class ImageAutoencoderConfig(StageConfig):
         """The untrained autoencoder."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        arguments: dict[str, Any] = {
+        blocks: dict[str, Any] = {
             "down_block_types": ("DownEncoderBlock2D",) * len(self.widths),
             "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
-            "block_out_channels": self.widths,
         }
-        vae = AutoencoderKL(
-            **arguments,
-            layers_per_block=self.layers,
-            latent_channels=self.latent_channels,
-            norm_num_groups=self.norm_groups,
-            mid_block_add_attention=False,
-        )
-        initialise_image_autoencoder(vae)
+        vae = AutoencoderKL(**self.arguments, **blocks)
+        pass_input_on(vae)
         return vae
 
     def build(self, folders: StageFolders, /) -> "ImageAutoencoderStage":
