@@ -36,13 +36,10 @@ class StoredLatents:
             "camera_to_world": self.cameras.camera_to_world,
             "intrinsics": self.cameras.intrinsics,
         }
+        stored = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"format": _FORMAT, "model": self.model, "size": str(self.cameras.width)}
         with atomic_path(path, force=force) as temporary:
-            save_file(
-                {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()},
-                temporary,
-                metadata,
-            )
+            save_file(stored, temporary, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Self:

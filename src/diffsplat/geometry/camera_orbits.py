@@ -96,11 +96,9 @@ def orbit_cameras(
     return Cameras(camera_to_world=poses, intrinsics=intrinsics, width=width, height=height)
 
 
-def ring_cameras(
-    elevation_deg: float = TEXT_ELEVATION_DEG, *, size: int, radius: float = DEFAULT_RADIUS
-) -> Cameras:
+def ring_cameras(elevation_deg: float = TEXT_ELEVATION_DEG, *, size: int) -> Cameras:
     """The four generation views: azimuths 0, 90, 180, 270 at one elevation (degrees above the horizon)."""
-    return orbit_cameras(RING_AZIMUTHS_DEG, elevation_deg, radius=radius, width=size, height=size)
+    return orbit_cameras(RING_AZIMUTHS_DEG, elevation_deg, width=size, height=size)
 
 
 def turntable_cameras(

@@ -29,6 +29,7 @@ _MODULES = {
     _FLOW_LCM: "scheduling_flow_match_lcm",
 }
 """Modules of diffusers by the class of their scheduler; they are imported when it is used."""
+_DPM_ALGORITHMS = {"dpm++": "dpmsolver++", "dpm++-sde": "sde-dpmsolver++"}
 _TIMESTEPS = 1000
 
 
@@ -141,7 +142,7 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], prediction: Pred
     stored = {name: value for name, value in config.items() if not name.startswith("_")}
     match sampler:
         case "dpm++" | "dpm++-sde":
-            options["algorithm_type"] = "sde-dpmsolver++" if sampler == "dpm++-sde" else "dpmsolver++"
+            options["algorithm_type"] = _DPM_ALGORITHMS[sampler]
             return _of_diffusers(_DPM).from_config(stored, **options)
         case "ddim":
             return _of_diffusers(_DDIM).from_config(stored, **options, clip_sample=False)
@@ -201,6 +202,7 @@ def predicts(scheduler: Any, prediction: Prediction) -> bool:
 
 
 def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
     match sampler:
         case "euler" | "ddim":
             return FlowEulerScheduler(shift)
@@ -209,13 +211,6 @@ def _flow_scheduler(sampler: Sampler, shift: float) -> Any:
         case "tcd":
             raise InvalidInputError("the sampler is 'tcd' and the model predicts a flow, expected another")
         case "unipc":
-            return _of_diffusers(_UNIPC)(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-            )
+            return _of_diffusers(_UNIPC)(**flow)
         case "dpm++" | "dpm++-sde":
-            return _of_diffusers(_DPM)(
-                prediction_type="flow_prediction",
-                use_flow_sigmas=True,
-                flow_shift=shift,
-                algorithm_type="sde-dpmsolver++" if sampler == "dpm++-sde" else "dpmsolver++",
-            )
+            return _of_diffusers(_DPM)(**flow, algorithm_type=_DPM_ALGORITHMS[sampler])

@@ -73,7 +73,8 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
         windows = read_record(runs[FEW_STEP_DENOISER]).get("source", {}).get("windows", 0)
         defaults = replace(defaults, few_steps=int(windows))
     for network, run in runs.items():
-        _copy_network(run / "weights", folder / network)
+        weights = RELEASED_WEIGHTS_FILE if network == "elevation_estimator" else WEIGHTS_FILE
+        _copy(run / "weights", folder / network, (CONFIG_FILE, weights))
     _check_prediction(folder, defaults.prediction)
     if "refiner" in runs:
         _check_refiner(folder, runs["refiner"], defaults.refined_below)
@@ -129,12 +130,6 @@ def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
     greatest = float(network.get("greatest_level", 1.0))
     expected = f"at most the {greatest:g} that the refiner was trained up to"
     require(refined_below <= greatest, "refined_below", refined_below, expected)
-
-
-def _copy_network(source: Path, target: Path) -> None:
-    """Copy a network with its weights under the name that a model folder has for them."""
-    weights = RELEASED_WEIGHTS_FILE if target.name == "elevation_estimator" else WEIGHTS_FILE
-    _copy(source, target, (CONFIG_FILE, weights))
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
