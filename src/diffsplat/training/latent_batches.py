@@ -27,7 +27,7 @@ from diffsplat.training.view_batches import (
 _KIND_SHARES = (0.55, 0.15, 0.15, 0.15)
 """Shares of the batches with a condition, by :data:`CONDITION_KINDS`."""
 
-_WORDLESS_SHARES = (0.5, 0.1, 0.1, 0.1)
+_UNCAPTIONED_SHARES = (0.5, 0.1, 0.1, 0.1)
 """Shares of their objects that come without a caption: an image mostly does, a control map seldom."""
 
 
@@ -128,8 +128,8 @@ class LatentSource:
         )
         batches = [self._test.gather(part, None, np.random.default_rng(0)) for part in parts]
         if self.config.conditioned_share:
-            pictured = [self._test.gather(part, "image", np.random.default_rng(0)) for part in parts]
-            batches += [replace(batch, prompt=("",) * len(batch.prompt)) for batch in pictured]
+            conditioned = [self._test.gather(part, "image", np.random.default_rng(0)) for part in parts]
+            batches += [replace(batch, prompt=("",) * len(batch.prompt)) for batch in conditioned]
         return batches
 
 
@@ -151,8 +151,8 @@ class _Split:
         if kind is None:
             return LatentBatch(self._table.latents[rows].float(), self._table.cameras[rows], tuple(captions))
         chosen = [int(random.choice(self._rings[row])) for row in rows]
-        wordless = random.random(len(rows)) < _WORDLESS_SHARES[CONDITION_KINDS.index(kind)]
-        prompts = ("" if absent else caption for absent, caption in zip(wordless, captions, strict=True))
+        uncaptioned = random.random(len(rows)) < _UNCAPTIONED_SHARES[CONDITION_KINDS.index(kind)]
+        prompts = ("" if absent else caption for absent, caption in zip(uncaptioned, captions, strict=True))
         return LatentBatch(
             self._table.latents[chosen].float(),
             self._table.cameras[chosen],
