@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, ClassVar, Concatenate, ParamSpec, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -51,6 +51,8 @@ class ConfiguredNetwork(nn.Module):
 
     config: dict[str, Any]
     """Arguments of the constructor, defaults included."""
+    weights_file: ClassVar[str] = WEIGHTS_FILE
+    """Name of the file that its weights are written to."""
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +94,7 @@ class ConfiguredNetwork(nn.Module):
         self.load_state_dict(self._read_weights(Path(folder)))
 
     def save_pretrained(
-        self, folder: str | Path, *, half: bool = False, weights_file: str = WEIGHTS_FILE
+        self, folder: str | Path, *, half: bool = False, weights_file: str | None = None
     ) -> None:
         """Write configuration and weights, these perhaps in half precision, into a folder that is made if need be."""
         target = make_folder(folder)
@@ -102,7 +104,11 @@ class ConfiguredNetwork(nn.Module):
             **self.config,
         }
         write_json(stored, target / CONFIG_FILE)
-        save_file(stored_state(self, half=half), target / weights_file, metadata={"format": "pt"})
+        save_file(
+            stored_state(self, half=half),
+            target / (weights_file or self.weights_file),
+            metadata={"format": "pt"},
+        )
 
     def _floating(self) -> Tensor:
         return next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())

@@ -1,7 +1,6 @@
 """The elevation network of the embedded model: a small residual convolutional network."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,8 @@ class MiniElevationEstimator(ConfiguredNetwork):
         hidden: channels between the last stage and the output.
         dropout: share of the last stage's values that are left out in training.
     """
+
+    weights_file = RELEASED_WEIGHTS_FILE
 
     @keep_arguments
     def __init__(
@@ -72,12 +73,6 @@ class MiniElevationEstimator(ConfiguredNetwork):
     def degrees_above_horizon(self, images: Tensor) -> Tensor:
         """``[B]`` degrees of ``images [B, 3, H, W]``, positive above the horizon, without gradients."""
         return -self(images)
-
-    def save_pretrained(
-        self, folder: str | Path, *, half: bool = False, weights_file: str = RELEASED_WEIGHTS_FILE
-    ) -> None:
-        """Write configuration and weights, these under the name that elevation networks have them by."""
-        super().save_pretrained(folder, half=half, weights_file=weights_file)
 
 
 class ResidualBlock(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -84,16 +84,17 @@ class PromptFile:
             raise InvalidInputError(f"{str(path)!r} holds no prompts, expected one in every line")
         return cls(path, tuple(starts), length, part_length, digest.hexdigest()[:16])
 
+    def numbers(self, part: int) -> range:
+        """The numbers of a part's prompts in the file."""
+        first = part * self.part_length
+        return range(first, min(first + self.part_length, self.length))
+
     def part(self, number: int) -> list[tuple[int, str]]:
         """The prompts of a part with their numbers in the file."""
-        first = number * self.part_length
-        count = min(self.part_length, self.length - first)
-        return [(first + place, text) for place, text in zip(range(count), self._texts(number), strict=False)]
-
-    def _texts(self, number: int) -> Iterator[str]:
         with self.path.open("rb") as file:
             file.seek(self.starts[number])
-            yield from filter(None, (_text(line, self.path) for line in file))
+            texts = filter(None, (_text(line, self.path) for line in file))
+            return list(zip(self.numbers(number), texts, strict=False))
 
 
 def _text(line: bytes, path: Path) -> str:
@@ -194,27 +195,14 @@ def generate_list(
             return 0
         if ray is None:
             worker = make()
-            return sum(worker(number, bar.update).failed for number in todo)
+            return sum(worker(number, bar.update) for number in todo)
         failed = 0
         for number, done in zip(todo, ray_worker_results(make, todo, ray), strict=True):
             if isinstance(done, Failure):
                 raise InvalidInputError(f"part {number} of the prompts could not be made: {done.reason}")
-            failed += done.failed
-            bar.update(done.objects)
+            failed += done
+            bar.update(len(job.prompts.numbers(number)) * job.options.count)
     return failed
-
-
-@dataclass(frozen=True)
-class FinishedPart:
-    """What became of a part.
-
-    Args:
-        objects: how many it has.
-        failed: those that could not be made.
-    """
-
-    objects: int
-    failed: int
 
 
 class PartWorker:
@@ -232,8 +220,8 @@ class PartWorker:
             self._generator, job.options
         )
 
-    def __call__(self, number: int, advance: Callable[[int], object] = lambda _objects: None) -> FinishedPart:
-        """Make the objects of a part that are missing, then its index."""
+    def __call__(self, number: int, advance: Callable[[int], object] = lambda _objects: None) -> int:
+        """Make the objects of a part that are missing, then its index; how many could not be made."""
         job = self._job
         folder = make_folder(job.out / f"{number:05d}")
         prompts = job.prompts.part(number)
@@ -246,8 +234,7 @@ class PartWorker:
             records += found if found is not None else self._made(folder, together)
             advance(len(together) * job.options.count)
         _write_index(records, job.index(number))
-        failed = sum(record["error"] is not None for record in records)
-        return FinishedPart(len(records), failed)
+        return sum(record["error"] is not None for record in records)
 
     def _found(self, folder: Path, prompts: Sequence[tuple[int, str]]) -> list[dict[str, Any]] | None:
         """Records of objects that are all there."""
@@ -298,16 +285,9 @@ class PartWorker:
         return record
 
     def _record(self, number: int, prompt: str, seed: int) -> dict[str, Any]:
-        blank = dict.fromkeys(("file", "bytes", "gaussians", "seconds", "notice", "error"))
-        options = _options(self._job.options)
-        return {
-            "number": number,
-            "prompt": prompt,
-            "seed": seed,
-            **self._job.origin,
-            "options": options,
-            **blank,
-        }
+        known = {"number": number, "prompt": prompt, "seed": seed, **self._job.origin}
+        later = dict.fromkeys(("file", "bytes", "gaussians", "seconds", "notice", "error"))
+        return {**known, "options": _options(self._job.options), **later}
 
     def _file(self, folder: Path, number: int, prompt: str, seed: int) -> Path:
         of_seed = "" if self._job.options.count == 1 else f"-seed{seed}"
@@ -340,14 +320,10 @@ def _options(options: ResolvedGeneration) -> dict[str, Any]:
 
 def _write_index(records: Sequence[dict[str, Any]], path: Path) -> None:
     pa = import_pyarrow()
-    texts = ("prompt", "model", "revision", "version", "options", "file", "notice", "error")
-    types = {name: pa.string() for name in texts}
-    types |= {name: pa.int64() for name in ("number", "seed", "bytes", "gaussians")} | {
-        "seconds": pa.float64()
-    }
-    order = [*("number", "prompt", "seed", "model", "revision", "version", "options", "file", "bytes")]
-    order += ["gaussians", "seconds", "notice", "error"]
-    schema = pa.schema([(name, types[name]) for name in order])
+    columns = ("number", "prompt", "seed", "model", "revision", "version", "options", "file", "bytes")
+    types = dict.fromkeys((*columns, "gaussians", "seconds", "notice", "error"), pa.string())
+    types |= dict.fromkeys(("number", "seed", "bytes", "gaussians"), pa.int64())
+    types["seconds"] = pa.float64()
     rows = [{**record, "options": json.dumps(record["options"], sort_keys=True)} for record in records]
     with atomic_path(path, force=True) as temporary:
-        pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+        pa.parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary)

@@ -93,9 +93,10 @@ class LoraAdapters:
 
     def fuse_lora(self) -> None:
         """Merge every adapter with its scale into the weights: as fast as without, and the model can be saved."""
-        network = uncompiled(self.denoiser)
-        _merge_lora(network, list(self.lora_scales))
-        network._diffsplat_lora_scales = {}
+        names = self.lora_scales
+        for layer in _tuned_layers(uncompiled(self.denoiser)):
+            layer.merge(adapter_names=[name for name in names if name in layer.scaling])
+        self.unload_lora_weights()
 
     def unload_lora_weights(self) -> None:
         """Take out every adapter that was not merged."""
@@ -107,7 +108,11 @@ class LoraAdapters:
         if not scales:
             return
         network = uncompiled(self.denoiser)
-        _scale_lora(network, scales)
+        for layer in _tuned_layers(network):
+            present = [name for name in scales if name in layer.scaling]
+            layer.set_adapter(present)
+            for name in present:
+                layer.set_scale(name, scales[name])
         network._diffsplat_lora_scales = scales
 
 
@@ -154,22 +159,6 @@ def _load_lora(network: Any, path: str | Path, name: str) -> int:
         _remove_lora(network, name)
         raise InvalidInputError(f"{str(path)!r} does not fit: the network has no layer for {unknown[0]!r}")
     return len(ranks)
-
-
-def _scale_lora(network: Any, scales: Mapping[str, float]) -> None:
-    """Use some adapters of a network, each with its scale."""
-    for layer in _tuned_layers(network):
-        present = [name for name in scales if name in layer.scaling]
-        layer.set_adapter(present)
-        for name in present:
-            layer.set_scale(name, scales[name])
-
-
-def _merge_lora(network: Any, names: list[str]) -> None:
-    """Merge adapters with their scales into the weights, and take them out."""
-    for layer in _tuned_layers(network):
-        layer.merge(adapter_names=[name for name in names if name in layer.scaling])
-    _remove_all_lora(network)
 
 
 def _remove_lora(network: Any, name: str) -> None:

@@ -45,7 +45,7 @@ def test_the_picture_comes_first_with_the_rays_of_view_0_and_mask_0():
 
 def test_the_unconditional_half_comes_first_and_sees_no_picture():
     doubled = conditions(torch.ones(2, 3, 8, 8)).doubled()
-    assert doubled.text.count == 4
+    assert len(doubled.text.tokens) == 4
     assert doubled.image_latent is not None
     assert doubled.image_latent[:2].abs().max() == 0
     assert doubled.image_latent[2:].min() == 1

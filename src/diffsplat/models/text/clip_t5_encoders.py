@@ -106,9 +106,8 @@ class ClipT5Encoder(nn.Module):
             {"_class_name": type(self).__name__, "family": self.family, **without_t5}, target / CONFIG_FILE
         )
         for number, (tokenizer, encoder) in enumerate(zip(self._tokenizers, self.encoders, strict=True)):
-            suffix = f"_{number + 1}" if number else ""
-            tokenizer.save_pretrained(target / f"tokenizer{suffix}")
-            cast(Any, encoder).save_pretrained(target / f"text_encoder{suffix}")
+            for name, part in zip(_folders(number), (tokenizer, encoder), strict=True):
+                cast(Any, part).save_pretrained(target / name)
 
     def _pipeline(self) -> Any:
         """The pipeline of diffusers with the encoders and none of its other components."""
@@ -134,9 +133,7 @@ class ClipT5Encoder(nn.Module):
                 absent, extra = ("vae", "transformer", "scheduler"), {}
         present: dict[str, Any] = {}
         for number, (tokenizer, encoder) in enumerate(zip(self._tokenizers, self.encoders, strict=True)):
-            suffix = f"_{number + 1}" if number else ""
-            present[f"tokenizer{suffix}"] = tokenizer
-            present[f"text_encoder{suffix}"] = encoder
+            present |= zip(_folders(number), (tokenizer, encoder), strict=True)
         if self.family == "sd3":
             present = {"tokenizer_3": None, "text_encoder_3": None, **present}
         kind: Any = Pipeline
@@ -173,6 +170,12 @@ def load_prompt_encoder(
     return ClipT5Encoder(family, *parts, token_width)
 
 
+def _folders(number: int) -> tuple[str, str]:
+    """Names of the folders of the tokenizers and encoders in order, from 0."""
+    suffix = f"_{number + 1}" if number else ""
+    return f"tokenizer{suffix}", f"text_encoder{suffix}"
+
+
 def _read_parts(
     family: Family, folder: Path, dtype: torch.dtype | None, *, t5: bool
 ) -> tuple[list[Any], list[nn.Module]]:
@@ -196,16 +199,16 @@ def _read_parts(
             kinds = [clip, clip, *([(T5Tokenizer, T5EncoderModel)] if t5 else [])]
     tokenizers, encoders = [], []
     for number, (tokenizer, encoder) in enumerate(kinds):
-        suffix = f"_{number + 1}" if number else ""
-        for name in (f"tokenizer{suffix}", f"text_encoder{suffix}"):
+        folders = _folders(number)
+        for name in folders:
             if not (folder / name).is_dir():
                 raise MissingFileError(
                     f"{str(folder)!r} lacks its folder {name}, download it with 'diffsplat models download'"
                 )
-        tokenizers.append(tokenizer.from_pretrained(folder / f"tokenizer{suffix}", local_files_only=True))
+        tokenizers.append(tokenizer.from_pretrained(folder / folders[0], local_files_only=True))
         encoders.append(
             encoder.from_pretrained(
-                folder / f"text_encoder{suffix}",
+                folder / folders[1],
                 local_files_only=True,
                 use_safetensors=True,
                 dtype="auto" if dtype is None else dtype,

@@ -24,11 +24,6 @@ class TextCondition:
     pooled: Tensor | None = None
     image: Tensor | None = None
 
-    @property
-    def count(self) -> int:
-        """Number of prompts ``B``."""
-        return self.tokens.shape[0]
-
     def to(self, device: torch.device | str) -> Self:
         """Move to a device."""
         return self._map([self], lambda parts: parts[0].to(device))
