@@ -14,7 +14,7 @@ from diffsplat.data.archive_unpacking import unpack
 from diffsplat.data.caption_files import read_captioned_objects, read_captions
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
-from diffsplat.data.manifest_sources import manifest_objects
+from diffsplat.data.manifest_meshes import manifest_objects
 from diffsplat.data.mesh_captions import captioned
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_ingestion import relabel as relabel_shards

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from diffsplat.data.manifest_sources import manifest_objects
+from diffsplat.data.manifest_meshes import manifest_objects
 from diffsplat.data.object_manifest import BUILT_IN, read_manifest
 from diffsplat.data.shard_schema import split_of
 
