@@ -44,6 +44,19 @@ class Figures:
         ]
 
 
+class Lingering(Figures):
+    """Stays at the third of many steps until it is cancelled."""
+
+    def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
+        def linger(step: int, steps: int) -> None:
+            advance(step, steps)
+            while steps > 1 and step == 3:
+                time.sleep(0.02)
+                advance(step, steps)
+
+        return super().__call__(job, linger)
+
+
 @pytest.fixture
 def figures(small_pipeline: DiffSplatPipeline) -> Figures:
     return Figures(small_pipeline)
@@ -117,19 +130,7 @@ def test_the_object_is_in_sight_and_not_behind_the_toolbar(
 
 
 def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, figures: Figures):
-    class Slow(Figures):
-        """Stays at the third of many steps until it is cancelled."""
-
-        def __call__(self, job: Any, advance: Callable[[int, int], None]) -> list[GeneratedObject]:
-            def linger(step: int, steps: int) -> None:
-                advance(step, steps)
-                while steps > 1 and step == 3:
-                    time.sleep(0.02)
-                    advance(step, steps)
-
-            return super().__call__(job, linger)
-
-    page = pages.open(live(Slow(figures.models["figures"].pipe)), width=900, height=700)
+    page = pages.open(live(Lingering(figures.models["figures"].pipe)), width=900, height=700)
     generate(page, "a chair", steps=100, count=4)
     page.locator(
         "#status", has_text=re.compile(r"^Step [1-9]\d* of 400( · about \d+ (s|min) left)?$")
@@ -139,6 +140,57 @@ def test_progress_is_shown_and_cancel_works(live: Live, pages: WatchedPages, fig
     page.get_by_text("Cancelled.").wait_for()
     assert page.is_enabled("#generate")
     generated(page, "a chair", steps=1, count=1)
+
+
+def test_control_enter_generates_but_not_during_a_job(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(Lingering(figures.models["figures"].pipe)), width=900, height=700)
+    generate(page, "a chair", steps=100)
+    page.locator("#status", has_text="Step 3").wait_for()
+    page.locator("#prompt").press("Control+Enter")
+    assert len(page.evaluate("fetch('api/jobs').then((answer) => answer.json())")) == 1
+    page.click("#cancel")
+    page.get_by_text("Cancelled.").wait_for()
+    page.fill("#steps", "1")
+    page.locator("#prompt").press("Control+Enter")
+    page.locator(".thumb").wait_for()
+    settle(page)
+    assert page.get_by_role("img", name="3D view of a chair").is_visible()
+
+
+def test_a_job_is_followed_again_after_the_connection_broke(
+    live: Live, pages: WatchedPages, figures: Figures
+):
+    page = pages.open(live(figures), width=900, height=700)
+    page.route("**/events", lambda route: route.abort())
+    generate(page, "a chair", steps=1)
+    page.locator("#status", has_text="The server does not answer, trying again").wait_for()
+    page.unroute("**/events")
+    page.locator(".thumb").wait_for()
+    settle(page)
+    pages.complaints.clear()
+
+
+def test_the_result_that_was_clicked_last_is_shown(live: Live, pages: WatchedPages, figures: Figures):
+    page = pages.open(live(figures), width=900, height=700)
+    generated(page, "a chair", steps=1)
+    generated(page, "a table", steps=1)
+    slow, _ = page.evaluate("fetch('api/jobs').then((answer) => answer.json())")
+    page.evaluate(
+        """(id) => {
+          const fetchNow = window.fetch;
+          window.fetch = async (url, options) => {
+            if (url.includes(id)) await new Promise((resolve) => setTimeout(resolve, 2000));
+            return fetchNow(url, options);
+          };
+        }""",
+        slow["id"],
+    )
+    page.locator(".thumb").nth(1).click()
+    page.locator(".thumb").nth(0).click()
+    page.wait_for_timeout(3000)
+    settle(page)
+    assert page.inner_text("#name") == "a table"
+    assert page.locator(".thumb").nth(0).get_attribute("aria-pressed") == "true"
 
 
 def test_a_failure_is_shown_as_a_sentence(live: Live, pages: WatchedPages, figures: Figures):
@@ -246,6 +298,7 @@ def test_another_tab_has_the_results_and_may_delete_them(live: Live, pages: Watc
     assert second.is_visible("#invitation")
     first.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     first.locator(".entry").wait_for(state="detached")
+    assert first.is_visible("#invitation")
 
 
 def test_two_results_are_compared_side_by_side(live: Live, pages: WatchedPages, figures: Figures):

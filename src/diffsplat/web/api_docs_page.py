@@ -25,7 +25,7 @@ curl -sO localhost:PORT/api/jobs/ID/results/0.ply"""
 
 
 _EXAMPLES = {"prompt": "a red armchair", "seed": 0, "number": "0", "format": "png", "name": "image"}
-"""Inputs that the forms begin with."""
+"""Initial values of inputs."""
 
 
 def docs_page(schema: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
 
 
 def _form(method: str, path: str, operation: dict[str, Any]) -> str:
-    """What sends a request: a field for each part of its path, and one for its body."""
+    """A form that sends a request, with a field for each part of its path and one for its body."""
     fields = "".join(
         f"<label>{name} <input name='{name}' value='{_EXAMPLES.get(name, '')}' required></label>"
         for name in (entry["name"] for entry in operation.get("parameters", ()))

@@ -193,7 +193,7 @@ async def condition_image(
     name: Annotated[str, Path(max_length=100, description="of the job's images")],
     service: ServiceOf,
 ) -> Response:
-    """As the model gets it: a request with it and ``cutout`` none makes the same again."""
+    """As the model sees it; a request with it and ``cutout`` none generates the same object."""
     image = await service.condition_png(_found(service, job_id), name)
     if image is None:
         raise HTTPException(404, f"the job has no image {name[:40]!r}")

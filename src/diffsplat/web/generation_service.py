@@ -47,12 +47,12 @@ class Service:
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="images")
 
     def stop(self) -> None:
-        """Take nothing more and cancel what is not finished; to be called in the server's own thread."""
+        """Accept no more jobs and cancel unfinished ones; to be called in the server's own thread."""
         self.jobs.stop()
         self.bodies.hang_up()
 
     def close(self) -> bool:
-        """End all threads; tells whether they did."""
+        """End all threads; returns whether they did."""
         self.jobs.stop()
         self._preparing.shutdown(wait=True, cancel_futures=True)
         self.files.close()

@@ -54,7 +54,7 @@ class QueueFullError(Exception):
     """
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"the queue is full, expected another try in {retry_after_s} s")
+        super().__init__(f"the queue is full; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 
@@ -137,7 +137,7 @@ class JobKeeper:
 
 
 class JobQueue:
-    """Takes jobs and works on them one after the other, in a thread of its own.
+    """Accepts jobs and processes them one after the other, in a thread of its own.
 
     Args:
         perform: generates the objects of a job; a ``DiffSplatError`` tells the client what was wrong.
@@ -167,11 +167,11 @@ class JobQueue:
         self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start processing."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more jobs, cancel what waits and what runs; does not wait, see :meth:`join`."""
+        """Accept no more jobs, cancel those that wait or run; does not wait, see :meth:`join`."""
         with self._changed:
             self._stopping = True
             for job in [job for job in self._jobs.values() if not job.finished]:
@@ -179,18 +179,18 @@ class JobQueue:
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread to end after :meth:`stop`; tells whether it did."""
+        """Wait for the thread to end after :meth:`stop`; returns whether it did."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
-        """Jobs that nobody works on yet."""
+        """How many jobs wait."""
         return len(self._waiting)
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are worked on."""
+        """Whether jobs are processed."""
         return self._thread.is_alive() and not self._stopping
 
     def require_place(self) -> None:

@@ -44,7 +44,7 @@ class ServedModel:
 
     @property
     def most_images(self) -> int:
-        """Most images that it has use for in one request."""
+        """How many images one request may have."""
         return len(IMAGE_FIELDS) - len(self.reasons) + max(0, len(self.controls) - 1)
 
     def _variants(self, name: str) -> str:

@@ -48,7 +48,7 @@ class BodyReader:
     Args:
         limits: bounds of images and time.
         image_fields: those that may hold an image.
-        most_images: how many a request can have use for.
+        most_images: how many a request may have.
     """
 
     def __init__(self, limits: Limits, image_fields: tuple[str, ...], most_images: int) -> None:

@@ -92,7 +92,7 @@ class FileMaker:
         return _pieces(file), size
 
     async def rendered(self, job: str, number: int, item: GeneratedObject, kind: FileKind) -> bytes:
-        """A rendered file; who asks while it is being made gets the same."""
+        """A rendered file; requests that come while it is made share it."""
         key = (job, number, kind.suffix)
         if key in self._kept:
             self._kept.move_to_end(key)

@@ -24,7 +24,7 @@ from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 from diffsplat.pipelines.pipeline_output import GeneratedObject
 from diffsplat.web.job_queue import Job, JobKeeper
 
-LOST = "the server ended before this job was done, expected another try"
+LOST = "the server ended before this job was done; try again"
 
 _DESCRIPTION, _OBJECTS, _LOCK = "job.json", "objects.safetensors", ".lock"
 _CAMERA_FIELDS = ("camera_to_world", "intrinsics")

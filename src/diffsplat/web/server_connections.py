@@ -41,7 +41,7 @@ class LimitedConnection(H11Protocol):
 
     @property
     def waits_until(self) -> float:
-        """Time of the loop's clock until which a head is waited for; never, while a request is under way."""
+        """When its wait for a head ends, on the loop's clock; never while a request is under way."""
         return _NEVER if self._head_timer is None else self._head_timer.when()
 
     def data_received(self, data: bytes) -> None:
@@ -122,7 +122,7 @@ class RequestLimit:
             return await self._app(scope, receive, send)
         address = (scope.get("client") or ("", 0))[0]
         if self._crowded(address):
-            sentence = "the server is busy, expected another try in a moment"
+            sentence = "the server is busy; try again in a moment"
             refusal = error_response(503, sentence, {"retry-after": "5", "connection": "close"})
             return await refusal(scope, receive, send)
         self._under_way[address] += 1

@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, host: str) -> str:
-    """Address of a server's page, for people."""
+    """Address of a server's page."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}/"
 
@@ -81,13 +81,13 @@ class _Server(uvicorn.Server):
         self._on_exit = on_exit
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End in order."""
+        """Call ``on_exit``, then end as uvicorn does."""
         self._on_exit()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn's own, an orderly end is the end of the matter: the signal is not raised again."""
+        """Unlike uvicorn's own, does not raise the signal again after an orderly end."""
         before = {
             number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
         }

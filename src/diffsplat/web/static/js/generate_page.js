@@ -31,6 +31,7 @@ else notify("This browser does not support WebGL 2, which this page needs.", "er
 
 async function start() {
   const viewer = createViewer(byId("surface"));
+  viewer.canvas.setAttribute("role", "img");
   startTheme(() => viewer.setBackground(getComputedStyle(root).getPropertyValue("--stage").trim()));
   const fields = {
     image: imageField("image", "Image of the object", (file) => api.cutOut(file, framing())),
@@ -199,6 +200,7 @@ async function show(viewer, entry) {
     const info = await viewer.load(blob, name);
     if (asked !== entry) return;
     byId("name").textContent = result.prompt || "from image";
+    viewer.canvas.setAttribute("aria-label", `3D view of ${result.prompt || "an object from an image"}`);
     byId("facts").textContent = `${formatCount(info.splats)} · seed ${result.seed} · ${formatBytes(info.bytes)}`;
     byId("invitation").hidden = true;
     byId("caption").hidden = byId("toolbar").hidden = byId("downloads").hidden = false;
