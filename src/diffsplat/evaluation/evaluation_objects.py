@@ -15,11 +15,7 @@ from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
 def open_objects(
     data: Path, *, split: Literal["train", "test", "all"], variants: bool = True
 ) -> ObjectDataset:
-    """The rendered objects in ``data`` and in the folders right below it.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or no shard in it.
-    """
+    """The rendered objects in ``data`` and in the folders right below it; see :func:`find_shards`."""
     folders = sorted({shard.parent for shard in find_shards(data)})
     return ObjectDataset(folders, split=split, variants=variants)
 
@@ -54,9 +50,6 @@ def asked_objects(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) -> di
     """For each prompt the views of a real object that it describes, from the front, chosen by a hash.
 
     An object of the noun in the prompt's colour, or in another where there is none in that.
-
-    Raises:
-        ValueError: the data set has no object of a noun.
     """
     found = {}
     for prompt in prompts:

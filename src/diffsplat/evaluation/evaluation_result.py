@@ -36,11 +36,7 @@ class Evaluation:
 
 
 def measured_objects(objects: Iterable[tuple[str, Views]], measure: Measure) -> Evaluation:
-    """The figures of every object and their means; those that no object has are left out.
-
-    Raises:
-        ValueError: there is no object.
-    """
+    """The figures of every object and their means; those that no object has are left out."""
     entries: list[dict[str, Any]] = []
     rows: list[Tensor] = []
     for identity, views in tqdm(objects, unit="object", desc="evaluate"):

@@ -46,9 +46,6 @@ def evaluate_grids(
         objects: identity and ``[1, 4 + novel]`` views, the inputs first.
         pixel_grid: that the grids are unprojected with.
         perceptual: measured where it is given.
-
-    Raises:
-        ValueError: there is no object, or one has no novel view.
     """
 
     def measure(identity: str, views: Views) -> tuple[dict[str, float], Tensor]:
@@ -67,16 +64,14 @@ def evaluate_grids(
 def evaluate_images(
     makers: Mapping[str, Make], objects: Iterable[tuple[str, Views]], perceptual: VggDistance | None = None
 ) -> Evaluation:
-    """PSNR (dB), SSIM and perceptual distance of what is made of one view: of that view, ``seen``, and of the others,
-    ``novel``.
+    """PSNR (dB), SSIM and, where it is given, perceptual distance of what is made of one view.
+
+    Those of that view are called ``seen``, those of the others ``novel``.
 
     Args:
         makers: by the name that their figures begin with; all are pictured below the object itself.
         objects: identity and ``[1, V > 1]`` views.
-        perceptual: measured where it is given.
-
-    Raises:
-        ValueError: there is no object.
+        perceptual: distance.
     """
 
     def measure(_identity: str, views: Views) -> tuple[dict[str, float], Tensor]:
@@ -93,16 +88,12 @@ def evaluate_images(
 def evaluate_controls(
     makers: Mapping[str, Make], kind: ControlKind, objects: Iterable[tuple[str, Views]]
 ) -> Evaluation:
-    """How well what is made of a control map of one view agrees with it.
+    """How well what is made of a control map of one view agrees with it, by :func:`.control_agreement`.
 
     Args:
         makers: by the name that their figures begin with.
-        kind: of control map; the figures are those of
-            :func:`~diffsplat.evaluation.control_agreement.control_agreement`.
+        kind: of control map.
         objects: identity and ``[1, V]`` views.
-
-    Raises:
-        ValueError: there is no object.
     """
 
     def measure(_identity: str, views: Views) -> tuple[dict[str, float], Tensor]:

@@ -14,11 +14,7 @@ Reward = Callable[[str, Tensor], Tensor]
 
 
 def load_image_reward() -> Reward:
-    """ImageReward-v1.0, whose weights its package downloads.
-
-    Raises:
-        ImportError: when the package is not installed.
-    """
+    """ImageReward-v1.0, whose weights its package downloads."""
     try:
         import ImageReward
     except ImportError as error:

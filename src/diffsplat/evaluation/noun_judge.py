@@ -72,11 +72,7 @@ class NounJudge:
 
     @classmethod
     def load(cls, path: Path) -> "NounJudge":
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ValueError: there is no such file or it is no judge.
-        """
+        """Read what :meth:`save` wrote."""
         with safe_open(require_readable(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:

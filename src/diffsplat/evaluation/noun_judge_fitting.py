@@ -97,11 +97,7 @@ def load_or_fit(
 
 
 def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tuple[NounJudge, JudgeFigures]:
-    """Fit the judge of ``nouns`` on training objects and measure it on what it was not fitted on.
-
-    Raises:
-        ValueError: a noun has no training object.
-    """
+    """Fit the judge of ``nouns`` on training objects, some of each, and measure it on what it was not fitted on."""
     train = open_objects(data, split="train")
     fitted = seen_objects(train, nouns, store, fitted_views, for_fitting=True)
     missing = sorted(set(nouns) - {seen.noun for seen in fitted})

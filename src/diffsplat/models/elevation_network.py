@@ -204,11 +204,7 @@ class ElevationEstimator(nn.Module):
         return {name: tuple(tensor.shape) for name, tensor in self.released_state_dict().items()}
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, classes]`` logits of the intervals, and ``[B]`` degrees above an interval's lower bound.
-
-        Raises:
-            ValueError: unless the images are ``[B, 3, H, W]`` floating-point numbers, sRGB 0..1 on white.
-        """
+        """Logits ``[B, classes]`` of the intervals, and degrees ``[B]`` above the bound of one, of ``[B, 3, H, W]``."""
         weight = self.backbone.layernorm.weight
         pixels = elevation_input(images, self.config.input_size, weight.device)
         mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))

@@ -61,9 +61,6 @@ class MiniElevationEstimator(ConfiguredNetwork):
         """``[B]`` degrees of ``images [B, 3, H, W]``, sRGB 0..1 on white; negative is above the horizon.
 
         image -- resized --> stem -- residual stages --> one value for each place and channel -- two layers --> degrees
-
-        Raises:
-            ValueError: for another shape, or pixels that are not floating-point numbers.
         """
         pixels = elevation_input(images, self.input_size, self.device).to(self.dtype)
         features = self.stages(self.stem(pixels * 2 - 1))

@@ -26,11 +26,7 @@ class PrincipalComponents:
     @classmethod
     @torch.no_grad()
     def fit(cls, batches: Iterable[Tensor]) -> "PrincipalComponents":
-        """The components of the vectors of batches ``[N, D]``, in double precision.
-
-        Raises:
-            ValueError: without a batch.
-        """
+        """The components of the vectors of batches ``[N, D]``, in double precision; there has to be one."""
         count, total, moment = 0, torch.zeros(()), torch.zeros(())
         for vectors in batches:
             count += vectors.shape[0]

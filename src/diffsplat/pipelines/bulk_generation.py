@@ -66,11 +66,7 @@ class PromptFile:
 
     @classmethod
     def open(cls, path: Path, part_length: int) -> PromptFile:
-        """Find the parts; no prompt is kept.
-
-        Raises:
-            ValueError: the file cannot be read, is no text, or holds no prompt.
-        """
+        """Find the parts of a text file in UTF-8 that holds prompts; none of them is kept."""
         digest, starts, length, place = hashlib.sha256(), list[int](), 0, 0
         with explained_os_errors(f"cannot read {str(path)!r}"), require_readable(path).open("rb") as file:
             for line in file:
@@ -127,11 +123,7 @@ class BulkJob:
     objects_per_pass: int = 0
 
     def begin(self) -> list[int]:
-        """Claim the folder; numbers of the parts that are not done yet.
-
-        Raises:
-            ValueError: the folder holds objects of another list, model or options.
-        """
+        """Claim the folder, unless it is that of another list, model or options; numbers of the parts still to do."""
         make_folder(self.out / INDEX_FOLDER)
         record = json.loads(json.dumps(self._record()))
         path = self.out / RUN_FILE

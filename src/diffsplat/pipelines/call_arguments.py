@@ -33,7 +33,6 @@ def sorted_options(prompts: tuple[str, ...], options: Mapping[str, Any]) -> tupl
     """Options and tensors of a call.
 
     Raises:
-        ValueError: for a value out of bounds.
         TypeError: for an unknown name; of one that diffusers has, it says how it is called here.
     """
     for name in options:

@@ -34,11 +34,7 @@ class NoiseLevels:
     sigmas: tuple[float, ...] = ()
 
     def place(self, scheduler: Scheduler, device: torch.device | None = None) -> int:
-        """Set the scheduler's timesteps, and return how many evaluations of the network they take.
-
-        Raises:
-            ValueError: when the scheduler cannot take these steps.
-        """
+        """Set the scheduler's timesteps, if it takes such steps; how many evaluations of the network they need."""
         given: dict[str, Any] = {"num_inference_steps": self.steps}
         for name in ("timesteps", "sigmas"):
             if values := getattr(self, name):

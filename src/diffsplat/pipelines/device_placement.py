@@ -48,11 +48,7 @@ def stream_layers(network: Any, device: torch.device) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        ValueError: for an unknown name, or CUDA without such a device.
-    """
+    """A device that is there; ``auto`` is CUDA where there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -274,11 +274,7 @@ class ResolvedGeneration(Generation):
 
     @property
     def elevation_deg(self) -> float:
-        """The elevation.
-
-        Raises:
-            ValueError: while it is unknown.
-        """
+        """The elevation, refused while it is unknown."""
         if self.elevation is None:
             raise InvalidInputError(
                 "the elevation of the image is unknown, expected an elevation or its estimator"

@@ -144,11 +144,7 @@ class ModelChoice:
         return digest.hexdigest()[:16]
 
     def defaults(self) -> SamplingDefaults:
-        """Sampling defaults; of a folder they are read, which checks that it is a model.
-
-        Raises:
-            ValueError, FileNotFoundError: when there is no such model or variant.
-        """
+        """Sampling defaults; of a folder they are read, and refused when it lacks the model or its variant."""
         if self.released:
             return self._released_model().defaults
         stored = ModelFolder.find(self.model)
@@ -186,10 +182,8 @@ class ModelChoice:
     def open(self, texts: Sequence[str] | None = None, clip_skip: int | None = None) -> DiffSplatPipeline:
         """The pipeline, on its device.
 
-        Args:
-            texts: every text that will be needed, if that is known: they are encoded first, and the text encoder
-                makes room for the denoiser.
-            clip_skip: layers of CLIP to leave out in these.
+        Texts, if all that will be needed are known, are encoded first, without the last ``clip_skip`` layers of CLIP,
+        and the text encoder makes room for the denoiser.
 
         Raises:
             ValueError, FileNotFoundError: when the model cannot be opened.

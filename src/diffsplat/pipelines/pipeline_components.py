@@ -133,11 +133,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         return self
 
     def quantize(self, kind: QuantizedType = "int8") -> Self:
-        """Store the weights of denoisers and text encoders in eight or four bits; see :func:`quantize_components`.
-
-        Raises:
-            ModuleNotFoundError: without the package ``torchao`` or ``bitsandbytes``.
-        """
+        """Store the weights of denoisers and text encoders in eight or four bits; see :func:`quantize_components`."""
         quantize_components(self.components, kind)
         return self
 

@@ -128,8 +128,7 @@ class DiffSplatPipeline(PipelineComponents):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder that :meth:`from_pretrained` reads, its networks in half precision.
 
-        Raises:
-            ValueError: for a component that could not be read again, such as a denoiser with LoRA files.
+        A component that could not be read again, such as a denoiser with LoRA files, is refused.
         """
         components = {name: uncompiled(getattr(self, name)) for name in COMPONENTS}
         text = None if self.needs_image else self.defaults
@@ -292,11 +291,7 @@ class DiffSplatPipeline(PipelineComponents):
 
     @torch.no_grad()
     def resolve(self, generation: Generation, images: ConditionImages | None = None) -> ResolvedGeneration:
-        """Fill in the model's defaults, and estimate the elevation of an image unless it is given.
-
-        Raises:
-            ValueError: without a prompt and an image.
-        """
+        """Fill in the model's defaults, and estimate the elevation of an image unless it is given."""
         image = images.image if images else None
         defaults = self.defaults_for(conditioned=images is not None and images.given)
         resolved = generation.resolved(defaults, from_image=image is not None)

@@ -50,8 +50,7 @@ class TensorInputs:
     def named(self, generation: Generation) -> Generation:
         """The generation with names for prompts that come as embeddings, and the seeds of the generators.
 
-        Raises:
-            ValueError: for prompts and embeddings at once, or a wrong number of generators.
+        Prompts and embeddings at once, or a wrong number of generators, are refused.
         """
         if self.prompt_embeds is not None:
             if any(generation.prompts):
@@ -86,11 +85,7 @@ class TensorInputs:
         return StoredPrompts(found)
 
     def generators(self, seeds: tuple[int, ...], device: NoiseDevice) -> list[torch.Generator]:
-        """A generator for each object.
-
-        Raises:
-            ValueError: for a device that is not there, or a wrong number of generators.
-        """
+        """A generator for each object, on a device that is there."""
         if self.generator is not None:
             return self._generators(len(seeds))
         if device == "cuda" and not torch.cuda.is_available():

@@ -11,11 +11,7 @@ from diffsplat.models.text.text_condition import PromptEncoder
 
 
 def with_clip_skip(encoder: PromptEncoder, layers: int | None) -> PromptEncoder:
-    """A text encoder without so many of its last layers; None for none.
-
-    Raises:
-        ValueError: when it cannot leave out so many.
-    """
+    """A text encoder without so many of its last layers, if it can do without them; None for none."""
     if isinstance(encoder, StoredPrompts):
         if encoder.clip_skip != layers:
             raise InvalidInputError(

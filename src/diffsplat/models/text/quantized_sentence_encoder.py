@@ -122,11 +122,7 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save_pretrained` wrote and bring the weights back to float32.
-
-        Raises:
-            FileNotFoundError: when the folder or one of its files is missing.
-        """
+        """Read what :meth:`save_pretrained` wrote and bring the weights back to float32."""
         paths = _require_files(Path(folder))
         stored = read_json(paths[0])
         config = BertConfig.from_json(stored["bert"])

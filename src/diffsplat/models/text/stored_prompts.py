@@ -38,11 +38,7 @@ class StoredPrompts:
         return cls({text: encoder([text]) for text in dict.fromkeys(texts)}, model)
 
     def __call__(self, texts: list[str]) -> TextCondition:
-        """What was stored for the texts, stacked.
-
-        Raises:
-            ValueError: for a text that was not encoded.
-        """
+        """What was stored for the texts, stacked; a text that was not encoded is refused."""
         for text in texts:
             if text not in self.conditions:
                 known = ", ".join(map(repr, self.conditions))
@@ -71,12 +67,7 @@ class StoredPrompts:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: when there is no file.
-            ValueError: when it holds something else.
-        """
+        """Read what :meth:`save` wrote."""
         require_readable(path)
         try:
             with safe_open(path, framework="pt") as file:
