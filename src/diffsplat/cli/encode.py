@@ -9,8 +9,7 @@ from typing import Annotated
 import tyro
 
 from diffsplat.cli.option_help import Flag, option
-from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import require_writable
+from diffsplat.io.file_access import require_suffix, require_writable
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions, WeightsAndDevice
 
@@ -41,10 +40,7 @@ def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> No
 
     The path of the written file is printed.
     """
-    if arguments.output.suffix.lower() != ".safetensors":
-        raise InvalidInputError(
-            f"{str(arguments.output)!r} has the suffix {arguments.output.suffix!r}, expected .safetensors"
-        )
+    require_suffix(arguments.output, (".safetensors",))
     require_writable(arguments.output, force=arguments.force)
     model = ModelChoice(arguments.model, options=OpeningOptions(**asdict(arguments.opening)))
     model.check()

@@ -48,7 +48,7 @@ from diffsplat.evaluation.noun_judge_fitting import load_or_fit
 from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
 from diffsplat.evaluation.prompt_list_evaluation import evaluate_prompts
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
-from diffsplat.io.file_access import require_writable
+from diffsplat.io.file_access import require_suffix, require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.io.prompt_lists import read_prompts
@@ -84,10 +84,7 @@ class ReportArguments:
         """Refuse what cannot work before anything is loaded."""
         require(self.limit is None or self.limit >= 1, "--limit", self.limit, "at least 1")
         if self.out is not None:
-            if self.out.suffix.lower() != ".json":
-                raise InvalidInputError(
-                    f"{str(self.out)!r} has the suffix {self.out.suffix!r}, expected .json"
-                )
+            require_suffix(self.out, (".json",))
             for path in (self.out, self.out.with_suffix(".png")):
                 require_writable(path, force=self.force)
 

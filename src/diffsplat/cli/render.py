@@ -13,7 +13,7 @@ import tyro
 from diffsplat.cli.option_help import Flag, option
 from diffsplat.cli.output_paths import check_output
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.io.file_access import make_folder
+from diffsplat.io.file_access import make_folder, require_suffix
 from diffsplat.io.splat_suffixes import require_splat_file
 
 if TYPE_CHECKING:
@@ -122,11 +122,8 @@ def _check(arguments: RenderArguments) -> None:
         raise InvalidInputError(
             "nothing to render was named, expected -o FILE, --turntable VIDEO or --view ELEVATION,AZIMUTH IMAGE"
         )
-    if arguments.turntable is not None and arguments.turntable.suffix.lower() not in VIDEO_WRITERS:
-        suffix, known = arguments.turntable.suffix, ", ".join(VIDEO_WRITERS)
-        raise InvalidInputError(
-            f"{str(arguments.turntable)!r} has the suffix {suffix!r}, expected a video: {known}"
-        )
+    if arguments.turntable is not None:
+        require_suffix(arguments.turntable, VIDEO_WRITERS, "a video: ")
     require(1 <= arguments.size <= MAX_SIZE, "the size", arguments.size, f"1 to {MAX_SIZE} pixels")
     if arguments.frames < 1:
         raise InvalidInputError(f"{arguments.frames} frames were asked for, expected at least 1")

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,6 +132,16 @@ def require_writable(target: str | Path, *, force: bool = False) -> Path:
     with explained_os_errors(failure), tempfile.TemporaryFile(dir=final.parent):
         pass  # Some folders take no file whatever their permissions say.
     return final
+
+
+def require_suffix(path: str | Path, suffixes: Collection[str], kind: str = "") -> str:
+    """The suffix of a path in lower case, if it is one of some; errors name the kind of file, as in ``a video: ``."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in suffixes:
+        raise InvalidInputError(
+            f"{str(path)!r} has the suffix {suffix!r}, expected {kind}{', '.join(suffixes)}"
+        )
+    return suffix.lower()
 
 
 def require_readable(source: str | Path) -> Path:

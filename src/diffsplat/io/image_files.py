@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.io.file_access import atomic_path, require_readable
+from diffsplat.io.file_access import atomic_path, require_readable, require_suffix
 from diffsplat.io.image_decoding import DecodingLimits, decode_image, plain_image
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -34,11 +34,7 @@ def write_image(image: Tensor, path: str | Path, *, force: bool = False) -> None
         ValueError: for a wrong shape, NaN, an unknown suffix, alpha in a ``.jpg``, or a path that cannot be
             written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in _SAVE_OPTIONS:
-        raise InvalidInputError(
-            f"{str(path)!r} has the suffix {suffix!r}, expected an image: {', '.join(_SAVE_OPTIONS)}"
-        )
+    suffix = require_suffix(path, _SAVE_OPTIONS, "an image: ")
     pixels = to_pixels(image)
     if pixels.shape[-1] == 4 and suffix in (".jpg", ".jpeg"):
         raise InvalidInputError(

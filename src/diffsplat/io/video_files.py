@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError, MissingFileError, require
-from diffsplat.io.file_access import atomic_path
+from diffsplat.io.file_access import atomic_path, require_suffix
 from diffsplat.io.image_files import to_pixels
 
 Pixels = NDArray[np.uint8]
@@ -40,11 +40,7 @@ def write_video(frames: Iterable[Tensor], path: str | Path, *, fps: float = 30, 
             a path that cannot be written.
         FileNotFoundError: for ``.mp4`` when imageio-ffmpeg came without an ffmpeg for this machine.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in VIDEO_WRITERS:
-        raise InvalidInputError(
-            f"{str(path)!r} has the suffix {suffix!r}, expected a video: {', '.join(VIDEO_WRITERS)}"
-        )
+    suffix = require_suffix(path, VIDEO_WRITERS, "a video: ")
     limit = _MAX_GIF_FPS if suffix == ".gif" else 1000
     if not 0 < fps <= limit:
         raise InvalidInputError(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffsplat.core.srgb import srgb_to_linear
 from diffsplat.errors import InvalidInputError, optional_package
-from diffsplat.io.file_access import atomic_path, require_writable
+from diffsplat.io.file_access import atomic_path, require_suffix, require_writable
 
 if TYPE_CHECKING:
     from diffsplat.meshing.splat_meshing import ColoredMesh
@@ -23,11 +23,7 @@ def mesh_paths(target: Path, *, textured: bool) -> tuple[Path, ...]:
     Raises:
         ValueError: for an unknown suffix.
     """
-    suffix = target.suffix.lower()
-    if suffix not in WRITABLE_MESH_SUFFIXES:
-        raise InvalidInputError(
-            f"{str(target)!r} has the suffix {target.suffix!r}, expected a mesh: {', '.join(WRITABLE_MESH_SUFFIXES)}"
-        )
+    suffix = require_suffix(target, WRITABLE_MESH_SUFFIXES, "a mesh: ")
     if suffix == ".obj" and textured:
         return target, target.with_suffix(".mtl"), target.with_suffix(".png")
     return (target,)
