@@ -1,4 +1,4 @@
-"""How options look in the help of the command line."""
+"""How command-line options are parsed, and how their help looks."""
 
 from typing import Annotated, Any
 

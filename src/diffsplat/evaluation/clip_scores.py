@@ -1,4 +1,4 @@
-"""How well images agree with prompts: CLIP similarity and R-precision (Radford et al. 2021; Poole et al. 2023)."""
+"""CLIP similarity and R-precision of images and their prompts (Radford et al. 2021; Poole et al. 2023)."""
 
 from collections.abc import Sequence
 from pathlib import Path

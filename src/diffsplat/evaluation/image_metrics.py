@@ -1,4 +1,4 @@
-"""How close two images are: PSNR and SSIM, one figure an image."""
+"""PSNR and SSIM of images."""
 
 import math
 from collections.abc import Callable

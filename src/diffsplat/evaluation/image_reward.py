@@ -1,4 +1,4 @@
-"""How well people would find images to agree with prompts: ImageReward (Xu et al. 2023), by its own package."""
+"""ImageReward (Xu et al. 2023), a learned human preference for images of a prompt, by its own package."""
 
 from collections.abc import Callable
 

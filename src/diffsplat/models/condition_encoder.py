@@ -1,4 +1,4 @@
-"""The condition of the embedded model: an image or a control map of view 0 as further channels of that view.
+"""The condition encoder of the embedded model: an image or a control map as further channels of view 0.
 
 It is linear, like the autoencoder: a latent vector holds the principal components of a patch of pixels.
 """

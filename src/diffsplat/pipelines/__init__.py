@@ -1,4 +1,4 @@
-"""From a prompt to splats."""
+"""The generation pipeline: prompts, images and control maps to splats."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""What the pipeline needs of its components, so that others can take their place."""
+"""Interfaces that a pipeline's components have, so that others can take their place."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self

@@ -1,4 +1,4 @@
-"""Cleaning of generated splat grids."""
+"""Smoothing of the surfaces, outlines and colours of generated splat grids."""
 
 from itertools import product
 from math import exp

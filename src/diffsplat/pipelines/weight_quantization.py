@@ -1,4 +1,4 @@
-"""Weights of linear layers in eight or four bits."""
+"""Quantization of the weights of linear layers to eight or four bits."""
 
 from typing import Any, Literal
 
