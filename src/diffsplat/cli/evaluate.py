@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -165,7 +165,7 @@ def text(
         sentences: Ask for the same objects in free sentences instead of plain prompts.
     """
     arguments.check()
-    pipe = _opened(ModelChoice.parse(model, OpeningOptions()))
+    pipe = _opened(_choice(model))
     asked = stored_prompts(arguments.prompts, sentences=sentences)
     fitted, figures, store = _judge(arguments)
 
@@ -207,7 +207,7 @@ def image(
         )
     chosen = None if protocol is None else ImageBenchmark.open(protocol)
     perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
-    choice = ModelChoice.parse(model, OpeningOptions())
+    choice = _choice(model)
     pipe = _opened(replace(choice, image=True))
 
     def generate(views: Views) -> Splats:
@@ -226,11 +226,7 @@ def image(
             FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
             lambda views: reconstruct(views).to_splats(views.cameras, reconstruct.pixel_grid),
         )
-    if chosen is None:
-        dataset = open_objects(arguments.data, split="test", variants=False)
-        objects = held_out_views(dataset, arguments.limit)
-    else:
-        objects = chosen.read(arguments.data, arguments.limit)
+    objects = _held_out(arguments) if chosen is None else chosen.read(arguments.data, arguments.limit)
     evaluation = evaluate_images(makers, objects, perceptual)
     settings = {"model": model, "seed": seed, "estimate_elevation": estimate_elevation}
     settings["protocol"] = None if chosen is None else asdict(chosen)
@@ -253,7 +249,7 @@ def control(
         seed: Seed of every object.
     """
     arguments.check()
-    choice = ModelChoice.parse(model, OpeningOptions())
+    choice = _choice(model)
     steered, free = _opened(replace(choice, controls=(kind,))), _opened(choice)
 
     def follow(views: Views) -> Splats:
@@ -263,10 +259,7 @@ def control(
     def ignore(views: Views) -> Splats:
         return free(views.prompt[0], elevation=_elevation(views), seed=seed).splats
 
-    dataset = open_objects(arguments.data, split="test", variants=False)
-    evaluation = evaluate_controls(
-        {"with_map": follow, "without": ignore}, kind, held_out_views(dataset, arguments.limit)
-    )
+    evaluation = evaluate_controls({"with_map": follow, "without": ignore}, kind, _held_out(arguments))
     _finish("control", evaluation, arguments, {"model": model, "kind": kind, "seed": seed})
 
 
@@ -286,7 +279,7 @@ def shapes(
         seeds: How many objects of each prompt.
     """
     arguments.check()
-    pipe = _opened(ModelChoice.parse(model, OpeningOptions()))
+    pipe = _opened(_choice(model))
     asked = _spread(stored_prompts(prompts), arguments.limit)
     real = objects_of_nouns(
         open_objects(arguments.data, split="train", variants=False), {prompt.noun for prompt in asked}
@@ -339,11 +332,7 @@ def judge(arguments: tyro.conf.OmitArgPrefixes[JudgedArguments]) -> None:
     _, figures, _ = _judge(arguments)
     print(_table("judge on real renders", figures))
     if arguments.out is not None:
-        write_json(
-            {"subcommand": "judge", "figures": figures},
-            arguments.out,
-            force=arguments.force,
-        )
+        write_json({"subcommand": "judge", "figures": figures}, arguments.out, force=arguments.force)
 
 
 def prompts(data: Path, out: Path, *, nouns: PromptSet = "mini", force: bool = False) -> None:
@@ -392,7 +381,7 @@ def protocol(
     asked = read_prompts(prompt_file)
     reward = load_image_reward() if image_reward else None
     scorer = ClipScorer.from_pretrained(clip)
-    pipe = ModelChoice.parse(model, OpeningOptions()).open(None if model == "mini" else [*asked, ""])
+    pipe = _choice(model).open(None if model == "mini" else [*asked, ""])
 
     def generate(prompt: str) -> tuple[Splats, float]:
         (made,) = pipe.generate(Generation(prompts=(prompt,), seed=seed, steps=steps)).objects()
@@ -442,10 +431,18 @@ def _report_grids(
     predictors: dict[str, Predict],
     pixel_grid: PixelGrid,
 ) -> None:
-    dataset = open_objects(arguments.data, split="test", variants=False)
     perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
-    evaluation = evaluate_grids(predictors, held_out_views(dataset, arguments.limit), pixel_grid, perceptual)
+    evaluation = evaluate_grids(predictors, _held_out(arguments), pixel_grid, perceptual)
     _finish(subcommand, evaluation, arguments, {"model": model})
+
+
+def _held_out(arguments: ReportArguments) -> Iterable[tuple[str, Views]]:
+    dataset = open_objects(arguments.data, split="test", variants=False)
+    return held_out_views(dataset, arguments.limit)
+
+
+def _choice(model: str) -> ModelChoice:
+    return ModelChoice.parse(model, OpeningOptions())
 
 
 def _opened(choice: ModelChoice) -> DiffSplatPipeline:

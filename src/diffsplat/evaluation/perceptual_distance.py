@@ -15,13 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.core.without_autocast import without_autocast
-from diffsplat.errors import (
-    InvalidInputError,
-    MissingFileError,
-    MissingPackageError,
-    UnreachableError,
-    one_line,
-)
+from diffsplat.errors import MissingFileError, MissingPackageError, UnreachableError, one_line
+from diffsplat.models.configured_network import require_shapes
 
 DistanceKind = Literal["lpips", "st-lpips", "none"]
 
@@ -89,7 +84,7 @@ class VggDistance(nn.Module):
             name = f"lin{index}.model.1.weight"
             if name in linear:
                 weights[f"weights.{index}"] = linear[name].flatten()
-        _require_shapes(weights, network.state_dict())
+        require_shapes(weights, network.state_dict(), "VGG16")
         network.load_state_dict(weights)
         return network.eval().requires_grad_(False)
 
@@ -190,15 +185,6 @@ def _layer_order(name: str) -> tuple[int, bool]:
     """Sorts ``...INDEX.weight`` and ``...INDEX.bias`` as the network has them."""
     _, index, kind = name.rsplit(".", 2)
     return int(index), kind == "bias"
-
-
-def _require_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    for name, tensor in expected.items():
-        shape = tuple(found[name].shape) if name in found else None
-        if shape != tuple(tensor.shape):
-            raise InvalidInputError(
-                f"the perceptual network's {name} has the shape {shape}, expected {tuple(tensor.shape)} as in VGG16"
-            )
 
 
 def _unit(features: Tensor) -> Tensor:

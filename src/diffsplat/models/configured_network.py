@@ -5,7 +5,7 @@ A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``, or `
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self
 
@@ -124,13 +124,18 @@ class ConfiguredNetwork(nn.Module):
                 f"{len(own.keys() - state)} weights are missing and {len(state.keys() - own)} unknown, such as "
                 f"{different[0]}, expected those of diffsplat {diffsplat.__version__}"
             )
-        for name, tensor in own.items():
-            if state[name].shape != tensor.shape:
-                raise InvalidInputError(
-                    f"the weight {name} in {str(folder)!r} has the shape {tuple(state[name].shape)}, expected "
-                    f"{tuple(tensor.shape)}"
-                )
+        require_shapes(state, own, f"this {type(self).__name__}")
         return state
+
+
+def require_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], owner: str) -> None:
+    """Refuse weights that are missing, or have another shape than the owner's."""
+    for name, tensor in expected.items():
+        shape = tuple(state[name].shape) if name in state else None
+        if shape != tuple(tensor.shape):
+            raise InvalidInputError(
+                f"the weight {name} has the shape {shape}, expected {tuple(tensor.shape)} as in {owner}"
+            )
 
 
 def stored_state(network: nn.Module, *, half: bool) -> dict[str, Tensor]:

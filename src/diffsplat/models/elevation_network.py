@@ -20,7 +20,7 @@ from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import write_json
-from diffsplat.models.configured_network import CONFIG_FILE
+from diffsplat.models.configured_network import CONFIG_FILE, require_shapes
 
 INPUT_SIZE = 224
 """Pixels per side that the published networks resize every image to."""
@@ -167,13 +167,9 @@ class ElevationEstimator(nn.Module):
         config = ElevationConfig.of_state_dict(state, heads=heads, input_size=input_size)
         with torch.device("meta"):
             estimator = cls(config)
-        expected = estimator.released_shapes()
+        expected = estimator.released_state_dict()
         _check_names(state, expected)
-        for name, shape in expected.items():
-            if tuple(state[name].shape) != shape:
-                raise InvalidInputError(
-                    f"the weight {name} has the shape {tuple(state[name].shape)}, expected {shape}"
-                )
+        require_shapes(state, expected, "the elevation network")
         own: dict[str, Tensor] = {}
         for released, names in estimator._names():
             parts = state[released].chunk(len(names)) if len(names) > 1 else (state[released],)
@@ -198,10 +194,6 @@ class ElevationEstimator(nn.Module):
             released: torch.cat([own[first], *(own[name] for name in others)]) if others else own[first]
             for released, (first, *others) in self._names()
         }
-
-    def released_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the released file."""
-        return {name: tuple(tensor.shape) for name, tensor in self.released_state_dict().items()}
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``[B, classes]`` of the intervals, and degrees ``[B]`` above the bound of one, of ``[B, 3, H, W]``."""
