@@ -63,13 +63,9 @@ def control_maps_from(
     Raises:
         ValueError: when the file cannot be read, nothing of it is in view, or an option is out of range.
     """
-    _check_kind(kind)
-    return control_map(view_of_object(path, elevation_deg=elevation_deg, size=size), kind)
-
-
-def control_map(view: ObjectView, kind: ControlKind) -> Tensor:
-    """Control image ``[3, H, W]`` 0..1 on white of one kind."""
-    _check_kind(kind)
+    known = ", ".join(get_args(ControlKind))
+    require(kind in get_args(ControlKind), "the control", repr(kind), f"one of {known}")
+    view = view_of_object(path, elevation_deg=elevation_deg, size=size)
     match kind:
         case "depth":
             return depth_control_map(view.depth, view.alpha)
@@ -107,13 +103,6 @@ def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> Obje
             "fits into a sphere of radius 0.5"
         )
     return view
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in get_args(ControlKind):
-        raise InvalidInputError(
-            f"the control is {kind!r}, expected one of {', '.join(get_args(ControlKind))}"
-        )
 
 
 def _is_splat_file(path: Path) -> bool:
