@@ -8,18 +8,38 @@ The shipped encoder was made from all-MiniLM-L6-v2 (Apache-2.0) as packed in the
 """
 
 import argparse
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
-from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
+from diffsplat.io.json_files import read_json
+from diffsplat.models.text.bert_encoder import BertConfig, BertEncoder
+from diffsplat.models.text.quantized_sentence_encoder import MAX_TOKENS, TextEncoder
 
+POSITIONS = "embeddings.position_embeddings.weight"
 COLORS = ("red", "green", "blue", "yellow", "wooden", "black", "white", "purple", "orange", "golden")
 NOUNS = (
     *("armchair", "barrel", "sofa", "table lamp", "taxi", "tree", "castle tower", "skeleton", "pizza", "bed"),
     *("wardrobe", "burger", "sword", "windmill", "rocket", "bathtub", "bookshelf", "chest", "piano", "bench"),
 )
+
+
+def read_bert(folder: Path) -> TextEncoder:
+    """A BERT folder of transformers in float32, without its pooling layer and the positions beyond those read."""
+    weights = load_file(folder / "model.safetensors")
+    state = {
+        name.removeprefix("bert."): tensor.float()
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and "pooler." not in name
+    }
+    state[POSITIONS] = state[POSITIONS][:MAX_TOKENS].clone()
+    config = BertConfig.from_json(read_json(folder / "config.json"))
+    bert = BertEncoder.from_bert_state(replace(config, max_position_embeddings=MAX_TOKENS), state)
+    return TextEncoder(bert, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def main() -> None:
@@ -30,7 +50,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder of the original")
     parser.add_argument("target", type=Path, help="folder to write")
     arguments = parser.parse_args()
-    original = TextEncoder.from_bert(arguments.source)
+    original = read_bert(arguments.source)
     original.save_pretrained(arguments.target)
     packed = TextEncoder.from_pretrained(arguments.target)
     prompts = [f"a {color} {noun}" for color, noun in product(COLORS, NOUNS)]

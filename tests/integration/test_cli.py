@@ -19,7 +19,7 @@ from diffsplat.cli.main import SUBCOMMANDS, main
 from diffsplat.core import Splats
 from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.io.splat_formats import read_splats, write_splats
-from diffsplat.pipelines import DiffSplatPipeline, known_words
+from diffsplat.pipelines import DiffSplatPipeline, unfamiliar_prompts
 
 ROOT = os.geteuid() == 0
 
@@ -158,7 +158,7 @@ def test_generate_says_once_what_the_model_does_not_know(
 ):
     model = shutil.copytree(small_model, tmp_path_factory.mktemp("words") / "model")
     TrainingVocabulary({"chair": 2, "table": 1, "lamp": 1, "bed": 1}, {}).save(model)
-    monkeypatch.setattr(known_words, "FAR", 2.0)  # the encoder of this model is untrained
+    monkeypatch.setattr(unfamiliar_prompts, "FAR", 2.0)  # the encoder of this model is untrained
     assert main(["generate", "a giraffe", "a red chair", "--count", "2", "--model", str(model)]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "trained on nothing like" in line]
     assert len(lines) == 1

@@ -34,7 +34,7 @@ MINI_NOUNS = (
     *("pan", "plant", "plate", "shelf", "shield", "shoes", "skull", "sofa", "stool", "stove"),
     *("street lamp", "sword", "table", "tomato", "torch", "trash can", "tree", "truck", "tv", "washbasin"),
 )
-"""Nouns of the embedded model's data: the commonest and some rare ones, no people, no two names of one thing."""
+"""Nouns of the embedded model's data: the commonest and some rare ones, no people, no synonyms."""
 
 GAME_NOUNS = (
     *("airplane", "alien", "asteroid", "barn", "boat", "bookcase", "bow", "bush", "cactus", "cloud"),

@@ -42,7 +42,7 @@ def evaluate_grids(
     Every figure is the mean over all views of all objects.
 
     Args:
-        predictors: by the name that their figures begin with; the last one is pictured.
+        predictors: by the name that their figures begin with; the last one is on the sheet.
         objects: identity and ``[1, 4 + novel]`` views, the inputs first.
         pixel_grid: that the grids are unprojected with.
         perceptual: measured where it is given.
@@ -53,7 +53,7 @@ def evaluate_grids(
             raise InvalidInputError(f"{identity} has {views.count} views, expected more than {INPUT_VIEWS}")
         inputs, figures, images = views.take(slice(0, INPUT_VIEWS)), dict[str, float](), views.image
         for name, predict in predictors.items():
-            images = _pictured(predict(inputs).to_splats(inputs.cameras, pixel_grid), views)
+            images = _rendered(predict(inputs).to_splats(inputs.cameras, pixel_grid), views)
             figures |= _qualities(name, images, views, perceptual, "input", INPUT_VIEWS)
         return figures, torch.cat([views.image, images])
 
@@ -69,7 +69,7 @@ def evaluate_images(
     Those of that view are called ``seen``, those of the others ``novel``.
 
     Args:
-        makers: by the name that their figures begin with; all are pictured below the object itself.
+        makers: by the name that their figures begin with; all are on the sheet, below the object itself.
         objects: identity and ``[1, V > 1]`` views.
         perceptual: distance.
     """
@@ -77,7 +77,7 @@ def evaluate_images(
     def measure(_identity: str, views: Views) -> tuple[dict[str, float], Tensor]:
         figures, shown = dict[str, float](), [views.image]
         for name, make in makers.items():
-            shown.append(_pictured(make(views), views))
+            shown.append(_rendered(make(views), views))
             figures |= _qualities(name, shown[-1], views, perceptual, "seen", 1)
         return figures, torch.cat(shown)[:, :_SHEET_VIEWS]
 
@@ -108,7 +108,7 @@ def evaluate_controls(
     return measured_objects(objects, measure)
 
 
-def _pictured(splats: Splats, views: Views) -> Tensor:
+def _rendered(splats: Splats, views: Views) -> Tensor:
     """Images of splats ``[1, N]`` in the views, where these are."""
     rendering = render(splats, views.cameras.to(splats.device), normals=False)
     return rendering.rgb.clamp(0, 1).to(views.image.device)

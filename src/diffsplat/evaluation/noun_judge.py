@@ -89,7 +89,7 @@ def fit_noun_judge(
     Args:
         features: ``[N, F]``, one row an image.
         labels: the noun of every image.
-        strength: factor of the squared weights beside the mean cross-entropy.
+        strength: weight of the squared weights in the loss, next to the mean cross-entropy.
         iterations: most iterations of L-BFGS.
 
     Raises:

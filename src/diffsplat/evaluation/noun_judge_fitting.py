@@ -23,7 +23,7 @@ from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import write_json
 
 MOST_OBJECTS = 10
-"""Things of one noun that the judge is fitted on."""
+"""Objects of one noun that the judge is fitted on."""
 _REPAINTED = 1
 _SAVE_EVERY = 50
 _FIT_RING = 1
@@ -41,7 +41,7 @@ class Seen:
         name: key of the object; its versions and colours share it.
         noun: what it is.
         features: ``[V, F]``.
-        distorted: ``[D, V, F]`` of the same views in every distortion; ``D`` is 0 where nobody asked for them.
+        distorted: ``[D, V, F]`` of the same views in every distortion; ``D`` is 0 without distortions.
     """
 
     name: str
@@ -65,7 +65,7 @@ class JudgeFigures:
         held_out_count: number of those objects; not every noun has some.
         held_out_views: training objects from one direction that it was not fitted on.
         cross_validated: training objects of nouns with several, each judged by a fit without it; mean over nouns.
-        cross_validated_distorted: the same of their distorted pictures, mean over the distortions too.
+        cross_validated_distorted: the same of their distorted images, mean over the distortions too.
         cross_validated_nouns: number of those nouns.
     """
 
@@ -158,7 +158,7 @@ def other_view(row: ObjectRow) -> list[int]:
 
 
 def _distorted(images: Tensor, identity: str) -> Tensor:
-    """``[D * V, 3, H, W]`` versions of ``V`` pictures."""
+    """``[D * V, 3, H, W]`` versions of ``V`` images."""
     seed = stable_hash(identity) % 2**32
     return torch.cat([distortion(images, seed) for distortion in DISTORTIONS])
 
@@ -191,7 +191,7 @@ def cross_validation(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, 
     """Share of a noun's objects named right by fits without them, for the nouns that have several.
 
     Returns:
-        The shares for clean pictures, and for distorted ones where there are some.
+        The shares for clean images, and for distorted ones where there are some.
     """
     folds = {item.name: stable_hash(item.name) % _FOLDS for item in seen}
     names: dict[str, set[str]] = defaultdict(set)

@@ -27,7 +27,7 @@ class ConditionImages:
     Args:
         image: the object from the first view, on white.
         control: control map of the first view.
-        prompt: what an IP-Adapter is to show the like of.
+        prompt: image prompt of an IP-Adapter.
         outline: ``[1, S, S]`` True where the object is in the first view; None where that is unknown.
     """
 

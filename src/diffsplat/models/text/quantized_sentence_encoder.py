@@ -1,7 +1,7 @@
 """A small sentence encoder whose weights are stored as 8-bit integers."""
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,6 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 
 _SCALE_SUFFIX = ".row_scale"
-_POSITIONS = "embeddings.position_embeddings.weight"
 
 
 class TextEncoder(nn.Module):
@@ -49,11 +48,6 @@ class TextEncoder(nn.Module):
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-
-    @property
-    def dim(self) -> int:
-        """Length ``D`` of a token's vector."""
-        return self.bert.config.hidden_size
 
     @property
     def device(self) -> torch.device:
@@ -100,25 +94,6 @@ class TextEncoder(nn.Module):
             ids[row, : len(pieces)] = torch.tensor(pieces)
             mask[row, : len(pieces)] = True
         return ids.to(self.device), mask.to(self.device)
-
-    @classmethod
-    def from_bert(cls, folder: str | Path, max_tokens: int = MAX_TOKENS) -> Self:
-        """Read a BERT folder of transformers (``config.json``, ``model.safetensors``, ``tokenizer.json``) in float32.
-
-        The pooling layer and the positions beyond ``max_tokens`` are left out.
-        """
-        paths = _require_files(Path(folder))
-        stored = read_json(paths[0])
-        weights = load_file(paths[1])
-        state = {
-            name.removeprefix("bert."): tensor.float()
-            for name, tensor in weights.items()
-            if tensor.is_floating_point() and "pooler." not in name
-        }
-        state[_POSITIONS] = state[_POSITIONS][:max_tokens].clone()
-        config = replace(BertConfig.from_json(stored), max_position_embeddings=max_tokens)
-        bert = BertEncoder.from_bert_state(config, state)
-        return cls(bert, Tokenizer.from_file(str(paths[2])), max_tokens)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
