@@ -16,12 +16,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from diffsplat.core import Cameras
-from diffsplat.meshing.grid_filters import neighborhood_means, next_to, on_borders, opened
+from diffsplat.meshing.grid_filters import neighborhood_means, next_to, on_borders, opened, seen_from_outside
 
 Float32 = NDArray[np.float32]
 
 IN_FRONT, BEHIND = 2.0, 1.5
 """Voxels before and behind a surface in which its distance counts."""
+_MARGIN = 4  # voxels around the box
 _FREE_WEIGHT = 0.3
 _LEAST_WEIGHT = 0.1
 _FREE_VIEWS = 3
@@ -45,8 +46,7 @@ class Lattice(NamedTuple):
     def around(cls, low: NDArray[np.float64], high: NDArray[np.float64], resolution: int) -> "Lattice":
         """A lattice over a box and a margin, with ``resolution`` voxels along the box's longest side."""
         step = float((high - low).max()) / resolution
-        margin = IN_FRONT + 2
-        counts = np.ceil((high - low) / step + 2 * margin).astype(int)
+        counts = np.ceil((high - low) / step + 2 * _MARGIN).astype(int)
         middle = (low + high) / 2
         shape = (int(counts[0]) + 1, int(counts[1]) + 1, int(counts[2]) + 1)
         return cls(middle - counts / 2 * step, step, shape)
@@ -93,12 +93,17 @@ def fuse_depths(views: DepthViews, lattice: Lattice) -> Float32:
     field = np.repeat(np.repeat(np.repeat(blocks, _BLOCK, 0), _BLOCK, 1), _BLOCK, 2)
     in_slices(_fuse_blocks, len(chosen), views, lattice.low, lattice.step, chosen, field)
     x, y, z = lattice.shape
-    return _without_tunnels(field[:x, :y, :z])
+    box = field[:x, :y, :z][(slice(_MARGIN, -_MARGIN),) * 3]
+    return _without_tunnels(np.pad(box, _MARGIN, constant_values=IN_FRONT))
 
 
 def _without_tunnels(field: Float32) -> Float32:
-    """Fill what cameras see through gaps between Gaussians: free voxels that no free cube of three voxels holds."""
-    return np.where((field == IN_FRONT) & ~opened(field > 0), np.float32(-BEHIND), field)
+    """Fill what cameras see through gaps between Gaussians.
+
+    These are free voxels that no free cube of three voxels holds, and then hollows that cannot be seen from outside.
+    """
+    filled = np.where((field == IN_FRONT) & ~opened(field > 0), np.float32(-BEHIND), field)
+    return np.where((filled > 0) & ~seen_from_outside(filled > 0), np.float32(-BEHIND), filled)
 
 
 def _mark_back_sides(views: DepthViews, lattice: Lattice) -> None:

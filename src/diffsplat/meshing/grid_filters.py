@@ -1,5 +1,6 @@
 """Filters of voxel and pixel grids, by SciPy."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,24 @@ def opened(mask: Mask) -> Mask:
     """Those of a mask's voxels that a cube of three within it holds; what is beyond the border belongs to it."""
     ndimage, cube = _ndimage(), np.ones((3, 3, 3), np.bool_)
     return ndimage.binary_dilation(ndimage.binary_erosion(mask, cube, border_value=1), cube)
+
+
+def seen_from_outside(free: Mask) -> Mask:
+    """Voxels of a mask from which one of the 26 ways along axes and diagonals leads out of the grid within it.
+
+    What leaves one side of the grid comes in at the opposite one, which makes no difference where its border is free.
+    """
+    seen = np.zeros_like(free)
+    for direction in product((-1, 0, 1), repeat=3):
+        if any(direction):
+            axis = int(np.flatnonzero(direction)[0])
+            layers, found = (np.moveaxis(grid, axis, 0)[:: direction[axis]] for grid in (free, seen))
+            across = direction[:axis] + direction[axis + 1 :]
+            way = np.ones(layers.shape[1:], np.bool_)
+            for layer, target in zip(layers, found, strict=True):
+                way = np.roll(way, across, (0, 1)) & layer
+                np.logical_or(target, way, out=target)
+    return seen
 
 
 def next_to(mask: Mask) -> Mask:
