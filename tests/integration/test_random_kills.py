@@ -27,7 +27,7 @@ SAMPLES = "--sampled-objects 1 --sample-steps 1"
 OPTIONS = {
     "reconstruction-mini": "--dim 48 --blocks 1 --source.novel-views 1",
     "image-autoencoder-small": f"{AUTOENCODER} --crop 16",
-    "autoencoder-small": f"{AUTOENCODER} --image-size {SIZE} --source.novel-views 1 --rendering-from 5",
+    "autoencoder-small": f"{AUTOENCODER} --image-size {SIZE} --source.novel-views 1 --rendering-from 5 --crop 16",
     "elevation-small": "--width 64 --depth 1 --patch 8 --grid 4",
     "diffusion-mini": f"--width 64 --layers 1 --patch 1 --channels 6 --condition-channels 12 {SAMPLES}",
     "refiner-mini": f"--width 64 --layers 1 --patch 1 --channels 6 {SAMPLES}",

@@ -33,10 +33,16 @@ SMALL_IMAGE_AUTOENCODER = GradientTraining(
 
 SMALL_AUTOENCODER = GradientTraining(
     SmallAutoencoderConfig(
-        image_size=128, grid_error="visible", kl_weight=1e-5, rendering_from=1_000, rendering=SMALL_LOSS
+        image_size=128,
+        grid_error="visible",
+        kl_weight=1e-6,
+        rendering_weight=0.2,
+        rendering_from=4_400,
+        crop=64,
+        rendering=SMALL_LOSS,
     ),
-    ViewSourceConfig(batch_size=1, novel_views=2, evaluation_objects=12),
-    replace(_TRAINER, steps=3_600, optim=replace(_TRAINER.optim, lr=2e-3)),
+    ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=12),
+    replace(_TRAINER, steps=5_000, optim=replace(_TRAINER.optim, lr=2e-3), evaluate_every=1_000),
 )
 
 SMALL_ELEVATION = GradientTraining(

@@ -26,7 +26,7 @@ from diffsplat.training.network_initialisation import (
 from diffsplat.training.released_layout_export import VARIANT_BACKBONES, Release
 from diffsplat.training.rendered_view_loss import ObjectLosses, RenderedViewLoss, RenderingLossOptions
 from diffsplat.training.run_folders import Need, StageFolders
-from diffsplat.training.stages.image_autoencoder_stage import SmallAutoencoderSizes
+from diffsplat.training.stages.image_autoencoder_stage import SmallAutoencoderSizes, random_crops
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 from diffsplat.training.stages.stage_reports import report_rendering
 from diffsplat.training.view_encoder import require_same_pixel_grid
@@ -53,6 +53,7 @@ class AutoencoderConfig(StageConfig):
         kl_weight: of the divergence of the latents from a unit Gaussian per latent number.
         rendering_weight: of the rendering loss.
         rendering_from: step from which grids are rendered, counted from 1.
+        crop: edge in pixels of the random squares of the grids that come before they are rendered; 0 for whole grids.
         rendering: the rendering loss.
     """
 
@@ -62,6 +63,7 @@ class AutoencoderConfig(StageConfig):
     kl_weight: float = 0.0
     rendering_weight: float = 1.0
     rendering_from: int = 1
+    crop: int = 0
     rendering: Annotated[RenderingLossOptions, tyro.conf.arg(name="")] = field(
         default_factory=RenderingLossOptions
     )
@@ -257,11 +259,13 @@ class SplatVaeStage(Stage["SplatVAE"]):
         train_only(autoencoder, config.decoder)
         self.loss = config.loss(reconstructor.pixel_grid)
         self.perceptual = self.loss.rendering.perceptual
-        self.kl_weight = config.kl_weight
+        self.kl_weight, self.crop = config.kl_weight, config.crop
 
     def forward(self, batch: Views, step: int, /) -> Losses:
         """Loss of the grids of the first four views, rendered in all of them."""
         grid = self._grid(batch)
+        if self.crop and step < self.loss.rendering_from:
+            grid = SplatGrid.unpack(random_crops(grid.pack(), self.crop), grid.views)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.decoder == "full"):
             posterior = self.network.posterior(grid)
             latents = self.network.scale(posterior.sample()).unflatten(0, (-1, grid.views))

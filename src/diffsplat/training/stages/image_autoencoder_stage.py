@@ -108,7 +108,7 @@ class ImageAutoencoderStage(Stage["AutoencoderKL"]):
 
     def forward(self, batch: Views, _step: int, /) -> Losses:
         """Loss of a random square of every view."""
-        images = _random_crops(batch.image.flatten(0, 1), self.config.crop) * 2 - 1
+        images = random_crops(batch.image.flatten(0, 1), self.config.crop) * 2 - 1
         posterior = self._posterior(images)
         decoded = self._decode(posterior.sample())
         error = (decoded.float() - images).square().mean()
@@ -149,8 +149,8 @@ class ImageAutoencoderStage(Stage["AutoencoderKL"]):
         return self.network.decode(cast(FloatTensor, latents), return_dict=False)[0]
 
 
-def _random_crops(images: Tensor, size: int) -> Tensor:
-    """A random square of ``size`` pixels of each of the images ``[N, 3, H, W]``; whole ones where they are smaller."""
+def random_crops(images: Tensor, size: int) -> Tensor:
+    """A random square of ``size`` pixels of each of the images ``[N, C, H, W]``; whole ones where they are smaller."""
     height, width = images.shape[-2:]
     if height <= size or width <= size:
         return images

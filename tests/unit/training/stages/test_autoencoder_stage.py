@@ -92,22 +92,32 @@ def test_grids_are_rendered_from_a_step_on(step: int, rendered: bool):
     assert bool((losses.total > losses.terms["grid"]).all()) == rendered
 
 
-def small_stage(kl_weight: float) -> SplatVaeStage:
+def small_stage(**options: float) -> SplatVaeStage:
     torch.manual_seed(0)
     reconstructor = GSRecon(dim=16, blocks=1, heads=1, image_size=SIZE, patch=4, pixel_grid="center")
-    config = SmallAutoencoderConfig(**{**vars(CONFIG), "kl_weight": kl_weight})
+    config = SmallAutoencoderConfig(**{**vars(CONFIG), **options})
     return SplatVaeStage(config, reconstructor, config.network(StageFolders((), Path()), "center"))
 
 
 def test_the_divergence_of_the_latents_counts_as_much_as_asked_for():
     totals = []
     for weight in (0.0, 0.5):
-        stage = small_stage(weight)
+        stage = small_stage(kl_weight=weight)
         torch.manual_seed(1)
         totals.append(stage(make_views(), 1))
     divergence = float(totals[1].parts["kl"])
     assert divergence > 1
-    assert float(totals[1].total - totals[0].total) == pytest.approx(0.5 * divergence, rel=1e-4)
+    assert float((totals[1].total - totals[0].total).detach()) == pytest.approx(0.5 * divergence, rel=1e-4)
+
+
+@pytest.mark.parametrize(("step", "edge"), [(1, 4), (2, SIZE)])
+def test_squares_of_grids_come_before_whole_ones_are_rendered(step: int, edge: int):
+    stage = small_stage(crop=4, rendering_from=2)
+    seen: list[torch.Size] = []
+    stage.network.vae.encoder.conv_in.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    losses = stage(make_views(), step)
+    assert seen == [(8, 12, edge, edge)]
+    assert ("rgb" in losses.parts) == (step == 2)
 
 
 def test_the_small_one_starts_with_little_noise():
