@@ -17,8 +17,8 @@ from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.evaluation.image_metrics import psnr
-from diffsplat.images.condition_image_centering import prepare_condition_image
 from diffsplat.images.depth_control_map import depth_control_map
+from diffsplat.images.image_cutout_and_framing import prepare_condition_image
 from diffsplat.io.splat_formats import read_splats
 from diffsplat.models import ComponentAutoencoder, GSRecon
 from diffsplat.models.condition_encoder import ConditionEncoder

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsplat.data.archive_unpacking import unpack
+from diffsplat.data.caption_file_overrides import captioned
 from diffsplat.data.caption_files import read_captioned_objects, read_captions
 from diffsplat.data.credits_page import credits_page
 from diffsplat.data.gobjaverse import gobjaverse_conversion
 from diffsplat.data.manifest_meshes import manifest_objects
-from diffsplat.data.mesh_captions import captioned
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_ingestion import relabel as relabel_shards
 from diffsplat.data.mesh_sources import folder_objects

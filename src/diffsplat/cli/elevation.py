@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.images.cutout_and_framing_options import ImageFraming
+from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.io.file_access import require_readable
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 

@@ -22,7 +22,7 @@ from diffsplat.cli.output_paths import (
     plan_objects,
 )
 from diffsplat.errors import InvalidInputError
-from diffsplat.images.cutout_and_framing_options import IMAGE_SUFFIXES, ImageFraming
+from diffsplat.images.image_framing_options import IMAGE_SUFFIXES, ImageFraming
 from diffsplat.io.file_access import make_folder, require_readable
 from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.splat_suffixes import WRITABLE_SUFFIXES
@@ -33,7 +33,7 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffsplat.images.condition_image_centering import ImageSource
+    from diffsplat.images.image_cutout_and_framing import ImageSource
     from diffsplat.pipelines import DiffSplatPipeline
     from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 

@@ -6,6 +6,6 @@ what is rendered already), ``shard_writing`` writes rows of ``shard_schema``, ``
 """
 
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.shard_row import ObjectRow
 
 __all__ = ["ObjectDataset", "ObjectRow"]

@@ -15,11 +15,11 @@ from torch.nn import functional
 from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
 from diffsplat.data.object_id_lists import named
-from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.released_view_composition import compose_released_views
 from diffsplat.data.row_cache import RowCache
 from diffsplat.data.shard_reading import Pixels, decode_row, read_images
+from diffsplat.data.shard_row import ObjectRow
 from diffsplat.errors import InvalidInputError, require
 
 ViewComposition = Literal["exact", "released"]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.data import shard_schema
-from diffsplat.data.object_row import ObjectRow
 from diffsplat.data.shard_folders import Shard, ShardFolder
 from diffsplat.data.shard_index import listed_shards, open_table
 from diffsplat.data.shard_reading import explained_damage
+from diffsplat.data.shard_row import ObjectRow
 from diffsplat.errors import InvalidInputError
 
 if TYPE_CHECKING:

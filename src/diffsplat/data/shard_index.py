@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from diffsplat.core import Cameras
 from diffsplat.data import shard_schema
-from diffsplat.data.object_row import check_row
 from diffsplat.data.shard_folders import Shard, ShardFolder
 from diffsplat.data.shard_reading import OPTIONAL_COLUMNS, explained_damage, opened, read_columns
+from diffsplat.data.shard_row import check_row
 from diffsplat.io.file_access import atomic_path, make_folder
 from diffsplat.io.image_decoding import IMAGE_DAMAGE
 from diffsplat.io.user_cache import user_cache

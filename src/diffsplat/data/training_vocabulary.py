@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffsplat.data.caption_phrases import with_article
 from diffsplat.data.object_labels import read_table
-from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.shard_row import ObjectRow
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.io.json_files import read_json, write_json

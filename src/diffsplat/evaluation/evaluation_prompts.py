@@ -14,7 +14,7 @@ from typing import Literal
 
 from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.caption_phrases import with_article
-from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.shard_row import ObjectRow
 from diffsplat.errors import InvalidInputError
 from diffsplat.images.color_words import COLOR_WORDS, ColorWord
 from diffsplat.io.file_access import atomic_path

@@ -19,7 +19,7 @@ from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, Views
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.evaluation.evaluation_objects import evenly_spread
 from diffsplat.geometry.blender_poses import from_blender
-from diffsplat.images.condition_image_centering import square_on_white
+from diffsplat.images.image_cutout_and_framing import square_on_white
 from diffsplat.io.image_files import read_image
 from diffsplat.io.json_files import read_json
 from diffsplat.io.numpy_files import read_array

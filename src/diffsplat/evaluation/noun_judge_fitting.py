@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from diffsplat.core.stable_hash import stable_hash
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.shard_row import ObjectRow
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.evaluation_objects import find_shards, open_objects
 from diffsplat.evaluation.image_feature_store import FeatureStore

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, MissingPackageError
-from diffsplat.images.cutout_and_framing_options import ImageFraming
 from diffsplat.images.flood_fill import connected_to_border
+from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.io.image_files import to_pixels
 
 _TRANSPARENT_SHARE = 0.01

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from diffsplat.images.condition_image_centering import (
+from diffsplat.images.image_cutout_and_framing import (
     ConditionImage,
     ImageSource,
     load_image,
     prepare_condition_image,
     square_on_white,
 )
-from diffsplat.images.cutout_and_framing_options import ImageFraming
+from diffsplat.images.image_framing_options import ImageFraming
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -17,7 +17,7 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry import ring_cameras
 from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
-from diffsplat.images.cutout_and_framing_options import ImageFraming
+from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_families import uncompiled
 from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS, denoised_channels, denoiser_rays

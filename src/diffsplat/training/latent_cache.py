@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Views
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.data.object_row import ObjectRow
+from diffsplat.data.shard_row import ObjectRow
 from diffsplat.training.batch_prefetch import thread_batches
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.tensor_cache import cached_tensors, caching_device, folder_digest

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.images.cutout_and_framing_options import BORDER, LARGEST_BORDER, Cutout, ImageFraming
+from diffsplat.images.image_framing_options import BORDER, LARGEST_BORDER, Cutout, ImageFraming
 from diffsplat.pipelines.generation_options import (
     MAX_PROMPT_LENGTH,
     OF_SEVERAL_OBJECTS,

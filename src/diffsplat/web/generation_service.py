@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.images.condition_image_centering import ImageSource
-from diffsplat.images.cutout_and_framing_options import ImageFraming
+from diffsplat.images.image_cutout_and_framing import ImageSource
+from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.io.image_files import to_pixels
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages, condition_image

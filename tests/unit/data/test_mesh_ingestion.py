@@ -20,8 +20,8 @@ from PIL import Image
 from diffsplat.cli.data import nouns, render, write_credits
 from diffsplat.core import Views
 from diffsplat.data import ObjectDataset, shard_schema
+from diffsplat.data.caption_file_overrides import label_of_captions
 from diffsplat.data.caption_files import CaptionedObject
-from diffsplat.data.mesh_captions import label_of_captions
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest, relabel
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.shard_reading import decode_pixels

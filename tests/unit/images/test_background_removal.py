@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffsplat.images.condition_image_centering import prepare_condition_image, square_on_white
-from diffsplat.images.cutout_and_framing_options import ImageFraming
+from diffsplat.images.image_cutout_and_framing import prepare_condition_image, square_on_white
+from diffsplat.images.image_framing_options import ImageFraming
 
 
 def box_picture(height: int, width: int, box: tuple[int, int, int, int], color: Tensor) -> Tensor:

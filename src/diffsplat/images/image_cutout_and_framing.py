@@ -1,4 +1,4 @@
-"""Condition images: one object, centred in a square on white, as image-conditioned models expect it."""
+"""Condition images: one object, cut out of its background and framed in a square on white."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch.nn import functional
 from diffsplat.core import tensor_checks
 from diffsplat.errors import require
 from diffsplat.images.background_removal import cut_out, on_white, premultiplied
-from diffsplat.images.cutout_and_framing_options import BORDER, ImageFraming
+from diffsplat.images.image_framing_options import BORDER, ImageFraming
 from diffsplat.images.visible_box import Box, visible_box
 from diffsplat.io.image_decoding import DecodingLimits
 from diffsplat.io.image_files import image_from_pillow, read_image

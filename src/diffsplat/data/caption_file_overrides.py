@@ -1,4 +1,4 @@
-"""Meshes with the captions of a file in place of those made from names."""
+"""Captions of a file in place of those that are made from the names of meshes."""
 
 from __future__ import annotations
 
