@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from diffsplat.data import shard_schema
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.geometry import orbit_cameras
-from diffsplat.training.batch_prefetch import Prefetcher, WorkerPrefetcher
+from diffsplat.training.batch_prefetch import thread_batches, worker_batches
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.view_batches import ViewSource, ViewSourceConfig
 
@@ -38,6 +40,8 @@ WARM_UP = 4
 
 START = """
 import sys, time, resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.view_batches import ViewSource, ViewSourceConfig
@@ -88,29 +92,29 @@ def turn(source: ViewSource, options: argparse.Namespace) -> dict[str, dict[str,
     """Each way of reading once; steps of the consumer are as long as the median batch in line."""
     count, workers = options.batches, options.workers
     numbers = range(count + WARM_UP)
-    in_line = measured(Prefetcher(source.batch, numbers, 0), count)
+    in_line = measured(thread_batches(source.batch, numbers, 0), count)
     step = in_line["median_wait_s"]
     return {
         "in_line": in_line,
-        "thread": measured(Prefetcher(source.batch, numbers, 1), count),
-        "processes": measured(WorkerPrefetcher(source.batch, numbers, workers, 2), count),
-        "thread_with_steps": measured(Prefetcher(source.batch, numbers, 1), count, step),
-        "processes_with_steps": measured(WorkerPrefetcher(source.batch, numbers, workers, 2), count, step),
+        "thread": measured(thread_batches(source.batch, numbers, 1), count),
+        "processes": measured(worker_batches(source.batch, numbers, workers, 2), count),
+        "thread_with_steps": measured(thread_batches(source.batch, numbers, 1), count, step),
+        "processes_with_steps": measured(worker_batches(source.batch, numbers, workers, 2), count, step),
     }
 
 
 def measured(
-    batches: Prefetcher[Views] | WorkerPrefetcher[Views], count: int, step: float = 0
+    opened: AbstractContextManager[Iterator[Views]], count: int, step: float = 0
 ) -> dict[str, float]:
     """Objects and processor time, after some batches that warm up; what was read ahead in these counts for neither."""
     waits = []
-    with batches:
+    with opened as batches:
         for _ in range(WARM_UP):
-            batches.take()
+            next(batches)
         used, started = processor_seconds(descendants(os.getpid())), time.perf_counter()
         for _ in range(count):
             asked = time.perf_counter()
-            batches.take()
+            next(batches)
             waits.append(time.perf_counter() - asked)
             time.sleep(step)
         elapsed = time.perf_counter() - started
