@@ -201,6 +201,17 @@ def test_small_denoisers_train(given: Given, tmp_path: Path, variant: tuple[str,
     assert len(entries(tmp_path, "train")) == 3
 
 
+def test_an_image_autoencoder_of_other_latents_is_refused(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = {**VAE, **LATENT_SPACES["sd15"], "latent_channels": 6}
+    AutoencoderKL(**other).save_pretrained(tmp_path / "other")
+    options = ("--widths", "16", "16", "--image", "--image-autoencoder", str(tmp_path / "other"))
+    assert train("diffusion-small", tmp_path / "out", *given.of("small"), *options) == 2
+    expected = "latent channels of the image autoencoder is 6, expected the 4 of the splat autoencoder"
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -120,8 +120,13 @@ class DiffusionConfig(StageConfig):
         return autoencoder_image_size(folders.trained("autoencoder")) if trained else None
 
     def build(self, folders: StageFolders, /) -> "DiffusionStage":
-        """The stage."""
+        """The stage.
+
+        Raises:
+            ValueError: for an image autoencoder of other latents than the splat autoencoder's.
+        """
         encoder = ViewEncoder.open(folders, self.network.variant)
+        image_encoder = self._image_encoder(folders, encoder.codec.latent_channels)
         start = folders.start_from if self.control == "none" else folders.trained("denoiser")
         denoiser = self.network.open(replace(folders, start_from=start), encoder.codec, self.image)
         step = self._step(encoder, denoiser, folders)
@@ -132,9 +137,22 @@ class DiffusionConfig(StageConfig):
             step,
             self._prompts(folders),
             self.network.scheduler(folders, self.image),
-            self.network.image_encoder(folders) if self.image or self.network.takes_conditions else None,
+            image_encoder,
             self._distance(step),
         )
+
+    def _image_encoder(
+        self, folders: StageFolders, latent_channels: int
+    ) -> "AutoencoderKL | ConditionEncoder | None":
+        if not self.image and not self.network.takes_conditions:
+            return None
+        encoder = self.network.image_encoder(folders)
+        if self.image:
+            channels = cast(Any, encoder).config.latent_channels
+            expected = f"the {latent_channels} of the splat autoencoder"
+            fits = channels == latent_channels
+            require(fits, "the number of latent channels of the image autoencoder", channels, expected)
+        return encoder
 
     def _distance(self, step: DenoisingStep) -> VggDistance | None:
         """The perceptual distance of the rendering loss, or where there is none, of weights that are given."""

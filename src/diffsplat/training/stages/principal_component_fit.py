@@ -4,6 +4,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ class ConditionFit(PrincipalComponentFit):
     Args:
         patch: edge of a patch in pixels, as of the autoencoder's.
         channels: principal components.
-        component_views: views whose images and maps the components are computed from.
+        component_views: views whose images and maps the components are computed from; no more than there are.
         evaluation_views: held-out views that figures are measured on.
     """
 
@@ -162,8 +163,9 @@ class ConditionFit(PrincipalComponentFit):
 
     def fit(self, network: ConditionEncoder, dataset: ObjectDataset, _folders: StageFolders, /) -> None:
         """Compute the components of the images and maps."""
-        drawn = _single_views(dataset, self.component_views)
-        views = tqdm(drawn, total=self.component_views, unit="view", desc="components")
+        stored = sum(len(row.ring) for row in islice(dataset.rows, self.component_views))
+        count = min(self.component_views, stored)
+        views = tqdm(_single_views(dataset, count), total=count, unit="view", desc="components")
         images = (condition_images(view, kind) for view in views for kind in CONDITION_KINDS)
         network.fit_components(to_device(batch, network.device) for batch in images)
 
