@@ -63,6 +63,7 @@ def test_round_trip_of_every_backbone(weights: Path, tmp_path: Path, picture: Pa
     options = {"steps": 3, "elevation": 20.0, "seed": 4, **({"image": picture} if image else {})}
     expected = values(released(PROMPT, **options))  # type: ignore[arg-type]
     released.save_pretrained(tmp_path / "first")
+    assert len({path.stat().st_mode for path in (tmp_path / "first").rglob("*") if path.is_file()}) == 1
     first = DiffSplatPipeline.from_pretrained(tmp_path / "first")
     assert first.defaults == released.defaults
     assert first.takes_image == image

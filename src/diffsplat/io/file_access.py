@@ -69,16 +69,29 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
     failure = f"cannot write {str(target)!r}"
     with explained_os_errors(failure):
         temporary.touch(exist_ok=False)
+        permissions = temporary.stat().st_mode
     try:
         with explained_os_errors(failure, STORAGE_ERRORS):
             yield temporary
         with explained_os_errors(failure):
+            temporary.chmod(permissions)
             if force:
                 os.replace(temporary, final)
             else:
                 _move_to_new(temporary, final, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def give_usual_permissions(folder: Path) -> None:
+    """Let others read the weights in a folder as any new file: safetensors writes files for their owner alone."""
+    probe = folder / f".diffsplat-{secrets.token_hex(8)}"
+    probe.touch(exist_ok=False)
+    permissions = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*.safetensors"):
+        if not path.is_symlink():
+            path.chmod(permissions)
 
 
 def _move_to_new(temporary: Path, final: Path, target: str | Path) -> None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.io.file_access import make_folder
+from diffsplat.io.file_access import give_usual_permissions, make_folder
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pretrained.model_folders import (
@@ -126,6 +126,7 @@ def save_components(
         _save_component(name, component, folder / names.get(name, name))
     written = [names.get(name, name) for name in present]
     write_index(folder, written, defaults, image_defaults)
+    give_usual_permissions(folder)
 
 
 def _require_storable(name: str, component: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffsplat.io.file_access import make_folder
+from diffsplat.io.file_access import give_usual_permissions, make_folder
 
 Status = Literal["finished", "out_of_time", "interrupted"]
 
@@ -40,6 +40,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     make_folder(temporary)
     try:
         yield temporary
+        give_usual_permissions(temporary)
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from diffsplat.errors import DiskError, InvalidInputError
 from diffsplat.io.file_access import atomic_path, explained_os_errors, require_readable, require_writable
@@ -64,7 +66,9 @@ def test_the_file_gets_the_permissions_of_an_ordinary_new_file(tmp_path: Path):
     (tmp_path / "plain").touch()
     with atomic_path(tmp_path / "a.ply"):
         pass
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "a.ply")}
+    with atomic_path(tmp_path / "b.safetensors") as path:
+        save_file({"weight": torch.zeros(1)}, path)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert len(modes) == 1
 
 

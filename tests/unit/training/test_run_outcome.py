@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from diffsplat.training.run_outcome import atomic_folder
 
@@ -18,6 +20,13 @@ def test_a_finished_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> 
             assert folder != tmp_path / "out" / "weights"
     assert contents(tmp_path) == {"out/weights/file-2": "2"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["weights"]
+
+
+def test_weights_can_be_read_by_whoever_reads_other_files(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "weights") as folder:
+        (folder / "config.json").touch()
+        save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
+    assert len({path.stat().st_mode for path in (tmp_path / "weights").iterdir()}) == 1
 
 
 def test_a_failure_leaves_the_folder_before_and_nothing_else(tmp_path: Path) -> None:
