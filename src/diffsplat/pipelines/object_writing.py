@@ -4,19 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffsplat.core import DEFAULT_RADIUS
 from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.io.splat_formats import UpAxis, write_splats
 from diffsplat.io.splat_suffixes import MESH_SUFFIX, splat_suffix
-from diffsplat.io.video_files import VIDEO_WRITERS, write_video
+from diffsplat.io.video_files import VIDEO_WRITERS
 from diffsplat.meshing.mesh_writing import write_mesh
 from diffsplat.meshing.splat_meshing import mesh_from_splats
 from diffsplat.pipelines.pipeline_output import GeneratedObject
-from diffsplat.pipelines.turntable_video import turntable_frames
+from diffsplat.pipelines.turntable_video import write_turntable
 from diffsplat.render import render
 
 _IMAGE_SIZE = 256
-_TURNTABLE_FPS = 20.0
 
 
 def write_object(
@@ -49,14 +47,7 @@ def write_object(
     elif splat_suffix(path) is not None:
         write_splats(item.splats, path, force=force, up=up, origin=origin)
     elif path.suffix.lower() in VIDEO_WRITERS:
-        turntable = turntable_frames(
-            item.splats,
-            frames=frames,
-            elevation_deg=item.elevation_deg,
-            size=_IMAGE_SIZE,
-            radius=DEFAULT_RADIUS,
-        )
-        write_video(turntable, path, fps=_TURNTABLE_FPS, force=force)
+        write_turntable(item, path, frames=frames, force=force)
     else:
         cameras = item.cameras[:views].resized(_IMAGE_SIZE, _IMAGE_SIZE)
         write_image(tile_images(render(item.splats, cameras, normals=False).rgb), path, force=force)
