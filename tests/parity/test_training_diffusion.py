@@ -163,7 +163,7 @@ def check_text(step: RecordedStep, text: TextCondition) -> None:
     """Every view has its object's text; SD3 has one text stream an object."""
     recorded = step.tensor("model_prompt")
     every = 1 if f"{step.name.split('+')[0]}.model_pooled" in step.tensors else len(recorded) // 4
-    count = text.count
+    count = text.tokens.shape[0]
     check_tensor("prompt", text.tokens, recorded[::every][:count], 1e-6)
     if text.mask is not None:
         assert torch.equal(text.mask, step.tensor("model_prompt_mask")[::every][:count] > 0.5)

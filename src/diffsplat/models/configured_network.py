@@ -124,17 +124,19 @@ class ConfiguredNetwork(nn.Module):
                 f"{len(own.keys() - state)} weights are missing and {len(state.keys() - own)} unknown, such as "
                 f"{different[0]}, expected those of diffsplat {diffsplat.__version__}"
             )
-        require_shapes(state, own, f"this {type(self).__name__}")
+        require_shapes(state, own, f"this {type(self).__name__}", f" in {str(folder)!r}")
         return state
 
 
-def require_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], owner: str) -> None:
-    """Refuse weights that are missing, or have another shape than the owner's."""
+def require_shapes(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], owner: str, place: str = ""
+) -> None:
+    """Refuse weights, perhaps of a place, that are missing, or have another shape than the owner's."""
     for name, tensor in expected.items():
         shape = tuple(state[name].shape) if name in state else None
         if shape != tuple(tensor.shape):
             raise InvalidInputError(
-                f"the weight {name} has the shape {shape}, expected {tuple(tensor.shape)} as in {owner}"
+                f"the weight {name}{place} has the shape {shape}, expected {tuple(tensor.shape)} as in {owner}"
             )
 
 
