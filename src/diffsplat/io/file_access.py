@@ -74,7 +74,8 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         with explained_os_errors(failure, STORAGE_ERRORS):
             yield temporary
         with explained_os_errors(failure):
-            temporary.chmod(permissions)
+            if final.suffix == ".safetensors":  # which safetensors writes for its owner alone
+                temporary.chmod(permissions)
             if force:
                 os.replace(temporary, final)
             else:
