@@ -69,6 +69,11 @@ class AutoencoderConfig(StageConfig):
     )
     decoder: ClassVar[Literal["full", "tiny"]] = "full"
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Trained networks that it is made from."""
+        return ("reconstructor",)
+
     @abstractmethod
     def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> "SplatVAE":
         """The autoencoder before its training."""
@@ -112,11 +117,6 @@ class SmallAutoencoderConfig(SmallAutoencoderSizes, AutoencoderConfig):
     twelve channels passes on three sums of them at first.
     """
 
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Trained networks that it is made from."""
-        return ("reconstructor",)
-
     def network(self, _folders: StageFolders, pixel_grid: PixelGrid, /) -> "SplatVAE":
         """An autoencoder whose convolutions pass their input on at first."""
         from diffsplat.models.splat_vae import SplatVAE
@@ -136,11 +136,6 @@ class ReleasedAutoencoderConfig(AutoencoderConfig):
     """
 
     variant: Variant = "sd"
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Trained networks that it is made from."""
-        return ("reconstructor",)
 
     @property
     def release(self) -> Release:
