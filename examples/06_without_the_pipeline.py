@@ -14,10 +14,10 @@ from diffsplat.core import Splats
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.models.autocast import autocast
-from diffsplat.models.denoiser_calls import network_output
-from diffsplat.models.denoiser_inputs import TIMESTEPS, denoised_channels, denoiser_rays
+from diffsplat.models.denoiser_forward_pass import network_output
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoised_channels, denoiser_rays
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.surface_smoothing import clean_surfaces

@@ -13,7 +13,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from diffsplat.cli.main import main
 from diffsplat.io.splat_formats import read_splats
-from diffsplat.models.denoiser_calls import network_output
+from diffsplat.models.denoiser_forward_pass import network_output
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines import DiffSplatPipeline

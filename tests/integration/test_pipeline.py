@@ -11,10 +11,10 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from diffsplat.models.autocast import faster_in_bf16
-from diffsplat.models.denoiser_calls import network_output
-from diffsplat.models.denoiser_inputs import TIMESTEPS, denoiser_rays
+from diffsplat.models.denoiser_forward_pass import network_output
 from diffsplat.models.multiview_pixart import make_denoiser
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoiser_rays
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import denoise, object_generators
 from diffsplat.pipelines.denoising_loop import object_noise as noise_of_generators

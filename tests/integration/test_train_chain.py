@@ -119,7 +119,7 @@ def test_the_refiner_is_trained_below_its_level_and_sampled_there(chain: Path, d
         timesteps.append(timestep)
         return noisy
 
-    stage.step = replace(stage.step, denoiser=denoiser)
+    stage.loss = replace(stage.loss, denoiser=denoiser)
     for step in range(200):
         stage(source.batch(step), step + 1)
     drawn = torch.cat(timesteps) / 1000

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsplat.models.denoiser_calls import Residuals, control_residuals, network_output
+from diffsplat.models.denoiser_forward_pass import Residuals, control_residuals, network_output
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pretrained.released_networks import load_controlnet, load_denoiser

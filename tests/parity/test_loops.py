@@ -9,8 +9,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from diffsplat.core import Cameras
-from diffsplat.models.denoiser_inputs import denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.rays_and_noise_levels import denoiser_rays
 from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.guidance import (
     Conditions,

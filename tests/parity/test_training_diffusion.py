@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Views
-from diffsplat.models.denoiser_inputs import denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.rays_and_noise_levels import denoiser_rays
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.guidance import Conditions, attended_views, denoiser_inputs
@@ -18,9 +18,9 @@ from diffsplat.pipelines.image_and_control_conditions import control_views, imag
 from diffsplat.pretrained.release_catalogue import Prediction
 from diffsplat.pretrained.released_networks import load_controlnet
 from diffsplat.training.condition_dropout import DroppedConditions
-from diffsplat.training.denoising_step import (
+from diffsplat.training.denoiser_loss import (
     ConditionedDenoiser,
-    DenoisingStep,
+    DenoiserLoss,
     LatentRendering,
     Predictor,
 )
@@ -242,7 +242,7 @@ def check_predictions(step: RecordedStep, prepared: Prepared, predicted: Tensor,
         check_tensor("clean latents", unscaled, step.per_object("pred_x0_unscaled", INPUT_VIEWS), 1e-4)
 
 
-def check_step(step: RecordedStep, prepared: Prepared, run: DenoisingStep, conditions: Conditions) -> None:
+def check_step(step: RecordedStep, prepared: Prepared, run: DenoiserLoss, conditions: Conditions) -> None:
     """Inputs, prediction and losses of a step at the recorded noise; gradients are left in the networks."""
     count = step.facts["objects"]
     latents, views = prepared.latents[:count], prepared.views.objects(slice(count))
@@ -254,7 +254,7 @@ def check_step(step: RecordedStep, prepared: Prepared, run: DenoisingStep, condi
     check_tensor("latents", latents, step.per_object("latents", INPUT_VIEWS)[:count], 1e-4)
     check_text(step, conditions.text)
     recorder = Recorder(run.denoiser)
-    run = DenoisingStep(recorder, run.objective, run.rendering, run.diffusion_weight)
+    run = DenoiserLoss(recorder, run.objective, run.rendering, run.diffusion_weight)
     losses = run.at(latents, noise, levels, conditions, views)
     losses.total.mean().backward()
     if torch.equal(noise, step.per_object("noise", INPUT_VIEWS)[:count]):
@@ -272,7 +272,7 @@ def test_denoiser(training: TrainingRecordings, families: Families, tmp_path: Pa
     conditioning = name.split("+", maxsplit=1)[0]
     network: Any = training.denoiser(family, conditioning, tmp_path)
     set_multiview_attention(network, attended_views(INPUT_VIEWS, image=conditioning == "image"))
-    run = DenoisingStep(
+    run = DenoiserLoss(
         ConditionedDenoiser(network),
         objective_of(family, step),
         rendering_of(step, prepared.autoencoder),
@@ -304,7 +304,7 @@ def test_controlnet(training: TrainingRecordings, families: Families, unet: Any,
     (folder / "diffusion_pytorch_model.safetensors").symlink_to(weights)
     controlnet = load_controlnet(folder, unet, dtype=torch.float32)
     prepared = families["sd"]
-    run = DenoisingStep(
+    run = DenoiserLoss(
         ConditionedDenoiser(spanning(unet), spanning(controlnet)),
         objective_of("sd", step),
         rendering_of(step, prepared.autoencoder),
@@ -326,7 +326,7 @@ def test_fresh_controlnet(training: TrainingRecordings, families: Families, unet
     check_fresh_weights(step, controlnet.state_dict(), unet.state_dict())
     forward = training.step("controlnet_step", "depth")
     prepared = families["sd"]
-    run = DenoisingStep(ConditionedDenoiser(spanning(unet), spanning(controlnet)), objective_of("sd", step))
+    run = DenoiserLoss(ConditionedDenoiser(spanning(unet), spanning(controlnet)), objective_of("sd", step))
     conditions = controlled_conditions(training, forward, prepared)
     noise = forward.per_object("noise", INPUT_VIEWS)
     levels = levels_of(run.objective, forward, INPUT_VIEWS)

@@ -8,13 +8,13 @@ from torch import Tensor
 from diffsplat.core import Views
 from diffsplat.data.gobjaverse.gobjaverse_files import StoredView
 from diffsplat.data.gobjaverse.gobjaverse_views import resize, stored_cameras
-from diffsplat.data.released_view_composition import compose_released_views
+from diffsplat.data.paper_training_views import paper_training_views
 from diffsplat.images.depth_control_map import depth_control_map
 
 
 def training_views(views: Sequence[StoredView], *, size: int) -> Views:
     """Views ``[1, V]`` as the original's training sees them; the first four are usually even."""
-    return compose_released_views(*_stacked(views), stored_cameras(views), size=size)
+    return paper_training_views(*_stacked(views), stored_cameras(views), size=size)
 
 
 def training_depth_maps(views: Sequence[StoredView], *, size: int) -> Tensor:

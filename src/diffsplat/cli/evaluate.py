@@ -53,14 +53,18 @@ from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.user_cache import user_cache
-from diffsplat.models.denoiser_inputs import denoised_channels
+from diffsplat.models.rays_and_noise_levels import denoised_channels
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pretrained.model_folders import ModelFolder
+from diffsplat.pretrained.reconstructor_and_autoencoder import (
+    component_config,
+    model_autoencoder,
+    model_reconstructor,
+)
 from diffsplat.pretrained.release_catalogue import ControlKind
-from diffsplat.pretrained.splat_networks import component_config, model_autoencoder, model_reconstructor
 
 _FEATURES = "features.safetensors"
 _ANYTHING = "an object"

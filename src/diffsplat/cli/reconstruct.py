@@ -48,7 +48,7 @@ def command(arguments: Annotated[ReconstructArguments, tyro.conf.arg(name="")]) 
 
     from diffsplat.data.latent_files import StoredLatents
     from diffsplat.io.splat_formats import writable_format, write_splats
-    from diffsplat.pretrained.splat_networks import model_autoencoder
+    from diffsplat.pretrained.reconstructor_and_autoencoder import model_autoencoder
 
     encoded = arguments.output.suffix == LATENTS
     if not encoded:
@@ -72,7 +72,7 @@ def _decoded(arguments: ReconstructArguments) -> tuple[SplatGrid, Cameras, Pixel
     """The grid of latents from a file, its cameras and its pixel grid."""
     from diffsplat.data.latent_files import StoredLatents
     from diffsplat.pipelines.device_placement import choose_device
-    from diffsplat.pretrained.splat_networks import model_autoencoder
+    from diffsplat.pretrained.reconstructor_and_autoencoder import model_autoencoder
 
     stored, device = StoredLatents.load(arguments.source), choose_device(arguments.opening.device)
     if stored.model != arguments.model:
@@ -88,7 +88,7 @@ def _predicted(arguments: ReconstructArguments) -> tuple[SplatGrid, Cameras, Pix
     from diffsplat.data.object_dataset import ObjectDataset
     from diffsplat.data.view_folders import read_view_folder
     from diffsplat.pipelines.device_placement import choose_device
-    from diffsplat.pretrained.splat_networks import model_reconstructor, view_size
+    from diffsplat.pretrained.reconstructor_and_autoencoder import model_reconstructor, view_size
 
     device = choose_device(arguments.opening.device)
     reconstructor = model_reconstructor(arguments.model, arguments.opening.weights).to(device)

@@ -16,7 +16,7 @@ from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
 from diffsplat.data.object_id_lists import named
 from diffsplat.data.object_table import ObjectTable
-from diffsplat.data.released_view_composition import compose_released_views
+from diffsplat.data.paper_training_views import paper_training_views
 from diffsplat.data.row_cache import RowCache
 from diffsplat.data.shard_reading import Pixels, decode_row, read_images
 from diffsplat.data.shard_row import ObjectRow
@@ -24,7 +24,7 @@ from diffsplat.errors import InvalidInputError, require
 
 ViewComposition = Literal["exact", "released"]
 """Normals and points of the surface alone, on the ``center`` pixel grid; or as the released networks saw them, see
-:func:`~diffsplat.data.released_view_composition.compose_released_views`."""
+:func:`~diffsplat.data.paper_training_views.paper_training_views`."""
 
 
 class ObjectDataset:
@@ -178,7 +178,7 @@ def released_views(pixels: Pixels, cameras: Cameras, prompt: str, *, size: int |
     unit = torch.where(steps > 0, functional.normalize(normal, dim=1), 0.0)
     stored = pixels.depth.shape[-1]
     _require_divisor(size or stored, stored)
-    return compose_released_views(rgba, unit, depth, cameras, size=size or stored, prompt=prompt)
+    return paper_training_views(rgba, unit, depth, cameras, size=size or stored, prompt=prompt)
 
 
 def _require_divisor(size: int, stored: int) -> None:

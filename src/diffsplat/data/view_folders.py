@@ -14,7 +14,7 @@ from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data.gobjaverse.gobjaverse_conversion import shrunk
 from diffsplat.data.gobjaverse.gobjaverse_files import StoredView
 from diffsplat.data.object_dataset import ViewComposition, to_views
-from diffsplat.data.released_view_composition import compose_released_views
+from diffsplat.data.paper_training_views import paper_training_views
 from diffsplat.data.shard_reading import Pixels
 from diffsplat.data.shard_schema import depth_steps, normal_bytes
 from diffsplat.errors import InvalidInputError
@@ -65,7 +65,7 @@ def read_view_folder(folder: Path, *, size: int, composition: ViewComposition = 
     if composition == "released":
         rgba, normal, depth = _stacked(views)
         full = cameras.resized(rgba.shape[-1], rgba.shape[-2])
-        return compose_released_views(rgba, normal, depth, full, size=size)
+        return paper_training_views(rgba, normal, depth, full, size=size)
     rgba, normal, depth = (
         part.movedim(1, -1).numpy() for part in _stacked([shrunk(view, size) for view in views])
     )

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import MissingFileError, MissingPackageError, UnreachableError, one_line
-from diffsplat.models.configured_network import require_shapes
+from diffsplat.models.network_base_class import require_shapes
 
 DistanceKind = Literal["lpips", "st-lpips", "none"]
 

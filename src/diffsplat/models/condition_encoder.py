@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
+from diffsplat.models.network_base_class import BaseNetwork, keep_arguments
 from diffsplat.models.principal_components import PrincipalComponents
 from diffsplat.models.transformer_blocks import patchify, unpatchify
 
@@ -19,7 +19,7 @@ ConditionKind = Literal["image", "depth", "normal", "canny"]
 CONDITION_KINDS: tuple[ConditionKind, ...] = get_args(ConditionKind)
 
 
-class ConditionEncoder(ConfiguredNetwork):
+class ConditionEncoder(BaseNetwork):
     """Images and control maps to latents of the size of a view's.
 
     Args:

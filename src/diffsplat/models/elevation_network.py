@@ -20,7 +20,7 @@ from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import write_json
-from diffsplat.models.configured_network import CONFIG_FILE, require_shapes
+from diffsplat.models.network_base_class import CONFIG_FILE, require_shapes
 
 INPUT_SIZE = 224
 """Pixels per side that the published networks resize every image to."""

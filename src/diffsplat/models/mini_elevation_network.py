@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.configured_network import RELEASED_WEIGHTS_FILE, ConfiguredNetwork, keep_arguments
 from diffsplat.models.elevation_network import elevation_input
+from diffsplat.models.network_base_class import RELEASED_WEIGHTS_FILE, BaseNetwork, keep_arguments
 
 _STRIDE = 4
 """Of the first convolution; every further width halves the image."""
@@ -17,7 +17,7 @@ _MEAN_DEGREES, _DEVIATION_DEGREES = -15.0, 15.0
 """What an output of 0 stands for, and of 1 more: about the views that are trained on."""
 
 
-class MiniElevationEstimator(ConfiguredNetwork):
+class MiniElevationEstimator(BaseNetwork):
     """The elevation of the camera of an image, as :class:`~diffsplat.models.elevation_network.ElevationEstimator`.
 
     Args:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
-from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS
+from diffsplat.models.network_base_class import BaseNetwork, keep_arguments
+from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS
 from diffsplat.models.transformer_blocks import unpatchify
 
 _NOISE_CHANNELS = 256
@@ -21,7 +21,7 @@ _POSITION_BASE = 64
 """Latents per side that the frequencies of the position embedding are laid out for."""
 
 
-class MultiViewPixArt(ConfiguredNetwork):
+class MultiViewPixArt(BaseNetwork):
     """Noisy latents and rays of several views to what the network predicts of each, as the text asks.
 
     Args:

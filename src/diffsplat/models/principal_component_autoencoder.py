@@ -14,7 +14,7 @@ from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, unit_range
 from diffsplat.core.without_autocast import without_autocast
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
+from diffsplat.models.network_base_class import BaseNetwork, keep_arguments
 from diffsplat.models.principal_components import PrincipalComponents
 from diffsplat.models.transformer_blocks import patchify, unpatchify
 
@@ -29,7 +29,7 @@ _LEAST_OPACITY = 0.01
 """Mean opacity of a patch from which on its transparent Gaussians are filled."""
 
 
-class ComponentAutoencoder(ConfiguredNetwork):
+class ComponentAutoencoder(BaseNetwork):
     """Autoencoder of splat grids over the patches of all views at once.
 
     Args:

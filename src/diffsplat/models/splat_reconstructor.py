@@ -11,7 +11,7 @@ from diffsplat.core.splat_grid import encode_scale
 from diffsplat.core.without_autocast import without_autocast
 from diffsplat.geometry import plucker_rays
 from diffsplat.geometry.rotations import matrix_to_quaternion, multiply_quaternions, rotation_onto
-from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
+from diffsplat.models.network_base_class import BaseNetwork, keep_arguments
 from diffsplat.models.transformer_blocks import Transformer, patchify, unpatchify, zero_
 
 Parametrization = Literal["absolute", "residual"]
@@ -43,7 +43,7 @@ class _Raw(NamedTuple):
     depth: Tensor
 
 
-class GSRecon(ConfiguredNetwork):
+class GSRecon(BaseNetwork):
     """Feed-forward reconstructor.
 
     Args:

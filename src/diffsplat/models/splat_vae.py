@@ -10,8 +10,8 @@ from torch import FloatTensor, Tensor
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid, SplatGrid
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
 from diffsplat.models.denoiser_families import VARIANTS
+from diffsplat.models.network_base_class import BaseNetwork, keep_arguments
 
 DecoderKind = Literal["full", "tiny"]
 
@@ -22,7 +22,7 @@ TINY_WIDTHS = (64, 64, 64, 64)
 TINY_BLOCKS = (3, 3, 3, 1)
 
 
-class SplatVAE(ConfiguredNetwork):
+class SplatVAE(BaseNetwork):
     """Autoencoder of splat grids, each view an image of its own (DiffSplat, ICLR 2025, section 3.2).
 
     Args:

@@ -9,8 +9,8 @@ from torch.nn import functional
 from diffsplat.core import Cameras, SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB
 from diffsplat.images.gaussian_blur import gaussian_blur
-from diffsplat.models.denoiser_inputs import noise_levels
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+from diffsplat.models.rays_and_noise_levels import noise_levels
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 from diffsplat.pretrained.release_catalogue import ControlKind

@@ -7,8 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.denoiser_calls import Residuals, control_channels, control_residuals, network_output
-from diffsplat.models.denoiser_inputs import TIMESTEPS, noise_levels
+from diffsplat.models.denoiser_forward_pass import (
+    Residuals,
+    control_channels,
+    control_residuals,
+    network_output,
+)
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS, noise_levels
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.pipeline_interfaces import Denoiser

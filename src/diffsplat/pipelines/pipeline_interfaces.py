@@ -31,7 +31,7 @@ class Network(Movable, Protocol):
 
 
 class Denoiser(Network, Protocol):
-    """A network over the latents of all views, called by :func:`~diffsplat.models.denoiser_calls.network_output`."""
+    """Over the latents of all views; called by :func:`~diffsplat.models.denoiser_forward_pass.network_output`."""
 
     @property
     def config(self) -> Mapping[str, Any]:

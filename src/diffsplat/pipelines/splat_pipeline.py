@@ -20,13 +20,12 @@ from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
 from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_families import uncompiled
-from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
 from diffsplat.models.text.clip_skip import with_clip_skip
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder as SentenceTextEncoder
 from diffsplat.models.text.stored_prompts import StoredPrompts
-from diffsplat.pipelines.call_arguments import sorted_options
 from diffsplat.pipelines.denoising_loop import Field, NoiseLevels, StepHook, denoise, step_options
 from diffsplat.pipelines.first_view_projection import KnownView, ProjectedFlow
 from diffsplat.pipelines.generation_options import Generation, ResolvedGeneration
@@ -50,6 +49,7 @@ from diffsplat.pipelines.image_and_control_conditions import (
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
 from diffsplat.pipelines.pipeline_interfaces import Scheduler
+from diffsplat.pipelines.pipeline_keyword_arguments import split_keyword_arguments
 from diffsplat.pipelines.pipeline_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pipelines.tensor_inputs import TensorInputs
@@ -202,7 +202,7 @@ class DiffSplatPipeline(PipelineComponents):
             TypeError: for an option that there is none.
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        generation, tensors = sorted_options(prompts, options)
+        generation, tensors = split_keyword_arguments(prompts, options)
         if not isinstance(image, list):
             prepared = self.prepare(image, control, framing, ip_adapter_image)
             return self._with_bar(generation, prepared, callback, tensors)

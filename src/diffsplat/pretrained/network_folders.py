@@ -16,9 +16,9 @@ from torch import nn
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.models.configured_network import CONFIG_FILE, WEIGHTS_FILE, ConfiguredNetwork, stored_state
 from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.network_base_class import CONFIG_FILE, WEIGHTS_FILE, BaseNetwork, stored_state
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.released_networks import (
@@ -109,7 +109,7 @@ def stored_class(folder: Path) -> str:
 
 def save_network(network: Any, folder: Path) -> None:
     """Write the configuration and weights of a network, own or of diffusers, in half precision."""
-    if isinstance(network, ConfiguredNetwork):
+    if isinstance(network, BaseNetwork):
         network.save_pretrained(folder, half=True)
         return
     target = make_folder(folder)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, assert_never
 import torch
 from torch import Tensor
 
-from diffsplat.models.denoiser_inputs import TIMESTEPS
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS
 from diffsplat.pretrained.release_catalogue import Prediction
 
 

@@ -11,9 +11,9 @@ from diffsplat.data.credits_page import credits_page, licences_summary
 from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError, MissingFileError, require
 from diffsplat.io.json_files import read_json
-from diffsplat.models.configured_network import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
-from diffsplat.models.denoiser_inputs import denoised_channels
 from diffsplat.models.multiview_pixart import MultiViewPixArt
+from diffsplat.models.network_base_class import CONFIG_FILE, RELEASED_WEIGHTS_FILE, WEIGHTS_FILE
+from diffsplat.models.rays_and_noise_levels import denoised_channels
 from diffsplat.pretrained.model_folders import (
     CONDITION_ENCODER,
     FEW_STEP_DENOISER,

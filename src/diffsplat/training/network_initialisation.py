@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS
+from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS
 from diffsplat.models.splat_reconstructor import GSRecon
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from diffsplat.core import Cameras
 from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import require
 from diffsplat.geometry import ring_cameras
-from diffsplat.models.denoiser_inputs import TIMESTEPS
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
 from diffsplat.pretrained.model_folders import find_model

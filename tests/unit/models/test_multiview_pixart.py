@@ -9,7 +9,7 @@ import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor, nn
 
-from diffsplat.models.denoiser_calls import network_output
+from diffsplat.models.denoiser_forward_pass import network_output
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.multiview_pixart import MultiViewPixArt, make_denoiser
 from diffsplat.models.text.text_condition import TextCondition

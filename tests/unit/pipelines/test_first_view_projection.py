@@ -7,8 +7,8 @@ from diffsplat.core import SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, SCALE
 from diffsplat.geometry.camera_orbits import ring_cameras
 from diffsplat.images.depth_control_map import depth_control_map
-from diffsplat.models.denoiser_inputs import TIMESTEPS
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS
 from diffsplat.pipelines.first_view_projection import KnownView, ProjectedFlow
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
 from diffsplat.render import render

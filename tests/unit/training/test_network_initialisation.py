@@ -10,8 +10,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from diffsplat.core import SplatGrid
-from diffsplat.models.denoiser_calls import control_residuals, network_output
 from diffsplat.models.denoiser_families import VARIANTS, Variant
+from diffsplat.models.denoiser_forward_pass import control_residuals, network_output
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.text.text_condition import TextCondition

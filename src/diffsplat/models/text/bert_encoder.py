@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.configured_network import UninitialisedLayers
+from diffsplat.models.network_base_class import UninitialisedLayers
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
-from diffsplat.models.configured_network import CONFIG_FILE
 from diffsplat.models.denoiser_families import Family
+from diffsplat.models.network_base_class import CONFIG_FILE
 from diffsplat.models.text.clip_skip import last_layers_left_out
 from diffsplat.models.text.text_condition import TextCondition
 

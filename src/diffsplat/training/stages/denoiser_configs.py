@@ -13,8 +13,8 @@ from diffsplat.errors import require
 from diffsplat.io.json_files import read_json
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.denoiser_families import Family, Variant
-from diffsplat.models.denoiser_inputs import PLUCKER_CHANNELS
 from diffsplat.models.multiview_pixart import MultiViewPixArt, make_denoiser
+from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import PromptEncoder
 from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser

@@ -16,8 +16,8 @@ from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.perceptual_distance import VggDistance
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.condition_encoder import ConditionEncoder
-from diffsplat.models.denoiser_inputs import denoised_channels, denoiser_rays
 from diffsplat.models.multiview_attention import set_multiview_attention
+from diffsplat.models.rays_and_noise_levels import denoised_channels, denoiser_rays
 from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.guidance import (
     Conditions,
@@ -33,7 +33,7 @@ from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.pretrained.released_networks import load_controlnet
 from diffsplat.render import render
 from diffsplat.training.condition_dropout import DroppedConditions
-from diffsplat.training.denoising_step import ConditionedDenoiser, DenoisingStep, LatentRendering
+from diffsplat.training.denoiser_loss import ConditionedDenoiser, DenoiserLoss, LatentRendering
 from diffsplat.training.latent_batches import LatentBatch
 from diffsplat.training.network_initialisation import controlnet_from_unet
 from diffsplat.training.prompt_table import PromptTable
@@ -129,16 +129,16 @@ class DiffusionConfig(StageConfig):
         image_encoder = self._image_encoder(folders, encoder.codec.latent_channels)
         start = folders.start_from if self.control == "none" else folders.trained("denoiser")
         denoiser = self.network.open(replace(folders, start_from=start), encoder.codec, self.image)
-        step = self._step(encoder, denoiser, folders)
+        loss = self._loss(encoder, denoiser, folders)
         return DiffusionStage(
             self,
             encoder,
             denoiser,
-            step,
+            loss,
             self._prompts(folders),
             self.network.scheduler(folders, self.image),
             image_encoder,
-            self._distance(step),
+            self._distance(loss),
         )
 
     def _image_encoder(
@@ -154,13 +154,13 @@ class DiffusionConfig(StageConfig):
             require(fits, "the number of latent channels of the image autoencoder", channels, expected)
         return encoder
 
-    def _distance(self, step: DenoisingStep) -> VggDistance | None:
+    def _distance(self, loss: DenoiserLoss) -> VggDistance | None:
         """The perceptual distance of the rendering loss, or where there is none, of weights that are given."""
-        if step.rendering is not None:
-            return step.rendering.loss.perceptual
+        if loss.rendering is not None:
+            return loss.rendering.loss.perceptual
         return self.rendering.distance() if self.rendering.perceptual_weights is not None else None
 
-    def _step(self, encoder: ViewEncoder, denoiser: Denoiser, folders: StageFolders) -> DenoisingStep:
+    def _loss(self, encoder: ViewEncoder, denoiser: Denoiser, folders: StageFolders) -> DenoiserLoss:
         controlnet = None
         if self.control != "none":
             factor = encoder.codec.image_size // encoder.codec.latent_size
@@ -175,7 +175,7 @@ class DiffusionConfig(StageConfig):
                 snr_gamma=self.network.rendering_snr_gamma,
             )
         objective = self.network.objective(folders, self.image)
-        return DenoisingStep(ConditionedDenoiser(denoiser, controlnet), objective, rendering)
+        return DenoiserLoss(ConditionedDenoiser(denoiser, controlnet), objective, rendering)
 
     def _prompts(self, folders: StageFolders) -> PromptTable:
         source = self.network.prompts(folders)
@@ -195,7 +195,7 @@ class DiffusionStage(Stage[nn.Module]):
         config: of the stage.
         encoder: views to latents; frozen.
         denoiser: takes latents and rays of all views.
-        step: losses of latents and conditions.
+        loss: losses of latents and conditions.
         prompts: encoded captions, the empty one among them.
         scheduler: samples.
         image_encoder: encodes condition images, of a network that takes several kinds control maps too; None for
@@ -210,7 +210,7 @@ class DiffusionStage(Stage[nn.Module]):
         config: DiffusionConfig,
         encoder: ViewEncoder,
         denoiser: Denoiser,
-        step: DenoisingStep,
+        loss: DenoiserLoss,
         prompts: PromptTable,
         scheduler: Any,
         image_encoder: "AutoencoderKL | ConditionEncoder | None" = None,
@@ -220,12 +220,12 @@ class DiffusionStage(Stage[nn.Module]):
         self.config = config
         self.encoder = encoder
         self.denoiser = cast(nn.Module, denoiser)
-        self.controlnet = cast("nn.Module | None", cast(ConditionedDenoiser, step.denoiser).controlnet)
+        self.controlnet = cast("nn.Module | None", cast(ConditionedDenoiser, loss.denoiser).controlnet)
         self.network = self.controlnet or self.denoiser
         self.image_encoder = (
             None if image_encoder is None else cast(nn.Module, image_encoder).requires_grad_(False)
         )
-        self.step = step
+        self.loss = loss
         self.perceptual = perceptual
         self.prompts = prompts
         self.scheduler = scheduler
@@ -241,7 +241,7 @@ class DiffusionStage(Stage[nn.Module]):
         dropped = DroppedConditions.draw(len(latents), self.config.dropout, latents.device)
         conditions = self._conditions(batch, latents, dropped)
         views = batch if isinstance(batch, Views) else None
-        return Losses.mean(self.step(latents, conditions, views, step))
+        return Losses.mean(self.loss(latents, conditions, views, step))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Report:
@@ -330,8 +330,8 @@ class DiffusionStage(Stage[nn.Module]):
         return control_views(control_images(_views(batch), self.config.control), self.encoder.codec.views)
 
     def _loss_at(self, share: float, latents: Tensor, conditions: Conditions) -> float:
-        levels = self.step.objective.levels.at_quantile(latents.new_full(latents.shape[:1], share))
-        losses = self.step.at(latents, torch.randn_like(latents), levels, conditions)
+        levels = self.loss.objective.levels.at_quantile(latents.new_full(latents.shape[:1], share))
+        losses = self.loss.at(latents, torch.randn_like(latents), levels, conditions)
         return float(losses.total.mean())
 
     def _samples(self, latents: Tensor, conditions: Conditions, guidance: float) -> Tensor:
@@ -346,7 +346,7 @@ class DiffusionStage(Stage[nn.Module]):
             cast(Denoiser, self.denoiser),
             conditions.take(slice(0, len(latents))),
             scales.to(latents.device),
-            self.step.objective.prediction,
+            self.loss.objective.prediction,
             controlnet=None if conditions.control is None else cast("Denoiser | None", self.controlnet),
         )
         return denoise(guided, torch.randn_like(latents), self.scheduler, self.config.sample_steps)
@@ -363,10 +363,10 @@ class DiffusionStage(Stage[nn.Module]):
 
     def _restored(self, latents: Tensor, conditions: Conditions) -> Tensor:
         """What the denoiser takes the first objects for at a high noise level."""
-        step, objective = self.step, self.step.objective
+        loss, objective = self.loss, self.loss.objective
         levels = objective.levels.at_quantile(latents.new_full(latents.shape[:1], _QUANTILES[-1]))
         noisy = levels.noisy(latents, torch.randn_like(latents))
-        predicted = step.denoiser(noisy, levels.timestep, conditions.take(slice(0, len(latents))))
+        predicted = loss.denoiser(noisy, levels.timestep, conditions.take(slice(0, len(latents))))
         return objective.clean_latents(predicted, noisy, levels)
 
     @without_autocast

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.denoiser_inputs import TIMESTEPS, denoiser_rays
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoiser_rays
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.guidance import Conditions
 from diffsplat.pipelines.pipeline_folders import load_text_encoder
 from diffsplat.pretrained.model_folders import find_model
-from diffsplat.training.denoising_step import ConditionedDenoiser
+from diffsplat.training.denoiser_loss import ConditionedDenoiser
 from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig

@@ -20,7 +20,7 @@ from diffsplat.evaluation.held_out_view_evaluation import evaluate_grids
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.file_access import make_folder
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionEncoder
-from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.models.network_base_class import BaseNetwork
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.training.batch_tensors import to_device
@@ -60,7 +60,7 @@ class PrincipalComponentFit(StageRecipe):
         return (out / "weights").is_dir()
 
     @abstractmethod
-    def network(self, image_size: int, /) -> ConfiguredNetwork:
+    def network(self, image_size: int, /) -> BaseNetwork:
         """The network before it is fitted."""
 
     @abstractmethod

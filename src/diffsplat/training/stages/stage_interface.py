@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from torch import Tensor, nn
 
-from diffsplat.models.configured_network import RELEASED_WEIGHTS_FILE, ConfiguredNetwork
+from diffsplat.models.network_base_class import RELEASED_WEIGHTS_FILE, BaseNetwork
 from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import Need, StageFolders
@@ -82,7 +82,7 @@ class Stage(nn.Module, ABC, Generic[NetworkT]):
         Raises:
             ValueError: when they do not fit.
         """
-        cast(ConfiguredNetwork, self.network).load_weights(folder)
+        cast(BaseNetwork, self.network).load_weights(folder)
 
     @abstractmethod
     def evaluate(self, batch: Any) -> Report:
@@ -91,9 +91,9 @@ class Stage(nn.Module, ABC, Generic[NetworkT]):
     def save_pretrained(self, directory: Path, /) -> None:
         """Write the network with its configuration, one of our own in half precision or as a release has it."""
         match self.network:
-            case ConfiguredNetwork() as network if self.released:
+            case BaseNetwork() as network if self.released:
                 network.save_pretrained(directory, weights_file=RELEASED_WEIGHTS_FILE)
-            case ConfiguredNetwork() as network:
+            case BaseNetwork() as network:
                 network.save_pretrained(directory, half=True)
             case network:
                 cast(Any, network).save_pretrained(directory)

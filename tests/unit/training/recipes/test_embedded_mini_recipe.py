@@ -11,7 +11,7 @@ import torch
 
 from diffsplat.data.mesh_ingestion import RenderOptions
 from diffsplat.errors import InvalidInputError
-from diffsplat.models.configured_network import ConfiguredNetwork
+from diffsplat.models.network_base_class import BaseNetwork
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
 from diffsplat.training.recipes.embedded_mini_recipe import MINI
@@ -31,7 +31,7 @@ def shipped(file: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def networks() -> dict[str, ConfiguredNetwork]:
+def networks() -> dict[str, BaseNetwork]:
     """The untrained networks of the recipe, without memory for weights."""
     reconstruction, autoencoder, condition, diffusion, refiner, elevation = MINI.stages.values()
     assert isinstance(reconstruction, GradientTraining)
@@ -54,7 +54,7 @@ def networks() -> dict[str, ConfiguredNetwork]:
 
 
 @pytest.mark.parametrize("name", NETWORKS_OF_MINI)
-def test_networks_are_those_that_ship(networks: dict[str, ConfiguredNetwork], name: str) -> None:
+def test_networks_are_those_that_ship(networks: dict[str, BaseNetwork], name: str) -> None:
     """The files may hold more: what diffusers' class of the network could vary and this one cannot."""
     stored = shipped(f"{name}/config.json")
     config = json.loads(json.dumps(dict(networks[name].config)))

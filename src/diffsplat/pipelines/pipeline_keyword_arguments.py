@@ -1,4 +1,4 @@
-"""The keyword arguments of a call of the pipeline, sorted into options and tensors."""
+"""Keyword arguments of a call of the pipeline, split into generation options and tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -29,7 +29,9 @@ _NOT_HERE = {
 }
 
 
-def sorted_options(prompts: tuple[str, ...], options: Mapping[str, Any]) -> tuple[Generation, TensorInputs]:
+def split_keyword_arguments(
+    prompts: tuple[str, ...], options: Mapping[str, Any]
+) -> tuple[Generation, TensorInputs]:
     """Options and tensors of a call.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Networks that are stored with the arguments of their constructor, in the layout of diffusers.
+"""Base class of networks that are stored with the arguments of their constructor, in the layout of diffusers.
 
 A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``, or ``model.safetensors`` as in the release.
 """
@@ -30,7 +30,7 @@ Arguments = ParamSpec("Arguments")
 def keep_arguments(
     constructor: Callable[Concatenate[Any, Arguments], None],
 ) -> Callable[Concatenate[Any, Arguments], None]:
-    """Decorator of the constructor of a :class:`ConfiguredNetwork`: keeps its arguments in ``config``."""
+    """Decorator of the constructor of a :class:`BaseNetwork`: keeps its arguments in ``config``."""
     signature = inspect.signature(constructor)
 
     @functools.wraps(constructor)
@@ -43,7 +43,7 @@ def keep_arguments(
     return keeping
 
 
-class ConfiguredNetwork(nn.Module):
+class BaseNetwork(nn.Module):
     """A network whose constructor is decorated with :func:`keep_arguments`.
 
     Its arguments are values that JSON can hold.

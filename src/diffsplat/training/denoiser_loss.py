@@ -1,4 +1,4 @@
-"""One training step of a denoiser: noise, prediction, diffusion loss, and the rendering loss of what it predicts."""
+"""Loss of a denoiser: the diffusion loss at random noise, and the rendering loss of what it predicts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Rendering, SplatGrid, Views
-from diffsplat.models.denoiser_calls import control_residuals, network_output
+from diffsplat.models.denoiser_forward_pass import control_residuals, network_output
 from diffsplat.pipelines.guidance import Conditions, denoiser_inputs, of_views
 from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser
 from diffsplat.training.diffusion_objective import NoiseLevels, Objective, rendering_weights
@@ -82,7 +82,7 @@ class LatentRendering:
 
 
 @dataclass(frozen=True)
-class DenoisingStep:
+class DenoiserLoss:
     """Losses of a batch of objects.
 
     Args:

@@ -1,4 +1,4 @@
-"""The reconstructor and the autoencoder of a model, each by itself."""
+"""The reconstructor or the autoencoder of a model, opened without the rest of it."""
 
 from pathlib import Path
 from typing import Any

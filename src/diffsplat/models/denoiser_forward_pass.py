@@ -1,4 +1,4 @@
-"""One way to call every denoiser, and ControlNet, with the latents of several views."""
+"""Forward pass of every denoiser, and of ControlNets, over the latents of several views."""
 
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Views composed as in the training of the released networks."""
+"""Views as the training of the released networks prepares them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from diffsplat.data.gobjaverse.gobjaverse_views import mean_depth, resize
 from diffsplat.geometry import normals_to_first_view
 
 
-def compose_released_views(
+def paper_training_views(
     rgba: Tensor, normal: Tensor, depth: Tensor, cameras: Cameras, *, size: int, prompt: str = ""
 ) -> Views:
-    """Views as the original's training makes them, a batch of one.
+    """Views as the original's training prepares them, a batch of one.
 
     The world is turned until the first view is at azimuth 0 and scaled until it is 1.4 from the origin. Points
     are those of the legacy pixel grid. Normals and points are composited on white twice, before and after they

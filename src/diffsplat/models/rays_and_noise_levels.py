@@ -1,4 +1,4 @@
-"""Inputs of denoisers: the rays of their views, noise levels and channels."""
+"""Rays of views at latent size, noise levels of timesteps, and channel counts of denoisers."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from diffsplat.models.configured_network import ConfiguredNetwork, keep_arguments
+from diffsplat.models.network_base_class import BaseNetwork, keep_arguments
 
 
-class Small(ConfiguredNetwork):
+class Small(BaseNetwork):
     """Two layers and a buffer."""
 
     @keep_arguments
