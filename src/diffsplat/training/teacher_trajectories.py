@@ -10,20 +10,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffsplat.core import Cameras
 from diffsplat.data.object_sampling import EpochOrder
-from diffsplat.errors import require
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry import ring_cameras
-from diffsplat.models.rays_and_noise_levels import TIMESTEPS
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoiser_rays
+from diffsplat.models.text.text_condition import PromptEncoder
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.denoising_loop import object_generators, object_noise
+from diffsplat.pipelines.guidance import Conditions
 from diffsplat.pretrained.model_folders import find_model
+from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.tensor_cache import cached_tensors, caching_device, folder_digest
@@ -40,14 +42,12 @@ class WindowBatch:
     Args:
         latents: ``[B, W + 1, V, C, h, w]`` where the teacher is at the bounds of the windows, noise first.
         levels: ``[B, W + 1]`` noise levels of the bounds, 1 to 0, the same for all.
-        cameras: ``[B, V]`` of the views.
-        prompt: one an object.
+        conditions: rays of the views and encoded captions.
     """
 
     latents: Tensor
     levels: Tensor
-    cameras: Cameras
-    prompt: tuple[str, ...]
+    conditions: Conditions
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,11 @@ class WindowSourceConfig(SourceConfig):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
     def build(self, folders: StageFolders) -> "WindowSource":
-        """The source of trajectories."""
+        """The source of trajectories.
+
+        Raises:
+            ValueError: when the teacher predicts something else than latents.
+        """
         return WindowSource(self, folders)
 
 
@@ -85,12 +89,22 @@ class WindowSource:
     def __init__(self, config: WindowSourceConfig, folders: StageFolders) -> None:
         self.config = config
         pipe = DiffSplatPipeline.from_pretrained(folders.teacher).to(caching_device())
+        if pipe.defaults.prediction != "latents":
+            raise InvalidInputError(
+                f"the teacher {folders.teacher!r} has no denoiser that predicts latents, expected one like mini's"
+            )
         texts = distilled_prompts(pipe, every_caption(folders))
         count = config.objects + config.evaluation_objects
         self._order = EpochOrder(config.objects, config.seed)
         random = np.random.default_rng(config.seed)
         prompts = [texts[int(place)] for place in random.integers(len(texts), size=count)]
-        self._table = window_table(pipe, folders, config, prompts)
+        encoded = PromptTable.open(
+            folders.out / "prompts",
+            texts,
+            lambda: cast(PromptEncoder, pipe.text_encoder),
+            folder_digest(find_model(folders.teacher) / "text_encoder"),
+        )
+        self._table = window_table(pipe, folders, config, prompts, encoded)
 
     def batch(self, step: int) -> WindowBatch:
         """Trajectories in shuffled epochs."""
@@ -111,23 +125,24 @@ class WindowTable:
     Args:
         latents: ``[N, W + 1, V, C, h, w]`` half precision, noise first.
         levels: ``[W + 1]`` noise levels of the bounds.
-        cameras: ``[V]``.
+        rays: ``[1, V, 6, h, w]``.
         prompts: ``N``.
+        encoded: these.
     """
 
     latents: Tensor
     levels: Tensor
-    cameras: Cameras
+    rays: Tensor
     prompts: Sequence[str]
+    encoded: PromptTable
 
     def take(self, numbers: Sequence[int]) -> WindowBatch:
         """A batch of some of them."""
         chosen = list(numbers)
+        rays = self.rays.expand(len(chosen), *self.rays.shape[1:])
+        text = self.encoded([self.prompts[number] for number in chosen])
         return WindowBatch(
-            self.latents[chosen].float(),
-            self.levels.expand(len(chosen), -1),
-            self.cameras.for_objects(len(chosen)),
-            tuple(self.prompts[number] for number in chosen),
+            self.latents[chosen].float(), self.levels.expand(len(chosen), -1), Conditions(rays, text)
         )
 
 
@@ -138,7 +153,11 @@ def distilled_prompts(pipe: DiffSplatPipeline, captions: Sequence[str]) -> list[
 
 
 def window_table(
-    pipe: DiffSplatPipeline, folders: StageFolders, config: WindowSourceConfig, prompts: Sequence[str]
+    pipe: DiffSplatPipeline,
+    folders: StageFolders,
+    config: WindowSourceConfig,
+    prompts: Sequence[str],
+    encoded: PromptTable,
 ) -> WindowTable:
     """Trajectories of the teacher ``pipe``, from the cache where it has them, or continued where a call stopped.
 
@@ -155,9 +174,11 @@ def window_table(
         return {"latents": made.half()}
 
     chunks = cached_tensors(folder, range(0, len(prompts), _CHUNK), make, "trajectories")
-    cameras = ring_cameras(pipe.defaults.elevation_deg, size=pipe.autoencoder.image_size)
+    codec = pipe.autoencoder
+    cameras = ring_cameras(pipe.defaults.elevation_deg, size=codec.image_size).for_objects(1)
+    rays = denoiser_rays(cameras, codec.latent_size, codec.pixel_grid)
     latents = torch.cat([chunk["latents"] for chunk in chunks])
-    return WindowTable(latents, torch.tensor(levels), cameras, prompts)
+    return WindowTable(latents, torch.tensor(levels), rays, prompts, encoded)
 
 
 def window_levels(pipe: DiffSplatPipeline, windows: int) -> list[float]:

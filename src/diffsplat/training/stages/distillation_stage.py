@@ -6,19 +6,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoiser_rays
-from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.guidance import Conditions
-from diffsplat.pipelines.pipeline_folders import load_text_encoder
+from diffsplat.errors import require
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS
+from diffsplat.pipelines.pipeline_interfaces import Denoiser
 from diffsplat.pretrained.model_folders import find_model
+from diffsplat.pretrained.network_folders import open_denoiser
 from diffsplat.training.denoiser_loss import ConditionedDenoiser
-from diffsplat.training.prompt_table import PromptTable
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
-from diffsplat.training.teacher_trajectories import WindowBatch, distilled_prompts
-from diffsplat.training.tensor_cache import folder_digest
-from diffsplat.training.view_batches import every_caption
+from diffsplat.training.teacher_trajectories import WindowBatch
 
 
 @dataclass(frozen=True)
@@ -35,24 +31,8 @@ class DistillationConfig(StageConfig):
         require(0 < self.least_level <= 1, "least_level", self.least_level, "a level above 0 and at most 1")
 
     def build(self, folders: StageFolders, /) -> "DistillationStage":
-        """The stage.
-
-        Raises:
-            ValueError: when the teacher predicts something else than latents.
-        """
-        pipe = DiffSplatPipeline.from_pretrained(folders.teacher)
-        if pipe.defaults.prediction != "latents":
-            raise InvalidInputError(
-                f"the teacher {folders.teacher!r} has no denoiser that predicts latents, expected one like mini's"
-            )
-        text_encoder = find_model(folders.teacher) / "text_encoder"
-        prompts = PromptTable.open(
-            folders.out / "prompts",
-            distilled_prompts(pipe, every_caption(folders)),
-            lambda: load_text_encoder(text_encoder),
-            folder_digest(text_encoder),
-        )
-        return DistillationStage(self, pipe, prompts)
+        """The stage."""
+        return DistillationStage(self, open_denoiser(find_model(folders.teacher) / "denoiser"))
 
 
 class DistillationStage(Stage):
@@ -61,12 +41,10 @@ class DistillationStage(Stage):
     bounds of a window -- a place between them --> network --> velocity -- compared with that of the straight line
     """
 
-    def __init__(self, config: DistillationConfig, pipe: DiffSplatPipeline, prompts: PromptTable) -> None:
+    def __init__(self, config: DistillationConfig, denoiser: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.network = cast(nn.Module, pipe.denoiser).train()
-        self.prompts = prompts
-        self.codec = pipe.autoencoder
+        self.network = denoiser.train()
 
     def forward(self, batch: WindowBatch, _step: int, /) -> Losses:
         """Loss of a batch, each object at a random place of a random window."""
@@ -102,12 +80,8 @@ class DistillationStage(Stage):
 
     def _predicted(self, batch: WindowBatch, noisy: Tensor, levels: Tensor) -> Tensor:
         """Latents that the network takes noisy ones for, at noise levels ``[B]``."""
-        conditions = Conditions(
-            rays=denoiser_rays(batch.cameras, self.codec.latent_size, self.codec.pixel_grid),
-            text=self.prompts(list(batch.prompt)).to(noisy.device),
-        )
-        denoiser = ConditionedDenoiser(self.network)  # type: ignore[arg-type]
-        return denoiser(noisy, levels * TIMESTEPS, conditions)
+        denoiser = ConditionedDenoiser(cast(Denoiser, self.network))
+        return denoiser(noisy, levels * TIMESTEPS, batch.conditions)
 
 
 def _wide(values: Tensor) -> Tensor:
