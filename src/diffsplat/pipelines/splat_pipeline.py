@@ -252,42 +252,49 @@ class DiffSplatPipeline(PipelineComponents):
         Raises:
             ValueError: when the model has no use for an image, or lacks one.
         """
-        if image is not None and not self.takes_image:
-            raise InvalidInputError("this model takes no image, expected none, or one opened with image=True")
-        if image is None and self.needs_image:
-            raise InvalidInputError("this model generates from an image, expected an image")
-        if control is not None and not self.takes_control:
-            raise InvalidInputError(
-                "this model follows no control map, expected none, or one opened with control='depth'"
-            )
-        if control is None and self.controlnet is not None:
-            raise InvalidInputError("this model has a ControlNet, expected a control map")
-        if image is not None and control is not None and self.condition_encoder is not None:
-            raise InvalidInputError("this model takes an image or a control map, expected one of them")
-        if ip_adapter_image is None and self.image_prompt_encoder is not None:
-            raise InvalidInputError("this model has an IP-Adapter, expected an ip_adapter_image")
-        if ip_adapter_image is not None and self.image_prompt_encoder is None:
-            raise InvalidInputError(
-                "this model has no IP-Adapter, expected no ip_adapter_image, or load_ip_adapter"
-            )
-        maps = control if isinstance(control, list) else [] if control is None else [control]
-        wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
-        require(not maps or len(maps) == wanted, "the number of control maps", len(maps), f"{wanted}")
+        self._check_uses(image is not None, control is not None, ip_adapter_image is not None)
         size = self.autoencoder.image_size
-        prepared = [condition_image(each, size, cut_out=False) for each in maps]
-        shown = None if image is None else condition_image(image, size, cut_out=True, framing=framing)
-        outlined = shown or (prepared[0] if prepared and self.control_kind != "canny" else None)
-        return ConditionImages(
-            prompt=self._image_prompt(ip_adapter_image),
-            image=None if shown is None else shown.image,
-            control=torch.cat([each.image for each in prepared]) if prepared else None,
-            outline=None if outlined is None else outlined.outline,
-        )
+        prepared = ConditionImages()
+        if control is not None:
+            maps = [condition_image(each, size, cut_out=False) for each in self._control_maps(control)]
+            outline = None if self.control_kind == "canny" else maps[0].outline
+            prepared = replace(prepared, control=torch.cat([each.image for each in maps]), outline=outline)
+        if image is not None:
+            first_view = condition_image(image, size, cut_out=True, framing=framing)
+            prepared = replace(prepared, image=first_view.image, outline=first_view.outline)
+        if ip_adapter_image is not None:
+            prompt_size = self.image_prompt_encoder.config.image_size
+            prompt = condition_image(ip_adapter_image, prompt_size, cut_out=False)
+            prepared = replace(prepared, prompt=prompt.image)
+        return prepared
 
-    def _image_prompt(self, source: ImageSource | None) -> Tensor | None:
-        if source is None:
-            return None
-        return condition_image(source, self.image_prompt_encoder.config.image_size, cut_out=False).image
+    def _check_uses(self, image: bool, control: bool, image_prompt: bool) -> None:
+        """Refuse an image of a kind that the model has no use for, and the lack of one that it needs."""
+        adapter = self.image_prompt_encoder is not None
+        refusals = {
+            "takes no image, expected none, or one opened with image=True": image and not self.takes_image,
+            "generates from an image, expected an image": self.needs_image and not image,
+            "follows no control map, expected none, or one opened with control='depth'": (
+                control and not self.takes_control
+            ),
+            "has a ControlNet, expected a control map": self.controlnet is not None and not control,
+            "takes an image or a control map, expected one of them": (
+                image and control and self.condition_encoder is not None
+            ),
+            "has an IP-Adapter, expected an ip_adapter_image": adapter and not image_prompt,
+            "has no IP-Adapter, expected no ip_adapter_image, or load_ip_adapter": image_prompt
+            and not adapter,
+        }
+        for sentence, refused in refusals.items():
+            if refused:
+                raise InvalidInputError(f"this model {sentence}")
+
+    def _control_maps(self, control: ImageSource | list[ImageSource]) -> list[ImageSource]:
+        """Control maps as a list, as many as there are ControlNets."""
+        maps = control if isinstance(control, list) else [control]
+        wanted = len(self.controlnet) if isinstance(self.controlnet, nn.ModuleList) else 1
+        require(len(maps) == wanted, "the number of control maps", len(maps), f"{wanted}")
+        return maps
 
     @torch.no_grad()
     def resolve(self, generation: Generation, images: ConditionImages | None = None) -> ResolvedGeneration:
