@@ -69,13 +69,12 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
     failure = f"cannot write {str(target)!r}"
     with explained_os_errors(failure):
         temporary.touch(exist_ok=False)
-        permissions = temporary.stat().st_mode
     try:
         with explained_os_errors(failure, STORAGE_ERRORS):
             yield temporary
         with explained_os_errors(failure):
-            if final.suffix == ".safetensors":  # which safetensors writes for its owner alone
-                temporary.chmod(permissions)
+            if final.suffix == ".safetensors":
+                give_usual_permissions(temporary)
             if force:
                 os.replace(temporary, final)
             else:
@@ -84,15 +83,16 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def give_usual_permissions(folder: Path) -> None:
-    """Let others read the weights in a folder as any new file: safetensors writes files for their owner alone."""
+def give_usual_permissions(path: Path) -> None:
+    """Let others read weights, a file or all in a folder, as any new file: safetensors writes for its owner alone."""
+    folder, files = (path, path.rglob("*.safetensors")) if path.is_dir() else (path.parent, [path])
     probe = folder / f".diffsplat-{secrets.token_hex(8)}"
     probe.touch(exist_ok=False)
     permissions = probe.stat().st_mode
     probe.unlink()
-    for path in folder.rglob("*.safetensors"):
-        if not path.is_symlink():
-            path.chmod(permissions)
+    for file in files:
+        if not file.is_symlink():
+            file.chmod(permissions)
 
 
 def _move_to_new(temporary: Path, final: Path, target: str | Path) -> None:
