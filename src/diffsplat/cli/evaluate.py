@@ -354,7 +354,7 @@ def prompts(data: Path, out: Path, *, nouns: PromptSet = "mini", force: bool = F
     print(f"{len(built)} prompts, {sum(prompt.trained for prompt in built)} of them of trained pairs: {out}")
 
 
-def protocol(
+def clip_scores(
     prompt_file: tyro.conf.Positional[Path],
     *,
     clip: str,
@@ -393,7 +393,7 @@ def protocol(
 
     evaluation = evaluate_prompts(generate, asked, scorer, pipe.autoencoder.image_size, reward)
     settings = {"prompts": str(prompt_file), "clip": clip, "model": model, "seed": seed, "steps": steps}
-    _finish("protocol", evaluation, arguments, settings)
+    _finish("clip", evaluation, arguments, settings)
 
 
 def compare(first: tyro.conf.Positional[Path], second: tyro.conf.Positional[Path]) -> None:
@@ -422,7 +422,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ceiling": ceiling,
     "judge": judge,
     "prompts": prompts,
-    "protocol": protocol,
+    "clip": clip_scores,
     "compare": compare,
 }
 """Subcommands of ``diffsplat evaluate``."""

@@ -85,7 +85,7 @@ def test_image_reward_of_its_package(
     (tmp_path / "prompts.txt").write_text("a red chair\na taxi\n")
     words = [
         "evaluate",
-        "protocol",
+        "clip",
         str(tmp_path / "prompts.txt"),
         "--model",
         str(small_model),
@@ -120,7 +120,7 @@ def test_the_command_writes_a_report_that_compares(
 ):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red chair\na blue taxi\n\na red chair\n")
-    base = ["evaluate", "protocol", str(prompts), "--model", str(small_model), "--steps", "2", "--clip"]
+    base = ["evaluate", "clip", str(prompts), "--model", str(small_model), "--steps", "2", "--clip"]
     words = [*base, str(clip_folder)]
     for name, seed in (("a.json", "0"), ("b.json", "1")):
         assert main([*words, "--seed", seed, "--out", str(tmp_path / name)]) == 0
