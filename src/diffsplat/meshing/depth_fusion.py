@@ -32,6 +32,8 @@ _CELL = (
 )
 _BACK_SIDE = -0.15
 _BLOCK = 8  # voxels
+_STRAY_SHARE = 5e-4  # of the pixels of a surface
+_PIXEL_STRIDE = 4  # from one pixel that is measured to the next
 _WRONG_SIDE = np.float32(-1.0)
 
 
@@ -94,7 +96,25 @@ def fuse_depths(views: DepthViews, lattice: Lattice) -> Float32:
     in_slices(_fuse_blocks, len(chosen), views, lattice.low, lattice.step, chosen, field)
     x, y, z = lattice.shape
     box = field[:x, :y, :z][(slice(_MARGIN, -_MARGIN),) * 3]
-    return _without_tunnels(np.pad(box, _MARGIN, constant_values=IN_FRONT))
+    filled = _without_tunnels(np.pad(box, _MARGIN, constant_values=IN_FRONT))
+    below = (_lowest_seen(views) - lattice.low[1]) / lattice.step - np.arange(lattice.shape[1])
+    return np.maximum(filled, np.clip(below, -BEHIND, IN_FRONT).astype(np.float32)[:, None])
+
+
+def _lowest_seen(views: DepthViews) -> float:
+    """World height below which nothing is seen from its front, but for strays.
+
+    Cameras that look up into an object without Gaussians below see back sides alone, which leave it open how far
+    down it reaches.
+    """
+    pixels = np.argwhere(views.depth[:, ::_PIXEL_STRIDE, ::_PIXEL_STRIDE] > 0) * (
+        1,
+        _PIXEL_STRIDE,
+        _PIXEL_STRIDE,
+    )
+    heights = np.empty(len(pixels))
+    in_slices(_measure_heights, len(pixels), views, pixels, heights)
+    return float(np.quantile(heights, _STRAY_SHARE)) if len(heights) else -math.inf
 
 
 def _without_tunnels(field: Float32) -> Float32:
@@ -150,6 +170,14 @@ def _point(views, v, row, column):
         (center[2] - point[2]) / length,
     )
     return point, toward
+
+
+@njit(cache=True, nogil=True)
+def _measure_heights(first, end, views, pixels, heights):
+    """Fill in the world heights of what ``pixels [N, 3]`` (view, row, column) of a range see."""
+    for n in range(first, end):
+        point, _ = _point(views, pixels[n, 0], pixels[n, 1], pixels[n, 2])
+        heights[n] = point[1]
 
 
 @njit(cache=True, nogil=True)

@@ -75,6 +75,30 @@ def test_hole_below_is_closed_without_hollowing_the_object() -> None:
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.4**3 - cap, rel=0.06)
 
 
+def test_what_is_open_below_ends_where_its_wall_ends() -> None:
+    """Cameras look up into it; the Gaussians of its wall reach far around it, but hardly below it."""
+    turn, height = (
+        part.reshape(-1, 1) for part in np.meshgrid(np.arange(60) * np.pi / 30, np.linspace(-0.2, 0.2, 41))
+    )
+    wall = Splats(
+        torch.tensor(np.hstack([0.3 * np.sin(turn), height, 0.3 * np.cos(turn)]), dtype=torch.float32),
+        torch.tensor([0.04, 0.01, 0.002]).expand(len(turn), 3).contiguous(),
+        torch.tensor(
+            np.hstack([np.cos(turn / 2), 0 * turn, np.sin(turn / 2), 0 * turn]), dtype=torch.float32
+        ),
+        torch.full((len(turn),), 0.95),
+        torch.full((len(turn), 3), 0.5),
+    )
+    ring, spin = (
+        part.reshape(-1, 1) for part in np.meshgrid(np.linspace(0.01, 0.29, 29), np.arange(60) * np.pi / 30)
+    )
+    points = np.hstack([ring * np.sin(spin), np.full_like(ring, 0.2), ring * np.cos(spin)])
+    lid = disks(points, np.tile([0.0, 1.0, 0.0], (len(ring), 1)), np.pi * 0.3**2)
+    mesh = joined(mesh_from_splats(Splats.concatenate([wall, lid]), SMALL))
+    assert mesh.is_watertight
+    assert mesh.bounds[:, 1] == pytest.approx([-0.2, 0.2], abs=0.02)
+
+
 def test_strays_and_faint_gaussians_change_nothing() -> None:
     clean = colored_sphere()
     stray = clean.take(torch.arange(3))
