@@ -21,6 +21,9 @@ _MAX_PARTS = 4096
 _LEAST_VALUES = 1 << 18
 """Numbers that may be read from any file."""
 
+_PADDING = 3
+"""Bytes that some programs count in the length of the last chunk and do not write."""
+
 _CODES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 
 Primitive = dict[str, Any]
@@ -181,7 +184,7 @@ def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
     offset, found = 12, {}
     while offset + 8 <= len(data):
         size, kind = struct.unpack_from("<II", data, offset)
-        if size > len(data) - offset - 8:
+        if size > len(data) - offset - 8 + _PADDING:
             if JSON_CHUNK in found and BINARY_CHUNK in found:
                 break  # what some programs leave behind the last chunk is none
             raise InvalidInputError("one of its chunks is cut")
@@ -189,7 +192,7 @@ def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
         offset += 8 + size
     if JSON_CHUNK not in found:
         raise InvalidInputError("it has no JSON chunk")
-    return found[JSON_CHUNK], found.get(BINARY_CHUNK, b"")
+    return found[JSON_CHUNK].rstrip(b"\0"), found.get(BINARY_CHUNK, b"")
 
 
 def _buffer(entry: Any, binary: bytes | None) -> bytes:
@@ -223,7 +226,8 @@ def node_matrix(node: dict[str, Any]) -> NDArray[np.float64]:
     if "matrix" in node:
         return np.array(_vector(node, "matrix", 16)).reshape(4, 4).T
     matrix = np.eye(4)
-    x, y, z, w = _vector(node, "rotation", 4) if "rotation" in node else [0, 0, 0, 1]
+    turn = np.array(_vector(node, "rotation", 4) if "rotation" in node else [0, 0, 0, 1])
+    x, y, z, w = turn / (np.linalg.norm(turn) or 1)
     matrix[:3, :3] = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],

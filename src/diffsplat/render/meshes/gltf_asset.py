@@ -19,7 +19,17 @@ from diffsplat.render.meshes.meshopt_compression import decoded_view
 from diffsplat.render.meshes.triangle_mesh import LossList
 
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-_KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_KINDS = {
+    5120: "<i1",
+    5121: "<u1",
+    5122: "<i2",
+    5123: "<u2",
+    5124: "<i4",
+    5125: "<u4",
+    5126: "<f4",
+    5130: "<f8",
+}
+"""Signed 32 bits and double precision, which core glTF lacks, are written by some programs."""
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _ZEROS_ALLOWED = 1 << 22
@@ -40,11 +50,14 @@ class GltfAsset:
 
     def __init__(self, data: bytes, folder: Path, losses: LossList) -> None:
         text, self._binary = glb_chunks(data) if data[:4] == MAGIC else (data, b"")
-        self.root: dict[str, Any] = json.loads(plain_text(text).rstrip(b"\0"), object_hook=_without_nulls)
+        self.root: dict[str, Any] = json.loads(plain_text(text), object_hook=_without_nulls)
         self.folder = folder
         self.losses = losses
         self._views: dict[int, bytes] = {}
         self._buffers: dict[int, bytes] = {}
+        if not (self.root.get("nodes") or self.root.get("scenes")):
+            # A library of meshes: each appears once, as if in a node of its own.
+            self.root["nodes"] = [{"mesh": index} for index in range(len(self.root.get("meshes", [])))]
         version = str(self.root.get("asset", {}).get("version", "2.0"))
         if not version.startswith("2"):
             raise InvalidInputError(f"it has glTF version {version[:20]}, expected 2.0")
@@ -143,7 +156,7 @@ class GltfAsset:
         if uri[:5].lower() == "data:":
             head, _, body = uri.partition(",")
             raw = unquote_to_bytes(body)
-            is_base64 = head.lower().endswith(";base64")
+            is_base64 = head.lower().replace(" ", "").endswith(";base64")
             return base64.b64decode(raw.translate(_URL_SAFE) + b"==") if is_base64 else raw
         return read_linked(uri, self.folder)
 

@@ -51,7 +51,11 @@ class GltfMaterials:
     def material(self, index: int | None) -> GltfMaterial:
         """The material of that number; None for the default, which is white."""
         if index not in self._known:
-            self._known[index] = self._read(self._asset.entry("materials", index))
+            try:
+                self._known[index] = self._read(self._asset.entry("materials", index))
+            except InvalidInputError as error:
+                self._asset.losses.color(f"a material is broken: {error}")
+                self._known[index] = self._known[None]
         return self._known[index]
 
     def _read(self, entry: dict[str, Any]) -> GltfMaterial:
@@ -84,7 +88,7 @@ class GltfMaterials:
         if reference is None:
             return GltfMaterial(np.ones(4))
         try:
-            entry = self._asset.entry("textures", reference["index"])
+            entry = self._asset.entry("textures", reference.get("index"))
             sampler = self._asset.entry("samplers", entry["sampler"]) if "sampler" in entry else {}
         except InvalidInputError as error:
             self._asset.losses.color(f"a texture is broken: {error}")
@@ -137,30 +141,32 @@ class GltfMaterials:
     def _image(self, texture: dict[str, Any], opaque: bool) -> NDArray[np.uint8] | None:
         """The first image of a texture that can be read; None, and a loss, where none can."""
         extensions = texture.get("extensions", {})
-        sources = [extensions[name]["source"] for name in _IMAGE_EXTENSIONS if name in extensions]
-        sources += [texture["source"]] if "source" in texture else []
+        holders = (*(extensions.get(name, {}) for name in _IMAGE_EXTENSIONS), texture)
+        sources = [holder["source"] for holder in holders if "source" in holder]
         problems = []
         for source in sources:
             if (source, opaque) not in self._pixels:
+                name = f"images[{source}]"
                 try:
-                    self._pixels[source, opaque] = decode_texture(self._image_data(source), opaque=opaque)
+                    image = self._asset.entry("images", source)
+                    name = _image_name(image, name)
+                    self._pixels[source, opaque] = decode_texture(self._image_data(image), opaque=opaque)
                 except DiffSplatError as error:
-                    problems.append(f"its texture {self._image_name(source)} {error}")
+                    problems.append(f"its texture {name} {error}")
                     continue
             return self._pixels[source, opaque]
         self._asset.losses.color(problems[0] if problems else "its texture has no image")
         return None
 
-    def _image_data(self, index: int) -> bytes:
-        image = self._asset.entry("images", index)
-        if "uri" in image:
+    def _image_data(self, image: dict[str, Any]) -> bytes:
+        if isinstance(image.get("uri"), str):
             return self._asset.content(image["uri"])
-        return bytes(self._asset.view(image["bufferView"])[0])
+        return bytes(self._asset.view(image.get("bufferView"))[0])
 
-    def _image_name(self, index: int) -> str:
-        image = self._asset.entry("images", index)
-        name = str(image.get("name") or image.get("uri", ""))[:80]
-        return repr(name) if name and not name.startswith("data:") else f"images[{index}]"
+
+def _image_name(image: dict[str, Any], unnamed: str) -> str:
+    name = str(image.get("name") or image.get("uri", ""))[:80]
+    return repr(name) if name and not name.startswith("data:") else unnamed
 
 
 def _numbers(holder: dict[str, Any], key: str, count: int, default: float = 1.0) -> NDArray[np.float64]:

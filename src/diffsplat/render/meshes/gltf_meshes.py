@@ -84,6 +84,8 @@ def _primitive(
         asset.losses.part("primitives without positions are left out")
         return None
     attributes, indices = _vertices(asset, primitive)
+    if extension(primitive, _DRACO) is not None:
+        mode = _TRIANGLES  # to which the library decodes strips as well
     places = _triangles(indices, mode)
     places = places[within(places, len(attributes["POSITION"]), asset.losses)]
     attributes |= _morphed(asset, primitive, placed, attributes)
@@ -163,7 +165,7 @@ def _shaped(placed: PlacedMesh, attributes: Attributes) -> tuple[DoubleArray, Do
     """Positions and normals with the skin applied."""
     positions = attributes["POSITION"].astype(np.float64)
     normals = attributes["NORMAL"].astype(np.float64) if "NORMAL" in attributes else None
-    if placed.joints is None or "JOINTS_0" not in attributes:
+    if placed.joints is None or not {"JOINTS_0", "WEIGHTS_0"} <= attributes.keys():
         return positions, normals
     matrices = _blended_joints(attributes, placed.joints)
     positions = np.einsum("nij,nj->ni", matrices[:, :3, :3], positions) + matrices[:, :3, 3]

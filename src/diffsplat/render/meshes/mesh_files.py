@@ -37,6 +37,8 @@ def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
         ValueError: the file holds no triangle or cannot be read.
     """
     data = read_bytes(path)
+    if not data:
+        raise InvalidInputError(f"{path}: it is empty")
     losses = LossList()
     try:
         with np.errstate(all="ignore"):  # numbers that are not finite are sorted out at the end
@@ -59,7 +61,7 @@ def _parts(path: Path, data: bytes, losses: LossList, nodes: str) -> list[MeshPa
         case ".ply":
             return read_ply(data, folder, losses)
         case ".stl":
-            return read_stl(data)
+            return read_stl(data, losses)
         case ".off":
             return read_off(data, losses)
         case suffix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ def statements(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     waiting = b""
     for part in plain_text(data).splitlines():
         line = waiting + part
-        if line.endswith(b"\\"):
+        if line.endswith(b"\\") and not line.lstrip().startswith(b"#"):
             waiting = line[:-1] + b" "
             continue
         waiting = b""
@@ -49,6 +50,9 @@ def decoded(name: bytes) -> str:
 
 def numbers(words: Iterable[bytes]) -> list[float]:
     """The numbers before the first word that starts a comment; NaN for words that are none."""
+    words = list(words)
+    with suppress(ValueError):
+        return [float(word) for word in words]
     values = []
     for word in words:
         if word.startswith(b"#"):
@@ -60,17 +64,12 @@ def numbers(words: Iterable[bytes]) -> list[float]:
     return values
 
 
-def number_rows(lines: list[bytes]) -> NDArray[np.float64]:
-    """``[N, width]`` numbers of lines, as wide as the shortest of them."""
-    if not lines:
-        return np.zeros((0, 0))
-    rows = [line.split() for line in lines]
-    width = min(map(len, rows))
-    if all(len(row) == width for row in rows):
-        try:
-            return np.array(rows, dtype=np.bytes_).astype(np.float64)
-        except ValueError:  # some word is no number
-            pass
-    table = [numbers(row) for row in rows]
-    width = min(map(len, table))
-    return np.array([row[:width] for row in table], dtype=np.float64)
+def number_rows(rows: list[list[bytes]], width: int) -> NDArray[np.float64]:
+    """``[N, width]`` the first numbers of each row of words, NaN where it is shorter or a word is no number."""
+    rows = [row[:width] for row in rows]
+    if len({len(row) for row in rows}) == 1:
+        with suppress(ValueError):
+            table = np.array(rows, dtype=np.bytes_).astype(np.float64)
+            return np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=np.nan)
+    padding = [np.nan] * width
+    return np.array([(numbers(row) + padding)[:width] for row in rows]).reshape(-1, width)

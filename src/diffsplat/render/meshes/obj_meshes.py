@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from diffsplat.render.meshes.triangle_mesh import (
 
 _MISSING = -1
 _FREE_FORM = (b"curv", b"curv2", b"surf")
+_INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
 _NO_MATERIAL = (None, "", "None", "(null)")
 
 
@@ -54,9 +57,12 @@ def read_obj(data: bytes, folder: Path, losses: LossList) -> list[MeshPart]:
     contents = _contents(data, folder, losses)
     if contents.others:
         losses.part(f"{contents.others} free-form curves and surfaces are not read")
-    vectors = {keyword: number_rows(rests) for keyword, rests in contents.vectors.items()}
-    colors = _vertex_colors(vectors[b"v"])
-    tables = tuple(_columns(rows, width) for rows, width in zip(vectors.values(), (3, 2, 3), strict=True))
+    vertices, uv, normals = (
+        number_rows([rest.split() for rest in contents.vectors[keyword]], width)
+        for keyword, width in ((b"v", 6), (b"vt", 2), (b"vn", 3))
+    )
+    colors = _vertex_colors(vertices[:, 3:])
+    tables = vertices[:, :3], uv, normals
     return [
         _part(group, _material(name, contents.materials, losses), tables, colors, losses)
         for name, group in contents.groups.items()
@@ -99,14 +105,15 @@ def _add_faces(group: _Group, faces: list[bytes], contents: _Contents) -> None:
 
 
 def _corner_numbers(words: list[bytes]) -> NDArray[np.int64]:
-    """``[C, 3]`` numbers of v, vt and vn as they are written, 0 for those that are left out."""
+    """``[C, 3]`` numbers of v, vt and vn as they are written, 0 for those that are left out or none."""
     slashes = {word.count(b"/") for word in words}
     if len(slashes) == 1 and (width := slashes.pop() + 1) <= 3:
-        text = b" ".join(words).replace(b"//", b"/0/").replace(b"/", b" ")
-        flat = np.array(text.split(), dtype=np.bytes_).astype(np.int64)
-        if len(flat) == len(words) * width:
-            return np.pad(flat.reshape(-1, width), ((0, 0), (0, 3 - width)))
-    rows = [[int(number or 0) for number in word.split(b"/")[:3]] for word in words]
+        text = b" ".join(words).replace(b"//", b"/0/").replace(b"/", b" ").split()
+        with suppress(ValueError, OverflowError):  # some word is no number
+            if len(text) == len(words) * width:
+                flat = np.array(text, dtype=np.bytes_).astype(np.int64)
+                return np.pad(flat.reshape(-1, width), ((0, 0), (0, 3 - width)))
+    rows = [[int(n) if _INTEGER.fullmatch(n) else 0 for n in word.split(b"/")[:3]] for word in words]
     return np.array([[*row, 0, 0][:3] for row in rows], dtype=np.int64).reshape(-1, 3)
 
 
@@ -169,15 +176,11 @@ def _looked_up(table: DoubleArray, places: NDArray[np.int64]) -> DoubleArray | N
     return np.where(inside[..., None], table[np.where(inside, places, 0)], np.nan)
 
 
-def _columns(rows: DoubleArray, width: int) -> DoubleArray:
-    """The first columns of ``rows``, filled up with 0."""
-    return np.pad(rows, ((0, 0), (0, max(0, width - rows.shape[1]))))[:, :width]
-
-
 def _vertex_colors(rows: DoubleArray) -> DoubleArray | None:
-    """``[N, 4]`` sRGB of the numbers behind the position, r g b in 0..1 or 0..255."""
-    if not len(rows) or rows.shape[1] < 6:
+    """``[N, 4]`` sRGB of the numbers ``[N, 3]`` behind the position, r g b in 0..1 or 0..255; white for NaN."""
+    given = np.asarray(np.isfinite(rows).all(axis=1))
+    if not given.any():
         return None
-    colors = np.nan_to_num(rows[:, 3:6])
-    opaque = np.ones((len(rows), 1))
-    return np.concatenate([(colors / (255 if colors.max() > 1 else 1)).clip(0, 1), opaque], axis=1)
+    top = 255 if rows[given].max() > 1 else 1
+    colors = np.where(given[:, None], rows / top, 1.0).clip(0, 1)
+    return np.concatenate([colors, np.ones((len(rows), 1))], axis=1)

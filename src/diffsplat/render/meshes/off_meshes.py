@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
-from diffsplat.render.meshes.mesh_text import plain_text
+from diffsplat.render.meshes.mesh_text import number_rows, plain_text
 from diffsplat.render.meshes.polygon_triangles import polygon_triangles, within
 from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, LossList, Material, MeshPart
 
-_HEADER = re.compile(rb"((?:ST|C|N|4|n)*)(?:OFF|off)(\d*)")
+_HEADER = re.compile(rb"((?:ST|C|N|4|n)*)OFF(\d*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,11 @@ def _part(
     vertex_lines: list[list[bytes]], face_lines: list[list[bytes]], layout: _Layout, losses: LossList
 ) -> MeshPart:
     width = min(map(len, vertex_lines))
-    vertices = np.array([words[:width] for words in vertex_lines], dtype=np.float64)
+    vertices = number_rows(vertex_lines, width)
     faces = [[int(word) for word in words[1 : 1 + int(words[0])]] for words in face_lines]
     sizes = np.array([len(face) for face in faces], dtype=np.int64)
+    if any(size < int(words[0]) for size, words in zip(sizes, face_lines, strict=True)):
+        raise InvalidInputError("it has a face with fewer corners in its line than it promises")
     places = np.array([place for row in faces for place in row], dtype=np.int64)
     corner, face = polygon_triangles(sizes, vertices[places.clip(0, len(vertices) - 1), :3])
     places = places[corner]
@@ -67,7 +69,7 @@ def _part(
     places, face = places[inside], face[inside]
     positions, normals, colors = _columns(vertices, vertex_lines, layout)
     if colors is None:
-        painted = _face_colors(face_lines, sizes)
+        painted = _face_colors(face_lines, sizes, losses)
         corner_colors = None if painted is None else np.repeat(painted[face, None], 3, axis=1)
     else:
         corner_colors = colors[places]
@@ -97,22 +99,32 @@ def _columns(
     if rest < 3:
         return positions, normals, None
     end = next_column + min(rest, 4)
-    whole = all(b"." not in word for words in lines for word in words[next_column:end])
+    whole = _are_whole([words[next_column:end] for words in lines])
     return positions, normals, _colors(vertices[:, next_column:end], whole)
 
 
-def _face_colors(lines: list[list[bytes]], sizes: NDArray[np.int64]) -> NDArray[np.float64] | None:
+def _face_colors(
+    lines: list[list[bytes]], sizes: NDArray[np.int64], losses: LossList
+) -> NDArray[np.float64] | None:
     """``[N, 4]`` from the numbers behind the corners of each face, None where no face has any."""
     rest = [words[1 + size :] for words, size in zip(lines, sizes, strict=True)]
+    if any(len(words) == 1 for words in rest):
+        losses.color("its faces have colours of a colour map, which is not read")
     painted = np.array([len(words) >= 3 for words in rest])
     if not painted.any():
         return None
     given = [words[:4] for words in rest if len(words) >= 3]
-    whole = all(b"." not in word for words in given for word in words)
+    whole = _are_whole(given)
     opaque = b"255" if whole else b"1"
     colors = np.tile(UNPAINTED_MATERIAL.color.astype(np.float64), (len(rest), 1))
     colors[painted] = _colors(np.array([[*words, opaque][:4] for words in given], dtype=np.float64), whole)
     return colors
+
+
+def _are_whole(rows: list[list[bytes]]) -> bool:
+    """Whether colours are numbers up to 255; of 0 and 1 alone, they are fractions without a point."""
+    words = {word for row in rows for word in row}
+    return not any(b"." in word for word in words) and not words <= {b"0", b"1"}
 
 
 def _colors(values: NDArray[np.float64], whole: bool) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +85,11 @@ def _part(vertices: Table, faces: Table, surface: _Surface, texture: Texture | N
         colors = colors[surface.vertices]
     elif surface.faces is not None and (face_colors := _colors(faces)) is not None:
         colors = np.repeat(face_colors[surface.faces, None], 3, axis=1)
-    painted = colors is not None or (texture is not None and uv is not None)
-    material = Material(texture=texture) if painted else UNPAINTED_MATERIAL
+    if colors is not None:
+        material = Material()
+    else:
+        unseen = texture is None or uv is None
+        material = replace(UNPAINTED_MATERIAL if unseen else Material(), texture=texture)
     positions, normals = _columns(vertices, _POSITION), _columns(vertices, _NORMAL)
     assert positions is not None
     return MeshPart(
@@ -119,9 +122,12 @@ def _wedge_uv(faces: Table, surface: _Surface) -> NDArray | None:
     corners = next((faces[name] for name in _FACES if name in faces), None)
     if surface.wedges is None or not isinstance(lists, ListColumn) or not isinstance(corners, ListColumn):
         return None
-    if (lists.sizes != 2 * corners.sizes).any():
+    fitting = lists.sizes == 2 * corners.sizes
+    if not fitting.any():
         return None
-    return lists.values.reshape(-1, 2)[surface.wedges]
+    uv = np.zeros((len(corners.values), 2))  # also of faces without a texture
+    uv[np.repeat(fitting, corners.sizes)] = lists.values[np.repeat(fitting, lists.sizes)].reshape(-1, 2)
+    return uv[surface.wedges]
 
 
 def _texture_numbers(faces: Table, surface: _Surface) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.ply_vertex_table import PlyElement, PlyHeader, PlyProperty, parse_header
+from diffsplat.render.meshes.mesh_text import number_rows, numbers
 
 _TEXTURE = re.compile(r"texturefile:?\s+(.*\S)", re.IGNORECASE)
 _STRUCT_CODES: dict[str, str] = {
@@ -58,37 +59,47 @@ def _tables(header: PlyHeader, body: bytes) -> dict[str, Table]:
     place = 0
     for element in header.elements:
         if element.count < 0 or element.count > len(body):
-            raise InvalidInputError(f"it promises {element.count} {element.name} rows, more than it holds")
-        if words is not None:
-            table, place = _text_table(element, words, place)
-        else:
-            table, place = _binary_table(element, header.byte_order, body, place)
+            raise InvalidInputError(_too_short(element))
+        try:
+            if words is not None:
+                table, place = _text_table(element, words, place)
+            else:
+                table, place = _binary_table(element, header.byte_order, body, place)
+        except (struct.error, IndexError, ValueError) as error:
+            raise InvalidInputError(_too_short(element)) from error
         tables.setdefault(element.name, table)
     return tables
+
+
+def _too_short(element: PlyElement) -> str:
+    return f"it promises {element.count} {element.name} rows, more than it holds"
 
 
 def _text_table(element: PlyElement, words: list[bytes], place: int) -> tuple[Table, int]:
     width = len(element.properties)
     if not any(entry.length_code for entry in element.properties):
         end = place + element.count * width
-        values = np.array(words[place:end], dtype=np.float64).reshape(element.count, width)
-        return {e.name: values[:, i].astype(e.code) for i, e in enumerate(element.properties)}, end
+        values = number_rows([words[place:end]], end - place).reshape(element.count, width)
+        return {e.name: _typed(e, values[:, i]) for i, e in enumerate(element.properties)}, end
     rows: dict[str, tuple[list[int], list[float]]] = {entry.name: ([], []) for entry in element.properties}
     for _ in range(element.count):
         for entry in element.properties:
             size = 1
             if entry.length_code:
-                size, place = int(words[place]), place + 1
+                size, place = int(float(words[place])), place + 1
             taken = words[place : place + size]
             if size < 0 or len(taken) < size:
-                raise InvalidInputError(
-                    f"it promises {element.count} {element.name} rows, more than it holds"
-                )
+                raise InvalidInputError(_too_short(element))
             sizes, values = rows[entry.name]
             sizes.append(size)
-            values += map(float, taken)
+            values += numbers(taken)
             place += size
     return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
+
+
+def _typed(entry: PlyProperty, values: NDArray[np.float64]) -> NDArray:
+    """Whole numbers where the property holds such; others keep all digits of a text."""
+    return values if entry.code[0] == "f" else np.nan_to_num(values).astype(entry.code)
 
 
 def _binary_table(element: PlyElement, order: str, body: bytes, place: int) -> tuple[Table, int]:
@@ -115,7 +126,7 @@ def _even_table(element: PlyElement, order: str, body: bytes, place: int) -> tup
     if end > len(body):
         if sizes:
             return None, place
-        raise InvalidInputError(f"it promises {element.count} {element.name} rows, more than it holds")
+        raise InvalidInputError(_too_short(element))
     rows = np.frombuffer(body, row, element.count, place)
     if any((rows[f"n{index}"] != size).any() for index, size in sizes.items()):
         return None, place
@@ -147,5 +158,5 @@ def _uneven_table(element: PlyElement, order: str, body: bytes, place: int) -> t
 
 
 def _column(entry: PlyProperty, sizes: list[int], values: list[float]) -> Column:
-    column = np.array(values, dtype=np.float64).astype(entry.code)
+    column = _typed(entry, np.array(values, dtype=np.float64))
     return ListColumn(np.array(sizes, dtype=np.int64), column) if entry.length_code else column

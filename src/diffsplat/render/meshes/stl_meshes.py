@@ -9,22 +9,23 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.render.meshes.mesh_text import numbers, plain_text
-from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, Material, MeshPart
+from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, LossList, Material, MeshPart
 
 _HEADER = 84
+_TEXT = re.compile(rb"\b(solid|facet)\b", re.IGNORECASE)
 _NAMES = re.compile(rb"\b(?:end)?solid\b.*?(?=\bfacet\b|\Z)", re.DOTALL)
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
 
 
-def read_stl(data: bytes) -> list[MeshPart]:
+def read_stl(data: bytes, losses: LossList) -> list[MeshPart]:
     """The part of an STL file.
 
     Raises:
         ValueError: it is broken.
     """
     text = plain_text(data)
-    if text[:_HEADER].lower().lstrip().startswith(b"solid") and b"\0" not in text[:_HEADER]:
-        return [_text_part(text)]
+    if _TEXT.search(text[:_HEADER]) and b"\0" not in text[:_HEADER]:
+        return [_text_part(text, losses)]
     if len(data) < _HEADER:
         raise InvalidInputError("it is too short for an STL file")
     promised = int.from_bytes(data[80:84], "little")
@@ -37,7 +38,9 @@ def read_stl(data: bytes) -> list[MeshPart]:
     return [MeshPart(facets["corners"].astype(np.float64), material, colors=colors)]
 
 
-def _text_part(text: bytes) -> MeshPart:
+def _text_part(text: bytes, losses: LossList) -> MeshPart:
+    if b"endsolid" not in text.lower():
+        losses.part("it is cut, or lacks its last line (endsolid)")
     words = _NAMES.sub(b"", text.lower()).split()
     starts = [place for place, word in enumerate(words) if word == b"vertex"]
     corners = np.array([numbers(words[place + 1 : place + 4]) for place in starts], dtype=np.float64)

@@ -397,6 +397,9 @@ def test_byte_order_marks(tmp_path, mark):
         ({"source": 1}, "'gone.png' is missing"),
         ({"source": 2}, "broken image"),
         ({}, "no image"),
+        ({"source": 3}, "bufferViews[None]"),
+        ({"source": "0"}, "images[0] it refers to images[0], which it lacks"),
+        ({"sampler": 4}, "samplers[4]"),
     ],
 )
 def test_lost_textures_are_noted(tmp_path, texture, text):
@@ -405,6 +408,7 @@ def test_lost_textures_are_noted(tmp_path, texture, text):
     builder.image(b"\xabKTX 20\xbb\r\n\x1a\n" + bytes(60), "image/ktx2")
     builder.root["images"].append({"uri": "gone.png"})
     builder.image(png(LEFT_RED)[:60])
+    builder.root["images"].append({})
     builder.root["textures"] = [texture]
     mesh = load(tmp_path, builder)
     assert [text in loss.text for loss in mesh.losses] == [True]
@@ -436,13 +440,16 @@ def test_extensions_that_are_required_and_not_known_are_noted(tmp_path):
     assert [loss.text for loss in mesh.losses] == ["it requires the extension ACME_wobble, which is not read"]
 
 
-def test_draco(tmp_path):
+@pytest.mark.parametrize("mode", [4, 5])
+def test_draco(tmp_path, mode):
+    """Of a strip as well the library decodes triangles."""
     draco = pytest.importorskip("DracoPy")
     faces = SQUARE_INDICES.reshape(-1, 3).astype(np.uint32)
     packed = draco.encode(SQUARE, faces, tex_coord=SQUARE_UV.astype(np.float64), quantization_bits=16)
     numbers = {entry["attribute_type"]: entry["unique_id"] for entry in draco.decode(packed).attributes}
     builder = GltfBuilder().textured_square(LEFT_RED)
     primitive = builder.root["meshes"][0]["primitives"][0]
+    primitive["mode"] = mode
     for index in [*primitive["attributes"].values(), primitive["indices"]]:
         del builder.root["accessors"][index]["bufferView"]
     names = {"POSITION": numbers[0], "TEXCOORD_0": numbers[3]}
@@ -451,6 +458,7 @@ def test_draco(tmp_path):
     }
     mesh = load(tmp_path, builder)
     assert extent(mesh) == pytest.approx([1, 1, 0], abs=1e-3)
+    assert mesh.face_count == 2
     assert_halves(mesh, RED, BLUE)
 
 
@@ -513,6 +521,7 @@ def test_bytes_behind_the_last_chunk_are_ignored(tmp_path, behind):
         lambda data: "data:;base64," + base64.encodebytes(data).decode(),
         lambda data: "DATA:text/plain;charset=utf-8;BASE64," + base64.b64encode(data).decode(),
         lambda data: "data:a/b;base64," + base64.urlsafe_b64encode(data).decode().rstrip("="),
+        lambda data: "data:a/b; base64," + base64.b64encode(data).decode(),
         lambda data: "a.bin?version=2",
     ],
 )
@@ -567,3 +576,61 @@ def test_vertices_without_weights_hang_on_their_first_joint(tmp_path):
 def test_a_document_in_utf_16(tmp_path):
     builder = GltfBuilder().textured_square(LEFT_RED)
     assert_halves(load(tmp_path, builder.gltf().decode().encode("utf-16"), "a.gltf"), RED, BLUE)
+
+
+@pytest.mark.parametrize("reference", [{}, {"index": -1}, {"index": 7}])
+def test_a_reference_to_no_texture_costs_the_colour_only(tmp_path, reference):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    builder.root["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"] = reference
+    mesh = load(tmp_path, builder)
+    assert (mesh.face_count, mesh.has_true_colors) == (2, False)
+
+
+def test_a_material_that_is_not_there_costs_the_colour_only(tmp_path):
+    builder = GltfBuilder()
+    builder.mesh(material=3)
+    mesh = load(tmp_path, builder)
+    assert [loss.text for loss in mesh.losses] == [
+        "a material is broken: it refers to materials[3], which it lacks"
+    ]
+    np.testing.assert_array_equal(mesh.colors, 1)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("<i4", 5124), ("<f8", 5130)])
+def test_component_types_beyond_the_specification(tmp_path, kind, code):
+    builder = GltfBuilder()
+    view = builder.view((SQUARE * 4).astype(kind).tobytes())
+    builder.root["accessors"] = [{"bufferView": view, "componentType": code, "count": 4, "type": "VEC3"}]
+    builder.mesh(positions=0)
+    assert extent(load(tmp_path, builder)) == pytest.approx([4, 4, 0])
+
+
+@pytest.mark.parametrize("length", [0, 1e-3, 0.99, 2, 100])
+def test_rotations_of_any_length_turn_and_do_not_scale(tmp_path, length):
+    builder = GltfBuilder()
+    builder.mesh(positions=SQUARE * np.array([3, 1, 1], dtype="f4"))
+    builder.root["nodes"][0]["rotation"] = (np.array([0, 0, 1, 1]) * 0.5**0.5 * length).tolist()
+    assert extent(load(tmp_path, builder)) == pytest.approx([1, 3, 0] if length else [3, 1, 0], abs=1e-6)
+
+
+def test_meshes_without_nodes_and_scenes_appear_once(tmp_path):
+    builder = GltfBuilder()
+    builder.mesh()
+    for name in ("nodes", "scenes", "scene"):
+        del builder.root[name]
+    assert load(tmp_path, builder).face_count == 2
+
+
+def test_joints_without_weights_leave_the_mesh_as_it_is(tmp_path):
+    builder = GltfBuilder()
+    builder.mesh(attributes={"JOINTS_0": np.zeros((4, 4), dtype="u1")})
+    builder.root["skins"] = [{"joints": [1]}]
+    builder.root["nodes"] = [{"mesh": 0, "skin": 0}, {"scale": [5, 5, 5]}]
+    assert extent(load(tmp_path, builder)) == pytest.approx([1, 1, 0])
+
+
+@pytest.mark.parametrize("missing", [1, 3])
+def test_the_padding_of_the_last_chunk_may_be_missing(tmp_path, missing):
+    builder = GltfBuilder().textured_square(LEFT_RED)
+    builder.view(b"last" + b"!" * (4 - missing))
+    assert_halves(load(tmp_path, builder.glb()[:-missing]), RED, BLUE)

@@ -215,3 +215,25 @@ def test_broken_numbers_cost_their_triangles_only(tmp_path):
 def test_free_form_surfaces_are_noted(tmp_path):
     mesh = load(tmp_path, SQUARE + FACE.replace("usemtl m\n", "") + "surf 0 1 0 1 1 2 3 4\n")
     assert [loss.text for loss in mesh.losses] == ["1 free-form curves and surfaces are not read"]
+
+
+def test_a_comment_that_ends_like_a_continued_line_is_not_continued(tmp_path):
+    assert area(load(tmp_path, "# made in C:\\models\\\n" + SQUARE + "f 1 2 3 4\n")) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_vertices_without_a_colour_are_white(tmp_path, top):
+    mesh = load(tmp_path, f"v 0 0 0\nv 1 0 0 {top} 0 0\nv 1 1 0 {top} 0 0\nf 1 2 3\n")
+    np.testing.assert_allclose(mesh.colors[0, :, :3], [[1, 1, 1], [1, 0, 0], [1, 0, 0]])
+
+
+def test_a_weight_behind_the_position_is_no_colour(tmp_path):
+    mesh = load(tmp_path, "v 0 0 0 1.0\nv 1 0 0 1.0\nv 1 1 0 1.0\nf 1 2 3\n")
+    np.testing.assert_allclose(mesh.colors[..., :3], 0.7, atol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["a", "1.5", "99999999999999999999", "-"])
+def test_a_corner_that_is_no_number_costs_its_triangle_only(tmp_path, word):
+    mesh = load(tmp_path, SQUARE + f"f 1 2 3\nf 1 {word} 3\n")
+    assert mesh.face_count == 1
+    assert [loss.text for loss in mesh.losses] == ["1 of its triangles refer to vertices that it lacks"]

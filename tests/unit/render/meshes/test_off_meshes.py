@@ -27,7 +27,7 @@ def area(mesh):
     [
         file(), file("OFF 4 1 0"), file("4 1 0"), file("4 1"), file("# head\n\nOFF # kind\n\n4 1 0\n"),
         file(more="# a vertex"), file().replace("\n", "\r\n"), file().replace("\n", "\r"),
-        "\ufeff" + file(), file("off\n4 1 4"), file("OFF4 1 0"),
+        "\ufeff" + file(), file("off\n4 1 4"), file("OFF4 1 0"), file("Off\n4 1 0"),
     ],
 )  # fmt: skip
 def test_headers_and_comments(tmp_path, text):
@@ -40,6 +40,8 @@ def test_headers_and_comments(tmp_path, text):
         ("COFF", "220 30 30 255", [220 / 255, 30 / 255, 30 / 255, 1]),
         ("COFF", "1.0 0.5 0.0 0.25", [1, 0.5, 0, 0.25]),
         ("COFF", "0.0 0.5 1.0", [0, 0.5, 1, 1]),
+        ("COFF", "1 0 1 1", [1, 0, 1, 1]),
+        ("coff", "1 0 255 255", [1 / 255, 0, 1, 1]),
         ("OFF", "220 30 30", [220 / 255, 30 / 255, 30 / 255, 1]),
         ("NCOFF", "0 0 -1 255 0 0 255", [1, 0, 0, 1]),
         ("CNOFF", "0 0 -1 255 0 0 255", [1, 0, 0, 1]),
@@ -57,7 +59,8 @@ def test_colours_of_vertices(tmp_path, first, more, expected):
     ("behind", "expected"),
     [
         ("220 30 30", [220 / 255, 30 / 255, 30 / 255, 1]), ("0.2 0.4 0.6 0.5", [0.2, 0.4, 0.6, 0.5]),
-        ("255 0 0 51", [1, 0, 0, 0.2]), ("3", [0.7, 0.7, 0.7, 1]), ("# 1 2 3", [0.7, 0.7, 0.7, 1]),
+        ("255 0 0 51", [1, 0, 0, 0.2]), ("1 0 0", [1, 0, 0, 1]),
+        ("0 1 1 1", [0, 1, 1, 1]), ("3", [0.7, 0.7, 0.7, 1]), ("# 1 2 3", [0.7, 0.7, 0.7, 1]),
     ],
 )  # fmt: skip
 def test_colours_of_faces(tmp_path, behind, expected):
@@ -83,8 +86,15 @@ def test_an_appearance_before_the_header_is_skipped_and_reported(tmp_path):
     [
         (file("OFF BINARY\n4 1 0"), "binary"), (file("nOFF 4\n4 1 0"), "many-dimensional"),
         (file("OFF\n400 1 0"), "promises 400 vertices"), ("OFF\n", "no OFF header"),
+        (file(face="4 0 1 2"), "fewer corners"), ("", "is empty"),
     ],
 )  # fmt: skip
 def test_refusals(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load(tmp_path, text)
+
+
+def test_colours_of_a_colour_map_are_noted(tmp_path):
+    (loss,) = load(tmp_path, file(face="4 0 1 2 3 7")).losses
+    assert loss.of_color
+    assert "colour map" in loss.text

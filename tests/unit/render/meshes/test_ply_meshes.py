@@ -160,3 +160,44 @@ def test_textures_by_corner(tmp_path):
 def test_refusals(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         load(tmp_path, data)
+
+
+def test_text_keeps_its_digits_though_declared_single(tmp_path):
+    rows = [(431256.5 + x / 100, 5412345.75 + y / 100, z) for x, y, z in CORNERS]
+    low, high = load(tmp_path, text(rows, [(4, 0, 1, 2, 3)])).bounds()
+    np.testing.assert_allclose(high - low, [0.01, 0.01, 0], atol=1e-8)
+
+
+@pytest.mark.parametrize("word", ["-1.#IND", "-nan(ind)", "nan"])
+def test_a_number_that_is_none_costs_its_triangles_only(tmp_path, word):
+    rows = [*CORNERS, (word, 0, 0)]
+    mesh = load(tmp_path, text(rows, [(4, 0, 1, 2, 3), ("3.0", 0, 1, 4)]))
+    assert area(mesh) == pytest.approx(1)
+    assert [loss.text for loss in mesh.losses] == ["1 of its triangles have corners that are not finite"]
+
+
+def test_some_faces_may_have_no_texture_coordinates(tmp_path):
+    checker(tmp_path)
+    faces = [(3, 0, 1, 2, 6, 0, 0, 1, 0, 1, 1), (3, 0, 2, 3, 0)]
+    properties = ["property list uchar float texcoord"]
+    mesh = load(
+        tmp_path, text(CORNERS, faces, face_properties=properties, comments=["comment TextureFile t.png"])
+    )
+    np.testing.assert_allclose(mesh.uv[0], mesh.corners[0, :, :2])
+    assert mesh.losses == ()
+
+
+def test_a_texture_without_coordinates_is_noted(tmp_path):
+    checker(tmp_path)
+    mesh = load(tmp_path, text(CORNERS, [(4, 0, 1, 2, 3)], comments=["comment TextureFile t.png"]))
+    assert [loss.text for loss in mesh.losses] == ["one of its textures has no coordinates"]
+    np.testing.assert_allclose(mesh.colors[..., :3], 0.7, atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", range(1, 30, 4))
+def test_cut_binary_files_are_named(tmp_path, cut):
+    lines = [f"element vertex {len(CORNERS)}", *(line.format("float") for line in XYZ)]
+    lines += ["element face 1", "property list uchar int vertex_indices"]
+    body = np.array(CORNERS, dtype="<f4").tobytes() + struct.pack("<B4i", 4, 0, 1, 2, 3)
+    with pytest.raises(ValueError, match="more than it holds"):
+        load(tmp_path, (header("binary_little_endian", *lines).encode() + body)[:-cut])

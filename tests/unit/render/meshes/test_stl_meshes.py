@@ -65,3 +65,17 @@ def test_colours(tmp_path, head, color, expected):
 def test_a_cut_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="promises 9 triangles and holds 1"):
         load(tmp_path, binary(promised=9))
+
+
+FACET = b"facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n"
+
+
+@pytest.mark.parametrize("head", [b"", b"; a comment\n", b"SOLID\n"])
+def test_text_that_begins_otherwise(tmp_path, head):
+    assert load(tmp_path, head + FACET + b"endsolid\n").losses == ()
+
+
+def test_text_without_its_end_is_noted(tmp_path):
+    mesh = load(tmp_path, b"solid a\n" + FACET + FACET[:30])
+    assert mesh.face_count == 1
+    assert [loss.text for loss in mesh.losses] == ["it is cut, or lacks its last line (endsolid)"]
