@@ -21,9 +21,6 @@ _MAX_PARTS = 4096
 _LEAST_VALUES = 1 << 18
 """Numbers that may be read from any file."""
 
-_PADDING = 3
-"""Bytes that some programs count in the length of the last chunk and do not write."""
-
 _CODES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 
 Primitive = dict[str, Any]
@@ -84,6 +81,8 @@ class Document:
             if index in seen:
                 raise InvalidInputError("its nodes are no tree")
             seen.add(index)
+            if not is_visible(node):
+                continue
             with np.errstate(over="ignore", invalid="ignore"):
                 matrix = above @ node_matrix(node)
             waiting += [(child, matrix) for child in sequence(node, "children")]
@@ -184,7 +183,7 @@ def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
     offset, found = 12, {}
     while offset + 8 <= len(data):
         size, kind = struct.unpack_from("<II", data, offset)
-        if size > len(data) - offset - 8 + _PADDING:
+        if size > len(data) - offset - 8:
             if JSON_CHUNK in found and BINARY_CHUNK in found:
                 break  # what some programs leave behind the last chunk is none
             raise InvalidInputError("one of its chunks is cut")
@@ -219,6 +218,13 @@ def _at(items: Any, index: Any, name: str) -> Any:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(items):
         raise InvalidInputError(f"it refers to the {name} {str(index)[:20]}, which it lacks")
     return items[index]
+
+
+def is_visible(node: dict[str, Any]) -> bool:
+    """Whether a node and those below it are shown (KHR_node_visibility)."""
+    extensions = node.get("extensions")
+    visibility = extensions.get("KHR_node_visibility") if isinstance(extensions, dict) else None
+    return not isinstance(visibility, dict) or visibility.get("visible", True) is not False
 
 
 def node_matrix(node: dict[str, Any]) -> NDArray[np.float64]:

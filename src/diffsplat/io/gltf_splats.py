@@ -72,6 +72,7 @@ def decode_gltf(data: bytes) -> GaussianArrays:
     parts = [
         _placed(_primitive(document, primitive), matrix)
         for mesh, matrix in document.placed_meshes(is_splats)
+        if matrix[:3, :3].any()  # of scale 0, nothing is seen
         for primitive in mesh
     ]
     if not parts:

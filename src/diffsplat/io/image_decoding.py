@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -70,13 +71,16 @@ def decode_image(source: Path | BinaryIO, name: str, limits: DecodingLimits) -> 
         TooManyPixelsError: beyond the limit.
         ValueError: when it is no image of these formats, or broken.
     """
-    with warnings.catch_warnings():
+    with ExitStack() as stack:
+        # Pillow maps files that it opens itself into memory, and there mistakes the sides of turned TIFF images.
+        file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+        stack.enter_context(warnings.catch_warnings())
         # Of many pixels, which are counted here, and of broken metadata.
         warnings.simplefilter("ignore")
-        return _decoded(source, name, limits)
+        return _decoded(file, name, limits)
 
 
-def _decoded(source: Path | BinaryIO, name: str, limits: DecodingLimits) -> Image.Image:
+def _decoded(source: BinaryIO, name: str, limits: DecodingLimits) -> Image.Image:
     try:
         opened = _opened(source, limits.formats)
     except Image.DecompressionBombError as error:
@@ -121,29 +125,25 @@ def plain_image(image: Image.Image, name: str, longest_side: int) -> Image.Image
     return upright
 
 
-def _opened(source: Path | BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+def _opened(source: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
     Image.init()
     return Image.open(source, formats=[name for name in formats if name in Image.OPEN])
 
 
-def _size(source: Path | BinaryIO) -> int:
+def _size(source: BinaryIO) -> int:
     """Bytes of a file."""
-    if isinstance(source, Path):
-        return source.stat().st_size
     place = source.tell()
     size = source.seek(0, io.SEEK_END)
     source.seek(place)
     return size
 
 
-def _hint(source: Path | BinaryIO) -> str:
+def _hint(source: BinaryIO) -> str:
     """What else a file may be that is often taken for an image."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            head = file.read(12)
-    else:
-        source.seek(0)
-        head = source.read(12)
+    source.seek(0)
+    head = source.read(12)
+    if not head:
+        return ": it is empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return ": it is a HEIF photo, save it as JPEG or PNG"
     return ""
@@ -155,6 +155,8 @@ def _too_many_pixels(name: str, limits: DecodingLimits) -> TooManyPixelsError:
 
 def _expanded(image: Image.Image, name: str) -> Image.Image:
     """The image with pixels that may be averaged: a channel for each colour and for transparency, no palette."""
+    if image.mode == "La":
+        return image.convert("LA").convert("RGBA")
     if image.mode == "F":
         raise InvalidInputError(f"{name} holds floating-point pixels of unknown range, expected 8 or 16 bits")
     if image.mode.startswith("I"):

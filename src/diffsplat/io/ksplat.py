@@ -7,13 +7,13 @@ cameras whose y axis points down appears upright in the viewers of this format, 
 
 import logging
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.io.gaussian_arrays import GaussianArrays
+from diffsplat.io.gaussian_arrays import GaussianArrays, bytes_behind
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +52,16 @@ def decode_ksplat(data: bytes) -> GaussianArrays:
     major, minor, section_count, _, _, count, level = _HEADER.unpack_from(data)
     require(not major and minor > 0, "its version", f"{major}.{minor}", "0.1 or later")
     require(level <= 2, "its compression level", level, "0, 1 or 2")
-    sections = _sections(data, section_count, level)
+    sections, end = _sections(data, section_count, level)
     held = sum(section.count for section in sections)
     if not held or held != count:
         raise InvalidInputError(f"its header promises {count} Gaussians, but its sections hold {held}")
-    return GaussianArrays.concatenate([_decode_section(data, section, level) for section in sections])
+    gaussians = GaussianArrays.concatenate([_decode_section(data, section, level) for section in sections])
+    return replace(gaussians, flaws=bytes_behind(len(data) - end))
 
 
-def _sections(data: bytes, section_count: int, level: int) -> list[_Section]:
-    """The sections that hold Gaussians, checked against the size of the file."""
+def _sections(data: bytes, section_count: int, level: int) -> tuple[list[_Section], int]:
+    """The sections that hold Gaussians, checked against the size of the file, and where the last one ends."""
     offset = _HEADER_SIZE + section_count * _SECTION_SIZE
     if offset > len(data):
         raise InvalidInputError(f"its header promises {section_count} sections, more than it can hold")
@@ -86,7 +87,7 @@ def _sections(data: bytes, section_count: int, level: int) -> list[_Section]:
                 )
             )
         offset = end
-    return sections
+    return sections, offset
 
 
 def _row_type(level: int, harmonics: int) -> np.dtype:

@@ -21,8 +21,8 @@ def unpacked_limit(size: int) -> int:
     return max(GROWTH * size, _MODERATE)
 
 
-def gunzip(data: bytes, most: int) -> bytes:
-    """Inflate a gzip stream as far as its first ``most`` bytes.
+def gunzip(data: bytes, most: int) -> tuple[bytes, int]:
+    """The first ``most`` bytes of a gzip stream, inflated, and how many bytes follow it where it ends there.
 
     Raises:
         ValueError: when the stream is broken or cut.
@@ -35,11 +35,11 @@ def gunzip(data: bytes, most: int) -> bytes:
         raise InvalidInputError(f"its gzip stream is broken ({error})") from error
     if not (decoder.eof or more):
         raise InvalidInputError("its gzip stream is cut")
-    return inflated
+    return inflated, len(decoder.unused_data)
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object, members that are null left out.
 
     Raises:
         ValueError: when it is no JSON, no object, nested too deeply, or has absurdly many parts.
@@ -48,12 +48,17 @@ def parse_json(data: bytes) -> dict[str, Any]:
     if marks > _MAX_JSON_MARKS:
         raise InvalidInputError(f"its JSON has {marks} parts, expected at most {_MAX_JSON_MARKS}")
     try:
-        parsed = json.loads(data)
+        parsed = json.loads(data, object_hook=without_nulls)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("its JSON is broken") from error
     if not isinstance(parsed, dict):
         raise InvalidInputError("its JSON is not an object")
     return parsed
+
+
+def without_nulls(members: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object without the members that programs write as null for "none"."""
+    return {key: value for key, value in members.items() if value is not None}
 
 
 def integer(holder: Any, key: str, default: int | None = None) -> int:

@@ -179,7 +179,7 @@ def parse_header(data: bytes) -> PlyHeader:
 
 def _header_lines(data: bytes) -> tuple[list[str], int]:
     """The lines between the first and ``end_header``, and the size of it all in bytes."""
-    first = re.match(rb"ply[ \t]*(\r\n|\n|\r)", data)
+    first = re.match(rb"(?:\xef\xbb\xbf)?ply[ \t]*(\r\n|\n|\r)", data)
     if first is None:
         raise InvalidInputError("it is empty" if not data else "it does not start like a PLY file")
     head = data[:MAX_HEADER_BYTES]

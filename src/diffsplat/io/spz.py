@@ -141,12 +141,14 @@ def _bits_up_to(reach: float) -> int:
 
 
 def _unpack_gzip(data: bytes) -> _Packed:
-    header = gunzip(data, _HEADER.size)
+    header, _ = gunzip(data, _HEADER.size)
     wanted = _HEADER.size + sum(_plain_sizes(header))
     if wanted > unpacked_limit(len(data)):
         raise InvalidInputError(f"its header promises {wanted} bytes, more than {len(data)} may unpack to")
     # A little more than is wanted, to see whether anything follows.
-    return _unpack_plain(gunzip(data, wanted + _PIECE))
+    inflated, behind = gunzip(data, wanted + _PIECE)
+    packed = _unpack_plain(inflated)
+    return replace(packed, flaws=packed.flaws + bytes_behind(behind))
 
 
 def _plain_sizes(data: bytes) -> list[int]:
@@ -201,7 +203,9 @@ def _unpack_4(data: bytes) -> _Packed:
             raise InvalidInputError(f"its stream {index} has a size that does not fit {count} Gaussians")
         parts.append(memoryview(_unzstd(data[offset : offset + packed_size], size)))
         offset += packed_size
-    return _Packed(version, bits, *parts)
+    unread = sum(_STREAM.unpack_from(data, start + index * _STREAM.size)[0] for index in range(5, streams))
+    behind = 0 if flags & _HAS_EXTENSIONS else max(len(data) - offset - unread, 0)
+    return _Packed(version, bits, *parts, flaws=bytes_behind(behind))
 
 
 def _attribute_sizes(version: int, count: int, degree: int, bits: int) -> list[int]:

@@ -228,3 +228,46 @@ def test_grey_of_32_bits_is_refused(tmp_path: Path):
     Image.fromarray(np.full((4, 4), 1 << 20, np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(InvalidInputError, match="grey values up to 1048576, expected 8 or 16 bits"):
         read_image(tmp_path / "a.tif")
+
+
+CORNERS = np.kron(np.array([[60, 120], [180, 240]], np.uint8), np.ones((4, 8), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize(("orientation", "corners"), [(3, (240, 180, 120, 60)), (6, (180, 60, 240, 120))])
+def test_images_of_any_mode_are_turned_upright(
+    tmp_path: Path, kind: str, mode: str, orientation: int, corners: tuple[int, ...]
+):
+    """A camera upside down, or turned so that its left is up; corners in reading order."""
+    if (kind, mode) == ("WEBP", "I;16"):
+        pytest.skip("no such files")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = (
+        Image.fromarray(CORNERS.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(CORNERS).convert(mode)
+    )
+    image.save(tmp_path / "a", kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    found = read_image(tmp_path / "a")[0].mul(255).round()
+    assert found.shape == ((16, 8) if orientation == 6 else (8, 16))
+    assert (*found[0, [0, -1]].tolist(), *found[-1, [0, -1]].tolist()) == corners
+
+
+def test_premultiplied_pillow_images(tmp_path: Path):
+    grey = Image.new("LA", (4, 4), (100, 128)).convert("La")
+    color = Image.new("RGBA", (4, 4), (100, 100, 100, 128)).convert("RGBa")
+    for image in (grey, color):
+        found = image_from_pillow(image)[:, 0, 0].mul(255)
+        assert found.tolist() == pytest.approx([100, 100, 100, 128], abs=1.5)
+
+
+def test_empty_files_and_others_are_named(tmp_path: Path):
+    for data, words in (
+        (b"", "not an image file in a format that is read .*: it is empty"),
+        (b"<svg/>", r"in a format that is read \(PNG, JPEG,"),
+    ):
+        (tmp_path / "a.png").write_bytes(data)
+        with pytest.raises(InvalidInputError, match=words):
+            read_image(tmp_path / "a.png")

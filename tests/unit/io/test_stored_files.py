@@ -81,6 +81,28 @@ def test_spz_with_bytes_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("suffix", "data"),
+    [
+        (".spz", stored_files.spz_version_2()),
+        (".spz", gzip.decompress(stored_files.spz_version_1())),
+        (".spz", stored_files.spz_version_4()),
+        (".ksplat", stored_files.ksplat(0)),
+        (".ksplat", stored_files.ksplat(1)),
+        (".splat", stored_files.splat_row((1, 2, 3), (1, 1, 1), (255, 0, 51, 204), (128, 255, 128, 128))),
+    ],
+)
+def test_bytes_behind_any_file_are_counted(
+    tmp_path: Path, suffix: str, data: bytes, caplog: pytest.LogCaptureFixture
+):
+    count = read(tmp_path, suffix, data).count
+    assert "behind" not in caplog.text
+    assert read(tmp_path, suffix, data + bytes(7)).count == count
+    assert "7 bytes behind" in caplog.text
+    with pytest.raises(InvalidInputError, match="7 bytes behind"):
+        read_splats(tmp_path / f"a{suffix}", strict=True)
+
+
 @pytest.mark.parametrize("count", [1000, 1_000_000])
 def test_a_regular_spz_file_may_be_packed_very_small(tmp_path: Path, count: int):
     """Equal Gaussians, packed a thousand times smaller than they are."""
@@ -291,6 +313,22 @@ def test_gltf_linear_colours(tmp_path: Path):
     np.testing.assert_allclose(found.colors[0, 0], 1.055 * 0.5 ** (1 / 2.4) - 0.055, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("second", "count"),
+    [
+        ({"scale": [0, 0, 0]}, 1),
+        ({"matrix": [0] * 15 + [1]}, 1),
+        ({"extensions": {"KHR_node_visibility": {"visible": False}}}, 1),
+        ({"extensions": {"KHR_node_visibility": {"visible": True}}}, 2),
+        ({"children": None, "matrix": None, "extensions": None}, 2),
+        ({"rotation": [0, 0, 2, 2]}, 2),
+    ],
+)
+def test_gltf_nodes_that_show_nothing_are_left_out(tmp_path: Path, second: dict, count: int):
+    data = stored_files.gltf([{"mesh": 0}, {"mesh": 0, **second}], [0, 1])
+    assert read(tmp_path, ".gltf", data).count == count
+
+
 GLTF_REFUSALS = {
     "stretched": ({"nodes": [{"mesh": 0, "scale": [1, 2, 1]}]}, "stretches or mirrors"),
     "mirrored": ({"nodes": [{"mesh": 0, "scale": [-1, 1, 1]}]}, "stretches or mirrors"),
@@ -376,3 +414,14 @@ def test_glb_written_is_what_the_extension_asks_for(tmp_path: Path):
     assert values[prefix + "OPACITY"] == pytest.approx([0.8])
     assert values[prefix + "SH_DEGREE_0_COEF_0"] == pytest.approx([0.5 / C0, -0.5 / C0, -0.3 / C0], rel=1e-5)
     assert values["COLOR_0"] == [255, 0, 51, 204]
+
+
+def test_glb_with_json_padded_by_zeros(tmp_path: Path):
+    document = json.loads(stored_files.gltf([{"mesh": 0}], [0]))
+    binary = base64.b64decode(document["buffers"][0].pop("uri").partition(",")[2])
+    text = json.dumps(document).encode()
+    text += bytes(4 + -len(text) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
+    chunks += struct.pack("<II", len(binary), 0x004E4942) + binary
+    data = struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+    assert read(tmp_path, ".glb", data).count == 1

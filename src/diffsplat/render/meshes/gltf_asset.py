@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffsplat.errors import DiffSplatError, InvalidInputError
 from diffsplat.io.gltf_document import MAGIC, glb_chunks
+from diffsplat.io.parsing_limits import without_nulls
 from diffsplat.render.meshes.linked_files import read_linked
 from diffsplat.render.meshes.mesh_text import plain_text
 from diffsplat.render.meshes.meshopt_compression import decoded_view
@@ -50,7 +51,7 @@ class GltfAsset:
 
     def __init__(self, data: bytes, folder: Path, losses: LossList) -> None:
         text, self._binary = glb_chunks(data) if data[:4] == MAGIC else (data, b"")
-        self.root: dict[str, Any] = json.loads(plain_text(text), object_hook=_without_nulls)
+        self.root: dict[str, Any] = json.loads(plain_text(text), object_hook=without_nulls)
         self.folder = folder
         self.losses = losses
         self._views: dict[int, bytes] = {}
@@ -159,11 +160,6 @@ class GltfAsset:
             is_base64 = head.lower().replace(" ", "").endswith(";base64")
             return base64.b64decode(raw.translate(_URL_SAFE) + b"==") if is_base64 else raw
         return read_linked(uri, self.folder)
-
-
-def _without_nulls(entry: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object without the members that programs write as null for "none"."""
-    return {key: value for key, value in entry.items() if value is not None}
 
 
 def extension(holder: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffsplat.io.gltf_document import node_matrix
+from diffsplat.io.gltf_document import is_visible, node_matrix
 from diffsplat.render.meshes.gltf_asset import GltfAsset, extension
 
 
@@ -61,7 +61,7 @@ def _nodes_in_scene(asset: GltfAsset) -> list[int]:
     while waiting:
         index = waiting.pop()
         node = asset.entry("nodes", index)
-        if index not in order and (extension(node, "KHR_node_visibility") or {}).get("visible", True):
+        if index not in order and is_visible(node):
             order[index] = None
             waiting += node.get("children", [])[::-1]
     return list(order)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import struct
 from dataclasses import dataclass
@@ -47,7 +46,6 @@ def read_tables(data: bytes) -> PlyFile:
     Raises:
         ValueError: it is broken or shorter than it promises.
     """
-    data = data.removeprefix(codecs.BOM_UTF8)
     header = parse_header(data)
     textures = (_TEXTURE.match(comment) for comment in header.comments)
     return PlyFile(_tables(header, data[header.size :]), tuple(found[1] for found in textures if found))

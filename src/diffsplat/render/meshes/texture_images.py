@@ -32,11 +32,11 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
     """
     if data.startswith(_KTX2):
         raise InvalidInputError("is a KTX2 image (KHR_texture_basisu), which is not read: convert it to PNG")
+    Image.init()
+    known = [name for name in _FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Image.init()
-            known = [name for name in _FORMATS if name in Image.OPEN]
             with Image.open(io.BytesIO(data), formats=known) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise InvalidInputError(
@@ -51,15 +51,16 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         if data[4:12] == b"ftypavif":
             raise InvalidInputError("is an AVIF image, which needs Pillow 11.3 or newer") from error
-        raise InvalidInputError("is no image of a known format") from error
+        raise InvalidInputError(f"is no image of a known format ({', '.join(known)})") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file happens to trigger
         raise InvalidInputError(f"is a broken image ({type(error).__name__})") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        top = 1.0 if image.mode == "F" else 65535.0
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float32)) / top * 255
+    if image.mode == "F":
+        raise InvalidInputError("holds floating-point pixels of unknown range, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, dtype=np.float32) / 65535 * 255
         return Image.fromarray((grey.clip(0, 255) + 0.5).astype(np.uint8)).convert("RGBA")
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
