@@ -20,7 +20,8 @@ class MeshArguments:
     """Options of ``diffsplat mesh``."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """Splats of one object: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
+    """Splats of one object: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf, or the folder of an
+    unpacked .sog."""
     output: Annotated[Path | None, option("MESH", alias="-o")] = None
     """Where to write: .glb, .gltf, .obj (with .mtl and .png), .stl (no colours) or .ply (colours at the vertices);
     default: FILE's name with .mesh.glb."""
@@ -49,11 +50,11 @@ def command(arguments: Annotated[MeshArguments, tyro.conf.arg(name="")]) -> None
     """
     from tqdm import tqdm
 
-    from diffsplat.io.splat_suffixes import splat_stem
+    from diffsplat.io.splat_suffixes import splat_stem, unpacked_sog_folder
     from diffsplat.meshing.mesh_writing import WRITABLE_MESH_SUFFIXES, mesh_paths
 
-    source = require_readable(arguments.file)
-    target = arguments.output or Path(f"{splat_stem(source)}.mesh.glb")
+    source = unpacked_sog_folder(arguments.file) or require_readable(arguments.file)
+    target = arguments.output or Path(f"{splat_stem(source.resolve())}.mesh.glb")
     suffix = target.suffix.lower()
     colored = arguments.vertex_colors or suffix in (".ply", ".stl")
     paths = mesh_paths(target, textured=not colored)

@@ -29,7 +29,8 @@ class RenderArguments:
     """Options of ``diffsplat render``."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf."""
+    """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf, or the folder of an unpacked
+    .sog."""
     output: Annotated[Path | None, option("FILE", alias="-o")] = None
     """A turntable, or an image of the front, as the suffix says; --turntable and --view have the angles."""
     turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO", help_behavior_hint="")] = None

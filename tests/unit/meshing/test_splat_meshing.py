@@ -1,5 +1,6 @@
 """Meshes of splats that lie on shapes of known form, and the files that are written of them."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,15 @@ def test_command_writes_every_format(name: str, tmp_path: Path, capsys: pytest.C
     if name.endswith((".glb", ".gltf", ".obj")):
         assert read.visual.kind == "texture"
     assert main([*arguments, "--texture-size", "128"]) == 2  # the file is there
+
+
+def test_command_reads_an_unpacked_sog_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_splats(colored_sphere(3000), tmp_path / "ball.sog")
+    with zipfile.ZipFile("ball.sog") as archive:
+        archive.extractall("ball")
+    assert main(["mesh", "ball/meta.json", "--faces", "800", "--resolution", "32", "--vertex-colors"]) == 0
+    assert trimesh.load_mesh("ball.mesh.glb").extents == pytest.approx([0.8] * 3, abs=0.08)
 
 
 def test_bad_options_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

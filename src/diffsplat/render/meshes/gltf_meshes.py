@@ -35,6 +35,13 @@ _READ_EXTENSIONS = {
     # Without a part in the colour or the shape:
     *("KHR_materials_clearcoat", "KHR_materials_ior", "KHR_materials_specular", "KHR_materials_anisotropy"),
     *("KHR_materials_volume", "KHR_materials_dispersion", "KHR_animation_pointer", "KHR_xmp_json_ld"),
+    *(
+        "KHR_materials_sheen",
+        "KHR_materials_iridescence",
+        "KHR_accessor_float64",
+        "KHR_mesh_primitive_restart",
+    ),
+    *("EXT_mesh_features", "EXT_structural_metadata", "EXT_mesh_manifold", "CESIUM_RTC", "MSFT_lod"),
 }
 _READ_ATTRIBUTES = ("POSITION", "NORMAL", "COLOR_0", "TEXCOORD_", "JOINTS_", "WEIGHTS_")
 Attributes = dict[str, NDArray[Any]]

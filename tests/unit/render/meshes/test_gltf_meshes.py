@@ -435,7 +435,7 @@ def test_a_fallback_image_is_no_loss(tmp_path):
 def test_extensions_that_are_required_and_not_known_are_noted(tmp_path):
     builder = GltfBuilder()
     builder.mesh()
-    builder.root["extensionsRequired"] = ["KHR_mesh_quantization", "ACME_wobble"]
+    builder.root["extensionsRequired"] = ["KHR_mesh_quantization", "CESIUM_RTC", "ACME_wobble"]
     mesh = load(tmp_path, builder)
     assert [loss.text for loss in mesh.losses] == ["it requires the extension ACME_wobble, which is not read"]
 
