@@ -241,3 +241,26 @@ def test_data_of_another_size_is_refused_before_captions_are_encoded(
         "the size of the data's images is 64, expected the 128 pixels of the networks"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--autoencoder {networks}/reconstructor", "the folder of a SplatVAE, not of a GSRecon"),
+        ("--reconstructor {networks}/small", "the folder of a GSRecon, not of a SplatVAE"),
+        ("--image --image-autoencoder {networks}/small", "a AutoencoderKL, not of a SplatVAE"),
+        ("--control depth --denoiser {networks}/small", "a UNet2DConditionModel, not of a SplatVAE"),
+        ("--start-from {unets}/text --autoencoder {networks}/sd35m", "is 4, expected the 16 of the latents"),
+        ("--start-from {unets}/image", "is 11, expected at most 10: the 4 of the latents"),
+    ],
+)
+def test_networks_of_another_kind_are_refused(
+    given: Given, tmp_path: Path, options: str, message: str, capsys: pytest.CaptureFixture[str]
+):
+    unets = tmp_path / "unets"
+    DENOISERS["sd15"](10).save_pretrained(unets / "text")
+    DENOISERS["sd15"](11).save_pretrained(unets / "image")
+    filled = options.format(networks=given.networks, unets=unets).split()
+    assert train("diffusion-small", tmp_path / "run", *given.of("small"), *filled) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

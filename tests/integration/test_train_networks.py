@@ -247,6 +247,23 @@ def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrain
         train_stage(shortened("reconstruction-small", image_size=128), folders)
 
 
+@pytest.mark.parametrize("name", ["reconstruction-small", "image-autoencoder-small", "elevation-mini"])
+def test_a_start_from_another_kind_of_network_is_refused(data: Path, tmp_path: Path, name: str):
+    SplatVAE({**VAE, **LATENT_SPACES["sd15"]}, (), (), SIZE).save_pretrained(tmp_path / "vae")
+    folders = StageFolders((data,), tmp_path / "run", start_from=tmp_path / "vae")
+    with pytest.raises(
+        InvalidInputError, match=r"start_from is .*/vae', expected the folder of a .* a SplatVAE"
+    ):
+        train_stage(shortened(name), folders)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_autoencoder_of_other_sizes_is_no_start(data: Path, image_vae: Path, tmp_path: Path):
+    folders = StageFolders((data,), tmp_path / "run", start_from=image_vae)
+    with pytest.raises(InvalidInputError, match=r"has the shape .* expected .* as in this AutoencoderKL"):
+        train_stage(shortened("image-autoencoder-small", widths=(8, 8), norm_groups=2), folders)
+
+
 def test_a_missing_image_diffusion_model_is_named(data: Path, released_reconstructor: Path, tmp_path: Path):
     folders = StageFolders((data,), tmp_path, pretrained=tmp_path, reconstructor=released_reconstructor)
     recipe = shortened("autoencoder-sdxl", image_size=SIZE, rendering=RenderingLossOptions())

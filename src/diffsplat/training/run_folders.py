@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from diffsplat.errors import InvalidInputError, MissingFileError, require
+from diffsplat.models.network_base_class import CONFIG_FILE
 from diffsplat.pretrained.model_folders import find_model
+from diffsplat.pretrained.network_folders import stored_class
 from diffsplat.pretrained.release_catalogue import trained_from
 from diffsplat.pretrained.release_layout import (
     choose_weights,
@@ -26,6 +28,14 @@ _STAGES: dict[Need, str] = {
     "denoiser": "diffusion",
 }
 """Stages that make them."""
+_CLASSES: dict[Need, tuple[str, ...]] = {
+    "reconstructor": ("GSRecon",),
+    "image_autoencoder": ("AutoencoderKL",),
+    "autoencoder": ("SplatVAE", "ComponentAutoencoder"),
+    "condition_encoder": ("ConditionEncoder",),
+    "denoiser": ("UNet2DConditionModel", "UNetMV2DConditionModel"),
+}
+"""Their classes, by the names in ``config.json``."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class StageFolders(RunFolders):
         """Folder with the files of a trained network.
 
         Raises:
-            ValueError: when it is not given.
+            ValueError: when it is not given, or holds another kind of network.
             FileNotFoundError: when it holds no network.
         """
         folder: Path | None = getattr(self, need)
@@ -123,7 +133,9 @@ class StageFolders(RunFolders):
             raise InvalidInputError(
                 f"--{need.replace('_', '-')} is missing, expected the weights of a trained {need.replace('_', ' ')}"
             )
-        return find_network(folder)
+        found = find_network(folder)
+        require_class(found, need, *_CLASSES[need])
+        return found
 
     @property
     def prompts(self) -> Path:
@@ -156,6 +168,16 @@ def find_network(folder: Path) -> Path:
         if (place / "checkpoints").is_dir() and not (place / "metrics.jsonl").exists():
             return _only_part(latest_iteration(place / "checkpoints"))
     raise MissingFileError(f"{str(folder)!r} holds no trained network: it has no weights (*.safetensors)")
+
+
+def require_class(folder: Path, name: str, *known: str) -> None:
+    """Refuse a folder of another kind of network than an option of a name takes; one without ``config.json`` passes.
+
+    Raises:
+        ValueError: names the kind that was found.
+    """
+    kind = stored_class(folder) if (folder / CONFIG_FILE).is_file() else known[0]
+    require(kind in known, name, repr(str(folder)), f"the folder of a {known[0]}, not of a {kind}")
 
 
 def _only_part(iteration: Path) -> Path:

@@ -205,6 +205,8 @@ class MiniDenoiserConfig(DenoiserConfig):
 class SmallUNetConfig(DenoiserConfig):
     """A small UNet of Stable Diffusion's architecture with random weights, on the embedded text encoder.
 
+    One that starts from an earlier denoiser has the sizes of that.
+
     Args:
         widths: channels of its stages; the first has no attention.
         layers: residual blocks of a stage.
@@ -330,9 +332,19 @@ class BackboneDenoiserConfig(DenoiserConfig):
 
 
 def _opened(folder: Path, latent_channels: int, *, image: bool) -> Denoiser:
-    """A stored denoiser in float32, its input widened for rays, and for the mask of an image."""
+    """A stored denoiser in float32, its input widened for rays, and for the mask of an image.
+
+    Raises:
+        ValueError: for a denoiser of other latents, or one of images where one of text is asked for.
+    """
     network = open_denoiser(find_network(folder))
     wanted = latent_channels + PLUCKER_CHANNELS + (1 if image else 0)
-    if network.config["in_channels"] != wanted:
+    taken, made = network.config["in_channels"], network.config["out_channels"] or latent_channels
+    name, latents = f"channels of the denoiser in {str(folder)!r}", f"the {latent_channels} of the latents"
+    # PixArt's also predicts variances.
+    require(made in (latent_channels, 2 * latent_channels), f"the number of output {name}", made, latents)
+    expected = f"at most {wanted}: {latents}, those of rays{' and of a mask' if image else ', and no image'}"
+    require(taken <= wanted, f"the number of input {name}", taken, expected)
+    if taken != wanted:
         widen_denoiser(network, latent_channels, image=image)
     return cast(Denoiser, network)

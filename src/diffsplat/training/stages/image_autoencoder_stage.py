@@ -10,9 +10,10 @@ from torch import FloatTensor, Tensor
 from diffsplat.core import Views
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
+from diffsplat.models.network_base_class import require_shapes
 from diffsplat.pretrained.network_folders import open_image_encoder
 from diffsplat.training.network_initialisation import pass_input_on
-from diffsplat.training.run_folders import StageFolders
+from diffsplat.training.run_folders import StageFolders, require_class
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage, StageConfig
 from diffsplat.training.view_batches import training_objects
 
@@ -104,7 +105,10 @@ class ImageAutoencoderStage(Stage["AutoencoderKL"]):
 
     def start_from(self, folder: Path, /) -> None:
         """Take over the weights of an earlier run."""
-        self.network.load_state_dict(open_image_encoder(folder).state_dict())
+        require_class(folder, "start_from", type(self.network).__name__)
+        weights = open_image_encoder(folder).state_dict()
+        require_shapes(weights, self.network.state_dict(), "this AutoencoderKL", f" in {str(folder)!r}")
+        self.network.load_state_dict(weights)
 
     def forward(self, batch: Views, _step: int, /) -> Losses:
         """Loss of a random square of every view."""

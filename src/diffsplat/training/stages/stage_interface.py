@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffsplat.models.network_base_class import RELEASED_WEIGHTS_FILE, BaseNetwork
 from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
-from diffsplat.training.run_folders import Need, StageFolders
+from diffsplat.training.run_folders import Need, StageFolders, require_class
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -82,6 +82,7 @@ class Stage(nn.Module, ABC, Generic[NetworkT]):
         Raises:
             ValueError: when they do not fit.
         """
+        require_class(folder, "start_from", type(self.network).__name__)
         cast(BaseNetwork, self.network).load_weights(folder)
 
     @abstractmethod
