@@ -15,7 +15,7 @@ BORDER = 0.2
 """Share of the edge that an object leaves free, as the released models were used."""
 LARGEST_BORDER = 0.9
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 """Suffixes by which the images in a folder are found."""
 
 REMBG_NETWORK = "u2net"

@@ -53,8 +53,9 @@ class GltfMaterials:
         if index not in self._known:
             try:
                 self._known[index] = self._read(self._asset.entry("materials", index))
-            except InvalidInputError as error:
-                self._asset.losses.color(f"a material is broken: {error}")
+            except (ValueError, TypeError, AttributeError, LookupError) as error:
+                reason = f": {error}" if isinstance(error, InvalidInputError) else ""
+                self._asset.losses.color(f"a material is broken{reason}")
                 self._known[index] = self._known[None]
         return self._known[index]
 
@@ -161,7 +162,9 @@ class GltfMaterials:
     def _image_data(self, image: dict[str, Any]) -> bytes:
         if isinstance(image.get("uri"), str):
             return self._asset.content(image["uri"])
-        return bytes(self._asset.view(image.get("bufferView"))[0])
+        if "bufferView" not in image:
+            raise InvalidInputError("has neither data nor an address")
+        return bytes(self._asset.view(image["bufferView"])[0])
 
 
 def _image_name(image: dict[str, Any], unnamed: str) -> str:

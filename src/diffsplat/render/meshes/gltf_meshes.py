@@ -61,7 +61,7 @@ def read_gltf(data: bytes, folder: Path, losses: LossList, *, nodes: str = "") -
     parts: list[MeshPart] = []
     triangles = 0
     for placed in placed_meshes(asset, nodes):
-        for primitive in placed.mesh["primitives"]:
+        for primitive in placed.mesh.get("primitives", []):
             part = _primitive(asset, primitive, placed, materials)
             if part is None:
                 continue
