@@ -68,7 +68,7 @@ def decode_compressed(data: bytes) -> GaussianArrays:
     if missing:
         raise InvalidInputError(f"it lacks {', '.join(missing)}")
     words = [vertices.columns[name] for name in PACKED]
-    if any(column.dtype != np.uint32 for column in words):
+    if any(column.dtype.newbyteorder("=") != np.uint32 for column in words):
         raise InvalidInputError("its packed columns are not of the type uint")
     position, rotation, scale, color = (column.astype(np.uint32, copy=False) for column in words)
     colors = _split_bits(color >> np.uint32(8), _EVEN)

@@ -128,13 +128,26 @@ def test_elements_before_and_after_with_lists(path: Path, order: str):
     check(path, binary(order=order, before=(lines + fixed, faces + cameras), after=(lines, faces)))
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_ascii(path: Path, newline: str):
+def test_ascii(path: Path, newline: str, mark: bytes):
     header = ["ply", "format ascii 1.0", "element face 1", "property list uchar int vertex_indices"]
     header += ["element vertex 2", *(f"property float {name}" for name in NAMES)]
     header += ["element edge 1", "property int a", "property int b", "end_header"]
     rows = ["3 0 1 1", *(" ".join(f"{value:g}" for value in row) for row in STORED), "0 1", ""]
-    check(path, newline.join(header + rows).encode())
+    check(path, mark + newline.join(header + rows).encode())
+
+
+def test_compressed_in_the_other_byte_order(tmp_path: Path):
+    """All its numbers have four bytes."""
+    write_splats(random_splats(300), tmp_path / "a.compressed.ply")
+    header, body = (tmp_path / "a.compressed.ply").read_bytes().split(b"end_header\n", 1)
+    swapped = np.frombuffer(body, "<u4").astype(">u4").tobytes()
+    header = header.replace(b"little_endian", b"big_endian")
+    (tmp_path / "b.compressed.ply").write_bytes(header + b"end_header\n" + swapped)
+    little, big = (read_splats(tmp_path / f"{name}.compressed.ply") for name in "ab")
+    assert torch.equal(little.means, big.means)
+    assert torch.equal(little.colors, big.colors)
 
 
 def test_ascii_with_uneven_white_space_and_no_last_newline(path: Path):

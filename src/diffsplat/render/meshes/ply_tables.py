@@ -77,6 +77,8 @@ def _text_table(element: PlyElement, words: list[bytes], place: int) -> tuple[Ta
     width = len(element.properties)
     if not any(entry.length_code for entry in element.properties):
         end = place + element.count * width
+        if end > len(words):
+            raise InvalidInputError(_too_short(element))
         values = number_rows([words[place:end]], end - place).reshape(element.count, width)
         return {e.name: _typed(e, values[:, i]) for i, e in enumerate(element.properties)}, end
     rows: dict[str, tuple[list[int], list[float]]] = {entry.name: ([], []) for entry in element.properties}

@@ -153,6 +153,7 @@ def test_textures_by_corner(tmp_path):
         ),
         (text(CORNERS, [(4, 0, 1, 2, 3)])[:-4], "more than it holds"),
         (text(CORNERS, []).replace("vertex 4", "vertex 4000"), "more than it holds"),
+        (text(CORNERS, []).replace("vertex 4", "vertex 5"), "promises 5 vertex rows, more than it holds"),
         (text(CORNERS, []).replace("ascii", "odd"), "'format odd 1.0'"),
         ("ply\nend", "PLY header has no end"),
     ],
