@@ -1,6 +1,7 @@
 """Every recipe of a single network but the denoisers: three steps with tiny networks, and its files open again."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ TRAINER = {
     "accumulation": 1,
     "tracker": "none",
 }
+SMALL_SIZES = {"image_size": SIZE, "widths": (4, 8), "latent_channels": 3, "norm_groups": 2}
 IMAGE_VAE = ImageAutoencoderConfig(widths=(4, 8), latent_channels=3, norm_groups=2, crop=16)
 
 
@@ -131,8 +133,7 @@ def test_image_autoencoder_small(data: Path, tmp_path: Path):
 
 def test_autoencoder_small(data: Path, reconstructor: Path, tmp_path: Path):
     folders = StageFolders((data,), tmp_path, reconstructor=reconstructor)
-    sizes = {"image_size": SIZE, "widths": (4, 8), "latent_channels": 3, "norm_groups": 2}
-    outcome = train_stage(shortened("autoencoder-small", **sizes, rendering_from=2), folders)
+    outcome = train_stage(shortened("autoencoder-small", **SMALL_SIZES, rendering_from=2), folders)
     assert outcome.status == "finished"
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert any("rgb" in line for line in logged)
@@ -245,6 +246,17 @@ def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrain
         train_stage(recipe, folders)
     with pytest.raises(InvalidInputError, match="size of the data's images is 32, expected the 128 pixels"):
         train_stage(shortened("reconstruction-small", image_size=128), folders)
+
+
+def test_a_run_goes_on_with_the_network_that_it_began_with(data: Path, reconstructor: Path, tmp_path: Path):
+    recipe = shortened("autoencoder-small", **SMALL_SIZES)
+    folders = StageFolders((data,), tmp_path / "run", reconstructor=reconstructor)
+    assert train_stage(recipe, folders).step == 3
+    moved = shutil.copytree(reconstructor, tmp_path / "moved")
+    assert train_stage(recipe, replace(folders, reconstructor=moved)).step == 3
+    GSRecon(dim=32, blocks=1, heads=1, parametrization="residual", pixel_grid="center").save_pretrained(moved)
+    with pytest.raises(InvalidInputError, match=r"networks\.reconstructor was"):
+        train_stage(recipe, replace(folders, reconstructor=moved))
 
 
 @pytest.mark.parametrize("name", ["reconstruction-small", "image-autoencoder-small", "elevation-mini"])

@@ -19,10 +19,13 @@ _NEUTRAL = frozenset(
     (
         *("allow_changes", "checkpoint_minutes", "checkpoint_steps", "device", "gradient_checkpointing"),
         *("keep_checkpoints", "max_minutes", "prefetch", "workers", "data_cache_gb", "tracker"),
-        *("out", "reconstructor", "autoencoder", "text_encoder", "start_from"),
     )
 )
-"""Fields that may differ from one start to the next: they do not change what is trained, or say where it lies."""
+"""Fields that may differ from one start to the next: they do not change what is trained."""
+_PLACES = frozenset(
+    f"folders.{name}" for name in ("out", "reconstructor", "autoencoder", "text_encoder", "start_from")
+)
+"""Folders that may have moved from one start to the next."""
 
 
 def write_record(
@@ -32,7 +35,7 @@ def write_record(
 
     ``config.json`` is the configuration that is in force. Where it was changed on the way, ``config_changes.json``
     lists every change with the step from which on it holds and the value before, so that the configuration of each
-    part can be told.
+    part can be told. Folders may have moved; the digests of the networks in them are part of the configuration.
 
     Args:
         out: folder of the run.
@@ -48,11 +51,12 @@ def write_record(
     if resumed_at is None:
         (out / CHANGES_FILE).unlink(missing_ok=True)
     elif path.is_file():
-        # Records of earlier versions lack the number of processes.
-        before = {"processes": current.get("processes"), **read_json(path, _REMEDY)}
-        changes = changed_fields(before, current)
-        if changes and not allow_changes:
-            listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in changes.items())
+        # Records of earlier versions lack the number of processes and the digests.
+        added = {name: current[name] for name in ("processes", "networks") if name in current}
+        changes = changed_fields({**added, **read_json(path, _REMEDY)}, current)
+        refused = {name: values for name, values in changes.items() if name not in _PLACES}
+        if refused and not allow_changes:
+            listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in refused.items())
             raise InvalidInputError(
                 f"the run in {str(out)!r} was begun with another configuration: {listed}. Expected the same, another "
                 "--out, or --allow-changes, which keeps both in the record"

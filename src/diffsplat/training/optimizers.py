@@ -7,13 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError, optional_package
+from diffsplat.errors import InvalidInputError, optional_package, require
 from diffsplat.training.muon_optimizer import Muon
 from diffsplat.training.trainer_config import OptimConfig
 
 
 def split_parameters(network: nn.Module, config: OptimConfig) -> dict[str, dict[str, nn.Parameter]]:
-    """Trainable parameters by treatment and name: ``muon``, ``decay``, ``plain`` (without weight decay)."""
+    """Trainable parameters by treatment and name: ``muon``, ``decay``, ``plain`` (without weight decay).
+
+    Raises:
+        ValueError: for a factor of the learning rate of no parameter.
+    """
+    names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    for part, _ in config.lr_factors:
+        expected = f"a part of the name of a trained parameter, such as {', '.join(names[:2])}"
+        require(any(part in name for name in names), "optim.lr_factors", repr(part), expected)
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "decay": {}, "plain": {}}
     for name, parameter in network.named_parameters():

@@ -45,5 +45,7 @@ def folder_digest(folder: Path) -> bytes:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix in (".safetensors", ".json"):
-            digest.update(path.read_bytes())
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
     return digest.digest()

@@ -187,13 +187,13 @@ class Trainer:
                 configuration.
         """
         resumed_at = self._continue()
-        if self._progress.step >= self.config.steps and self._processes.once(self.weights.is_dir):
-            return Outcome("finished", self._progress.step, {}, self.weights)
         self._processes.once(
             lambda: write_record(
                 self.out, self._record, resumed_at=resumed_at, allow_changes=self.config.allow_changes
             )
         )
+        if self._progress.step >= self.config.steps and self._processes.once(self.weights.is_dir):
+            return Outcome("finished", self._progress.step, {}, self.weights)
         with StopSignals() as signals, self._open_tracker() as self._tracker:
             status = self._loop(signals)
             if status == "finished":

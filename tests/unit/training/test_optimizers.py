@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from diffsplat.errors import MissingPackageError
+from diffsplat.errors import InvalidInputError, MissingPackageError
 from diffsplat.training.optimizers import Optimizers, split_parameters
 from diffsplat.training.trainer_config import OptimConfig
 
@@ -37,6 +37,12 @@ def test_parameter_groups_partition_the_trainable_parameters(name: str) -> None:
     assert {id(p) for p in Optimizers(network, OptimConfig(name=name)).parameters} == {
         id(p) for p in network.parameters() if p.requires_grad
     }
+
+
+def test_a_factor_of_no_trained_parameter_is_refused() -> None:
+    config = OptimConfig(lr_factors=(("hidden", 0.1), ("frozen", 0.1)))
+    with pytest.raises(InvalidInputError, match=r"optim\.lr_factors is 'frozen', expected .* embed\.weight"):
+        Optimizers(_Network(), config)
 
 
 def test_weight_decay_acts_on_matrices_alone() -> None:

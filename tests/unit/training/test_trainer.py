@@ -262,6 +262,14 @@ def test_a_changed_field_needs_consent_and_stays_in_the_record(tmp_path: Path) -
     assert Trainer(LinearStage(), LinearSource(), changed, tmp_path).run().step == 3
 
 
+def test_a_finished_run_refuses_a_changed_field(tmp_path: Path) -> None:
+    begun = config(steps=2)
+    Trainer(LinearStage(), LinearSource(), begun, tmp_path).run()
+    assert Trainer(LinearStage(), LinearSource(), begun, tmp_path).run().status == "finished"
+    with pytest.raises(InvalidInputError, match="seed was"):
+        Trainer(LinearStage(), LinearSource(), replace(begun, seed=begun.seed + 1), tmp_path).run()
+
+
 def test_budget_stops_and_the_next_runs_end_where_one_run_ends(tmp_path: Path) -> None:
     whole, parts = LinearStage(), LinearStage()
     Trainer(whole, LinearSource(), config(steps=4), tmp_path / "whole").run()

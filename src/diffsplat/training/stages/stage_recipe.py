@@ -25,6 +25,7 @@ from diffsplat.training.stages.stage_interface import (
     Stage,
     StageConfig,
 )
+from diffsplat.training.tensor_cache import folder_digest
 from diffsplat.training.trainer import Trainer, is_finished
 from diffsplat.training.trainer_config import TrainerConfig
 
@@ -110,7 +111,8 @@ class GradientTraining(StageRecipe):
             stage, source = self.build(folders)
             if folders.start_from is not None:
                 stage.start_from(find_network(folders.start_from))
-        record = {"folders": asdict(folders), **asdict(self)}
+        networks = {need: folder_digest(folders.trained(need)).hex()[:16] for need in self.needs}
+        record = {"folders": asdict(folders), "networks": networks, **asdict(self)}
         outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
         if folders.overfit and outcome.status == "finished" and outcome.figures:
             _report_overfit(folders.overfit, self.stage.overfit_goal, outcome.figures)
