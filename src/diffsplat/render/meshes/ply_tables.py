@@ -7,11 +7,11 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.ply_vertex_table import PlyElement, PlyHeader, PlyProperty, parse_header
-from diffsplat.render.meshes.mesh_text import number_rows, numbers
+from diffsplat.render.meshes.mesh_text import number_rows
 
 _TEXTURE = re.compile(r"texturefile:?\s+(.*\S)", re.IGNORECASE)
 _STRUCT_CODES: dict[str, str] = {
@@ -81,7 +81,7 @@ def _text_table(element: PlyElement, words: list[bytes], place: int) -> tuple[Ta
             raise InvalidInputError(_too_short(element))
         values = number_rows([words[place:end]], end - place).reshape(element.count, width)
         return {e.name: _typed(e, values[:, i]) for i, e in enumerate(element.properties)}, end
-    rows: dict[str, tuple[list[int], list[float]]] = {entry.name: ([], []) for entry in element.properties}
+    rows: dict[str, tuple[list[int], list[bytes]]] = {entry.name: ([], []) for entry in element.properties}
     for _ in range(element.count):
         for entry in element.properties:
             size = 1
@@ -92,9 +92,13 @@ def _text_table(element: PlyElement, words: list[bytes], place: int) -> tuple[Ta
                 raise InvalidInputError(_too_short(element))
             sizes, values = rows[entry.name]
             sizes.append(size)
-            values += numbers(taken)
+            values += taken
             place += size
-    return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
+    table: Table = {}
+    for entry in element.properties:
+        sizes, values = rows[entry.name]
+        table[entry.name] = _column(entry, sizes, number_rows([values], len(values))[0])
+    return table, place
 
 
 def _typed(entry: PlyProperty, values: NDArray[np.float64]) -> NDArray:
@@ -157,6 +161,6 @@ def _uneven_table(element: PlyElement, order: str, body: bytes, place: int) -> t
     return {e.name: _column(e, *rows[e.name]) for e in element.properties}, place
 
 
-def _column(entry: PlyProperty, sizes: list[int], values: list[float]) -> Column:
-    column = _typed(entry, np.array(values, dtype=np.float64))
+def _column(entry: PlyProperty, sizes: list[int], values: ArrayLike) -> Column:
+    column = _typed(entry, np.asarray(values, dtype=np.float64))
     return ListColumn(np.array(sizes, dtype=np.int64), column) if entry.length_code else column
