@@ -158,7 +158,7 @@ def parse_header(data: bytes) -> PlyHeader:
     for line in lines:
         words = line.split()
         match words:
-            case [] | ["obj_info", *_]:
+            case []:
                 pass
             case ["comment", *_]:
                 comments.append(line.strip().removeprefix("comment").strip())
@@ -168,6 +168,8 @@ def parse_header(data: bytes) -> PlyHeader:
                 elements.append(PlyElement(name, int(count)))
             case ["property", *rest] if elements and (entry := _parse_property(rest)) is not None:
                 elements[-1].properties.append(entry)
+            case [word, *_] if word not in ("format", "element", "property"):
+                pass  # a comment that says not that it is one
             case _:
                 raise InvalidInputError(
                     f"its PLY header has the line {line[:80]!r}, which is not understood there"

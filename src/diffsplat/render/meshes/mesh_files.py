@@ -17,6 +17,8 @@ from diffsplat.render.meshes.stl_meshes import read_stl
 from diffsplat.render.meshes.triangle_mesh import LossList, MeshPart, TriangleMesh, joined_parts
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+_STARTS = {b"glTF": ".glb", b"ply\n": ".ply", b"ply\r": ".ply"}
+"""First bytes of formats that have a mark, whatever the suffix."""
 _UNREAD_SUFFIXES = (
     *(".3ds", ".3mf", ".abc", ".blend", ".dae", ".fbx", ".lwo", ".max", ".step", ".stp", ".usd", ".usda"),
     *(".usdc", ".usdz", ".vrm", ".wrl", ".x3d"),
@@ -53,7 +55,8 @@ def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
 
 def _parts(path: Path, data: bytes, losses: LossList, nodes: str) -> list[MeshPart]:
     folder = path.parent
-    match path.suffix.lower():
+    marked = next((suffix for start, suffix in _STARTS.items() if data.startswith(start)), None)
+    match marked or path.suffix.lower():
         case ".glb" | ".gltf":
             return read_gltf(data, folder, losses, nodes=nodes)
         case ".obj":

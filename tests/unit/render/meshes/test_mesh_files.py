@@ -213,3 +213,22 @@ def test_pipes_beside_the_mesh_are_noted(folder):
     os.mkfifo(folder / "t.png")
     (loss,) = load_mesh(folder / "a.obj").losses
     assert "device or pipe" in loss.text
+
+
+@pytest.mark.parametrize("suffix", MESH_SUFFIXES)
+def test_a_wrong_suffix_of_a_format_with_a_mark_does_not_matter(tmp_path, suffix):
+    builder = GltfBuilder()
+    builder.mesh()
+    (tmp_path / f"a{suffix}").write_bytes(builder.glb())
+    assert load_mesh(tmp_path / f"a{suffix}").face_count == 2
+    lines = ["ply", "format ascii 1.0", "element vertex 3", *(f"property float {axis}" for axis in "xyz")]
+    lines += ["element face 1", "property list uchar int vertex_indices", "end_header"]
+    text = "\n".join([*lines, "0 0 0", "1 0 0", "0 1 0", "3 0 1 2", ""])
+    (tmp_path / f"b{suffix}").write_text(text)
+    assert load_mesh(tmp_path / f"b{suffix}").face_count == 1
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "a.obj").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match="it is empty"):
+        load_mesh(tmp_path / "a.obj")

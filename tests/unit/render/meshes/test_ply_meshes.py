@@ -202,3 +202,8 @@ def test_cut_binary_files_are_named(tmp_path, cut):
     body = np.array(CORNERS, dtype="<f4").tobytes() + struct.pack("<B4i", 4, 0, 1, 2, 3)
     with pytest.raises(ValueError, match="more than it holds"):
         load(tmp_path, (header("binary_little_endian", *lines).encode() + body)[:-cut])
+
+
+def test_a_comment_in_the_header_may_lack_its_keyword(tmp_path):
+    data = text(CORNERS, [(4, 0, 1, 2, 3)], comments=["Created by Blender3D 247", "obj_info x"])
+    assert area(load(tmp_path, data)) == pytest.approx(1)
