@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffsplat.io.file_access import give_usual_permissions, make_folder
+from diffsplat.io.file_access import (
+    STORAGE_ERRORS,
+    explained_os_errors,
+    give_usual_permissions,
+    make_folder,
+)
 
 Status = Literal["finished", "out_of_time", "interrupted"]
 
@@ -31,7 +36,11 @@ class Outcome:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A new folder that is put in the place of ``target`` when the block succeeds, and removed when it fails."""
+    """A new folder that is put in the place of ``target`` when the block succeeds, and removed when it fails.
+
+    Raises:
+        ValueError: when the disk is full.
+    """
     temporary, replaced = (
         target.with_name(f".{state}-{target.name}") for state in ("unfinished", "replaced")
     )
@@ -39,11 +48,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     make_folder(temporary)
     try:
-        yield temporary
-        give_usual_permissions(temporary)
-        if target.exists():
-            target.rename(replaced)
-        temporary.rename(target)
+        with explained_os_errors(f"cannot write {str(target)!r}", STORAGE_ERRORS):
+            yield temporary
+            give_usual_permissions(temporary)
+            if target.exists():
+                target.rename(replaced)
+            temporary.rename(target)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from diffsplat.errors import DiskError
 from diffsplat.training.run_outcome import atomic_folder
 
 
@@ -50,3 +52,18 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "weights") as folder:
         (folder / "file").write_text("whole")
     assert contents(tmp_path) == {"weights/file": "whole"}
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Safetensors' error has the system's number in its text alone."""
+
+    def fill(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("diffsplat.training.run_outcome.give_usual_permissions", fill)
+    with (
+        pytest.raises(DiskError, match="weights': No space left on device"),
+        atomic_folder(tmp_path / "weights"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from diffsplat.errors import require
+from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.render import warmup
 from diffsplat.training.released_layout_export import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
@@ -134,14 +135,18 @@ def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
     """Make one network of a model; the networks that it needs are looked for before anything is computed.
 
     Raises:
-        ValueError: when one of them is not given, or another training runs in the same folder.
+        ValueError: when one of them is not given, another training runs in the same folder, or the disk is full.
         FileNotFoundError: when one of them is not there.
     """
     processes = recipe.processes()
     with processes.main_first():
         for need in recipe.needs:
             folders.trained(need)
-    with processes.explained_loss(), locked_run(folders.out, processes):
+    failure = (
+        f"the run in {str(folders.out)!r} stopped, and the same command goes on from its newest checkpoint"
+    )
+    full_disk = explained_os_errors(failure, STORAGE_ERRORS)
+    with full_disk, processes.explained_loss(), locked_run(folders.out, processes):
         return recipe.run(folders)
 
 
