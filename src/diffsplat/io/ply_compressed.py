@@ -5,6 +5,8 @@ Within its chunk's bounds, a position has 11, 10 and 11 bits, the logarithm of a
 https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/ply/.
 """
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,8 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.gaussian_arrays import GaussianArrays
 from diffsplat.io.ply_vertex_table import parse_vertices
 from diffsplat.io.splat_quantization import join_largest, morton_order, split_largest, to_unorm
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 256
 PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
@@ -33,6 +37,8 @@ def encode_compressed(gaussians: GaussianArrays, comment: str) -> bytes:
     words = np.zeros((len(logs), len(PACKED)), dtype="<u4")
     for column, values, bits in ((0, gaussians.means, _WIDE), (2, logs, _WIDE), (3, gaussians.colors, _EVEN)):
         low, high, fractions = _within_chunks(values)
+        if column == 0:
+            _warn_of_rounding(high - low, gaussians.scales)
         bounds += [low, high]
         words[:, column] = _join_bits(fractions, bits)
     words[:, 3] = (words[:, 3] << 8) | to_unorm(gaussians.opacities, 8)
@@ -84,6 +90,18 @@ def decode_compressed(data: bytes) -> GaussianArrays:
         opacities=(color & 255).astype(np.float32) / np.float32(255),
         colors=colors,
     )
+
+
+def _warn_of_rounding(spans: NDArray[np.float32], scales: NDArray[np.floating]) -> None:
+    """Count the Gaussians that rounding within chunks of ``spans [C, 3]`` may move by more than their size."""
+    steps = (spans / [(1 << bits) - 1 for bits in _WIDE]).max(axis=1)
+    moved = int((np.repeat(steps, CHUNK)[: len(scales)] / 2 > scales.max(axis=1)).sum())
+    if moved:
+        logger.warning(
+            "%d of %d Gaussians are moved by more than their size in the compressed .ply file, since others of "
+            "their chunk are far away",
+            *(moved, len(scales)),
+        )
 
 
 def _within_chunks(

@@ -123,6 +123,20 @@ def outliers(reach: float, far: int) -> Splats:
     return Splats(means, ones[:, None].expand(-1, 3) * 0.01, quats, ones, ones[:, None].expand(-1, 3) / 2)
 
 
+@pytest.mark.parametrize(("far", "warned"), [(0, False), (1, True)])
+def test_what_far_outliers_cost_a_compressed_ply_file_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, far: int, warned: bool
+):
+    """Of four chunks the last one, of 1000 - 3 x 256 Gaussians, holds the outlier and is rounded to its distance."""
+    path = tmp_path / "a.compressed.ply"
+    write_splats(outliers(1e5, far), path, up="y")
+    message = "232 of 1000 Gaussians are moved by more than their size"
+    assert (message in caplog.text) == warned
+    near = outliers(1e5, 0).means[: 1000 - far]
+    errors = (near[:, None] - read_splats(path, up="y").means[None]).abs().amax(dim=2).amin(dim=1)
+    assert int((errors > 0.005).sum()) == (231 if warned else 0)
+
+
 @pytest.mark.parametrize("reach", [3e3, 2e4, 1e5, 7e8])
 @pytest.mark.parametrize("far", [1, 40])
 def test_far_outliers_do_not_cost_an_spz_file_its_precision(
