@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -97,13 +98,16 @@ def folder_objects(folder: Path) -> SourceListing:
         raise MissingFileError(f"no such folder of meshes: {folder}")
     objects = []
     for path in find_meshes(folder):
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", path.stem)
+        # Old archives have names in other encodings than UTF-8.
+        place = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+        stem = os.fsencode(path.stem).decode("utf-8", "ignore")
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem)
         objects.append(
             SourceObject(
-                object_id=f"folder/{path.relative_to(folder).as_posix()}",
+                object_id=f"folder/{place}",
                 path=path,
                 name=re.sub(r"[^A-Za-z]+", " ", words).strip().lower() or "object",
-                label=label_of_file_name(path.stem),
+                label=label_of_file_name(stem),
                 source="folder",
                 license="unknown",
                 creator="unknown",

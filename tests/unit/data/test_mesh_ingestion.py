@@ -322,6 +322,19 @@ def test_meshes_of_other_formats_are_counted(tmp_path, caplog):
     assert "2 .fbx left out" in caplog.text
 
 
+def test_names_that_are_no_unicode_are_kept_apart(tmp_path):
+    """As old archives hold them, in Latin-1."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in (b"chair \xe9.ply", b"chair \xe8.ply"):
+        trimesh.creation.box().export(tmp_path / "a.ply")
+        os.rename(tmp_path / "a.ply", os.path.join(os.fsencode(source), name))
+    report = ingest(folder_objects(source), tmp_path / "out", OPTIONS)
+    assert (report.rendered, report.broken) == (2, [])
+    (shard,) = (tmp_path / "out").glob("objects-*.parquet")
+    assert sorted(ids(shard)) == [r"folder/chair \xe8.ply", r"folder/chair \xe9.ply"]
+
+
 def test_refusals(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         folder_objects(tmp_path / "missing")

@@ -40,17 +40,17 @@ def load_mesh(path: Path, *, nodes: str = "") -> TriangleMesh:
     """
     data = read_bytes(path)
     if not data:
-        raise InvalidInputError(f"{path}: it is empty")
+        raise InvalidInputError(f"{str(path)!r}: it is empty")
     losses = LossList()
     try:
         with np.errstate(all="ignore"):  # numbers that are not finite are sorted out at the end
             return joined_parts(_parts(path, data, losses, nodes), losses)
     except DiffSplatError as error:
-        raise InvalidInputError(f"{path}: {error}") from error
+        raise InvalidInputError(f"{str(path)!r}: {error}") from error
     except MemoryError:
         raise
     except Exception as error:  # a broken file may put anything anywhere
-        raise InvalidInputError(f"{path}: is broken, or no {path.suffix.lower()} file") from error
+        raise InvalidInputError(f"{str(path)!r}: is broken, or no {path.suffix.lower()} file") from error
 
 
 def _parts(path: Path, data: bytes, losses: LossList, nodes: str) -> list[MeshPart]:

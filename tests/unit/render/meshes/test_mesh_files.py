@@ -115,7 +115,7 @@ def tried(path):
         message = str(error)
     else:
         return check_mesh(mesh)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{str(path)!r}: ")
     assert "\n" not in message
     return message
 
