@@ -42,6 +42,17 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
         raise InvalidInputError(f"{name} is {value}, expected {expected}")
 
 
+def require_at_least(least: float, options: object, *names: str) -> None:
+    """Refuse options of a configuration that are below a number, or NaN.
+
+    Raises:
+        ValueError: naming the first of them, its value and the number.
+    """
+    for name in names:
+        value = getattr(options, name)
+        require(value >= least, name, value, f"at least {least:g}")
+
+
 @contextmanager
 def optional_package(purpose: str, package: str, extra: str) -> Iterator[None]:
     """Explain imports in a block that fail.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_sampling import EpochOrder
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import held_out, spread_batches, training_objects
@@ -47,6 +47,10 @@ class ElevationSourceConfig(SourceConfig):
     greatest_degrees: float = 40.0
     evaluation_objects: int = 64
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "batch_size", "views")
+        require_at_least(0, self, "evaluation_objects", "seed")
 
     def build(self, folders: StageFolders) -> "ElevationSource":
         """The source of images."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsplat.core import Cameras, Views
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.errors import require
+from diffsplat.errors import require, require_at_least
 from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionKind
 from diffsplat.training.latent_cache import LatentTable, latent_table
@@ -86,7 +86,8 @@ class LatentSourceConfig(SourceConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.rings >= 1, "rings", self.rings, "at least 1")
+        require_at_least(1, self, "batch_size", "rings")
+        require_at_least(0, self, "evaluation_objects", "channels", "seed")
         share = self.conditioned_share
         require(0 <= share <= 1, "conditioned_share", share, "a share from 0 to 1")
 

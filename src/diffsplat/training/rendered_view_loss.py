@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require_at_least
 from diffsplat.evaluation.perceptual_distance import DistanceKind, VggDistance, load_perceptual_distance
 from diffsplat.render import Backend, render
 
@@ -41,6 +41,9 @@ class RenderedViewWeights:
     warmup_start: int = 0
     warmup_end: int = 0
     perceptual_size: int = 256
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, *get_args(Term), "warmup_start", "warmup_end", "perceptual_size")
 
     def of(self, term: Term, step: int) -> float:
         """The weight of a term at a step, counted from 1."""
@@ -85,7 +88,8 @@ class RenderedViewLoss:
     def __post_init__(self) -> None:
         if self.weights.perceptual and self.perceptual is None:
             raise InvalidInputError(
-                f"the perceptual loss has the weight {self.weights.perceptual} but no network, expected one"
+                f"the perceptual loss has the weight {self.weights.perceptual} but no network, expected one with "
+                "--perceptual, or the weight 0"
             )
 
     @property
@@ -113,8 +117,7 @@ class RenderedViewLoss:
         return ObjectLosses(total, terms)
 
     def _active(self) -> list[Term]:
-        names: tuple[Term, ...] = ("rgb", "mask", "absolute", "perceptual", "coord", "normal")
-        return [name for name in names if getattr(self.weights, name) > 0]
+        return [name for name in get_args(Term) if getattr(self.weights, name) > 0]
 
     def _error(self, term: Term, rendering: Rendering, views: Views) -> Tensor:
         """``[B]`` error of one term."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.data.object_sampling import EpochOrder
-from diffsplat.errors import InvalidInputError, require
+from diffsplat.errors import InvalidInputError, require_at_least
 from diffsplat.geometry import ring_cameras
 from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoiser_rays
 from diffsplat.models.text.text_condition import PromptEncoder
@@ -71,8 +71,8 @@ class WindowSourceConfig(SourceConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("windows", "substeps", "objects", "evaluation_objects", "batch_size"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require_at_least(1, self, "windows", "substeps", "objects", "evaluation_objects", "batch_size")
+        require_at_least(0, self, "seed")
 
     def build(self, folders: StageFolders) -> "WindowSource":
         """The source of trajectories.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from math import cos, isfinite, pi
 from typing import Literal
 
-from diffsplat.errors import require
+from diffsplat.errors import require, require_at_least
 from diffsplat.models.autocast import Precision
 from diffsplat.training.metrics_tracker import TrackerName
 from diffsplat.training.run_processes import Device
@@ -144,10 +144,11 @@ class TrainerConfig:
     tracker: TrackerName = "tensorboard"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulation", "keep_checkpoints", "log_every"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "prefetch", "checkpoint_minutes", "checkpoint_steps", "evaluate_every"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require_at_least(1, self, "steps", "accumulation", "keep_checkpoints", "log_every")
+        require_at_least(
+            0, self, "seed", "prefetch", "checkpoint_minutes", "checkpoint_steps", "evaluate_every"
+        )
+        require(self.seed < 2**63, "seed", self.seed, "a number of 63 bits")
         require(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0")
         whole = self.sharded and self.optim.name != "adamw"
         require(not whole, "optim.name", self.optim.name, "adamw, which alone works on a sharded network")

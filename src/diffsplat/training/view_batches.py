@@ -14,7 +14,7 @@ from diffsplat.data.object_id_lists import read_ids
 from diffsplat.data.object_sampling import EpochOrder, noun_weights
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_schema import import_compute
-from diffsplat.errors import require
+from diffsplat.errors import require, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 
@@ -43,6 +43,12 @@ class ViewSourceConfig(SourceConfig):
     image_size: int | None = None
     balance_nouns: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "batch_size")
+        require_at_least(0, self, "novel_views", "evaluation_objects", "seed")
+        if self.image_size is not None:
+            require_at_least(1, self, "image_size")
 
     def view_size(self, data: Sequence[Path | str], /) -> int:
         """Pixels per side of the views."""

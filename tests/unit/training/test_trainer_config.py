@@ -4,7 +4,12 @@ import math
 
 import pytest
 
+from diffsplat.training.elevation_batches import ElevationSourceConfig
+from diffsplat.training.latent_batches import LatentSourceConfig
+from diffsplat.training.rendered_view_loss import RenderedViewWeights
+from diffsplat.training.teacher_trajectories import WindowSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.view_batches import ViewSourceConfig
 
 
 @pytest.mark.parametrize(
@@ -17,7 +22,20 @@ from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerCon
         (lambda: EmaConfig(decay=1.0), r"ema\.decay is 1\.0"),
         (lambda: TrainerConfig(steps=0), "steps is 0, expected at least 1"),
         (lambda: TrainerConfig(seed=-1), "seed is -1"),
+        (lambda: TrainerConfig(seed=2**63), "seed is 9223372036854775808, expected a number of 63 bits"),
+        (
+            lambda: TrainerConfig(checkpoint_minutes=math.nan),
+            "checkpoint_minutes is nan, expected at least 0",
+        ),
         (lambda: TrainerConfig(max_minutes=0.0), r"max_minutes is 0\.0"),
+        (lambda: ViewSourceConfig(batch_size=0), "batch_size is 0, expected at least 1"),
+        (lambda: ViewSourceConfig(novel_views=-1), "novel_views is -1, expected at least 0"),
+        (lambda: ViewSourceConfig(image_size=-64), "image_size is -64, expected at least 1"),
+        (lambda: LatentSourceConfig(batch_size=0), "batch_size is 0"),
+        (lambda: ElevationSourceConfig(views=0), "views is 0, expected at least 1"),
+        (lambda: WindowSourceConfig(seed=-1), "seed is -1"),
+        (lambda: RenderedViewWeights(rgb=math.nan), "rgb is nan, expected at least 0"),
+        (lambda: RenderedViewWeights(normal=-0.5), r"normal is -0\.5"),
     ],
 )
 def test_configuration_refuses_nonsense(make, message: str) -> None:
