@@ -123,6 +123,20 @@ def test_denoisers_of_backbones_train_and_generate(
     assert place.resolve() == (tmp_path / "weights").resolve()
 
 
+def test_denoisers_train_in_bfloat16(given: Given, tmp_path: Path):
+    """Diffusion and rendering losses are those of float32 but for what eight bits round."""
+    losses: list[list[float]] = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        options = (*RENDERING, "--widths", "16", "16", "--precision", precision)
+        assert train("diffusion-small", out, *given.of("small"), *options) == 0
+        losses.append([line[term] for line in entries(out, "train") for term in ("diffusion", "rendering")])
+        (folder,) = (out / "checkpoints").iterdir()
+        assert {tensor.dtype for tensor in load_file(folder / "ema.safetensors").values()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
 def test_rays_are_learned_from_zero(given: Given, tmp_path: Path):
     """The columns of the latents begin as the 2D model's, those of the rays as zeros, and both move."""
     assert train("diffusion-sd15", tmp_path, *given.of("sd15"), "--ema.decay", "0", "--optim.lr", "1e-3") == 0

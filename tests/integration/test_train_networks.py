@@ -237,6 +237,41 @@ def test_elevation_mini(data: Path, tmp_path: Path):
     assert trained.config["widths"] == [8, 16]
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("reconstruction-small", {"dim": 32, "blocks": 1, "heads": 2}),
+        ("autoencoder-small", {**SMALL_SIZES, "rendering_from": 1}),
+        ("image-autoencoder-small", {"widths": (4, 8), "latent_channels": 3, "norm_groups": 2}),
+        ("elevation-small", {"width": 64, "depth": 1}),
+        ("elevation-mini", {"widths": (8, 16), "hidden": 8}),
+    ],
+)
+def test_stages_train_in_bfloat16(
+    data: Path, reconstructor: Path, tmp_path: Path, name: str, sizes: dict[str, Any]
+):
+    """Losses and figures are those of float32 but for what eight bits round, and all that is kept is float32."""
+    recipe = shortened(name, **sizes)
+    logged: dict[str, list[dict[str, float]]] = {}
+    for precision in ("fp32", "bf16"):
+        trainer = replace(recipe.trainer, precision=precision)
+        folders = StageFolders((data,), tmp_path / precision, reconstructor=reconstructor)
+        assert train_stage(replace(recipe, trainer=trainer), folders).status == "finished"
+        lines = (folders.out / "metrics.jsonl").read_text().splitlines()
+        logged[precision] = [json.loads(line) for line in lines]
+    for exact, rounded in zip(*logged.values(), strict=True):
+        figures = {
+            key: exact[key] for key in exact.keys() & {"loss", "psnr_input", "psnr", "mean_error_degrees"}
+        }
+        assert figures
+        assert {key: rounded[key] for key in figures} == pytest.approx(figures, rel=0.03)
+    norms = [[line.get("gradient_norm") for line in lines] for lines in logged.values()]
+    assert norms[0] != norms[1]
+    for group in ("weights", "ema", "optimizer"):
+        kept = load_file(tmp_path / "bf16" / "checkpoints" / "step-00000003" / f"{group}.safetensors")
+        assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+
+
 def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrained: Path, tmp_path: Path):
     large = tmp_path / "large"
     GSRecon(dim=64, blocks=1, heads=1, image_size=64).save_pretrained(large, weights_file="model.safetensors")

@@ -88,6 +88,22 @@ def test_the_perceptual_distance_sees_images_of_the_size_asked_for():
     assert shapes == [(8, 3, SIZE, SIZE), (8, 3, 16, 16)]
 
 
+def test_autocast_does_not_round_the_loss():
+    """The gradient too; the perceptual network alone computes in bfloat16."""
+    views, gradients = make_views(), []
+    loss = RenderedViewLoss(RenderedViewWeights(absolute=0.1, coord=1.0, normal=1.0))
+    for enabled in (False, True):
+        plain = make_rendering()
+        normals = torch.full_like(plain.rgb, 0.3).detach()
+        rendering = Rendering(plain.rgb, plain.alpha, plain.depth, normals)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            total = loss(rendering, views).total.sum()
+        total.backward()
+        gradients.append((total.detach(), plain.rgb.grad))
+    assert gradients[1][0].dtype == torch.float32
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+
+
 def test_what_a_loss_needs():
     assert not RenderedViewLoss(RenderedViewWeights()).needs_normals
     assert RenderedViewLoss(RenderedViewWeights(normal=0.1)).needs_normals
