@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from diffsplat.core.srgb import linear_to_srgb
 from diffsplat.errors import InvalidInputError
@@ -32,6 +32,17 @@ IMAGE_DAMAGE = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for broken files."""
+
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes an orientation that a camera noted."""
 
 _SRGB_GAMMA = 1 / 2.2
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -117,7 +128,7 @@ def plain_image(image: Image.Image, name: str, longest_side: int) -> Image.Image
     """
     image.load()
     reduced = _reduced(_expanded(image, name), longest_side)
-    upright = ImageOps.exif_transpose(reduced)
+    upright = _turned_upright(reduced)
     if upright.mode != "F":
         upright = _in_srgb(upright).convert("RGBA" if upright.mode == "RGBA" else "RGB")
     # What has been applied must not be applied again.
@@ -187,6 +198,15 @@ def _reduced(image: Image.Image, longest_side: int) -> Image.Image:
         return image
     size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    """The image as the camera was held, so far as its metadata, which may be broken, says that."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except IMAGE_DAMAGE:
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

@@ -271,3 +271,20 @@ def test_empty_files_and_others_are_named(tmp_path: Path):
         (tmp_path / "a.png").write_bytes(data)
         with pytest.raises(InvalidInputError, match=words):
             read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        (0x011A, 1, 4, b"\1\2\3\4"),  # a resolution in bytes
+        (0x011A, 9, 1, b"\xff\xff\xff\xff"),  # a negative one
+        (0x8769, 4, 1, b"\xff\xff\0\0"),  # more entries beyond the end
+        (0x9999, 77, 1, b"\0\0\0\0"),  # of no known type
+    ],
+)
+def test_odd_metadata_hinders_neither_reading_nor_turning(tmp_path: Path, entry: tuple):
+    entries = ((0x0112, 3, 1, b"\6\0\0\0"), entry)
+    packed = b"".join(struct.pack("<HHI4s", *values) for values in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + bytes(20)
+    Image.fromarray(CORNERS).save(tmp_path / "a.png", exif=exif)
+    assert read_image(tmp_path / "a.png").shape == (3, 16, 8)

@@ -160,7 +160,7 @@ def _opacity(values: Mapping[str, list[float]], swapped: bool) -> float:
         for key in ("d", "tr")
     )
     if dissolve is None:
-        if transparency is None:
+        if not transparency:  # in either meaning: nobody writes what cannot be seen
             return 1.0
         return float(np.clip(transparency if swapped else 1.0 - transparency, 0.0, 1.0))
     if dissolve == 0 and transparency == 0:

@@ -118,6 +118,10 @@ def test_opacity(tmp_path, statements, opacity):
     np.testing.assert_allclose(material(tmp_path, statements + "\n").colors[..., 3], opacity)
 
 
+def test_a_transparency_of_0_is_solid_beside_one_of_1(tmp_path):
+    np.testing.assert_allclose(material(tmp_path, "Tr 0\nnewmtl wood\nTr 1\n").colors[..., 3], 1)
+
+
 def test_where_a_transparency_of_1_is_solid_others_are_opacities_too(tmp_path):
     glass = "Tr 0.25\nnewmtl wood\nTr 1\n"
     np.testing.assert_allclose(material(tmp_path, glass).colors[..., 3], 0.25)
