@@ -45,6 +45,7 @@ _TURNS: dict[object, Image.Transpose] = {
 """What undoes an orientation that a camera noted."""
 
 _SRGB_GAMMA = 1 / 2.2
+_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -157,6 +158,8 @@ def _hint(source: BinaryIO) -> str:
         return ": it is empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return ": it is a HEIF photo, save it as JPEG or PNG"
+    if head.startswith(_STARTS) or head[4:12] == b"ftypavif":
+        return ": it starts like one, but is broken or cut"
     return ""
 
 

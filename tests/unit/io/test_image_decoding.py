@@ -263,6 +263,17 @@ def test_premultiplied_pillow_images(tmp_path: Path):
         assert found.tolist() == pytest.approx([100, 100, 100, 128], abs=1.5)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_files_without_their_end_are_named(tmp_path: Path, kind: str):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    data = good_images()[kind]
+    for size in (14, 20, len(data) // 2):
+        (tmp_path / "a").write_bytes(data[:size])
+        with pytest.raises(InvalidInputError, match="broken"):
+            read_image(tmp_path / "a")
+
+
 def test_empty_files_and_others_are_named(tmp_path: Path):
     for data, words in (
         (b"", "not an image file in a format that is read .*: it is empty"),
