@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from diffsplat.data.mesh_ingestion import RenderOptions, ingest
+from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.denoiser_families import Variant
 from diffsplat.models.splat_reconstructor import GSRecon
@@ -316,6 +318,19 @@ def test_a_missing_image_diffusion_model_is_named(data: Path, released_reconstru
     recipe = shortened("autoencoder-sdxl", image_size=SIZE, rendering=RenderingLossOptions())
     with pytest.raises(MissingFileError, match="models download pixart-sigma --for-training"):
         train_stage(recipe, folders)
+
+
+def test_images_of_several_sizes_are_refused(data: Path, tmp_path: Path):
+    options = RenderOptions(size=64, supersampling=1, recolor=False, processes=1)
+    ingest(folder_objects(data.parent / "meshes"), tmp_path / "large", options)
+    folders = StageFolders((data, tmp_path / "large"), tmp_path / "run")
+    for name in ("reconstruction-small", "elevation-mini"):
+        with pytest.raises(InvalidInputError, match="the data's images is 32 and 64, expected one size"):
+            train_stage(shortened(name), folders)
+    assert not (tmp_path / "run").exists()
+    recipe = shortened("reconstruction-small")
+    smaller: Any = replace(recipe.source, image_size=32)
+    assert train_stage(replace(recipe, source=smaller), folders).status == "finished"
 
 
 def test_images_and_shards_without_normals_are_refused(data: Path, tmp_path: Path):

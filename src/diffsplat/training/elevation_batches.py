@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,12 @@ from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
-from diffsplat.training.view_batches import held_out, spread_batches, training_objects
+from diffsplat.training.view_batches import (
+    held_out,
+    spread_batches,
+    stored_image_size,
+    training_objects,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,14 @@ class ElevationSourceConfig(SourceConfig):
     def __post_init__(self) -> None:
         require_at_least(1, self, "batch_size", "views")
         require_at_least(0, self, "evaluation_objects", "seed")
+
+    def view_size(self, data: Sequence[Path | str], /) -> None:
+        """None: the networks bring images to their own size, but those of one batch must be of one size.
+
+        Raises:
+            ValueError: when the images of the data are of several.
+        """
+        stored_image_size(data)
 
     def build(self, folders: StageFolders) -> "ElevationSource":
         """The source of images."""

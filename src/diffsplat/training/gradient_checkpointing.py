@@ -16,13 +16,19 @@ def checkpoint_activations(network: nn.Module) -> None:
     Raises:
         ValueError: for a network without blocks.
     """
-    if hasattr(network, "enable_gradient_checkpointing"):
-        network.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
-        return
-    blocks = [block for module in network.modules() if isinstance(module, nn.ModuleList) for block in module]
-    if not blocks:
+    if not _checkpoint_blocks(network):
         raise InvalidInputError(
             f"gradient_checkpointing is on, but {type(network).__name__} has no blocks; expected it off"
         )
-    for block in blocks:
+
+
+def _checkpoint_blocks(network: nn.Module) -> bool:
+    """Whether there are some; lists inside of blocks are left alone."""
+    if hasattr(network, "enable_gradient_checkpointing"):
+        network.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+        return True
+    if not isinstance(network, nn.ModuleList):
+        return True in [_checkpoint_blocks(child) for child in network.children()]
+    for block in network:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    return len(network) > 0

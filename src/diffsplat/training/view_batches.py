@@ -52,11 +52,12 @@ class ViewSourceConfig(SourceConfig):
 
     def view_size(self, data: Sequence[Path | str], /) -> int:
         """Pixels per side of the views."""
-        stored = stored_image_size(data)
-        size = self.image_size or stored
-        fits = stored % size == 0
-        require(fits, "source.image_size", size, f"a divisor of the {stored} pixels of the data")
-        return size
+        if self.image_size is None:
+            return stored_image_size(data)
+        for stored in _stored_image_sizes(data):
+            expected = f"a divisor of the {stored} pixels of the data"
+            require(stored % self.image_size == 0, "source.image_size", self.image_size, expected)
+        return self.image_size
 
     def build(self, folders: StageFolders) -> "ViewSource":
         """The source of views."""
@@ -104,8 +105,19 @@ def spread_batches(total: int, count: int, size: int) -> list[list[int]]:
 
 
 def stored_image_size(data: Sequence[Path | str]) -> int:
-    """Pixels per side of the images in the first folder of shards."""
-    return ObjectTable([data[0]])[0].cameras.width
+    """Pixels per side of the images in folders of shards.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    sizes = _stored_image_sizes(data)
+    found, expected = " and ".join(map(str, sizes)), "one size, or a divisor of all as source.image_size"
+    require(len(sizes) == 1, "the size of the data's images", found, expected)
+    return sizes[0]
+
+
+def _stored_image_sizes(data: Sequence[Path | str]) -> list[int]:
+    return sorted({ObjectTable([folder])[0].cameras.width for folder in data})
 
 
 def training_objects(folders: RunFolders, composition: ViewComposition = "exact") -> ObjectDataset:
