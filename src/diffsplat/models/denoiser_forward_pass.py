@@ -40,44 +40,27 @@ def network_output(
     Returns:
         ``[B, V, C', h, w]`` float32, all output channels of the network.
     """
-    views = inputs.shape[1]
-    kind = cast(torch.dtype, network.dtype)
-    images = inputs.flatten(0, 1).to(kind)
+    views, kind = inputs.shape[1], cast(torch.dtype, network.dtype)
     match network_family(network):
         case "multiview":
             tokens, mask = _shortened(text)
             return network(inputs.to(kind), timestep, tokens.to(kind), mask).float()
         case "unet":
-            extra: dict[str, Any] = {}
-            if residuals is not None:
-                extra["down_block_additional_residuals"] = residuals.down
-                extra["mid_block_additional_residual"] = residuals.middle
-            if text.image is not None:
-                features = text.image.to(kind).repeat_interleave(views, dim=0)
-                extra["added_cond_kwargs"] = {"image_embeds": [features.unsqueeze(1)]}
-            if text.mask is not None:
-                extra["encoder_attention_mask"] = text.mask.repeat_interleave(views, dim=0)
-            output = network(images, **_unet_inputs(timestep, text, views, kind), **extra, return_dict=False)
+            arguments = _unet_arguments(text, residuals, views, kind)
+            arguments |= _of_every_view(timestep, text.tokens, views, kind)
         case "pixart":
             tokens, mask = _shortened(text)
-            output = network(
-                images,
-                encoder_hidden_states=tokens.to(kind).repeat_interleave(views, dim=0),
-                encoder_attention_mask=None
-                if mask is None
-                else mask.to(kind).repeat_interleave(views, dim=0),
-                timestep=timestep.repeat_interleave(views),
-                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-                return_dict=False,
-            )
+            arguments = _of_every_view(timestep, tokens, views, kind)
+            if mask is not None:
+                arguments["encoder_attention_mask"] = mask.to(kind).repeat_interleave(views, dim=0)
+            arguments["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
         case "sd3":
-            output = network(
-                images,
-                encoder_hidden_states=text.tokens.to(kind),
-                pooled_projections=_pooled(text).to(kind),
-                timestep=timestep,
-                return_dict=False,
-            )
+            arguments = {
+                "timestep": timestep,
+                "encoder_hidden_states": text.tokens.to(kind),
+                "pooled_projections": _pooled(text).to(kind),
+            }
+    output = network(inputs.flatten(0, 1).to(kind), **arguments, return_dict=False)
     return output[0].unflatten(0, (-1, views)).float()
 
 
@@ -118,7 +101,7 @@ def control_residuals(
     kind = cast(torch.dtype, controlnet.dtype)
     down, middle = controlnet(
         inputs.flatten(0, 1).to(kind),
-        **_unet_inputs(timestep, text, views, kind),
+        **_of_every_view(timestep, text.tokens, views, kind),
         controlnet_cond=control.flatten(0, 1).to(kind),
         conditioning_scale=scale,
         guess_mode=guess_mode,
@@ -133,11 +116,28 @@ def control_channels(controlnet: Any) -> int:
     return int(first.config["in_channels"])
 
 
-def _unet_inputs(timestep: Tensor, text: TextCondition, views: int, kind: torch.dtype) -> dict[str, Tensor]:
+def _of_every_view(timestep: Tensor, tokens: Tensor, views: int, kind: torch.dtype) -> dict[str, Any]:
+    """Timesteps ``[B * V]`` and text tokens ``[B * V, T, D]``, as arguments of a network."""
     return {
         "timestep": timestep.repeat_interleave(views),
-        "encoder_hidden_states": text.tokens.to(kind).repeat_interleave(views, dim=0),
+        "encoder_hidden_states": tokens.to(kind).repeat_interleave(views, dim=0),
     }
+
+
+def _unet_arguments(
+    text: TextCondition, residuals: Residuals | None, views: int, kind: torch.dtype
+) -> dict[str, Any]:
+    """Arguments of a UNet for the residuals of a ControlNet, an image prompt and the mask of a text."""
+    arguments: dict[str, Any] = {}
+    if residuals is not None:
+        arguments["down_block_additional_residuals"] = residuals.down
+        arguments["mid_block_additional_residual"] = residuals.middle
+    if text.image is not None:
+        features = text.image.to(kind).repeat_interleave(views, dim=0)
+        arguments["added_cond_kwargs"] = {"image_embeds": [features.unsqueeze(1)]}
+    if text.mask is not None:
+        arguments["encoder_attention_mask"] = text.mask.repeat_interleave(views, dim=0)
+    return arguments
 
 
 def _shortened(text: TextCondition) -> tuple[Tensor, Tensor | None]:

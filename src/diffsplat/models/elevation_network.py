@@ -20,12 +20,16 @@ from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, MissingPackageError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import write_json
-from diffsplat.models.network_base_class import CONFIG_FILE, require_shapes
+from diffsplat.models.network_base_class import (
+    CONFIG_FILE,
+    RELEASED_WEIGHTS_FILE,
+    require_names,
+    require_shapes,
+    stored_state,
+)
 
 INPUT_SIZE = 224
 """Pixels per side that the published networks resize every image to."""
-
-STATE_FILE = "model.safetensors"
 
 HEAD_WIDTH = 64
 """Channels of an attention head in every published DINOv2."""
@@ -168,7 +172,7 @@ class ElevationEstimator(nn.Module):
         with torch.device("meta"):
             estimator = cls(config)
         expected = estimator.released_state_dict()
-        _check_names(state, expected)
+        require_names(state, expected, "the elevation network")
         require_shapes(state, expected, "the elevation network")
         own: dict[str, Tensor] = {}
         for released, names in estimator._names():
@@ -181,11 +185,8 @@ class ElevationEstimator(nn.Module):
         """Write the sizes, and the weights under the released names, perhaps in half precision."""
         target = make_folder(folder)
         write_json({"_class_name": type(self).__name__, **asdict(self.config)}, target / CONFIG_FILE)
-        state = {
-            name: (tensor.half() if half else tensor).contiguous()
-            for name, tensor in self.released_state_dict().items()
-        }
-        save_file(state, target / STATE_FILE, metadata={"format": "pt"})
+        state = stored_state(self.released_state_dict(), half=half)
+        save_file(state, target / RELEASED_WEIGHTS_FILE, metadata={"format": "pt"})
 
     def released_state_dict(self) -> dict[str, Tensor]:
         """The weights under the names of the released file."""
@@ -277,13 +278,3 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
     if len(shape) != dimensions:
         raise InvalidInputError(f"the weight {name} has the shape {shape}, expected {dimensions} dimensions")
     return shape
-
-
-def _check_names(state: Mapping[str, Tensor], expected: Mapping[str, object]) -> None:
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    if missing or unknown:
-        raise InvalidInputError(
-            f"{len(missing)} weights of the elevation network are missing and {len(unknown)} unknown, such as "
-            f"{(missing or unknown)[0]}"
-        )

@@ -5,7 +5,7 @@ A folder holds ``config.json`` and ``diffusion_pytorch_model.safetensors``, or `
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self
 
@@ -105,7 +105,7 @@ class BaseNetwork(nn.Module):
         }
         write_json(stored, target / CONFIG_FILE)
         save_file(
-            stored_state(self, half=half),
+            stored_state(self.state_dict(), half=half),
             target / (weights_file or self.weights_file),
             metadata={"format": "pt"},
         )
@@ -118,14 +118,19 @@ class BaseNetwork(nn.Module):
         released = folder / RELEASED_WEIGHTS_FILE
         state = load_file(released if released.is_file() else folder / WEIGHTS_FILE)
         own = self.state_dict()
-        different = sorted(own.keys() ^ state.keys())
-        if different:
-            raise InvalidInputError(
-                f"{len(own.keys() - state)} weights are missing and {len(state.keys() - own)} unknown, such as "
-                f"{different[0]}, expected those of diffsplat {diffsplat.__version__}"
-            )
+        require_names(state, own, f"diffsplat {diffsplat.__version__}")
         require_shapes(state, own, f"this {type(self).__name__}", f" in {str(folder)!r}")
         return state
+
+
+def require_names(state: Iterable[str], expected: Iterable[str], owner: str) -> None:
+    """Refuse weights that have other names than the owner's."""
+    missing, unknown = {*expected} - {*state}, {*state} - {*expected}
+    if missing or unknown:
+        raise InvalidInputError(
+            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {min(missing | unknown)}, "
+            f"expected those of {owner}"
+        )
 
 
 def require_shapes(
@@ -140,11 +145,11 @@ def require_shapes(
             )
 
 
-def stored_state(network: nn.Module, *, half: bool) -> dict[str, Tensor]:
+def stored_state(state: Mapping[str, Tensor], *, half: bool) -> dict[str, Tensor]:
     """Weights by name as they are written, floating-point ones perhaps in half precision."""
     return {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in network.state_dict().items()
+        for name, tensor in state.items()
     }
 
 

@@ -130,7 +130,7 @@ def _load_lora(network: Any, path: str | Path, name: str) -> int:
     if name in getattr(network, "peft_config", {}) or not name.isidentifier():
         raise InvalidInputError(f"the adapter is called {name!r}, expected a free name without dots")
     with optional_package("a LoRA file", "peft", "lora"):
-        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from peft import inject_adapter_in_model, set_peft_model_state_dict
 
     state, alphas = _stored_adapter(network, file)
     ranks = {
@@ -138,14 +138,7 @@ def _load_lora(network: Any, path: str | Path, name: str) -> int:
         for key, weight in state.items()
         if key.endswith(".lora_B.weight")
     }
-    (rank, _), *_ = Counter(ranks.values()).most_common(1)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        target_modules="|".join(map(re.escape, ranks)),
-        rank_pattern={f"^{re.escape(layer)}": value for layer, value in ranks.items()},
-        alpha_pattern={f"^{re.escape(layer)}": alphas.get(layer, value) for layer, value in ranks.items()},
-    )
+    config = _lora_config(ranks, alphas)
     present = vars(network).pop("peft_config", {})  # peft warns where it finds one
     try:
         inject_adapter_in_model(config, network, adapter_name=name)
@@ -159,6 +152,20 @@ def _load_lora(network: Any, path: str | Path, name: str) -> int:
         _remove_lora(network, name)
         raise InvalidInputError(f"{str(path)!r} does not fit: the network has no layer for {unknown[0]!r}")
     return len(ranks)
+
+
+def _lora_config(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> Any:
+    """Configuration of peft for layers of different ranks; their alphas are the ranks where there are none."""
+    from peft import LoraConfig
+
+    (rank, _), *_ = Counter(ranks.values()).most_common(1)
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules="|".join(map(re.escape, ranks)),
+        rank_pattern={f"^{re.escape(layer)}": value for layer, value in ranks.items()},
+        alpha_pattern={f"^{re.escape(layer)}": alphas.get(layer, value) for layer, value in ranks.items()},
+    )
 
 
 def _remove_lora(network: Any, name: str) -> None:

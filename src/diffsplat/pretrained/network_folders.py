@@ -115,4 +115,4 @@ def save_network(network: Any, folder: Path) -> None:
     target = make_folder(folder)
     config = json.loads(network.to_json_string())
     write_json({key: value for key, value in config.items() if key != _PATH_ENTRY}, target / CONFIG_FILE)
-    save_file(stored_state(network, half=True), target / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(stored_state(network.state_dict(), half=True), target / WEIGHTS_FILE, metadata={"format": "pt"})

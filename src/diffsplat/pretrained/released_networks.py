@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -60,22 +60,10 @@ _GROUPS = 32
 """Groups of the normalisation in every released network."""
 
 
-class StoredConfig(NamedTuple):
-    """A ``config.json`` in the words of diffusers.
+def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
+    """Class of diffusers and its arguments, from the ``config.json`` of a denoiser of the original code or diffusers.
 
-    Args:
-        kind: name of the class.
-        arguments: arguments of that class.
-        extras: keys that it does not know, such as ``view_concat_condition`` or those of the moving average.
-    """
-
-    kind: str
-    arguments: dict[str, Any]
-    extras: dict[str, Any]
-
-
-def read_config(folder: str | Path) -> StoredConfig:
-    """Read the ``config.json`` of a denoiser, with classes of the original code replaced by those of diffusers.
+    Keys that the class does not know are left out, such as those of the moving average.
 
     Raises:
         FileNotFoundError: when there is none.
@@ -89,9 +77,7 @@ def read_config(folder: str | Path) -> StoredConfig:
             f"{str(path)!r} describes a {kind!r}, expected one of: {', '.join(_DENOISER_MODULES)}"
         )
     known = inspect.signature(denoiser_class(kind).__init__).parameters
-    arguments = {key: value for key, value in content.items() if key in known}
-    extras = {key: value for key, value in content.items() if key not in known and not key.startswith("_")}
-    return StoredConfig(kind, arguments, extras)
+    return kind, {key: value for key, value in content.items() if key in known}
 
 
 def denoiser_class(kind: str) -> "type[Denoiser]":
@@ -106,16 +92,15 @@ def load_denoiser(folder: str | Path, *, dtype: torch.dtype | None = None) -> "D
         folder: ``unet_ema`` or ``transformer_ema`` of an iteration.
         dtype: of the weights.
     """
-    config, weights = read_config(folder), find_weights(folder, _DIFFUSERS_STEM)
-    network = build(lambda: denoiser_class(config.kind)(**config.arguments), weights, dtype)
+    kind, arguments = read_config(folder)
+    weights = find_weights(folder, _DIFFUSERS_STEM)
+    network = build(lambda: denoiser_class(kind)(**arguments), weights, dtype)
     embedding = getattr(network, "pos_embed", None)
     if embedding is not None and hollow_buffers(embedding):
         embedding.register_buffer("pos_embed", _sine_positions(embedding), persistent=False)
     left = hollow_buffers(network)
     if left:
-        raise RuntimeError(
-            f"the buffers {left} of a {config.kind} were not made, expected none but positions"
-        )
+        raise RuntimeError(f"the buffers {left} of a {kind} were not made, expected none but positions")
     return network
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder
 from diffsplat.io.json_files import read_json, write_json
+from diffsplat.models.rays_and_noise_levels import TIMESTEPS
 from diffsplat.pretrained.release_catalogue import Prediction, Sampler
 
 CONFIG_FILE = "scheduler_config.json"
@@ -30,7 +31,6 @@ _MODULES = {
 }
 """Modules of diffusers by the class of their scheduler; they are imported when it is used."""
 _DPM_ALGORITHMS = {"dpm++": "dpmsolver++", "dpm++-sde": "sde-dpmsolver++"}
-_TIMESTEPS = 1000
 
 
 class FlowEulerScheduler:
@@ -43,7 +43,7 @@ class FlowEulerScheduler:
     """
 
     def __init__(self, shift: float = 1.0) -> None:
-        self.config = {"_class_name": _FLOW_EULER, "num_train_timesteps": _TIMESTEPS, "shift": shift}
+        self.config = {"_class_name": _FLOW_EULER, "num_train_timesteps": TIMESTEPS, "shift": shift}
         self.timesteps = torch.empty(0)
         self._levels = torch.empty(0)
         self._next = 0
@@ -58,7 +58,7 @@ class FlowEulerScheduler:
         unknown = [
             name for name, value in config.items() if value is True or (name == "shift_terminal" and value)
         ]
-        if unknown or config.get("num_train_timesteps", _TIMESTEPS) != _TIMESTEPS:
+        if unknown or config.get("num_train_timesteps", TIMESTEPS) != TIMESTEPS:
             option = (unknown or ["num_train_timesteps"])[0]
             raise InvalidInputError(
                 f"its {option} is {config[option]!r}, expected a plain flow of 1000 timesteps"
@@ -84,15 +84,15 @@ class FlowEulerScheduler:
             sigmas: likewise, 1 to 0; they are shifted, as in diffusers.
         """
         if timesteps is not None:
-            levels = torch.tensor(timesteps, dtype=torch.float64) / _TIMESTEPS
+            levels = torch.tensor(timesteps, dtype=torch.float64) / TIMESTEPS
         elif sigmas is not None:
             levels = self._shifted(torch.tensor(sigmas, dtype=torch.float64))
         else:
             levels = self._shifted(
-                torch.linspace(1, self._shifted(1 / _TIMESTEPS), steps or 0, dtype=torch.float64)
+                torch.linspace(1, self._shifted(1 / TIMESTEPS), steps or 0, dtype=torch.float64)
             )
         levels = levels.to(device, torch.float32)
-        self.timesteps = levels * _TIMESTEPS
+        self.timesteps = levels * TIMESTEPS
         self._levels = torch.cat([levels, levels.new_zeros(1)])
         self._next = 0
 

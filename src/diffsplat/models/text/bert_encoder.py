@@ -7,8 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.network_base_class import UninitialisedLayers
+from diffsplat.errors import require
+from diffsplat.models.network_base_class import UninitialisedLayers, require_names
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,7 @@ class BertEncoder(nn.Module):
         with UninitialisedLayers():
             encoder = cls(config)
         stacks = dict(encoder._bert_names())
-        different = state.keys() ^ {name for names in stacks.values() for name in names}
-        if different:
-            raise InvalidInputError(
-                f"{len(different)} weights of the text encoder are missing or unknown, such as {min(different)}"
-            )
+        require_names(state, [name for names in stacks.values() for name in names], "the text encoder")
         stacked = {
             own: torch.cat([state[name] for name in names]) if names[1:] else state[names[0]]
             for own, names in stacks.items()
