@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.parsing_limits import GROWTH, integer, mapping, numbers, parse_json, sequence
 
 MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
-_DATA_URI, _BASE64 = "data:", ";base64,"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _MAX_PARTS = 4096
 """Primitives with splats in one file; each costs time and memory whatever its size."""
@@ -200,14 +201,31 @@ def _buffer(entry: Any, binary: bytes | None) -> bytes:
         if binary is None:
             raise InvalidInputError("it has a buffer without numbers")
         return binary
-    if not isinstance(uri, str) or not uri.startswith(_DATA_URI) or _BASE64 not in uri[:200]:
+    content = embedded_content(uri) if isinstance(uri, str) else None
+    if content is None:
         raise InvalidInputError(
             "it keeps its numbers in another file, expected a .glb or a .gltf that holds them"
         )
+    return content
+
+
+def embedded_content(uri: str) -> bytes | None:
+    """The data that a ``data:`` address holds, in base64 of any kind or percent-encoded; None for other addresses.
+
+    Raises:
+        ValueError: when it is broken.
+    """
+    if uri[:5].lower() != "data:":
+        return None
+    head, _, body = uri.partition(",")
+    raw = unquote_to_bytes(body)
+    if not head.lower().replace(" ", "").endswith(";base64"):
+        return raw
+    packed = b"".join(raw.split()).rstrip(b"=").translate(_URL_SAFE)
     try:
-        return base64.b64decode(uri[uri.index(_BASE64) + len(_BASE64) :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInputError("it has a buffer of broken base64") from error
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except binascii.Error as error:
+        raise InvalidInputError("it has data of broken base64") from error
 
 
 def _primitives(mesh: Any, wanted: Callable[[Primitive], bool]) -> list[Primitive]:

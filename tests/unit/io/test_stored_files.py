@@ -6,6 +6,7 @@ import io
 import json
 import math
 import struct
+import urllib.parse
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -341,6 +342,21 @@ def test_gltf_linear_colours(tmp_path: Path):
 def test_gltf_nodes_that_show_nothing_are_left_out(tmp_path: Path, second: dict, count: int):
     data = stored_files.gltf([{"mesh": 0}, {"mesh": 0, **second}], [0, 1])
     assert read(tmp_path, ".gltf", data).count == count
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        lambda data: "data:;base64," + base64.encodebytes(data).decode(),
+        lambda data: "DATA:a/b; BASE64," + base64.urlsafe_b64encode(data).decode().rstrip("="),
+        lambda data: "data:application/gltf-buffer," + urllib.parse.quote(data),
+    ],
+)
+def test_gltf_data_in_addresses_of_any_kind(tmp_path: Path, uri: Callable[[bytes], str]):
+    document = json.loads(stored_files.gltf([{"mesh": 0}], [0]))
+    (buffer,) = document["buffers"]
+    buffer["uri"] = uri(base64.b64decode(buffer["uri"].partition(",")[2]))
+    assert read(tmp_path, ".gltf", json.dumps(document).encode()).means.tolist() == [[1, 0, 0]]
 
 
 GLTF_REFUSALS = {

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.errors import DiffSplatError, InvalidInputError
-from diffsplat.io.gltf_document import MAGIC, glb_chunks
+from diffsplat.io.gltf_document import MAGIC, embedded_content, glb_chunks
 from diffsplat.io.parsing_limits import without_nulls
 from diffsplat.render.meshes.linked_files import read_linked
 from diffsplat.render.meshes.mesh_text import plain_text
@@ -32,7 +30,6 @@ _KINDS = {
 }
 """Signed 32 bits and double precision, which core glTF lacks, are written by some programs."""
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _ZEROS_ALLOWED = 1 << 22
 """Numbers of an accessor without a buffer view, which are all zero and stand nowhere in the file."""
 
@@ -154,12 +151,8 @@ class GltfAsset:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read.
         """
-        if uri[:5].lower() == "data:":
-            head, _, body = uri.partition(",")
-            raw = unquote_to_bytes(body)
-            is_base64 = head.lower().replace(" ", "").endswith(";base64")
-            return base64.b64decode(raw.translate(_URL_SAFE) + b"==") if is_base64 else raw
-        return read_linked(uri, self.folder)
+        content = embedded_content(uri)
+        return read_linked(uri, self.folder) if content is None else content
 
 
 def extension(holder: dict[str, Any], name: str) -> dict[str, Any] | None:
