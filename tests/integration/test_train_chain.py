@@ -16,6 +16,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.models.multiview_pixart import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
 from diffsplat.pipelines.generation_options import Generation
+from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes import RECIPES
@@ -26,6 +27,7 @@ from diffsplat.training.run_outcome import Outcome, Status
 from diffsplat.training.stage_chain import train_recipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig, DiffusionStage
+from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_interface import OverfitGoal
@@ -381,6 +383,20 @@ def test_overfit_trains_and_evaluates_few_objects_and_gives_a_verdict(
         train_stage(RECONSTRUCTION, folders)
     (line,) = [line for line in caplog.messages if line.startswith("overfit on 1 objects: psnr_input")]
     assert f"{verdict} the {least:g} that it must" in line
+
+
+@pytest.mark.parametrize(("learning_rate", "verdict"), [(1e-2, "reaches"), (1e-9, "does NOT reach")])
+def test_overfit_without_a_goal_must_halve_the_training_loss(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, learning_rate: float, verdict: str
+) -> None:
+    stage = MiniElevationStageConfig(input_size=32, widths=(8, 16), hidden=16, dropout=0.0)
+    optim = OptimConfig(lr=learning_rate, warmup_steps=1)
+    trainer = TrainerConfig(steps=60, log_every=5, optim=optim, precision="fp32", tracker="none")
+    recipe = GradientTraining(stage, ElevationSourceConfig(batch_size=1, views=4), trainer)
+    with caplog.at_level(logging.INFO):
+        train_stage(recipe, StageFolders((data,), tmp_path, overfit=1))
+    (line,) = [line for line in caplog.messages if line.startswith("overfit on 1 objects: the training loss")]
+    assert f"{verdict} half of what it was" in line
 
 
 def test_more_objects_than_there_are_cannot_be_overfitted(data: Path, tmp_path: Path) -> None:

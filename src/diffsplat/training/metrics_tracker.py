@@ -37,6 +37,13 @@ def truncate_metrics(path: Path, step: int) -> None:
         temporary.write_text("".join(kept))
 
 
+def training_losses(out: Path) -> tuple[float, float]:
+    """The first and the last training loss of a run, each the mean of a window."""
+    entries = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    losses = [float(entry["loss"]) for entry in entries if entry["kind"] == "train"]
+    return losses[0], losses[-1]
+
+
 class Tracker:
     """Writes the figures of a run from step ``step`` on.
 

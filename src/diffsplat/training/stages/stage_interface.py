@@ -117,7 +117,8 @@ class StageConfig(ABC):
     """Configuration of the network and the loss of a stage."""
 
     overfit_goal: ClassVar[OverfitGoal | None] = None
-    """What the evaluation of a few objects must reach that nothing else is trained on."""
+    """What the evaluation of a few objects must reach that nothing else is trained on; None for half of the first
+    training loss."""
 
     @property
     def needs(self) -> tuple[Need, ...]:

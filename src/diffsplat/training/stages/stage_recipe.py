@@ -14,6 +14,7 @@ import tyro
 from diffsplat.errors import require
 from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors
 from diffsplat.render import warmup
+from diffsplat.training.metrics_tracker import training_losses
 from diffsplat.training.released_layout_export import lay_release
 from diffsplat.training.run_folders import Need, StageFolders, find_network
 from diffsplat.training.run_lock import locked_run
@@ -116,7 +117,7 @@ class GradientTraining(StageRecipe):
         record = {"folders": asdict(folders), "networks": networks, **asdict(self)}
         outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
         if folders.overfit and outcome.status == "finished" and outcome.figures:
-            _report_overfit(folders.overfit, self.stage.overfit_goal, outcome.figures)
+            _report_overfit(folders, self.stage.overfit_goal, outcome.figures)
         release = self.stage.release
         if release is not None and outcome.status != "interrupted":
             self.processes().once(lambda: lay_release(release, folders, outcome.step))
@@ -150,21 +151,18 @@ def train_stage(recipe: StageRecipe, folders: StageFolders) -> Outcome:
         return recipe.run(folders)
 
 
-def _report_overfit(objects: int, goal: OverfitGoal | None, figures: Mapping[str, float]) -> None:
+def _report_overfit(folders: StageFolders, goal: OverfitGoal | None, figures: Mapping[str, float]) -> None:
     """Say in one line whether a few objects were learned by heart."""
-    listed = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
     if goal is None:
-        logger.info("overfit on %d objects: %s; this stage has no figure that it must reach", objects, listed)
-        return
-    verdict = "reaches" if figures[goal.figure] >= goal.least else "does NOT reach"
-    logger.info(
-        "overfit on %d objects: %s %s the %g that it must (%s)",
-        objects,
-        goal.figure,
-        verdict,
-        goal.least,
-        listed,
-    )
+        first, last = training_losses(folders.out)
+        name, reached = f"the training loss went from {first:.4g} to {last:.4g} and", last <= first / 2
+        expected = "half of what it was, as it must"
+    else:
+        name, reached = goal.figure, figures[goal.figure] >= goal.least
+        expected = f"the {goal.least:g} that it must"
+    verdict = "reaches" if reached else "does NOT reach"
+    listed = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
+    logger.info("overfit on %d objects: %s %s %s (%s)", folders.overfit, name, verdict, expected, listed)
 
 
 @contextmanager
