@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from diffsplat.evaluation.clip_scores import ClipScorer
 from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.evaluation.efficientnet import load_efficientnet
 from diffsplat.evaluation.evaluation_objects import (
-    asked_objects,
     evenly_spread,
     held_out_views,
     objects_of_nouns,
+    objects_of_prompts,
     open_objects,
 )
 from diffsplat.evaluation.evaluation_prompts import (
@@ -48,6 +47,7 @@ from diffsplat.evaluation.noun_judge_fitting import load_or_fit
 from diffsplat.evaluation.perceptual_distance import DistanceKind, load_perceptual_distance
 from diffsplat.evaluation.prompt_list_evaluation import evaluate_prompts
 from diffsplat.evaluation.shape_evaluation import evaluate_shapes
+from diffsplat.geometry import elevation_deg
 from diffsplat.io.file_access import require_suffix, require_writable
 from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
@@ -224,12 +224,7 @@ def image(
             pipe(_ANYTHING, elevation=_elevation(views), seed=seed, guidance=1.0).splats
         )
     if baselines:
-        reconstruct = model_reconstructor(choice.model)
-        makers["nearest"] = NearestObject.of(
-            open_objects(arguments.data, split="train", variants=False),
-            FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
-            lambda views: reconstruct(views).to_splats(views.cameras, reconstruct.pixel_grid),
-        )
+        makers["nearest"] = _nearest_object(arguments.data, choice.model)
     objects = _held_out(arguments) if chosen is None else chosen.read(arguments.data, arguments.limit)
     evaluation = evaluate_images(makers, objects, perceptual)
     settings = {"model": model, "seed": seed, "estimate_elevation": estimate_elevation}
@@ -315,7 +310,7 @@ def ceiling(
     predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
     asked = _spread(stored_prompts(arguments.prompts), arguments.limit)
     fitted, figures, store = _judge(arguments)
-    real = asked_objects(open_objects(arguments.data, split="train"), asked)
+    real = objects_of_prompts(open_objects(arguments.data, split="train"), asked)
 
     def show(prompt: str) -> Splats:
         views = real[prompt]
@@ -458,8 +453,7 @@ def _opened(choice: ModelChoice) -> DiffSplatPipeline:
 
 def _elevation(views: Views) -> float:
     """Degrees above the horizon of the first view."""
-    center = views.cameras.centers[0, 0]
-    return math.degrees(math.asin(float(center[1] / center.norm())))
+    return float(elevation_deg(views.cameras)[0, 0])
 
 
 def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], FeatureStore]:
@@ -468,6 +462,16 @@ def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], Fea
     nouns = sorted({prompt.noun for prompt in stored_prompts(arguments.prompts)})
     fitted, figures = load_or_fit(arguments.data, nouns, store, folder)
     return fitted, asdict(figures), store
+
+
+def _nearest_object(data: Path, model: str) -> NearestObject:
+    """The training object that looks most like an image, through the reconstructor of a model."""
+    reconstruct = model_reconstructor(model)
+    return NearestObject.of(
+        open_objects(data, split="train", variants=False),
+        FeatureStore(load_efficientnet(), user_cache() / "judge" / _FEATURES).features,
+        lambda views: reconstruct(views).to_splats(views.cameras, reconstruct.pixel_grid),
+    )
 
 
 def _through_latents(

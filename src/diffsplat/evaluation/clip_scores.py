@@ -28,7 +28,11 @@ class ClipScorer:
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
-        """The CLIP model of a local folder, or of the hub by name; safetensors only."""
+        """The CLIP model of a local folder, or of the hub by name; safetensors only.
+
+        Raises:
+            ValueError: when there is none, or it cannot be downloaded.
+        """
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         try:

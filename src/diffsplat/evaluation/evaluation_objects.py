@@ -46,10 +46,13 @@ def held_out_views(dataset: ObjectDataset, limit: int | None = None) -> Iterable
         yield dataset.rows[index].object_id, dataset.sample(index, 0, novel_views=4)
 
 
-def asked_objects(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) -> dict[str, Views]:
+def objects_of_prompts(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) -> dict[str, Views]:
     """For each prompt the views of a real object that it describes, from the front, chosen by a hash.
 
     An object of the noun in the prompt's colour, or in another where there is none in that.
+
+    Raises:
+        ValueError: for a noun that no object has.
     """
     found = {}
     for prompt in prompts:

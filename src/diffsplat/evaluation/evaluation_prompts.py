@@ -78,7 +78,7 @@ def build_prompts(objects: Iterable[ObjectRow], nouns: Iterable[str]) -> list[Ju
     wanted = sorted(set(nouns))
     if len(wanted) != NOUNS:
         raise InvalidInputError(f"got {len(wanted)} different nouns, expected {NOUNS}")
-    in_captions = spoken_pairs(objects, wanted)
+    in_captions = captioned_pairs(objects, wanted)
     absent: dict[str, list[ColorWord]] = {}
     present: dict[str, list[ColorWord]] = {}
     counts: dict[str, int] = {}
@@ -116,7 +116,7 @@ def _unseen_colors(absent: dict[str, list[ColorWord]], counts: dict[str, int]) -
     return unseen
 
 
-def spoken_pairs(objects: Iterable[ObjectRow], nouns: Iterable[str]) -> set[tuple[str, str]]:
+def captioned_pairs(objects: Iterable[ObjectRow], nouns: Iterable[str]) -> set[tuple[str, str]]:
     """Pairs of noun and colour that the captions of some object say together, the noun anywhere in them."""
     patterns = {noun: re.compile(rf"\b{re.escape(noun)}\b") for noun in nouns}
     pairs = set()

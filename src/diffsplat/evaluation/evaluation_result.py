@@ -36,7 +36,11 @@ class Evaluation:
 
 
 def measured_objects(objects: Iterable[tuple[str, Views]], measure: Measure) -> Evaluation:
-    """The figures of every object and their means; those that no object has are left out."""
+    """The figures of every object and their means; those that no object has are left out.
+
+    Raises:
+        ValueError: without objects.
+    """
     entries: list[dict[str, Any]] = []
     rows: list[Tensor] = []
     for identity, views in tqdm(objects, unit="object", desc="evaluate"):

@@ -129,7 +129,11 @@ class ImageBenchmark:
 
 
 def read_pose(path: Path) -> Tensor:
-    """``[4, 4]`` camera-to-world pose of a file, OpenCV axes, Y up."""
+    """``[4, 4]`` camera-to-world pose of a file, OpenCV axes, Y up.
+
+    Raises:
+        ValueError: when the file cannot be read, or holds no rigid pose ``[3, 4]``.
+    """
     stored = read_array(path, 2)
     rotation = stored[:, :3]
     if stored.shape != (3, 4) or float((rotation @ rotation.mT - torch.eye(3)).abs().max()) > 1e-3:

@@ -14,7 +14,11 @@ Reward = Callable[[str, Tensor], Tensor]
 
 
 def load_image_reward() -> Reward:
-    """ImageReward-v1.0, whose weights its package downloads."""
+    """ImageReward-v1.0, whose weights its package downloads.
+
+    Raises:
+        ImportError: without the package ``image-reward``.
+    """
     try:
         import ImageReward
     except ImportError as error:

@@ -1,7 +1,7 @@
 """Measuring text generation by judges of nouns and colours."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -98,12 +98,12 @@ def _text_figures(entries: Sequence[dict[str, Any]]) -> dict[str, float]:
         if part:
             noun = [entry["noun_rank"] == 1 for entry in part]
             color = [entry["seen_color"] == entry["color"] for entry in part]
-            figures[f"noun_rank1{suffix}"] = _mean(noun)
-            figures[f"noun_rank5{suffix}"] = _mean(entry["noun_rank"] <= 5 for entry in part)
+            figures[f"noun_rank1{suffix}"] = fmean(noun)
+            figures[f"noun_rank5{suffix}"] = fmean(entry["noun_rank"] <= 5 for entry in part)
             views = len(JUDGED_AZIMUTHS_DEG)
-            figures[f"noun_rank1_per_view{suffix}"] = _mean(entry["views_right"] / views for entry in part)
-            figures[f"color{suffix}"] = _mean(color)
-            figures[f"both{suffix}"] = _mean(a and b for a, b in zip(noun, color, strict=True))
+            figures[f"noun_rank1_per_view{suffix}"] = fmean(entry["views_right"] / views for entry in part)
+            figures[f"color{suffix}"] = fmean(color)
+            figures[f"both{suffix}"] = fmean(a and b for a, b in zip(noun, color, strict=True))
     return figures
 
 
@@ -115,8 +115,3 @@ def _framed(image: Tensor, noun: bool, color: bool) -> Tensor:
     framed = torch.tensor(paint)[:, None, None].expand_as(image).clone()
     framed[:, _FRAME:-_FRAME, _FRAME:-_FRAME] = small
     return framed
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)

@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffsplat.core import tensor_checks
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require
 from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.io.file_access import atomic_path, require_readable
 
 _FORMAT = "diffsplat noun judge 1"
+_MOST_ITERATIONS = 150
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class NounJudge:
     def rank(self, features: Tensor, noun: str) -> int:
         """Place of ``noun``, 1 for the best, for an object seen in views with ``[V, F]`` features.
 
-        The views' log-probabilities are averaged.
+        The views' log-probabilities are averaged. A noun that it was not fitted on is refused.
         """
         if noun not in self.nouns:
             raise InvalidInputError(
@@ -72,7 +73,11 @@ class NounJudge:
 
     @classmethod
     def load(cls, path: Path) -> "NounJudge":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: when the file cannot be read, or is no judge of this version.
+        """
         with safe_open(require_readable(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
@@ -81,16 +86,13 @@ class NounJudge:
         return cls(nouns=tuple(metadata["nouns"].split("\n")), **tensors)
 
 
-def fit_noun_judge(
-    features: Tensor, labels: Sequence[str], *, strength: float = 0.02, iterations: int = 150
-) -> NounJudge:
+def fit_noun_judge(features: Tensor, labels: Sequence[str], *, strength: float = 0.02) -> NounJudge:
     """Fit the classifier; every noun has the same weight however many images it has.
 
     Args:
         features: ``[N, F]``, one row an image.
         labels: the noun of every image.
         strength: weight of the squared weights in the loss, next to the mean cross-entropy.
-        iterations: most iterations of L-BFGS.
 
     Raises:
         ValueError: for lengths that differ, fewer than two nouns or values out of range.
@@ -100,8 +102,7 @@ def fit_noun_judge(
             f"fit_noun_judge got features of shape {tuple(features.shape)} for {len(labels)} labels, "
             "expected one row a label"
         )
-    if strength <= 0 or iterations < 1:
-        raise InvalidInputError(f"strength {strength}, iterations {iterations}: expected positive numbers")
+    require(strength > 0, "strength", strength, "a positive number")
     nouns = tuple(sorted(set(labels)))
     if len(nouns) < 2:
         raise InvalidInputError(f"fit_noun_judge got {len(nouns)} different nouns, expected at least two")
@@ -115,7 +116,7 @@ def fit_noun_judge(
     bias = torch.zeros(len(nouns), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
-        max_iter=iterations,
+        max_iter=_MOST_ITERATIONS,
         tolerance_grad=1e-6,
         history_size=20,
         line_search_fn="strong_wolfe",

@@ -34,7 +34,7 @@ _RECIPE = 2
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObjectFeatures:
     """A real object and the features of some of its views.
 
     Args:
@@ -99,13 +99,13 @@ def load_or_fit(
 def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tuple[NounJudge, JudgeFigures]:
     """Fit the judge of ``nouns`` on training objects, some of each, and measure it on what it was not fitted on."""
     train = open_objects(data, split="train")
-    fitted = seen_objects(train, nouns, store, fitted_views, for_fitting=True)
+    fitted = object_features(train, nouns, store, fitted_views, for_fitting=True)
     missing = sorted(set(nouns) - {seen.noun for seen in fitted})
     if missing:
         raise InvalidInputError(f"no training object is a {missing[0]!r}, expected some of every noun")
-    views = seen_objects(train, nouns, store, other_view)
+    views = object_features(train, nouns, store, unfitted_view)
     test = open_objects(data, split="test", variants=False)
-    held_out = seen_objects(test, nouns, store, fitted_views)
+    held_out = object_features(test, nouns, store, fitted_views)
     judge = _fit(fitted)
     by_noun, distorted = cross_validation(fitted)
     return judge, JudgeFigures(
@@ -119,14 +119,14 @@ def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tup
     )
 
 
-def seen_objects(
+def object_features(
     dataset: ObjectDataset,
     nouns: Sequence[str],
     store: FeatureStore,
     views: Callable[[ObjectRow], list[int]],
     *,
     for_fitting: bool = False,
-) -> list[Seen]:
+) -> list[ObjectFeatures]:
     """Features of the objects of some nouns in some views, at most ten of each noun, chosen by a hash.
 
     For fitting also those of one repainted version of every object, and of all views distorted.
@@ -138,7 +138,7 @@ def seen_objects(
         images = dataset.load_views(index, views(row)).image[0]
         changed = _distorted(images, row.object_id) if for_fitting else images[:0]
         features = store.features([*images, *changed]).unflatten(0, (-1, len(images)))
-        seen.append(Seen(row.name, row.noun, features[0], features[1:]))
+        seen.append(ObjectFeatures(row.name, row.noun, features[0], features[1:]))
         if count % _SAVE_EVERY == 0:
             store.save()
     store.save()
@@ -151,7 +151,7 @@ def fitted_views(row: ObjectRow) -> list[int]:
     return views[stable_hash(row.object_id) % 2 :: 2] if row.variant else views
 
 
-def other_view(row: ObjectRow) -> list[int]:
+def unfitted_view(row: ObjectRow) -> list[int]:
     """One view from a direction that is not in :func:`fitted_views`."""
     views = row.ring_views(_HELD_OUT_RING)
     return [views[stable_hash(row.object_id) % len(views)]]
@@ -187,7 +187,7 @@ def _chosen(rows: Sequence[ObjectRow], nouns: Sequence[str], *, repainted: bool)
     return chosen
 
 
-def cross_validation(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, float]]:
+def cross_validation(seen: Sequence[ObjectFeatures]) -> tuple[dict[str, float], dict[str, float]]:
     """Share of a noun's objects named right by fits without them, for the nouns that have several.
 
     Returns:
@@ -208,7 +208,7 @@ def cross_validation(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, 
     return _shares(clean), _shares(distorted)
 
 
-def _fit(seen: Sequence[Seen]) -> NounJudge:
+def _fit(seen: Sequence[ObjectFeatures]) -> NounJudge:
     labels = [item.noun for item in seen for _ in item.all_features]
     return fit_noun_judge(torch.cat([item.all_features for item in seen]), labels)
 
@@ -217,7 +217,7 @@ def _shares(results: dict[str, list[bool]]) -> dict[str, float]:
     return {noun: _share(right) for noun, right in sorted(results.items()) if right}
 
 
-def _view_by_view(judge: NounJudge, seen: Sequence[Seen]) -> list[bool]:
+def _view_by_view(judge: NounJudge, seen: Sequence[ObjectFeatures]) -> list[bool]:
     return [judge.rank(view[None], item.noun) == 1 for item in seen for view in item.features]
 
 

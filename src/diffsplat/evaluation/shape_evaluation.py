@@ -15,14 +15,13 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
 from diffsplat.evaluation.evaluation_result import SHEET_OBJECTS, Evaluation
 from diffsplat.evaluation.prompt_list_evaluation import BETWEEN_AZIMUTHS_DEG
-from diffsplat.geometry import TEXT_ELEVATION_DEG, orbit_cameras
+from diffsplat.geometry import RING_AZIMUTHS_DEG, TEXT_ELEVATION_DEG, orbit_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render
 
 GenerateSeed = Callable[[str, int], Splats]
 """A prompt and a seed to splats ``[N]``."""
 
-_FRONT_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 _SIZE = 128
 
 
@@ -51,7 +50,7 @@ def evaluate_shapes(
         what = f"{missing[0]!r}" if missing else "any noun with at least two"
         raise InvalidInputError(f"there are no real objects of {what}, expected some of every noun")
     cameras = orbit_cameras(
-        (*_FRONT_AZIMUTHS_DEG, *BETWEEN_AZIMUTHS_DEG), TEXT_ELEVATION_DEG, width=_SIZE, height=_SIZE
+        (*RING_AZIMUTHS_DEG, *BETWEEN_AZIMUTHS_DEG), TEXT_ELEVATION_DEG, width=_SIZE, height=_SIZE
     )
     entries: list[dict[str, Any]] = []
     rows: list[Tensor] = []
@@ -63,18 +62,19 @@ def evaluate_shapes(
         entries.append({"prompt": prompt.prompt, "loose": mean(loose), "seed_distance": distance})
         if len(rows) < SHEET_OBJECTS:
             rows.append(torch.stack([one.rgb[4].clamp(0, 1) for one in made]))
-    masks = {noun: [silhouettes(views.mask[0]) for views in objects] for noun, objects in real.items()}
-    figures = {
-        "loose": mean(entry["loose"] for entry in entries),
-        "real_loose": mean(loose_share(view) for group in masks.values() for one in group for view in one),
-        "seed_distance": mean(entry["seed_distance"] for entry in entries),
+    figures = {name: mean(entry[name] for entry in entries) for name in ("loose", "seed_distance")}
+    figures |= _figures_of_real(real)
+    return Evaluation(figures, entries, tile_images(torch.cat(rows), columns=len(seeds)))
+
+
+def _figures_of_real(objects: Mapping[str, Sequence[Views]]) -> dict[str, float]:
+    masks = [[silhouettes(views.mask[0]) for views in group] for group in objects.values()]
+    return {
+        "real_loose": mean(loose_share(view) for group in masks for one in group for view in one),
         "real_distance": mean(
-            mean_distance(torch.stack([one[:4] for one in group]))
-            for group in masks.values()
-            if len(group) > 1
+            mean_distance(torch.stack([one[:4] for one in group])) for group in masks if len(group) > 1
         ),
     }
-    return Evaluation(figures, entries, tile_images(torch.cat(rows), columns=len(seeds)))
 
 
 def silhouettes(alpha: Tensor) -> Tensor:

@@ -86,6 +86,9 @@ def orbit_cameras(
 
     Returns:
         ``[V]`` cameras.
+
+    Raises:
+        ValueError: for a radius or a size that is not positive.
     """
     azimuths = torch.as_tensor(azimuths_deg, dtype=torch.float32)
     elevations = torch.as_tensor(elevations_deg, dtype=torch.float32).expand_as(azimuths)
@@ -104,7 +107,11 @@ def ring_cameras(elevation_deg: float = TEXT_ELEVATION_DEG, *, size: int) -> Cam
 def turntable_cameras(
     frames: int, elevation_deg: float = TEXT_ELEVATION_DEG, *, size: int, radius: float = DEFAULT_RADIUS
 ) -> Cameras:
-    """``frames`` cameras once around the object at one elevation (degrees above the horizon)."""
+    """``frames`` cameras once around the object at one elevation (degrees above the horizon).
+
+    Raises:
+        ValueError: for fewer than one frame, or a radius that is not positive.
+    """
     if frames < 1:
         raise InvalidInputError(f"a turntable of {frames} frames was asked for, expected at least one")
     azimuths = torch.arange(frames, dtype=torch.float32) * (360.0 / frames)

@@ -66,7 +66,11 @@ class PromptFile:
 
     @classmethod
     def open(cls, path: Path, part_length: int) -> PromptFile:
-        """Find the parts of a text file in UTF-8 that holds prompts; none of them is kept."""
+        """Find the parts of a text file in UTF-8 that holds prompts; none of them is kept.
+
+        Raises:
+            ValueError: when the file cannot be read, is not in UTF-8, or holds no prompt.
+        """
         digest, starts, length, place = hashlib.sha256(), list[int](), 0, 0
         with explained_os_errors(f"cannot read {str(path)!r}"), require_readable(path).open("rb") as file:
             for line in file:

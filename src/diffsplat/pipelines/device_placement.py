@@ -48,7 +48,11 @@ def stream_layers(network: Any, device: torch.device) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """A device that is there; ``auto`` is CUDA where there is one, else the CPU."""
+    """A device that is there; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: for another name, or a CUDA device that torch does not see.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

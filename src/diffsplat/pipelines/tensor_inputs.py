@@ -85,7 +85,11 @@ class TensorInputs:
         return StoredPrompts(found)
 
     def generators(self, seeds: tuple[int, ...], device: NoiseDevice) -> list[torch.Generator]:
-        """A generator for each object, on a device that is there."""
+        """A generator for each object, on a device that is there.
+
+        Raises:
+            ValueError: for ``cuda`` without a CUDA device, or a wrong number of generators.
+        """
         if self.generator is not None:
             return self._generators(len(seeds))
         if device == "cuda" and not torch.cuda.is_available():

@@ -11,7 +11,7 @@ from diffsplat.evaluation.evaluation_prompts import (
     JudgedPrompt,
     PromptSet,
     build_prompts,
-    spoken_pairs,
+    captioned_pairs,
     stored_prompts,
 )
 from diffsplat.images.color_words import COLOR_WORDS
@@ -60,7 +60,7 @@ def test_the_same_whatever_the_order():
 
 def test_synonyms_and_double_colors_count_as_said():
     objects = [item("a", "house", "red", "white", synonym="hut"), item("b", "armchair", "blue")]
-    assert spoken_pairs(objects, ["house", "hut", "chair", "armchair"]) == {
+    assert captioned_pairs(objects, ["house", "hut", "chair", "armchair"]) == {
         ("house", "red"),
         ("house", "white"),
         ("hut", "red"),

@@ -127,5 +127,5 @@ def test_fit_refuses_bad_input():
         fit_noun_judge(features, labels[:-1])
     with pytest.raises(ValueError, match="at least two"):
         fit_noun_judge(features, ["chair"] * len(labels))
-    with pytest.raises(ValueError, match="strength -1"):
+    with pytest.raises(ValueError, match="strength is -1"):
         fit_noun_judge(features, labels, strength=-1)

@@ -10,16 +10,16 @@ import torch
 from diffsplat.cli import evaluate as cli_evaluate
 from diffsplat.cli.main import main
 from diffsplat.data import shard_schema
-from diffsplat.evaluation.evaluation_objects import asked_objects, open_objects
+from diffsplat.evaluation.evaluation_objects import objects_of_prompts, open_objects
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
 from diffsplat.evaluation.image_feature_store import FeatureStore
 from diffsplat.evaluation.noun_judge_fitting import (
-    Seen,
+    ObjectFeatures,
     cross_validation,
     fit_on_renders,
     fitted_views,
     load_or_fit,
-    other_view,
+    unfitted_view,
 )
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.splat_reconstructor import GSRecon
@@ -137,7 +137,7 @@ def test_fitted_and_other_views_are_different_directions(data):
         assert len(fitted) == (2 if item.variant else 4)
         assert {item.ring[view] for view in fitted} == {1}
         if not item.variant:
-            assert not set(other_view(item)) & set(fitted)
+            assert not set(unfitted_view(item)) & set(fitted)
 
 
 def test_a_judge_fitted_on_shards_names_held_out_things(data):
@@ -162,14 +162,14 @@ def test_a_fitted_judge_is_kept(data, tmp_path):
     assert others.nouns == ("leaf", "sky")
 
 
-def seen(name: str, noun: str, clean: float, distorted: float | None = None) -> Seen:
+def seen(name: str, noun: str, clean: float, distorted: float | None = None) -> ObjectFeatures:
     """Four views whose first feature tells the noun, and maybe once more: it lies then, and the second one tells."""
     offsets = torch.linspace(-0.1, 0.1, 4)[:, None]
     features = torch.cat([offsets + clean, torch.zeros(4, 1)], dim=1)
     if distorted is None:
-        return Seen(name, noun, features, features[None][:0])
+        return ObjectFeatures(name, noun, features, features[None][:0])
     changed = torch.cat([offsets - clean, offsets + 3 * distorted], dim=1)
-    return Seen(name, noun, features, changed[None])
+    return ObjectFeatures(name, noun, features, changed[None])
 
 
 def test_cross_validation_judges_without_the_thing_itself():
@@ -187,14 +187,14 @@ def test_a_judge_knows_the_distorted_images_that_it_was_fitted_on():
     assert clean == distorted == {"axe": 1.0, "bed": 1.0}
 
 
-def test_asked_objects_have_the_noun_and_the_color_where_there_is_one(data):
+def test_objects_of_prompts_have_the_noun_and_the_color_where_there_is_one(data):
     train = open_objects(data, split="train")
     prompts = [JudgedPrompt("a", "tomato", "grey", True), JudgedPrompt("b", "sky", "pink", False)]
-    real = asked_objects(train, prompts)
+    real = objects_of_prompts(train, prompts)
     assert real["a"].prompt == ("a grey tomato",)
     assert real["b"].prompt[0] in ("a blue sky", "a grey sky")
     with pytest.raises(ValueError, match="no training object is a 'moon'"):
-        asked_objects(train, [JudgedPrompt("c", "moon", "grey", False)])
+        objects_of_prompts(train, [JudgedPrompt("c", "moon", "grey", False)])
 
 
 def test_no_picture_is_looked_at_twice(tmp_path):

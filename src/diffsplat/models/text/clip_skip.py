@@ -11,7 +11,11 @@ from diffsplat.models.text.text_condition import PromptEncoder
 
 
 def with_clip_skip(encoder: PromptEncoder, layers: int | None) -> PromptEncoder:
-    """A text encoder without so many of its last layers, if it can do without them; None for none."""
+    """A text encoder without so many of its last layers, if it can do without them; None for none.
+
+    Raises:
+        ValueError: when it has too few, is not CLIP, or its prompts were encoded with another number left out.
+    """
     if isinstance(encoder, StoredPrompts):
         if encoder.clip_skip != layers:
             raise InvalidInputError(

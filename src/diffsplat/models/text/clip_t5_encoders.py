@@ -84,7 +84,11 @@ class ClipT5Encoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype | None = None) -> Self:
-        """What :meth:`save_pretrained` wrote; its weights as stored by default."""
+        """What :meth:`save_pretrained` wrote; its weights as stored by default.
+
+        Raises:
+            OSError, ValueError: when a file is missing or damaged, or names no family.
+        """
         path = Path(folder) / CONFIG_FILE
         family = next((name for name in get_args(Family) if name == read_json(path).get("family")), None)
         if family is None:
