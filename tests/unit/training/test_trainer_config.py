@@ -7,6 +7,10 @@ import pytest
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
+from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
+from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
+from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.teacher_trajectories import WindowSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -34,6 +38,10 @@ from diffsplat.training.view_batches import ViewSourceConfig
         (lambda: LatentSourceConfig(batch_size=0), "batch_size is 0"),
         (lambda: ElevationSourceConfig(views=0), "views is 0, expected at least 1"),
         (lambda: WindowSourceConfig(seed=-1), "seed is -1"),
+        (lambda: DiffusionConfig(sample_steps=0), "sample_steps is 0, expected at least 1"),
+        (lambda: SmallUNetConfig(widths=(32, 33)), r"widths is \(32, 33\), expected multiples of 16"),
+        (lambda: SmallAutoencoderConfig(norm_groups=3), "expected multiples of norm_groups, 3"),
+        (lambda: ImageAutoencoderConfig(widths=(8, 12)), r"widths is \(8, 12\)"),
         (lambda: RenderedViewWeights(rgb=math.nan), "rgb is nan, expected at least 0"),
         (lambda: RenderedViewWeights(normal=-0.5), r"normal is -0\.5"),
     ],

@@ -48,6 +48,9 @@ SMALL_SCHEDULE: dict[str, Any] = {
 }
 """Noise schedule of Stable Diffusion 1.5, for small denoisers too."""
 
+_NORM_GROUPS = 16
+"""Groups of the normalisation of small denoisers."""
+
 
 @dataclass(frozen=True)
 class PromptSource:
@@ -219,6 +222,10 @@ class SmallUNetConfig(DenoiserConfig):
     head_width: int = 32
     text_channels: int = 384
 
+    def __post_init__(self) -> None:
+        fits = all(width >= 1 and width % _NORM_GROUPS == 0 for width in self.widths)
+        require(fits, "widths", self.widths, f"multiples of {_NORM_GROUPS}")
+
     def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
         """The UNet, of an earlier run or with random weights."""
         if folders.start_from is not None:
@@ -238,7 +245,7 @@ class SmallUNetConfig(DenoiserConfig):
             cross_attention_dim=self.text_channels,
             # The argument of this name is the number of heads, by an old mistake of diffusers.
             attention_head_dim=cast(Any, heads),
-            norm_num_groups=16,
+            norm_num_groups=_NORM_GROUPS,
         )
         return cast(Denoiser, network)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffsplat.core import Rendering, SplatGrid, Splats, Views
 from diffsplat.core.without_autocast import without_autocast
-from diffsplat.errors import require
+from diffsplat.errors import require, require_at_least
 from diffsplat.evaluation.control_agreement import control_agreement, control_images
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.evaluation.perceptual_distance import VggDistance
@@ -88,6 +88,8 @@ class DiffusionConfig(StageConfig):
     sampled_objects: int = 4
 
     def __post_init__(self) -> None:
+        require_at_least(1, self, "sample_steps")
+        require_at_least(0, self, "sampled_objects")
         require(0 <= self.dropout <= 1 / 3, "dropout", self.dropout, "a share from 0 to 1/3")
         both = self.image and self.control != "none"
         require(not both, "control", self.control, "none with an image: ControlNets belong to text models")

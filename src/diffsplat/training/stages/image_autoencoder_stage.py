@@ -8,6 +8,7 @@ import torch
 from torch import FloatTensor, Tensor
 
 from diffsplat.core import Views
+from diffsplat.errors import require, require_at_least
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.io.image_files import tile_images
 from diffsplat.models.network_base_class import require_shapes
@@ -41,6 +42,11 @@ class SmallAutoencoderSizes:
     layers: int = 1
     latent_channels: int = 32
     norm_groups: int = 8
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "layers", "latent_channels", "norm_groups")
+        fits = all(width >= 1 and width % self.norm_groups == 0 for width in self.widths)
+        require(fits, "widths", self.widths, f"multiples of norm_groups, {self.norm_groups}")
 
     @property
     def arguments(self) -> dict[str, Any]:
