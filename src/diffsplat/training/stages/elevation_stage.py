@@ -83,6 +83,7 @@ class MiniElevationStageConfig(StageConfig):
         hidden: channels in front of the output.
         dropout: share of the last stage's values that are left out.
         linear_above: errors above as many degrees count linearly, below quadratically.
+        recoloring: deviation of the random mixtures of colours that images are trained in; 0 for their own.
     """
 
     input_size: int = 64
@@ -90,6 +91,7 @@ class MiniElevationStageConfig(StageConfig):
     hidden: int = 128
     dropout: float = 0.2
     linear_above: float = 2.0
+    recoloring: float = 0.2
 
     def network(self) -> MiniElevationEstimator:
         """The network with random weights."""
@@ -132,7 +134,10 @@ class ElevationStage(Stage[ElevationEstimator]):
 
 
 class MiniElevationStage(Stage[MiniElevationEstimator]):
-    """Huber loss of the degrees, on images that are mirrored at random: an elevation has no left and right."""
+    """Huber loss of the degrees, on images that are mirrored and recoloured at random.
+
+    An elevation has no left and right, and few objects share few palettes.
+    """
 
     def __init__(self, config: MiniElevationStageConfig, estimator: MiniElevationEstimator) -> None:
         super().__init__()
@@ -141,7 +146,8 @@ class MiniElevationStage(Stage[MiniElevationEstimator]):
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
-        degrees = self.network(_mirrored(batch.images))
+        images = recolored(_mirrored(batch.images), self.config.recoloring)
+        degrees = self.network(images)
         return Losses(functional.smooth_l1_loss(degrees, batch.degrees, beta=self.config.linear_above))
 
     @torch.no_grad()
@@ -187,6 +193,14 @@ def _mirrored(images: Tensor) -> Tensor:
     """Half of the images ``[B, 3, H, W]``, drawn at random, mirrored left to right."""
     chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, images.flip(-1), images)
+
+
+def recolored(images: Tensor, deviation: float) -> Tensor:
+    """Images ``[B, 3, H, W]`` on white, their colours mixed by a random matrix each; white stays white."""
+    mixture = torch.eye(3, device=images.device) + deviation * torch.randn(
+        len(images), 3, 3, device=images.device
+    )
+    return (1 - torch.einsum("bij,bjhw->bihw", mixture, 1 - images)).clamp(0, 1)
 
 
 def estimator_of_backbone(backbone: "Dinov2WithRegistersModel") -> ElevationEstimator:

@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 
-from diffsplat.training.stages.elevation_stage import elevation_losses
+from diffsplat.training.stages.elevation_stage import elevation_losses, recolored
 
 LOWER_BOUNDS = torch.tensor([-4.0, -2.0, 0.0])
 
@@ -31,3 +31,17 @@ def test_the_interval_that_holds_the_elevation_is_the_right_one():
     degrees = torch.tensor([-4.0, -0.1, 1.9])
     losses = elevation_losses(logits, torch.zeros(3), degrees, LOWER_BOUNDS)
     assert float(losses.terms["interval"].max()) < 1e-3
+
+
+def test_recoloring_keeps_white_and_mixes_whole_images():
+    """One linear map of what is missing to white serves all pixels of an image."""
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 4, 4) * 0.2 + 0.7
+    images[:, :, 0] = 1.0
+    mixed = recolored(images, 0.1)
+    assert torch.equal(mixed[:, :, 0], images[:, :, 0])
+    assert (mixed - images).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    assert torch.equal(recolored(images, 0.0), images)
+    for before, after in zip(1 - images.flatten(2), 1 - mixed.flatten(2), strict=True):
+        fitted = torch.linalg.lstsq(before.T, after.T).solution
+        assert before.T @ fitted == pytest.approx(after.T, abs=1e-5)
