@@ -1,6 +1,7 @@
 """diffsplat convert, and other verbs with files that are not .ply."""
 
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -216,3 +217,12 @@ def test_names_of_files_are_known_without_torch():
         "import sys, diffsplat.cli.output_paths; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
+
+
+def test_path_whose_bytes_are_no_text_is_printed_as_it_is(here):
+    target = b"\xff.splat"
+    words = [sys.executable, "-m", "diffsplat.cli.main", "convert", "four.ply", target]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(words, check=False, capture_output=True, timeout=120, env=environment)
+    assert (done.returncode, done.stdout) == (0, target + b"\n")
+    assert Path(os.fsdecode(target)).is_file()

@@ -1,6 +1,7 @@
 """Entry point: finds the subcommand, runs it, and turns errors into one sentence and an exit code."""
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after ``diffsplat``; those of this process by default.
     """
     arguments, debug = _split_debug(list(sys.argv[1:] if argv is None else argv))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths are printed whose bytes are no text
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
