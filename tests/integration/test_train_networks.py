@@ -223,7 +223,7 @@ def test_elevation_small(data: Path, tmp_path: Path):
 
 def test_elevation_mini(data: Path, tmp_path: Path):
     """Trained on images as they are and mirrored, either of them at random."""
-    recipe = shortened("elevation-mini", widths=(8, 16), hidden=8, dropout=0.0)
+    recipe = shortened("elevation-mini", widths=(8, 16), hidden=8, dropout=0.0, recoloring=0.0)
     assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
     trained = open_elevation_estimator(tmp_path / "weights")
     stage, source = recipe.build(StageFolders((data,), tmp_path))
