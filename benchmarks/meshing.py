@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from diffsplat.core import DEFAULT_FOCAL, Cameras, Splats
+from diffsplat.core import Splats
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.geometry import orbit_cameras
+from diffsplat.meshing.object_framing import surrounding_cameras
 from diffsplat.meshing.splat_meshing import ColoredMesh, mesh_from_splats
 from diffsplat.pretrained.reconstructor_and_autoencoder import model_reconstructor
 from diffsplat.render import render
@@ -38,6 +40,8 @@ QUERIES = 15_000
 NEAREST = 5
 DEPTH_SIZE = 256
 TOLERANCE = 0.004  # of the size, by which a point may lie behind what a depth image shows
+
+UNIT_CUBE_RADIUS = 0.5 * math.sqrt(3)
 
 Points = NDArray[np.float64]
 
@@ -125,7 +129,7 @@ def measured(objects: ObjectDataset, index: int, meshes: Path) -> dict[str, floa
 
 def visible(surface: Surface, size: float) -> NDArray[np.bool_]:
     """Which points of a surface lie in front of what is seen in a depth image from some side."""
-    cameras = cameras_all_around(64)
+    cameras = surrounding_cameras(64, DEPTH_SIZE, radius=UNIT_CUBE_RADIUS, lowest_deg=-90.0)
     matrices = cameras.world_to_camera.double().numpy()
     intrinsics = cameras.pixel_intrinsics.double().numpy()
     seen = np.zeros(len(surface.points), np.bool_)
@@ -140,15 +144,6 @@ def visible(surface: Surface, size: float) -> NDArray[np.bool_]:
         depth = np.asarray(image.depth, np.float64)[row, column]
         seen |= ~((depth > 0) & np.isfinite(depth) & (z > depth + TOLERANCE * size))
     return seen
-
-
-def cameras_all_around(count: int) -> Cameras:
-    """Cameras spread evenly over a sphere (a Fibonacci lattice) that see the unit cube about the origin."""
-    index = torch.arange(count, dtype=torch.float64)
-    elevations = torch.rad2deg(torch.asin(1 - 2 * (index + 0.5) / count))
-    azimuths = index * 180 * (3 - math.sqrt(5)) % 360
-    distance = 0.5 * math.sqrt(3) * math.sqrt(1 + (2 * DEFAULT_FOCAL) ** 2)
-    return orbit_cameras(azimuths, elevations, radius=distance, width=DEPTH_SIZE, height=DEPTH_SIZE)
 
 
 def triangles_of(corners: Points, mesh: ColoredMesh | None = None) -> TriangleMesh:
@@ -175,17 +170,11 @@ def is_closed(mesh: ColoredMesh) -> bool:
 def image_agreement(mesh: ColoredMesh, splats: Splats) -> float:
     """Mean PSNR of 8 renders of the mesh against those of the splats, 256 pixels on white."""
     cameras = orbit_cameras([45.0 * turn for turn in range(8)], [10.0, 25.0] * 4, width=256, height=256)
-    truth = render(splats, cameras, normals=False).rgb.movedim(1, -1).numpy()
-    decibels: list[float] = []
-    for image, expected in zip(
-        MeshRenderer(triangles_of(mesh.positions[mesh.faces], mesh), size=256).render(cameras),
-        truth,
-        strict=True,
-    ):
-        color = image.unlit_image().astype(np.float64) / 255
-        shown = color[..., :3] * color[..., 3:] + 1 - color[..., 3:]
-        decibels.append(-10 * math.log10(float(np.square(shown - expected).mean())))
-    return statistics.mean(decibels)
+    truth = render(splats, cameras, normals=False).rgb
+    samples = MeshRenderer(triangles_of(mesh.positions[mesh.faces], mesh), size=256).render(cameras)
+    colors = torch.stack([torch.from_numpy(image.unlit_image()) for image in samples]).movedim(-1, 1) / 255
+    shown = colors[:, :3] * colors[:, 3:] + 1 - colors[:, 3:]
+    return float(psnr(shown, truth).mean())
 
 
 if __name__ == "__main__":

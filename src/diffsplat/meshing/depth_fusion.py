@@ -107,11 +107,8 @@ def _lowest_seen(views: DepthViews) -> float:
     Cameras that look up into an object without Gaussians below see back sides alone, which leave it open how far
     down it reaches.
     """
-    pixels = np.argwhere(views.depth[:, ::_PIXEL_STRIDE, ::_PIXEL_STRIDE] > 0) * (
-        1,
-        _PIXEL_STRIDE,
-        _PIXEL_STRIDE,
-    )
+    strides = (1, _PIXEL_STRIDE, _PIXEL_STRIDE)
+    pixels = np.argwhere(views.depth[:, ::_PIXEL_STRIDE, ::_PIXEL_STRIDE] > 0) * strides
     heights = np.empty(len(pixels))
     in_slices(_measure_heights, len(pixels), views, pixels, heights)
     return float(np.quantile(heights, _STRAY_SHARE)) if len(heights) else -math.inf

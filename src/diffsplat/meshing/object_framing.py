@@ -71,17 +71,25 @@ def frame_object(splats: Splats) -> ObjectFrame:
     return ObjectFrame(moved, center, scale, (low - center) * scale, (high - center) * scale)
 
 
-def surrounding_cameras(count: int, size: int) -> Cameras:
+def surrounding_cameras(
+    count: int, size: int, *, radius: float = FRAME_RADIUS, lowest_deg: float = _LOWEST_ELEVATION
+) -> Cameras:
     """``[count]`` cameras spread evenly over a sphere but its lowest part (a Fibonacci lattice).
 
-    Each sees the whole frame. Many objects have no Gaussians below, and nothing must look into them from there.
+    Many objects have no Gaussians below, and nothing must look into them from there.
+
+    Args:
+        count: how many.
+        size: pixels a side of their images.
+        radius: of the ball about the origin that each sees whole, by default the frame's.
+        lowest_deg: lowest elevation; -90 for cameras all around.
     """
     index = torch.arange(count, dtype=torch.float64)
-    lowest = math.sin(math.radians(_LOWEST_ELEVATION))
+    lowest = math.sin(math.radians(lowest_deg))
     elevations = torch.rad2deg(torch.asin(1 - (1 - lowest) * (index + 0.5) / count))
     azimuths = index * _GOLDEN_ANGLE % 360
-    # The frame's ball touches the sides of the image.
-    distance = FRAME_RADIUS * math.sqrt(1 + (2 * DEFAULT_FOCAL) ** 2)
+    # The ball touches the sides of the image.
+    distance = radius * math.sqrt(1 + (2 * DEFAULT_FOCAL) ** 2)
     return orbit_cameras(azimuths, elevations, radius=distance, width=size, height=size)
 
 

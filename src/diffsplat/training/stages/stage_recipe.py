@@ -113,15 +113,18 @@ class GradientTraining(StageRecipe):
             stage, source = self.build(folders)
             if folders.start_from is not None:
                 stage.start_from(find_network(folders.start_from))
-        networks = {need: folder_digest(folders.trained(need)).hex()[:16] for need in self.needs}
+        networks = processes.once(lambda: self._network_digests(folders))
         record = {"folders": asdict(folders), "networks": networks, **asdict(self)}
         outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
         if folders.overfit and outcome.status == "finished" and outcome.figures:
             _report_overfit(folders, self.stage.overfit_goal, outcome.figures)
         release = self.stage.release
         if release is not None and outcome.status != "interrupted":
-            self.processes().once(lambda: lay_release(release, folders, outcome.step))
+            processes.once(lambda: lay_release(release, folders, outcome.step))
         return outcome
+
+    def _network_digests(self, folders: StageFolders) -> dict[Need, str]:
+        return {need: folder_digest(folders.trained(need)).hex()[:16] for need in self.needs}
 
     def processes(self) -> Processes:
         """The processes of the run."""
