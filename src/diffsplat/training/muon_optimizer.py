@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import require
 from diffsplat.models.autocast import faster_in_bf16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -17,31 +17,30 @@ _EPSILON = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal, for the hidden matrices of a network.
+    """Momentum whose update is made orthogonal, for the hidden matrices and convolutions of a network.
 
     The same rule as ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"``. That one always iterates in
-    bfloat16, which a CPU without such instructions emulates: there it is dozens of times slower than this.
+    bfloat16, which a CPU without such instructions emulates: there it is dozens of times slower than this. And it
+    takes no convolutions: here the kernel ``[M, N, h, w]`` of one counts as a matrix ``[M, N * h * w]``.
 
     Args:
-        parameters: matrices.
+        parameters: matrices and kernels.
         lr: learning rate; an update has the size of AdamW's at the same one.
         weight_decay: decoupled decay.
         momentum: of the moving average of the gradients, with Nesterov's look ahead.
 
     Raises:
-        ValueError: a parameter is no matrix.
+        ValueError: a parameter is a scalar or a vector.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float
     ) -> None:
-        matrices = list(parameters)
-        for matrix in matrices:
-            if matrix.ndim != 2:
-                raise InvalidInputError(
-                    f"Muon got a parameter of shape {tuple(matrix.shape)}, expected matrices"
-                )
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        members = list(parameters)
+        for member in members:
+            shape = tuple(member.shape)
+            require(member.ndim >= 2, "the shape of a parameter of Muon", shape, "two dimensions or more")
+        super().__init__(members, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -57,11 +56,11 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(gradient)
         average = state["momentum_buffer"]
         average.lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(average, group["momentum"])
-        size = group["lr"] * _ADAMW_RMS * max(parameter.shape) ** 0.5
+        ahead = gradient.lerp(average, group["momentum"]).flatten(1)
+        size = group["lr"] * _ADAMW_RMS * max(ahead.shape) ** 0.5
         dtype = torch.bfloat16 if faster_in_bf16(parameter.device) else torch.float32
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonalized(ahead, dtype), alpha=-size)
+        parameter.add_(orthogonalized(ahead, dtype).view_as(parameter), alpha=-size)
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:

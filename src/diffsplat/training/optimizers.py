@@ -28,7 +28,7 @@ def split_parameters(network: nn.Module, config: OptimConfig) -> dict[str, dict[
         if not parameter.requires_grad:
             continue
         hidden = (
-            parameter.ndim == 2
+            parameter.ndim in (2, 4)  # matrices and kernels; token tables have three
             and id(parameter) not in embeddings
             and not any(part in name for part in config.muon_exclude)
         )

@@ -18,15 +18,15 @@ class OptimConfig:
     """Optimiser and learning rate.
 
     Args:
-        name: ``adamw``, ``adamw8bit`` with moments of eight bits, or ``muon`` for the hidden matrices with AdamW for
-            everything else.
+        name: ``adamw``, ``adamw8bit`` with moments of eight bits, or ``muon`` for the hidden matrices and convolutions
+            with AdamW for everything else.
         lr: peak learning rate; Muon's updates are scaled to the size of AdamW's, so both use it.
         betas: decay of AdamW's first and second moments.
         weight_decay: decoupled decay.
         decayed: what decays; ``all`` also takes biases and gains, as the paper's runs did.
         lr_factors: factors of the learning rate for parameters whose name contains a text; the first match counts.
         momentum: of Muon.
-        muon_exclude: a matrix whose name contains one of these belongs to AdamW (input, output, embeddings).
+        muon_exclude: a parameter whose name contains one of these belongs to AdamW (input, output, embeddings).
         warmup_steps: steps of linear warm-up.
         warmup_from_zero: whether the first update has the learning rate 0, as in the paper's runs, or a step's share.
         schedule: what follows the warm-up.

@@ -42,6 +42,18 @@ def test_updates_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (mine - before).abs().max() > 0.01
 
 
+def test_a_convolution_moves_like_the_matrix_of_its_kernel() -> None:
+    random = torch.Generator().manual_seed(0)
+    kernel = nn.Parameter(torch.randn(8, 3, 5, 5, generator=random))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    optimizer = Muon([kernel, matrix], 0.01, 0.1, 0.9)
+    for _ in range(3):
+        kernel.grad = torch.randn(kernel.shape, generator=random)
+        matrix.grad = kernel.grad.flatten(1)
+        optimizer.step()
+    torch.testing.assert_close(kernel.flatten(1), matrix, atol=0, rtol=0)
+
+
 def test_a_vector_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(3,\), expected matrices"):
+    with pytest.raises(ValueError, match=r"\(3,\), expected two dimensions or more"):
         Muon([nn.Parameter(torch.zeros(3))], 0.1, 0.0, 0.9)

@@ -31,7 +31,7 @@ def test_parameter_groups_partition_the_trainable_parameters(name: str) -> None:
     names = [key for group in groups.values() for key in group]
     assert sorted(names) == sorted(n for n, p in network.named_parameters() if p.requires_grad)
     matrices = {"embed.weight", "stem.weight", "hidden.weight", "head.weight"}
-    muon = {"hidden.weight"} if name == "muon" else set()
+    muon = {"stem.weight", "hidden.weight"} if name == "muon" else set()
     assert set(groups["muon"]) == muon
     assert set(groups["decay"]) == matrices - muon
     assert {id(p) for p in Optimizers(network, OptimConfig(name=name)).parameters} == {
