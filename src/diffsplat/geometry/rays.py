@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from diffsplat.core import Cameras, PixelGrid
 from diffsplat.core.without_autocast import without_autocast
+from diffsplat.geometry.vectors import cross
 
 
 @without_autocast
@@ -33,7 +34,5 @@ def plucker_rays(cameras: Cameras, grid: PixelGrid = "center") -> Tensor:
         grid: see :func:`ray_directions`.
     """
     directions = ray_directions(cameras, grid)
-    a, b, c = cameras.centers[..., None, None].unbind(-3)
-    x, y, z = directions.unbind(-3)
-    # torch.linalg.cross takes several times as long along a dimension that is not the last.
-    return torch.cat([torch.stack([b * z - c * y, c * x - a * z, a * y - b * x], dim=-3), directions], dim=-3)
+    moments = cross(cameras.centers[..., None, None], directions, dim=-3)
+    return torch.cat([moments, directions], dim=-3)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import tensor_checks
+from diffsplat.geometry.vectors import unit
 
 
 def quaternion_to_matrix(quats: Tensor) -> Tensor:
@@ -26,21 +27,17 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
     component is taken (Shepperd, "Quaternion from rotation matrix", 1978).
     """
     tensor_checks.require_shape("matrix_to_quaternion", "matrices", matrices, (3, 3))
-    m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrices.flatten(-2).unbind(-1)
-    # Row k is the quaternion times four times its own k-th component.
-    candidates = torch.stack(
-        [
-            torch.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], dim=-1),
-            torch.stack([m21 - m12, 1 + m00 - m11 - m22, m10 + m01, m02 + m20], dim=-1),
-            torch.stack([m02 - m20, m10 + m01, 1 - m00 + m11 - m22, m21 + m12], dim=-1),
-            torch.stack([m10 - m01, m02 + m20, m21 + m12, 1 - m00 - m11 + m22], dim=-1),
-        ],
-        dim=-2,
+    (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = (row.unbind(-1) for row in matrices.unbind(-2))
+    # Four times the products of two components; ``by_w`` is the quaternion times four times its w.
+    ww, xx, yy, zz = 1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22
+    wx, wy, wz, xy, xz, yz = m21 - m12, m02 - m20, m10 - m01, m10 + m01, m02 + m20, m21 + m12
+    by_w, by_x, by_y, by_z = map(
+        torch.stack, ([ww, wx, wy, wz], [wx, xx, xy, xz], [wy, xy, yy, yz], [wz, xz, yz, zz])
     )
-    best = torch.diagonal(candidates, dim1=-2, dim2=-1).argmax(dim=-1)
-    index = best[..., None, None].expand(*best.shape, 1, 4)
-    quats = functional.normalize(candidates.gather(-2, index).squeeze(-2), dim=-1)
-    return torch.where(quats[..., :1] < 0, -quats, quats)
+    by_w_or_x, by_y_or_z = torch.where(ww >= xx, by_w, by_x), torch.where(yy >= zz, by_y, by_z)
+    best = torch.where(torch.maximum(ww, xx) >= torch.maximum(yy, zz), by_w_or_x, by_y_or_z)
+    quats = unit(best, dim=0)
+    return torch.where(quats[:1] < 0, -quats, quats).movedim(0, -1)
 
 
 def rotation_onto(directions: Tensor) -> Tensor:
