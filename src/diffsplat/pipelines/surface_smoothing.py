@@ -1,7 +1,8 @@
 """Smoothing of the surfaces, outlines and colours of generated splat grids."""
 
+from collections.abc import Iterator
 from itertools import product
-from math import exp
+from math import exp, log
 
 import torch
 from torch import Tensor
@@ -68,18 +69,39 @@ def _even_colors(color: Tensor, weight: Tensor, deviation: float) -> Tensor:
     deviation is that of a Gaussian over the image, in pixels.
     """
     height, width = color.shape[-2:]
-    afar = _weighted_mean(color, weight, deviation / 3)
     stride = max(1, int(deviation / 2))
     reach = stride * int(2 * deviation / stride)
-    padded = [with_border(part, reach) for part in (color, weight, afar)]
-    total, share = torch.zeros_like(color), torch.zeros_like(weight)
-    for down, right in product(range(0, 2 * reach + 1, stride), repeat=2):
-        near, counted, seen = (part[..., down : down + height, right : right + width] for part in padded)
-        distance = ((down - reach) ** 2 + (right - reach) ** 2) / deviation**2
-        difference = (seen - afar).square().sum(dim=2, keepdim=True) / COLOR_RANGE**2
-        likeness = counted * exp(-distance / 2) * torch.exp(-difference / 2)
-        total, share = total + likeness * near, share + likeness
-    return total / share
+    afar = _weighted_mean(color, weight, deviation / 3) / COLOR_RANGE
+    counted = _in_a_row(torch.cat([color * weight, weight], dim=2), reach)
+    # Scaled for exp2, which is several times as fast as exp.
+    seen = _in_a_row(afar * (0.5 / log(2)) ** 0.5, reach)
+    total, zero = counted.clone(), counted.new_zeros(())
+    for down, right in _half_of_window(reach, stride):
+        ahead = down * (width + 2 * reach) + right
+        red, green, blue = seen[:, ahead:] - seen[:, :-ahead]
+        likeness = torch.addcmul(zero, red, red, value=-1)
+        likeness.addcmul_(green, green, value=-1).addcmul_(blue, blue, value=-1).exp2_()
+        nearness = exp(-(down**2 + right**2) / (2 * deviation**2))
+        # Each of the two pixels counts for the other.
+        total[:, :-ahead].addcmul_(likeness, counted[:, ahead:], value=nearness)
+        total[:, ahead:].addcmul_(likeness, counted[:, :-ahead], value=nearness)
+    bordered = total.unflatten(1, (*color.shape[:2], height + 2 * reach, width + 2 * reach))
+    sums = bordered[..., reach : reach + height, reach : reach + width].movedim(0, 2)
+    return sums[:, :, :3] / sums[:, :, 3:]
+
+
+def _in_a_row(images: Tensor, border: int) -> Tensor:
+    """``[C, N]`` pixels of ``[B, V, C, H, W]`` with a border, row after row: neighbours are as far apart everywhere.
+
+    Only a pixel of the border may have one in another row or image.
+    """
+    return with_border(images, border).movedim(2, 0).flatten(1)
+
+
+def _half_of_window(reach: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Offsets ``(down, right)`` to the pixels of a square window around one that come after it, row after row."""
+    window = product(range(0, reach + 1, stride), range(-reach, reach + 1, stride))
+    return ((down, right) for down, right in window if (down, right) > (0, 0))
 
 
 def _weighted_mean(images: Tensor, weight: Tensor, deviation: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,6 +82,52 @@ def test_colours_of_what_is_not_there_do_not_count() -> None:
     before[:, :, RGB, :, :24], before[:, :, RGB, :, 24:] = 0.5, 0.55
     after = clean_surfaces(SplatGrid(before), 3.0).values[0, 0, RGB]
     assert (after[:, :, :20] - 0.5).abs().max() < 0.005
+
+
+@pytest.mark.parametrize("deviation", [1.0, 2.5, 5.0])
+def test_colours_are_means_weighted_by_likeness_pixel_by_pixel(deviation: float) -> None:
+    values = 2 * torch.rand(2, 3, 12, 14, 17, generator=torch.Generator().manual_seed(3)) - 1
+    values[:, :, RGB] *= 0.3
+    cameras = orbit_cameras([0.0, 90.0, 180.0], 20.0, width=17, height=14).for_objects(2)
+    found = surface_smoothing.clean_surfaces(SplatGrid(values), cameras, deviation).values[:, :, RGB]
+    for expected, view in zip(
+        found.flatten(0, 1).numpy(), values.flatten(0, 1).double().numpy(), strict=True
+    ):
+        opacity = np.clip(4 * blurred(view[10], deviation / 2), -1, 1)
+        weight = (opacity + 1) / 2 + 1e-3
+        color = view[:3]
+        for share in (4 / 3, 2 / 3):
+            color = likened(color, weight, deviation * share)
+        np.testing.assert_allclose(expected, color, atol=1e-5)
+
+
+def likened(color: np.ndarray, weight: np.ndarray, deviation: float) -> np.ndarray:
+    """The bilateral mean of one view's colours ``[3, H, W]`` by its definition."""
+    afar = blurred(color * weight, deviation / 3) / blurred(weight, deviation / 3)
+    stride = max(1, int(deviation / 2))
+    offsets = stride * np.arange(-int(2 * deviation / stride), int(2 * deviation / stride) + 1)
+    distances = offsets[:, None] ** 2 + offsets**2
+    mean = np.empty_like(color)
+    for row, column in np.ndindex(*weight.shape):
+        near = np.ix_(
+            *(
+                np.clip(place + offsets, 0, size - 1)
+                for place, size in zip((row, column), weight.shape, strict=True)
+            )
+        )
+        unlike = ((afar[:, *near] - afar[:, row, column, None, None]) ** 2).sum(axis=0)
+        counts = weight[near] * np.exp(-distances / (2 * deviation**2) - unlike / (2 * 0.15**2))
+        mean[:, row, column] = (color[:, *near] * counts).sum(axis=(1, 2)) / counts.sum()
+    return mean
+
+
+def blurred(image: np.ndarray, deviation: float) -> np.ndarray:
+    """Gaussian mean of ``[..., H, W]`` up to three deviations, the border repeated."""
+    reach = max(1, int(3 * deviation))
+    bell = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
+    bordered = np.pad(image, [*[(0, 0)] * (image.ndim - 2), (reach, reach), (reach, reach)], mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(bordered, (len(bell), len(bell)), axis=(-2, -1))
+    return np.einsum("...ij,i,j->...", windows, bell, bell) / bell.sum() ** 2
 
 
 def test_a_surface_is_covered_from_its_side_too() -> None:
