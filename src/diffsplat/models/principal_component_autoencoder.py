@@ -105,10 +105,10 @@ class ComponentAutoencoder(BaseNetwork):
     @without_autocast
     def decode_views(self, latents: Tensor) -> SplatGrid:
         """Grids ``[B, N, 12, H, W]`` of latents ``[B, N, C, h, w]`` of some of an object's views."""
-        latents = functional.pad(latents, (0, 0, 0, 0, 0, self.latent_channels - latents.shape[2]))
-        patches = (patchify(latents, 1) * self.latent_scale) @ self.components + self.center
+        given = latents.shape[2]
+        patches = (patchify(latents, 1) * self.latent_scale[:given]) @ self.components[:given] + self.center
         images = unpatchify(patches, latents.shape[1], (self.image_size, self.image_size), self.patch)
-        return SplatGrid((images / channel_gains(images)).float().clamp(-1, 1))
+        return SplatGrid((images / channel_gains(images)).float().clamp_(-1, 1))
 
     def patches(self, grid: SplatGrid) -> Tensor:
         """``[B, N, 12 * patch * patch]`` weighted patches, transparent parts filled: what is encoded."""

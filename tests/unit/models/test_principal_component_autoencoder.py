@@ -89,6 +89,18 @@ def test_a_view_alone_has_the_latents_and_the_grid_that_it_has_among_all() -> No
     )
 
 
+def test_channels_that_are_not_given_have_their_mean() -> None:
+    grids = opaque_grids(4)
+    network = autoencoder()
+    network.fit_components([grids])
+    latents = network.encode(grids)
+    with_zeros = latents.clone()
+    with_zeros[:, :, 3:] = 0
+    found = network.decode(latents[:, :, :3]).values
+    torch.testing.assert_close(found, network.decode(with_zeros).values)
+    assert not torch.allclose(found, network.decode(latents).values, atol=1e-2)
+
+
 def test_latents_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"latents have shape \(1, 4, 8, 4, 2\)"):
         autoencoder(8).decode(torch.zeros(1, 4, 8, 4, 2))
