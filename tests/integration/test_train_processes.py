@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from diffsplat.cli.main import main
 from diffsplat.pipelines import DiffSplatPipeline
@@ -23,7 +24,7 @@ import torch
 from torch import nn
 from diffsplat.cli.train import _report
 from diffsplat.training.run_processes import Processes
-from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
+from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
 
@@ -79,7 +80,7 @@ torch.set_num_threads(1)
 config = TrainerConfig(
     steps=60, seed=3, precision="fp32", device="cpu", accumulation=accumulation, log_every=4, evaluate_every=20,
     checkpoint_minutes=0.003, optim=OptimConfig(lr=1e-2, warmup_steps=10), tracker="none",
-    sharded="sharded" in sys.argv,
+    sharded="sharded" in sys.argv, ema=EmaConfig(precision="bf16" if "bf16" in sys.argv else "fp32"),
 )
 
 
@@ -187,6 +188,20 @@ def test_a_sharded_network_trains_like_whole_ones(script: Path, two: Path, tmp_p
         torch.testing.assert_close(weights[0][name], tensor, rtol=1e-5, atol=1e-7)
     groups = [{path.name for path in out.glob("checkpoints/*60/*")} for out in (tmp_path, two)]
     assert groups[0] == groups[1]
+
+
+def test_averages_of_a_sharded_network_may_be_in_half_precision(
+    script: Path, two: Path, tmp_path: Path
+) -> None:
+    code, _, errors = run_processes(2, str(script), str(tmp_path), "1", "0", "sharded", "bf16")
+    assert code == 0, errors
+    (half,) = tmp_path.glob("checkpoints/*60/ema.safetensors")
+    averages = load_file(half)
+    assert {tensor.dtype for tensor in averages.values()} == {torch.bfloat16}
+    expected = torch.load(two / "weights" / "weights.pt")[1]
+    for name, tensor in averages.items():
+        error = (tensor.float() - expected[name]).norm() / expected[name].norm()
+        assert 0 < error < 0.02
 
 
 def test_an_interrupted_launcher_leaves_a_checkpoint_of_the_last_step(script: Path, tmp_path: Path) -> None:

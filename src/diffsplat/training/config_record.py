@@ -76,10 +76,11 @@ def read_record(out: Path) -> dict[str, Any]:
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Old and new value of every field that differs and matters, by its dotted name; None for an absent one.
 
-    An option that is off is no change of a record from before there was such an option.
+    An option that is off, or full precision, is no change of a record from before there was such an option.
     """
     old, new = _flattened(before), _flattened(after)
-    old |= {name: value for name, value in new.items() if name not in old and value is False}
+    added = {name: value for name, value in new.items() if name not in old}
+    old |= {name: value for name, value in added.items() if value is False or value == "fp32"}
     names = [name for name in {**old, **new} if name.rpartition(".")[2] not in _NEUTRAL]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 

@@ -29,6 +29,11 @@ def whole(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).full_tensor() if _is_split(tensor) else tensor
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """This process' part of a split tensor, in the same memory; any other as it is."""
+    return cast(Any, tensor).to_local() if _is_split(tensor) else tensor
+
+
 @torch.no_grad()
 def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """Split tensors put together, one after another, on the CPU of the processes that keep them.

