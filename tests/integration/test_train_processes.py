@@ -147,6 +147,12 @@ def test_two_processes_train_what_one_accumulates(script: Path, two: Path, tmp_p
     assert_close(curve(two), curve(tmp_path))
 
 
+def test_accelerate_starts_processes_on_the_cpu_too(script: Path, two: Path, tmp_path: Path) -> None:
+    code, _, errors = run_processes(2, str(script), str(tmp_path), "1", "0", launcher="accelerate")
+    assert code == 0, errors
+    assert curve(tmp_path) == curve(two)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_resumes(
     script: Path, two: Path, tmp_path: Path, rank: int

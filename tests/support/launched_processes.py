@@ -1,4 +1,4 @@
-"""Runs of several processes on the CPU, started by torchrun."""
+"""Runs of several processes on the CPU, started by torchrun or by accelerate launch."""
 
 import json
 import os
@@ -7,14 +7,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
+Launcher = Literal["torchrun", "accelerate"]
+_LAUNCHERS: dict[Launcher, tuple[str, ...]] = {
+    "torchrun": ("torch.distributed.run", "--standalone", "--nproc_per_node"),
+    "accelerate": ("accelerate.commands.launch", "--multi_gpu", "--num_processes"),
+}
 
 
-def start_processes(count: int, *command: str) -> subprocess.Popen[str]:
+def start_processes(count: int, *command: str, launcher: Launcher = "torchrun") -> subprocess.Popen[str]:
     """Start a script, or ``-m`` and a module, in some processes that know of each other."""
     return subprocess.Popen(
-        [*LAUNCHER, str(count), *command],
+        [sys.executable, "-m", *_LAUNCHERS[launcher], str(count), *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -25,17 +30,20 @@ def start_processes(count: int, *command: str) -> subprocess.Popen[str]:
 
 
 def run_processes(
-    count: int, *command: str, during: Callable[[], None] | None = None
+    count: int,
+    *command: str,
+    during: Callable[[], None] | None = None,
+    launcher: Launcher = "torchrun",
 ) -> tuple[int, str, str]:
     """Exit code, output and errors of such a run; ``during`` is called while it goes on."""
-    with start_processes(count, *command) as launcher:
+    with start_processes(count, *command, launcher=launcher) as running:
         try:
             if during is not None:
                 during()
-            output, errors = launcher.communicate(timeout=300)
+            output, errors = running.communicate(timeout=300)
         finally:
-            launcher.kill()
-    return launcher.returncode, output, errors
+            running.kill()
+    return running.returncode, output, errors
 
 
 def sentences(errors: str) -> list[str]:
