@@ -119,6 +119,24 @@ def test_an_error_of_the_user_has_its_traceback_with_debug_only(
     assert list(logs.iterdir()) == []
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_option_that_a_configuration_refuses_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], *, debug: bool
+):
+    """A sentence for nested configurations as for any other error of the user."""
+    command = ["train", "elevation-mini", "--data", "a", "--out", "b", "--optim.lr", "-1"]
+    assert main(command + ["--debug"] * debug) == 2
+    errors = capsys.readouterr().err
+    sentence = "diffsplat: error: optim.lr is -1.0, expected a number above 0\n"
+    assert errors.endswith(sentence)
+    assert (errors == sentence) != debug
+
+
+def test_an_unknown_option_is_named_once(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "list", "--bogus"]) == 2
+    assert capsys.readouterr().err.count("Unrecognized options: --bogus") == 1
+
+
 def test_what_follows_two_dashes_is_no_option(capsys: pytest.CaptureFixture[str]):
     assert main(["--", "--debug"]) == 2
     assert "unknown subcommand '--'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -255,6 +256,28 @@ def test_two_processes_train_a_chain(data: Path, tmp_path: Path) -> None:
             [entry for entry in curve(one / stage) if entry["kind"] == "train"],
             FLOAT_ROUNDING if stage == "reconstruction" else HALF_ROUNDING,
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--bogus", "Unrecognized options: --bogus"),
+        ("--optim.lr -1", "diffsplat: error: optim.lr is -1.0, expected a number above 0"),
+        ("--data missing", "diffsplat: error: missing holds no objects-*.parquet"),  # the main process looks
+        ("--optim.lr-factors nothing 1", "diffsplat: error: optim.lr_factors is 'nothing'"),  # all look
+    ],
+)
+def test_an_error_of_the_user_is_one_sentence_of_two_processes(
+    data: Path, tmp_path: Path, options: str, sentence: str
+) -> None:
+    command = f"train elevation-mini --data {data} --out {tmp_path} --device cpu {options}"
+    code, _, errors = run_processes(2, "-m", "diffsplat.cli.main", *command.split())
+    assert code != 0
+    assert errors.count(sentence) == 1
+    assert errors.count("diffsplat: error: ") == sentence.count("diffsplat: error: ")
+    codes = set(re.findall(r"exitcode  : (-?\d+)", errors))
+    assert "2" in codes
+    assert codes <= {"2", "-15"}  # the launcher ends what is still there
 
 
 def test_a_second_run_of_two_processes_is_refused_in_one_sentence(data: Path, tmp_path: Path) -> None:

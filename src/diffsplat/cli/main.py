@@ -1,16 +1,19 @@
 """Entry point: finds the subcommand, runs it, and turns errors into one sentence and an exit code."""
 
+import functools
 import importlib
 import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from diffsplat import __version__
 from diffsplat.cli.crash_log import write_crash_log
-from diffsplat.errors import DiffSplatError, one_line
+from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
 
 PROGRAM = "diffsplat"
 EXIT_INTERNAL_ERROR = 1
@@ -58,14 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has gone; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except DiffSplatError as error:
-        if debug:
-            traceback.print_exc()
-        return _fail(one_line(error))
     except Exception as error:  # noqa: BLE001 (a bug, whatever its type)
-        if isinstance(error, OSError) and _concerns_argument(error, arguments):
-            return _fail(f"{error.strerror}: {str(error.filename)!r}")
-        return _internal_error(error, debug=debug)
+        return _ended_by(error, arguments, debug=debug)
 
 
 def usage() -> str:
@@ -98,9 +95,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in SUBCOMMANDS:
-        return _fail(f"unknown subcommand {name!r}, expected one of: {', '.join(SUBCOMMANDS)}")
+        raise InvalidInputError(f"unknown subcommand {name!r}, expected one of: {', '.join(SUBCOMMANDS)}")
     try:
-        _run(name, rest)
+        _parsed(name, rest)()
     except SystemExit as leaving:
         # tyro exits this way after --help and after arguments that it cannot parse.
         return (
@@ -109,7 +106,38 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def _run(name: str, arguments: list[str]) -> None:
+def _parsed(name: str, arguments: list[str]) -> Callable[[], None]:
+    """The command that a command line asks for.
+
+    Raises:
+        SystemExit: after help was printed, or what is wrong with the arguments.
+        ValueError: for options that a configuration refuses.
+    """
+    kept = io.StringIO()
+    try:
+        with redirect_stderr(kept):
+            command = _parse(name, arguments)
+    except SystemExit as leaving:
+        refusal = _refusal(leaving)
+        if refusal is not None:
+            raise refusal from None
+        if leaving.code:
+            _speaker(name)(lambda: _parse(name, arguments))  # prints with the colours of a terminal
+        raise
+    print(kept.getvalue(), end="", file=sys.stderr)
+    return command
+
+
+def _refusal(leaving: SystemExit) -> DiffSplatError | None:
+    """What a configuration said to its options, which tyro makes a box of that names the configuration's class."""
+    cause: BaseException | None = leaving
+    while cause is not None and not isinstance(cause, DiffSplatError):
+        cause = cause.__context__
+    return cause
+
+
+def _parse(name: str, arguments: list[str]) -> Callable[[], None]:
+    """The command that tyro makes of a command line; its words are tyro's."""
     import tyro
 
     from diffsplat.cli.option_help import CONFIG, RULES
@@ -119,17 +147,26 @@ def _run(name: str, arguments: list[str]) -> None:
     commands = getattr(module, "COMMANDS", None)
     with RULES:
         if commands is None:
-            tyro.cli(module.command, prog=program, args=arguments, config=CONFIG)
-            return
+            return tyro.cli(_deferred(module.command), prog=program, args=arguments, config=CONFIG)
         default = getattr(module, "DEFAULT", None)
         bare = not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"))
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
+        return tyro.extras.subcommand_cli_from_dict(
+            {word: _deferred(command) for word, command in commands.items()},
             prog=program,
             description=SUBCOMMANDS[name].capitalize() + ".",
             args=[default, *arguments] if default and bare else arguments,
             config=CONFIG,
         )
+
+
+def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A command that is not run yet when its arguments are parsed."""
+
+    @functools.wraps(command)
+    def bound(*values: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(command, *values, **options)
+
+    return bound
 
 
 def _concerns_argument(error: OSError, arguments: list[str]) -> bool:
@@ -141,12 +178,32 @@ def _concerns_argument(error: OSError, arguments: list[str]) -> bool:
     return not {Path(value).absolute() for value in values}.isdisjoint((path, *path.parents))
 
 
-def _fail(reason: str) -> int:
-    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)
+def _ended_by(error: Exception, arguments: list[str], *, debug: bool) -> int:
+    """Say what ended the command; its exit code."""
+    say = _speaker(*arguments[:1])
+    if isinstance(error, DiffSplatError):
+        if debug:
+            traceback.print_exc()
+        reason = one_line(error)
+    elif isinstance(error, OSError) and _concerns_argument(error, arguments):
+        reason = f"{error.strerror}: {str(error.filename)!r}"
+    else:
+        say(lambda: _report_bug(error, debug=debug))
+        return EXIT_INTERNAL_ERROR
+    say(lambda: print(f"{PROGRAM}: error: {reason}", file=sys.stderr))
     return EXIT_USER_ERROR
 
 
-def _internal_error(error: Exception, *, debug: bool) -> int:
+def _speaker(name: str = "") -> Callable[[Callable[[], Any]], None]:
+    """Calls what prints an error: at once, or where a launcher started several processes of a training, in one."""
+    if name == "train" and "RANK" in os.environ:
+        from diffsplat.training.launched_errors import say_once
+
+        return say_once
+    return lambda say: say()
+
+
+def _report_bug(error: Exception, *, debug: bool) -> None:
     sentence = f"{PROGRAM}: internal error: {type(error).__name__}: {one_line(error)}"
     log = None if debug else write_crash_log(error)
     if log is None:
@@ -154,7 +211,6 @@ def _internal_error(error: Exception, *, debug: bool) -> int:
         print(sentence, file=sys.stderr)
     else:
         print(f"{sentence}; the traceback is in {log}, --debug prints it", file=sys.stderr)
-    return EXIT_INTERNAL_ERROR
 
 
 if __name__ == "__main__":

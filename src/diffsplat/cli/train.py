@@ -8,13 +8,14 @@ from typing import Annotated
 
 import tyro
 
+from diffsplat.training.launched_errors import launched_rank, say_once
 from diffsplat.training.model_export import export_model
 from diffsplat.training.recipes import RECIPES, network_recipes
 from diffsplat.training.recipes.embedded_mini_recipe import MINI
 from diffsplat.training.recipes.model_recipe import Recipe, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.run_outcome import Status
-from diffsplat.training.run_processes import LostProcessError, launched_rank
+from diffsplat.training.run_processes import LostProcessError
 from diffsplat.training.stage_chain import WhenTimeIsUp, train_recipe
 from diffsplat.training.stages.stage_recipe import Flat, StageRecipe, train_stage
 from diffsplat.training.trainer import DivergedError
@@ -111,9 +112,8 @@ def _report(work: Callable[[], Status], result: Path) -> None:
     try:
         status = work()
     except (DivergedError, LostProcessError) as error:
-        # The second process speaks where the first may be the one that was lost.
-        if rank <= isinstance(error, LostProcessError):
-            print(f"diffsplat: error: {error}", file=sys.stderr)
+        sentence = f"diffsplat: error: {error}"
+        say_once(lambda: print(sentence, file=sys.stderr))
         raise SystemExit(EXIT_FAILED) from error
     if rank == 0:
         _print_status(status, result)

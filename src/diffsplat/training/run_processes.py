@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplat.errors import DiffSplatError, InvalidInputError, optional_package
+from diffsplat.training.launched_errors import await_word
 
 Device = Literal["auto", "cpu", "cuda"]
 T = TypeVar("T")
@@ -92,16 +93,18 @@ class Processes:
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process runs the block, then the others do; when it fails there, they end without a word."""
-        if not self.is_main and not self.agreed(False):
-            raise SystemExit(1)
+        code = 0 if self.is_main else self.agreed(0)
+        if code:
+            await_word()
+            raise SystemExit(code)
         try:
             yield
-        except Exception:
+        except Exception as error:
             if self.is_main:
-                self.agreed(False)
+                self.agreed(2 if isinstance(error, DiffSplatError) else 1)
             raise
         if self.is_main:
-            self.agreed(True)
+            self.agreed(0)
 
     def once(self, work: Callable[[], T]) -> T:
         """What ``work`` gives in the main process, which alone does it; when it fails, all end."""
@@ -135,11 +138,6 @@ class Processes:
                 "another process of this run has ended; start the same command again, which continues from the newest "
                 "checkpoint"
             ) from error
-
-
-def launched_rank() -> int:
-    """Number of this process among those of the launcher, before they know of each other."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def _disconnect() -> None:
