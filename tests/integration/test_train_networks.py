@@ -324,9 +324,12 @@ def test_images_of_several_sizes_are_refused(data: Path, tmp_path: Path):
     options = RenderOptions(size=64, supersampling=1, recolor=False, processes=1)
     ingest(folder_objects(data.parent / "meshes"), tmp_path / "large", options)
     folders = StageFolders((data, tmp_path / "large"), tmp_path / "run")
-    for name in ("reconstruction-small", "elevation-mini"):
-        with pytest.raises(InvalidInputError, match="the data's images is 32 and 64, expected one size"):
+    for name, option in (("reconstruction-small", True), ("elevation-mini", False)):
+        with pytest.raises(
+            InvalidInputError, match="the data's images is 32 and 64, expected one size"
+        ) as refusal:
             train_stage(shortened(name), folders)
+        assert ("source.image_size" in str(refusal.value)) == option
     assert not (tmp_path / "run").exists()
     recipe = shortened("reconstruction-small")
     smaller: Any = replace(recipe.source, image_size=32)

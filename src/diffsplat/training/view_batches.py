@@ -14,7 +14,7 @@ from diffsplat.data.object_id_lists import read_ids
 from diffsplat.data.object_sampling import EpochOrder, noun_weights
 from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_schema import import_compute
-from diffsplat.errors import require, require_at_least
+from diffsplat.errors import listed, require, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 
@@ -53,7 +53,7 @@ class ViewSourceConfig(SourceConfig):
     def view_size(self, data: Sequence[Path | str], /) -> int:
         """Pixels per side of the views."""
         if self.image_size is None:
-            return stored_image_size(data)
+            return stored_image_size(data, ", or a divisor of all as source.image_size")
         for stored in _stored_image_sizes(data):
             expected = f"a divisor of the {stored} pixels of the data"
             require(stored % self.image_size == 0, "source.image_size", self.image_size, expected)
@@ -104,15 +104,19 @@ def spread_batches(total: int, count: int, size: int) -> list[list[int]]:
     return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
-def stored_image_size(data: Sequence[Path | str]) -> int:
+def stored_image_size(data: Sequence[Path | str], otherwise: str = "") -> int:
     """Pixels per side of the images in folders of shards.
+
+    Args:
+        data: the folders.
+        otherwise: what else helps, for the error.
 
     Raises:
         ValueError: when they differ.
     """
     sizes = _stored_image_sizes(data)
-    found, expected = " and ".join(map(str, sizes)), "one size, or a divisor of all as source.image_size"
-    require(len(sizes) == 1, "the size of the data's images", found, expected)
+    found, expected = listed([str(size) for size in sizes]), "one size (--size of diffsplat data)"
+    require(len(sizes) == 1, "the size of the data's images", found, expected + otherwise)
     return sizes[0]
 
 

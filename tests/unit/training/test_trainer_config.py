@@ -10,6 +10,7 @@ from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
+from diffsplat.training.stages.elevation_stage import ElevationStageConfig, MiniElevationStageConfig
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.teacher_trajectories import WindowSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
@@ -37,6 +38,11 @@ from diffsplat.training.view_batches import ViewSourceConfig
         (lambda: ViewSourceConfig(image_size=-64), "image_size is -64, expected at least 1"),
         (lambda: LatentSourceConfig(batch_size=0), "batch_size is 0"),
         (lambda: ElevationSourceConfig(views=0), "views is 0, expected at least 1"),
+        (lambda: MiniElevationStageConfig(recoloring=-0.1), r"recoloring is -0\.1, expected at least 0"),
+        (lambda: MiniElevationStageConfig(linear_above=math.nan), "linear_above is nan"),
+        (lambda: MiniElevationStageConfig(widths=(48, 0)), r"widths is \(48, 0\)"),
+        (lambda: MiniElevationStageConfig(dropout=1.0), r"dropout is 1\.0"),
+        (lambda: ElevationStageConfig(offset_weight=-1.0), r"offset_weight is -1\.0"),
         (lambda: WindowSourceConfig(seed=-1), "seed is -1"),
         (lambda: DiffusionConfig(sample_steps=0), "sample_steps is 0, expected at least 1"),
         (lambda: SmallUNetConfig(widths=(32, 33)), r"widths is \(32, 33\), expected multiples of 16"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, require, require_at_least
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
@@ -43,6 +43,10 @@ class ElevationStageConfig(StageConfig):
     patch: int = 16
     grid: int = 8
     offset_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "width", "depth", "patch", "grid")
+        require_at_least(0, self, "offset_weight")
 
     @property
     def release(self) -> Release | None:
@@ -92,6 +96,12 @@ class MiniElevationStageConfig(StageConfig):
     dropout: float = 0.2
     linear_above: float = 2.0
     recoloring: float = 0.2
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "input_size", "hidden")
+        require_at_least(0, self, "linear_above", "recoloring")
+        require(all(width >= 1 for width in self.widths), "widths", self.widths, "numbers of channels")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 to below 1")
 
     def network(self) -> MiniElevationEstimator:
         """The network with random weights."""
