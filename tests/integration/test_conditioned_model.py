@@ -29,7 +29,7 @@ from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
 from diffsplat.render import render
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
-from diffsplat.training.latent_cache import latent_table, object_rings
+from diffsplat.training.latent_cache import LatentOptions, latent_table, object_rings
 from diffsplat.training.recipes.embedded_mini_recipe import MINI
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stage_chain import train_recipe
@@ -224,7 +224,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> StageFolders:
 
 def test_latents_of_rings_are_those_of_their_views(folders: StageFolders):
     dataset = ObjectDataset(folders.data, split="train")
-    table = latent_table(folders, dataset, rings=3, channels=6)
+    table = latent_table(folders, dataset, rings=3, options=LatentOptions(channels=6))
     assert len(table.rings) == sum(min(3, len(row.rings)) for row in dataset.rows)
     assert [ring.row for ring in table.rings[: len(dataset)]] == list(range(len(dataset)))
     encoder = ViewEncoder.open(folders)
@@ -250,7 +250,7 @@ def conditioned_batches(folders: StageFolders, count: int = 40) -> list[LatentBa
 
 def test_a_condition_shows_the_first_view_of_its_latents(folders: StageFolders):
     dataset = ObjectDataset(folders.data, split="train")
-    table = latent_table(folders, dataset, rings=3, channels=6)
+    table = latent_table(folders, dataset, rings=3, options=LatentOptions(channels=6))
     kinds = set()
     for batch in conditioned_batches(folders):
         if batch.condition is None:

@@ -25,6 +25,7 @@ trimesh = pytest.importorskip("trimesh")
 SIZE = 64
 RENDERING = ("--rendering-loss", "--rendering.perceptual", "none", "--rendering.loss.perceptual", "0")
 CONTROLS = ("depth", "normal", "canny")
+CACHED = ("--source.cached-rings", "2")
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,13 @@ def test_controlnets_train_on_a_frozen_denoiser(given: Given, tmp_path: Path, pi
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
-def test_small_controlnets_train(given: Given, tmp_path: Path, kind: str):
+@pytest.mark.parametrize("cached", [(), CACHED], ids=["online", "cached"])
+def test_small_controlnets_train(given: Given, tmp_path: Path, kind: str, cached: tuple[str, ...]):
     """Their prompts have a mask, which ControlNets of diffusers do not take."""
     tiny = ("--widths", "16", "16")
     assert train("diffusion-small", tmp_path / "text", *given.of("small"), *tiny) == 0
     options = (*given.of("small"), "--denoiser", str(tmp_path / "text"))
-    assert train(f"controlnet-{kind}-small", tmp_path / "control", *options) == 0
+    assert train(f"controlnet-{kind}-small", tmp_path / "control", *options, *cached) == 0
     (evaluation,) = entries(tmp_path / "control", "evaluation")
     assert {"silhouette_iou_guidance_2", "silhouette_iou_without_control"} <= evaluation.keys()
 
@@ -208,7 +210,9 @@ def test_a_controlnet_starts_from_an_earlier_one(given: Given, tmp_path: Path):
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
-@pytest.mark.parametrize("variant", [(), ("--image",), RENDERING], ids=["text", "image", "rendering"])
+@pytest.mark.parametrize(
+    "variant", [(), ("--image",), RENDERING, CACHED], ids=["text", "image", "rendering", "cached"]
+)
 def test_small_denoisers_train(given: Given, tmp_path: Path, variant: tuple[str, ...]):
     tiny = ("--widths", "16", "16", "--image-autoencoder", str(given.networks / "image-autoencoder"))
     assert train("diffusion-small", tmp_path, *given.of("small"), *tiny, *variant) == 0

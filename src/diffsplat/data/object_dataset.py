@@ -70,7 +70,7 @@ class ObjectDataset:
             raise InvalidInputError(f"no object of split {split!r} in {places}{among}")
         self.rows = rows
         self._cache = RowCache.within(rows.shards(), cache_gb)
-        self._composition: ViewComposition = composition
+        self.composition: ViewComposition = composition
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,21 +103,36 @@ class ObjectDataset:
             raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
         images = self._cache.row(row.shard, row.place, lambda: read_images(row.shard, row.place))
         pixels = decode_row(images, row.shard, row.place, row.cameras.width, chosen)
-        match self._composition:
+        match self.composition:
             case "exact":
                 return to_views(pixels, row.cameras[chosen], caption, size=size)
             case "released":
                 return released_views(pixels, row.cameras[chosen], caption, size=size)
 
-    def sample(self, index: int, seed: int, *, novel_views: int = 4, size: int | None = None) -> Views:
+    def sample(
+        self,
+        index: int,
+        seed: int,
+        *,
+        novel_views: int = 4,
+        size: int | None = None,
+        ring: Sequence[int] | None = None,
+    ) -> Views:
         """Four views of one ring and some other views, all drawn from ``(seed, index)`` alone.
 
         The ring, which of its views comes first, the other views and the caption are random. A row
         with too few views gives those it has, repeated from the start.
+
+        Args:
+            index: of the row.
+            seed: of what is drawn.
+            novel_views: how many other views.
+            size: pixels per side, see :meth:`load_views`.
+            ring: its views, in order; by default it is drawn.
         """
         row = self.rows[index]
         random = np.random.default_rng([seed, index])
-        ring = row.turned_ring(random)
+        ring = row.turned_ring(random) if ring is None else list(ring)
         others = random.permutation([v for v in range(len(row.ring)) if v not in ring]).tolist() or ring
         novel = [others[i % len(others)] for i in range(novel_views)]
         prompt = str(random.choice(np.array(row.captions)))

@@ -19,6 +19,7 @@ _NEUTRAL = frozenset(
     (
         *("allow_changes", "checkpoint_minutes", "checkpoint_steps", "device", "gradient_checkpointing"),
         *("keep_checkpoints", "max_minutes", "prefetch", "workers", "data_cache_gb", "tracker"),
+        "latent_space",  # follows from the network
     )
 )
 """Fields that may differ from one start to the next: they do not change what is trained."""

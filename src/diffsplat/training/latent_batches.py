@@ -1,6 +1,5 @@
 """Batches of cached latents, some with an image or a control map of their first view."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import require, require_at_least
 from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionKind
-from diffsplat.training.latent_cache import LatentTable, latent_table
+from diffsplat.training.latent_cache import LatentOptions, LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import (
@@ -53,12 +52,14 @@ class LatentBatch:
         cameras: ``[B, V]`` cameras that the latents' views were taken with.
         prompt: one caption an object; empty for none.
         condition: images of the first views; None for text alone.
+        views: of the objects; None where they are not read.
     """
 
     latents: Tensor
     cameras: Cameras
     prompt: tuple[str, ...]
     condition: ConditionBatch | None = None
+    views: Views | None = None
 
 
 @dataclass(frozen=True)
@@ -139,19 +140,15 @@ class _Split:
 
     def __init__(self, dataset: ObjectDataset, config: LatentSourceConfig, folders: StageFolders) -> None:
         self.dataset = dataset
-        self._table: LatentTable = latent_table(
-            folders, dataset, rings=config.rings, channels=config.channels
-        )
-        self._rings: dict[int, list[int]] = defaultdict(list)
-        for number, ring in enumerate(self._table.rings):
-            self._rings[ring.row].append(number)
+        options = LatentOptions(config.channels)
+        self._table: LatentTable = latent_table(folders, dataset, rings=config.rings, options=options)
 
     def gather(self, rows: list[int], kind: ConditionKind | None, random: np.random.Generator) -> LatentBatch:
         """A batch of rows, from the front; or from anywhere, with a condition."""
         captions = [str(random.choice(self.dataset.rows[row].captions)) for row in rows]
         if kind is None:
             return LatentBatch(self._table.latents[rows].float(), self._table.cameras[rows], tuple(captions))
-        chosen = [int(random.choice(self._rings[row])) for row in rows]
+        chosen = [int(random.choice(self._table.numbers[row])) for row in rows]
         uncaptioned = random.random(len(rows)) < _UNCAPTIONED_SHARES[CONDITION_KINDS.index(kind)]
         prompts = ("" if absent else caption for absent, caption in zip(uncaptioned, captions, strict=True))
         return LatentBatch(

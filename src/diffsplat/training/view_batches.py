@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from diffsplat.data.object_table import ObjectTable
 from diffsplat.data.shard_schema import import_compute
 from diffsplat.errors import listed, require, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
-from diffsplat.training.stages.stage_interface import SourceConfig
+from diffsplat.training.stages.stage_interface import BatchSource, SourceConfig
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class ViewSourceConfig(SourceConfig):
             require(stored % self.image_size == 0, "source.image_size", self.image_size, expected)
         return self.image_size
 
-    def build(self, folders: StageFolders) -> "ViewSource":
+    def build(self, folders: StageFolders) -> BatchSource[Any]:
         """The source of views."""
         return ViewSource(self, folders)
 
@@ -74,27 +74,43 @@ class ViewSource:
             ValueError: for data without normals.
         """
         self.config = config
-        self._train = training_objects(folders, config.composition)
-        self._test = held_out(folders, config.composition)
-        for objects in (self._train, self._test):
+        self.train = training_objects(folders, config.composition)
+        self.test = held_out(folders, config.composition)
+        for objects in (self.train, self.test):
             objects.rows.require_geometry()
-        self._order = epoch_order_of(self._train, config.seed, balance_nouns=config.balance_nouns)
+        self._order = epoch_order_of(self.train, config.seed, balance_nouns=config.balance_nouns)
 
     def batch(self, step: int) -> Views:
         """``[batch_size, 4 + novel_views]`` views."""
-        size = self.config.batch_size
-        indices = self._order.rows(range(step * size, (step + 1) * size))
-        return self._views(self._train, indices, self.config.seed + step)
+        return self.views(self.train, self.trained_rows(step), self.config.seed + step)
 
     def evaluation(self) -> list[Views]:
         """Held-out objects, spread over the table, always with the same views."""
-        parts = spread_batches(len(self._test), self.config.evaluation_objects, self.config.batch_size)
-        return [self._views(self._test, part, 0) for part in parts]
+        return [self.views(self.test, rows, 0) for rows in self.tested_rows()]
 
-    def _views(self, dataset: ObjectDataset, indices: Sequence[int], seed: int) -> Views:
+    def trained_rows(self, step: int) -> list[int]:
+        """Rows of the training objects of a step."""
+        size = self.config.batch_size
+        return self._order.rows(range(step * size, (step + 1) * size))
+
+    def tested_rows(self) -> list[list[int]]:
+        """Rows of the held-out objects of each evaluation batch."""
+        return spread_batches(len(self.test), self.config.evaluation_objects, self.config.batch_size)
+
+    def views(
+        self,
+        dataset: ObjectDataset,
+        rows: Sequence[int],
+        seed: int,
+        rings: Sequence[Sequence[int] | None] | None = None,
+    ) -> Views:
+        """Views of some rows, those of the rings drawn with the others unless they are given."""
         novel, size = self.config.novel_views, self.config.image_size
         return Views.concatenate(
-            [dataset.sample(index, seed, novel_views=novel, size=size) for index in indices]
+            [
+                dataset.sample(row, seed, novel_views=novel, size=size, ring=ring)
+                for row, ring in zip(rows, rings or [None] * len(rows), strict=True)
+            ]
         )
 
 

@@ -16,6 +16,7 @@ def test_options_that_are_off_change_no_record_of_an_earlier_version() -> None:
     assert changed_fields(before, on) == {"source.balance_nouns": (None, True)}
     off = {"source": {"batch_size": 4, "balance_nouns": False}}
     assert changed_fields(on, off) == {"source.balance_nouns": (True, False)}
+    assert changed_fields({"source": {}}, {"source": {"latent_space": "sd", "cached_rings": None}}) == {}
     assert changed_fields({"ema": {}}, {"ema": {"precision": "fp32"}}) == {}
     assert changed_fields({"ema": {}}, {"ema": {"precision": "bf16"}}) == {"ema.precision": (None, "bf16")}
 

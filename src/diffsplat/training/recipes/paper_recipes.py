@@ -10,6 +10,7 @@ from typing import get_args
 
 from diffsplat.models.denoiser_families import Variant
 from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.training.cached_view_batches import DenoisedViewSourceConfig
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.model_recipe import NetworkRecipe
 from diffsplat.training.rendered_view_loss import RenderedViewWeights, RenderingLossOptions
@@ -117,27 +118,33 @@ _BACKBONES: dict[BackboneName, str] = {
 }
 
 
+def _denoised_views(network: BackboneDenoiserConfig, batch_size: int) -> DenoisedViewSourceConfig:
+    return DenoisedViewSourceConfig(
+        batch_size=batch_size, composition="released", image_size=256, latent_space=network.variant
+    )
+
+
 def _diffusion(backbone: BackboneName, batch_size: int, accumulation: int) -> NetworkRecipe:
+    network = BackboneDenoiserConfig(backbone)
     return NetworkRecipe(
         f"diffusion-{backbone}",
         _BACKBONES[backbone],
         GradientTraining(
-            DiffusionConfig(
-                BackboneDenoiserConfig(backbone), rendering=_DENOISER_LOSS, sample_guidance=(1.0, 3.0, 7.5)
-            ),
-            replace(_VIEWS, batch_size=batch_size),
+            DiffusionConfig(network, rendering=_DENOISER_LOSS, sample_guidance=(1.0, 3.0, 7.5)),
+            _denoised_views(network, batch_size),
             replace(_DENOISING, accumulation=accumulation),
         ),
     )
 
 
 def _controlnet(kind: ControlKind) -> NetworkRecipe:
+    network = BackboneDenoiserConfig("sd15")
     return NetworkRecipe(
         f"controlnet-{kind}",
         f"ControlNet for {kind} maps on the frozen denoiser from Stable Diffusion 1.5, 361 M",
         GradientTraining(
-            DiffusionConfig(BackboneDenoiserConfig("sd15"), control=kind, sample_guidance=(1.0, 3.0, 7.5)),
-            _VIEWS,
+            DiffusionConfig(network, control=kind, sample_guidance=(1.0, 3.0, 7.5)),
+            _denoised_views(network, batch_size=8),
             replace(_DENOISING, ema=EmaConfig(decay=0.0)),
         ),
     )

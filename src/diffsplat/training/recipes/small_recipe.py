@@ -5,6 +5,7 @@ from typing import cast, get_args
 
 from diffsplat.pretrained.model_folders import SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.training.cached_view_batches import DenoisedViewSourceConfig
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.embedded_mini_recipe import MINI
 from diffsplat.training.recipes.model_recipe import Recipe, SamplingRecipe
@@ -66,7 +67,7 @@ _DENOISING = TrainerConfig(
     ema=EmaConfig(decay=0.998),
     evaluate_every=500,
 )
-_DENOISED_VIEWS = ViewSourceConfig(batch_size=4, evaluation_objects=16)
+_DENOISED_VIEWS = DenoisedViewSourceConfig(batch_size=4, evaluation_objects=16)
 
 SMALL_DIFFUSION = GradientTraining(
     DiffusionConfig(SmallUNetConfig(), sample_guidance=(1.0, 3.0)), _DENOISED_VIEWS, _DENOISING

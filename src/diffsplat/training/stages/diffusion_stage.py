@@ -242,8 +242,7 @@ class DiffusionStage(Stage[nn.Module]):
         latents = self._latents(batch)
         dropped = DroppedConditions.draw(len(latents), self.config.dropout, latents.device)
         conditions = self._conditions(batch, latents, dropped)
-        views = batch if isinstance(batch, Views) else None
-        return Losses.mean(self.loss(latents, conditions, views, step))
+        return Losses.mean(self.loss(latents, conditions, _views_if_any(batch), step))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Report:
@@ -384,11 +383,14 @@ class DiffusionStage(Stage[nn.Module]):
         """Renderings of the first objects' grids in their views, or where these are not cached, in the grids' own."""
         count = grid.values.shape[0]
         rendering: Rendering = render(self._splats(grid, batch), batch.cameras[:count], normals=False)
-        if isinstance(batch, Views):
-            return report_rendering(rendering, batch.objects(slice(0, count)), self.perceptual)
+        views = _views_if_any(batch)
+        if views is not None:
+            return report_rendering(rendering, views.objects(slice(0, count)), self.perceptual)
         shown = rendering.rgb[:TILED_OBJECTS]
         images = {"views": tile_images(shown.flatten(0, 1), columns=shown.shape[1]).clamp(0, 1)}
-        return Report({} if batch.condition is None else self._likeness(rendering, batch), images)
+        if not isinstance(batch, LatentBatch) or batch.condition is None:
+            return Report({}, images)
+        return Report(self._likeness(rendering, batch), images)
 
     def _likeness(self, rendering: Rendering, batch: LatentBatch) -> dict[str, float]:
         """PSNR (dB) of the view of the condition and of the others, against the objects' own latents."""
@@ -399,8 +401,13 @@ class DiffusionStage(Stage[nn.Module]):
         return {"psnr_seen": float(values[:, 0].mean()), "psnr_others": float(values[:, 1:].mean())}
 
 
+def _views_if_any(batch: Batch) -> Views | None:
+    return batch if isinstance(batch, Views) else batch.views
+
+
 def _views(batch: Batch) -> Views:
-    """The views of a batch, which cached latents lack; the source of batches is chosen with the stage."""
-    if not isinstance(batch, Views):
+    """The views of a batch, which some cached latents lack; the source of batches is chosen with the stage."""
+    views = _views_if_any(batch)
+    if views is None:
         raise TypeError("cached latents come without images, expected a source of views")
-    return batch
+    return views
