@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ _TURNS: dict[object, Image.Transpose] = {
 _SRGB_GAMMA = 1 / 2.2
 _STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+FLOATING_POINT = "holds floating-point pixels of unknown range, expected 8 or 16 bits"
 
 
 class TooManyPixelsError(InvalidInputError):
@@ -128,8 +132,7 @@ def plain_image(image: Image.Image, name: str, longest_side: int) -> Image.Image
         ValueError: for floating-point pixels, whose range is not known.
     """
     image.load()
-    reduced = _reduced(_expanded(image, name), longest_side)
-    upright = _turned_upright(reduced)
+    upright = _turned_upright(reduced(_expanded(image, name), longest_side))
     if upright.mode != "F":
         upright = _in_srgb(upright).convert("RGBA" if upright.mode == "RGBA" else "RGB")
     # What has been applied must not be applied again.
@@ -138,8 +141,13 @@ def plain_image(image: Image.Image, name: str, longest_side: int) -> Image.Image
 
 
 def _opened(source: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+    return Image.open(source, formats=readable_formats(formats))
+
+
+def readable_formats(formats: Sequence[str]) -> list[str]:
+    """Those of Pillow's formats that this installation of it can read."""
     Image.init()
-    return Image.open(source, formats=[name for name in formats if name in Image.OPEN])
+    return [name for name in formats if name in Image.OPEN]
 
 
 def _size(source: BinaryIO) -> int:
@@ -172,7 +180,7 @@ def _expanded(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "La":
         return image.convert("LA").convert("RGBA")
     if image.mode == "F":
-        raise InvalidInputError(f"{name} holds floating-point pixels of unknown range, expected 8 or 16 bits")
+        raise InvalidInputError(f"{name} {FLOATING_POINT}")
     if image.mode.startswith("I"):
         # 16-bit greyscale, the only kind of wider numbers that Pillow reads from common files.
         grey = np.array(image, dtype=np.float32)
@@ -194,7 +202,7 @@ def _expanded(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _reduced(image: Image.Image, longest_side: int) -> Image.Image:
+def reduced(image: Image.Image, longest_side: int) -> Image.Image:
     """An image no side of which is longer; colours are averaged by their alpha."""
     scale = longest_side / max(image.size)
     if scale >= 1:

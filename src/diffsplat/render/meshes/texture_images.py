@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from diffsplat.errors import InvalidInputError
+from diffsplat.io.image_decoding import FLOATING_POINT, readable_formats, reduced
 
 TEXTURE_LIMIT = 512
 MAX_PIXELS = 1 << 26
@@ -32,8 +33,7 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
     """
     if data.startswith(_KTX2):
         raise InvalidInputError("is a KTX2 image (KHR_texture_basisu), which is not read: convert it to PNG")
-    Image.init()
-    known = [name for name in _FORMATS if name in Image.OPEN]
+    known = readable_formats(_FORMATS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -43,7 +43,8 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
                         f"has {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
                     )
                 pixels = _eight_bits(image)
-                return np.array(_fitted(pixels.convert("RGB") if opaque else pixels).convert("RGBA"))
+                chosen = pixels.convert("RGB") if opaque else pixels
+                return np.array(reduced(chosen, TEXTURE_LIMIT).convert("RGBA"))
     except (InvalidInputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -58,18 +59,10 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise InvalidInputError("holds floating-point pixels of unknown range, expected 8 or 16 bits")
+        raise InvalidInputError(FLOATING_POINT)
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float32) / 65535 * 255
         return Image.fromarray((grey.clip(0, 255) + 0.5).astype(np.uint8)).convert("RGBA")
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
     return image.convert("RGBA")
-
-
-def _fitted(image: Image.Image) -> Image.Image:
-    if max(image.size) <= TEXTURE_LIMIT:
-        return image
-    scale = TEXTURE_LIMIT / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, reducing_gap=2.0)
