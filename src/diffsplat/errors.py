@@ -73,6 +73,25 @@ def optional_package(purpose: str, package: str, extra: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explained_errors(failure: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of some kinds in a block into one sentence; a ``DiffSplatError`` is one already.
+
+    Args:
+        failure: the sentence's beginning, such as ``'a.npy' is not an array``; the error's own message follows.
+        kinds: of errors that are turned.
+
+    Raises:
+        ValueError: in place of such an error.
+    """
+    try:
+        yield
+    except DiffSplatError:
+        raise
+    except kinds as error:
+        raise InvalidInputError(f"{failure}: {one_line(error)}") from error
+
+
 def listed(words: Sequence[str]) -> str:
     """``a``, ``a and b`` or ``a, b and c``."""
     *others, last = words

@@ -309,7 +309,7 @@ def test_some_objects_by_a_list(ball: Path, tmp_path: Path, capfd: pytest.Captur
     assert [row["object_id"] for row in rows(tmp_path / "out")] == ["gobjaverse/0/2"]
     ids.write_text("0/7\n")
     assert run(source, tmp_path / "other", "--ids", str(ids)) == 2
-    assert "holds none of the 1 objects that are asked for" in capfd.readouterr().err
+    assert "holds none of the 1 requested objects" in capfd.readouterr().err
 
 
 def test_an_interrupted_conversion_goes_on(ball: Path, tmp_path: Path):

@@ -48,22 +48,14 @@ def command(arguments: Annotated[MeshArguments, tyro.conf.arg(name="")]) -> None
 
     The paths of the written files are printed, one a line.
     """
-    from tqdm import tqdm
-
     from diffsplat.io.splat_suffixes import splat_stem, unpacked_sog_folder
-    from diffsplat.meshing.mesh_writing import WRITABLE_MESH_SUFFIXES, mesh_paths
 
     source = unpacked_sog_folder(arguments.file) or require_readable(arguments.file)
     target = arguments.output or Path(f"{splat_stem(source.resolve())}.mesh.glb")
-    suffix = target.suffix.lower()
-    colored = arguments.vertex_colors or suffix in (".ply", ".stl")
-    paths = mesh_paths(target, textured=not colored)
-    if any(path.resolve() == source.resolve() for path in paths):
-        raise InvalidInputError(
-            f"{str(target)!r} is the file that is read, expected another one of {', '.join(WRITABLE_MESH_SUFFIXES)}"
-        )
-    for path in paths:
-        require_writable(path, force=arguments.force)
+    colored = arguments.vertex_colors or target.suffix.lower() in (".ply", ".stl")
+    paths = _writable_paths(source, target, textured=not colored, force=arguments.force)
+    from tqdm import tqdm
+
     from diffsplat.io.splat_formats import read_splats
     from diffsplat.meshing.mesh_writing import write_mesh
     from diffsplat.meshing.splat_meshing import STAGES, MeshOptions, mesh_from_splats
@@ -86,3 +78,17 @@ def command(arguments: Annotated[MeshArguments, tyro.conf.arg(name="")]) -> None
     write_mesh(mesh, target, force=arguments.force)
     for path in paths:
         print(path)
+
+
+def _writable_paths(source: Path, target: Path, *, textured: bool, force: bool) -> tuple[Path, ...]:
+    """The files of a mesh at ``target``, none of which is ``source``."""
+    from diffsplat.meshing.mesh_writing import WRITABLE_MESH_SUFFIXES, mesh_paths
+
+    paths = mesh_paths(target, textured=textured)
+    if any(path.resolve() == source.resolve() for path in paths):
+        raise InvalidInputError(
+            f"{str(target)!r} is the file that is read, expected another one of {', '.join(WRITABLE_MESH_SUFFIXES)}"
+        )
+    for path in paths:
+        require_writable(path, force=force)
+    return paths

@@ -6,12 +6,10 @@ import io
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
-from diffsplat.errors import DiffSplatError, InvalidInputError, MissingFileError, one_line
+from diffsplat.errors import InvalidInputError, MissingFileError, explained_errors
 from diffsplat.io.file_access import explained_os_errors, make_folder
 
 MOST_BYTES = 16 << 30
@@ -93,7 +91,13 @@ class _BoundedTarInfo(tarfile.TarInfo):
 
 
 def _unpack_file(source: Path, target: Path, budget: _Budget) -> None:
-    with _readable(source), source.open("rb") as file, explained_os_errors(f"cannot unpack {str(source)!r}"):
+    with (
+        explained_errors(
+            f"{str(source)!r} is a damaged archive", Exception
+        ),  # the readers raise almost anything
+        source.open("rb") as file,
+        explained_os_errors(f"cannot unpack {str(source)!r}"),
+    ):
         debian = file.read(len(_AR_MAGIC)) == _AR_MAGIC
         file.seek(0)
         if archive := _opened_tar(_debian_data(source) if debian else file):
@@ -108,17 +112,6 @@ def _unpack_file(source: Path, target: Path, budget: _Budget) -> None:
             raise InvalidInputError(
                 f"{str(source)!r} is not a readable tar archive, zip archive or Debian package"
             )
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    """Damage of an archive as one sentence."""
-    try:
-        yield
-    except DiffSplatError:
-        raise
-    except Exception as error:  # the readers of the formats raise almost anything
-        raise InvalidInputError(f"{str(source)!r} is a damaged archive: {one_line(error)}") from error
 
 
 def _opened_tar(file: IO[bytes]) -> tarfile.TarFile | None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffsplat.core import Cameras
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, explained_errors
 from diffsplat.io.file_access import atomic_path, require_readable
 
 _FORMAT = "diffsplat latents"
@@ -48,17 +48,14 @@ class StoredLatents:
         Raises:
             ValueError: there is no file, or it holds something else.
         """
-        try:
-            with safe_open(require_readable(path), framework="pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise InvalidInputError(
-                        f"{str(path)!r} holds no latents, expected a file of 'diffsplat reconstruct'"
-                    )
-                size = int(metadata["size"])
-                cameras = Cameras(
-                    file.get_tensor("camera_to_world"), file.get_tensor("intrinsics"), size, size
-                )
-                return cls(file.get_tensor("latents"), cameras, metadata["model"])
-        except (SafetensorError, KeyError) as error:
-            raise InvalidInputError(f"{str(path)!r} holds no latents: {error}") from error
+        failure = f"{str(path)!r} holds no latents"
+        with (
+            explained_errors(failure, SafetensorError, KeyError),
+            safe_open(require_readable(path), framework="pt") as file,
+        ):
+            metadata: dict[str, str] = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise InvalidInputError(f"{failure}, expected a file of 'diffsplat reconstruct'")
+            size = int(metadata["size"])
+            cameras = Cameras(file.get_tensor("camera_to_world"), file.get_tensor("intrinsics"), size, size)
+            return cls(file.get_tensor("latents"), cameras, metadata["model"])

@@ -65,7 +65,7 @@ class ObjectDataset:
         if not variants:
             rows = rows.select(rows.where("variant", ""))
         if not len(rows):
-            among = "" if ids is None else f" among the {len(ids)} that are asked for"
+            among = "" if ids is None else f" among the {len(ids)} requested"
             places = ", ".join(str(folder) for folder in folders)
             raise InvalidInputError(f"no object of split {split!r} in {places}{among}")
         self.rows = rows

@@ -35,7 +35,7 @@ def empty(views: int, height: int, width: int) -> Unpacked:
 
 @njit(cache=True)
 def unpack(pixels, turn, poses, intrinsics, depth_range, out):
-    """Fill ``out`` (:class:`Unpacked`).
+    """Fill ``out``, an :class:`Unpacked`, with stored pixels.
 
     Args:
         pixels: ``rgba [V, H, W, 4]``, ``normal [V, H, W, 3]`` bytes and ``depth [V, H, W]`` steps.
@@ -43,7 +43,6 @@ def unpack(pixels, turn, poses, intrinsics, depth_range, out):
         poses: ``[V, 4, 4]`` camera to world, OpenCV.
         intrinsics: ``[V, 4]`` fx, fy, cx, cy / image size.
         depth_range: depth of step 1 and of step 65535.
-        out: see above.
     """
     rgba, normals, steps = pixels
     near = depth_range[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffsplat.data import shard_schema
 from diffsplat.data.shard_folders import Shard
-from diffsplat.errors import DiffSplatError, InvalidInputError, one_line
+from diffsplat.errors import InvalidInputError, explained_errors
 from diffsplat.io.image_decoding import IMAGE_DAMAGE
 
 if TYPE_CHECKING:
@@ -35,22 +35,10 @@ class Pixels:
     depth: NDArray[np.uint16]
 
 
-@contextmanager
-def explained_damage(shard: Shard, where: str = "") -> Iterator[None]:
-    """Turn what broken content raises into one sentence that names the shard and a place such as ``row 3``.
-
-    Raises:
-        ValueError: in place of such an error.
-    """
-    try:
-        yield
-    except DiffSplatError:
-        raise
-    except (*IMAGE_DAMAGE, shard_schema.import_pyarrow().ArrowException) as error:
-        place = f", {where}," if where else ""
-        raise InvalidInputError(
-            f"{str(shard)!r}{place} is not a readable shard: {one_line(error)}"
-        ) from error
+def explained_damage(shard: Shard, where: str = "") -> AbstractContextManager[None]:
+    """Turn what broken content raises into a ``ValueError`` that names the shard and a place such as ``row 3``."""
+    failure = f"{str(shard)!r}{f', {where},' if where else ''} is not a readable shard"
+    return explained_errors(failure, *IMAGE_DAMAGE, shard_schema.import_pyarrow().ArrowException)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -107,8 +107,18 @@ def fill_shards(
     todo = [item for item in listing.objects if item.object_id not in done]
     todo.sort(key=lambda item: stable_seed(item.object_id))
     report = ShardReport(resumed=len(listing.objects) - len(todo), left_out=listing.left_out)
-    writer = _ShardWriter(out)
     results = local_results(work, todo, processes) if ray is None else ray_results(work, todo, ray)
+    _write_results(todo, results, report, out)
+    if report.rendered or report.resumed:
+        open_table(ShardFolder.at(out))  # so that no training has to make it first
+    return report
+
+
+def _write_results(
+    todo: Sequence[Item], results: Iterable[Finished | Failure], report: ShardReport, out: Path
+) -> None:
+    """Write the rows of ``todo`` as they arrive, and count in ``report`` what became of each object."""
+    writer = _ShardWriter(out)
     try:
         bar = tqdm(results, total=len(todo), unit="object")
         for item, result in zip(todo, bar, strict=True):
@@ -124,9 +134,6 @@ def fill_shards(
             writer.add(result.rows)
     finally:
         writer.flush()
-    if report.rendered or report.resumed:
-        open_table(ShardFolder.at(out))  # so that no training has to make it first
-    return report
 
 
 def finished_objects(out: Path) -> set[str]:

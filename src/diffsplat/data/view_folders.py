@@ -17,7 +17,7 @@ from diffsplat.data.object_dataset import ViewComposition, to_views
 from diffsplat.data.paper_training_views import paper_training_views
 from diffsplat.data.shard_reading import Pixels
 from diffsplat.data.shard_schema import depth_steps, normal_bytes
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, explained_errors
 from diffsplat.geometry.blender_poses import from_blender, y_up
 from diffsplat.io.image_files import read_image, to_pixels
 from diffsplat.io.json_files import read_json
@@ -44,24 +44,7 @@ def read_view_folder(folder: Path, *, size: int, composition: ViewComposition = 
         FileNotFoundError: there is no description.
         ValueError: it describes other than four square views, or a file is missing or damaged.
     """
-    path = folder / DESCRIPTION
-    description = read_json(path, "expected a description of four views")
-    frames = description.get("frames")
-    if not isinstance(frames, list) or len(frames) != 4:
-        raise InvalidInputError(f"{str(path)!r} does not list four frames, expected four")
-    try:
-        read = [_frame(folder, description | frame) for frame in frames]
-        poses = torch.stack([view.camera_to_world for view, _ in read])
-        scale = DEFAULT_RADIUS / float(torch.linalg.vector_norm(poses[0, :3, 3]))
-        poses[:, :3, 3] *= scale
-        cameras = Cameras(poses, torch.stack([lens for _, lens in read]), width=size, height=size)
-    except InvalidInputError:
-        raise
-    except KeyError as error:
-        raise InvalidInputError(f"{str(path)!r} lacks {error} in a frame") from error
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise InvalidInputError(f"{str(path)!r} describes no cameras: {error}") from error
-    views = [replace(view, depth=view.depth * scale) for view, _ in read]
+    views, cameras = _described(folder / DESCRIPTION, size)
     if composition == "released":
         rgba, normal, depth = _stacked(views)
         full = cameras.resized(rgba.shape[-1], rgba.shape[-2])
@@ -71,6 +54,25 @@ def read_view_folder(folder: Path, *, size: int, composition: ViewComposition = 
     )
     colors = np.stack([to_pixels(image) for image in torch.from_numpy(rgba).movedim(-1, 1)])
     return to_views(Pixels(colors, normal_bytes(normal), depth_steps(depth[..., 0])), cameras, "")
+
+
+def _described(path: Path, size: int) -> tuple[list[StoredView], Cameras]:
+    """The four views of a description and their cameras, the first of them :data:`DEFAULT_RADIUS` from the origin."""
+    description = read_json(path, "expected a description of four views")
+    frames = description.get("frames")
+    if not isinstance(frames, list) or len(frames) != 4:
+        raise InvalidInputError(f"{str(path)!r} does not list four frames, expected four")
+    failure = f"{str(path)!r} does not describe cameras"
+    try:
+        with explained_errors(failure, TypeError, ValueError, RuntimeError, ZeroDivisionError):
+            read = [_frame(path.parent, description | frame) for frame in frames]
+            poses = torch.stack([view.camera_to_world for view, _ in read])
+            scale = DEFAULT_RADIUS / float(torch.linalg.vector_norm(poses[0, :3, 3]))
+            poses[:, :3, 3] *= scale
+            cameras = Cameras(poses, torch.stack([lens for _, lens in read]), width=size, height=size)
+    except KeyError as error:
+        raise InvalidInputError(f"{str(path)!r} lacks {error} in a frame") from error
+    return [replace(view, depth=view.depth * scale) for view, _ in read], cameras
 
 
 def _stacked(views: Sequence[StoredView]) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import DEFAULT_FOCAL, DEFAULT_RADIUS, Cameras, Views
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError, explained_errors
 from diffsplat.evaluation.evaluation_objects import evenly_spread
 from diffsplat.geometry.blender_poses import from_blender
 from diffsplat.images.image_cutout_and_framing import square_on_white
@@ -78,10 +78,8 @@ class ImageBenchmark:
             name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
         entries.pop("about", None)
-        try:
+        with explained_errors(f"{str(path)!r} is not a protocol", TypeError):
             return cls(**entries)
-        except TypeError as error:
-            raise InvalidInputError(f"{str(path)!r} is no protocol: {error}") from error
 
     def read(self, data: Path, limit: int | None = None) -> Iterator[tuple[str, Views]]:
         """Identity and ``[1, 1 + novel]`` views of the objects in a folder, the given view first.

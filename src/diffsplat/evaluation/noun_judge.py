@@ -51,7 +51,10 @@ class NounJudge:
     def rank(self, features: Tensor, noun: str) -> int:
         """Place of ``noun``, 1 for the best, for an object seen in views with ``[V, F]`` features.
 
-        The views' log-probabilities are averaged. A noun that it was not fitted on is refused.
+        The views' log-probabilities are averaged.
+
+        Raises:
+            ValueError: for a noun that it was not fitted on.
         """
         if noun not in self.nouns:
             raise InvalidInputError(
@@ -108,12 +111,19 @@ def fit_noun_judge(features: Tensor, labels: Sequence[str], *, strength: float =
         raise InvalidInputError(f"fit_noun_judge got {len(nouns)} different nouns, expected at least two")
     features = features.double()
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp_min(1e-3)
-    inputs = (features - mean) / deviation
     targets = torch.tensor([nouns.index(label) for label in labels])
-    counts = torch.bincount(targets, minlength=len(nouns)).double()
-    importance = (1 / (len(nouns) * counts))[targets]
-    weight = torch.zeros(inputs.shape[1], len(nouns), dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(len(nouns), dtype=torch.float64, requires_grad=True)
+    weight, bias = _logistic_regression((features - mean) / deviation, targets, len(nouns), strength)
+    return NounJudge(nouns, *(tensor.float() for tensor in (mean, deviation, weight, bias)))
+
+
+def _logistic_regression(
+    inputs: Tensor, targets: Tensor, classes: int, strength: float
+) -> tuple[Tensor, Tensor]:
+    """Weights ``[F, classes]`` and biases ``[classes]`` for ``[N, F]`` inputs with ``[N]`` class numbers."""
+    counts = torch.bincount(targets, minlength=classes).double()
+    importance = (1 / (classes * counts))[targets]
+    weight = torch.zeros(inputs.shape[1], classes, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=_MOST_ITERATIONS,
@@ -124,14 +134,13 @@ def fit_noun_judge(features: Tensor, labels: Sequence[str], *, strength: float =
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        surprise = F.cross_entropy(inputs @ weight + bias, targets, reduction="none")
-        loss = (importance * surprise).sum() + strength * weight.square().sum()
+        cross_entropy = F.cross_entropy(inputs @ weight + bias, targets, reduction="none")
+        loss = (importance * cross_entropy).sum() + strength * weight.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(objective)  # pyright: ignore[reportArgumentType] - torch annotates the closure as float
-    parameters = (mean, deviation, weight.detach(), bias.detach())
-    return NounJudge(nouns, *(tensor.float() for tensor in parameters))
+    return weight.detach(), bias.detach()
 
 
 @torch.no_grad()

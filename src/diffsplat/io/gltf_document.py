@@ -62,41 +62,47 @@ class Document:
         """The wanted primitives of every node's mesh, with the node's matrix ``[4, 4]`` in the scene.
 
         Raises:
-            ValueError: when the nodes are no tree or the document refers to parts it lacks.
+            ValueError: when the nodes do not form a tree or the document refers to parts it lacks.
         """
         meshes = [_primitives(mesh, wanted) for mesh in sequence(self.root, "meshes")]
+        values = parts = 0
+        for node, matrix in self._placed_nodes():
+            if "mesh" not in node:
+                continue
+            mesh = _at(meshes, node["mesh"], "mesh")
+            parts += len(mesh)
+            if parts > _MAX_PARTS:
+                raise InvalidInputError(f"it has more than {_MAX_PARTS} pieces of splats")
+            values += sum(self._size(primitive) for primitive in mesh)
+            if values > self.value_limit:
+                raise InvalidInputError("its nodes repeat more Gaussians than its size allows")
+            if mesh:
+                yield mesh, matrix
+
+    def _placed_nodes(self) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
+        """The visible nodes of the scene with their matrices in it."""
         nodes, scenes = sequence(self.root, "nodes"), sequence(self.root, "scenes")
         if not scenes:
             # Without a scene every mesh appears once, as if in a node of its own.
-            nodes = [{"mesh": index} for index in range(len(meshes))]
+            nodes = [{"mesh": index} for index in range(len(sequence(self.root, "meshes")))]
             scenes = [{"nodes": list(range(len(nodes)))}]
         scene = _at(scenes, integer(self.root, "scene", 0), "scene")
         waiting = [(index, np.eye(4)) for index in sequence(scene, "nodes")]
         seen: set[int] = set()
-        values = parts = 0
         while waiting:
             index, above = waiting.pop()
             node = _at(nodes, index, "node")
             if not isinstance(node, dict):
                 raise InvalidInputError("it has a node that is not an object")
             if index in seen:
-                raise InvalidInputError("its nodes are no tree")
+                raise InvalidInputError("its nodes do not form a tree")
             seen.add(index)
             if not is_visible(node):
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 matrix = above @ node_matrix(node)
             waiting += [(child, matrix) for child in sequence(node, "children")]
-            if "mesh" in node:
-                mesh = _at(meshes, node["mesh"], "mesh")
-                parts += len(mesh)
-                if parts > _MAX_PARTS:
-                    raise InvalidInputError(f"it has more than {_MAX_PARTS} pieces of splats")
-                values += sum(self._size(primitive) for primitive in mesh)
-                if values > self.value_limit:
-                    raise InvalidInputError("its nodes repeat more Gaussians than its size allows")
-                if mesh:
-                    yield mesh, matrix
+            yield node, matrix
 
     def attribute(self, primitive: Primitive, name: str, width: int) -> NDArray[np.float32]:
         """``[count, width]`` of a primitive's attribute, normalised numbers as -1..1 or 0..1.

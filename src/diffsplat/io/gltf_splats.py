@@ -89,7 +89,7 @@ def is_splats(primitive: dict[str, Any]) -> bool:
     return isinstance(extensions, dict) and any(isinstance(extensions.get(name), dict) for name in names)
 
 
-def _document(gaussians: GaussianArrays) -> tuple[dict[str, Any], bytes]:
+def _attributes(gaussians: GaussianArrays) -> dict[str, NDArray[Any]]:
     with np.errstate(over="ignore"):
         attributes: dict[str, NDArray[Any]] = {
             "POSITION": gaussians.means.astype("<f4"),
@@ -103,6 +103,12 @@ def _document(gaussians: GaussianArrays) -> tuple[dict[str, Any], bytes]:
     # For programs that do not know the extension.
     rgba = np.column_stack([gaussians.colors, gaussians.opacities])
     attributes["COLOR_0"] = to_unorm(rgba, 8).astype(np.uint8)
+    return attributes
+
+
+def _document(gaussians: GaussianArrays) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a file and its binary buffer."""
+    attributes = _attributes(gaussians)
     binary = b"".join(values.tobytes() for values in attributes.values())
     views, accessors = _views_and_accessors(list(attributes.values()))
     means = attributes["POSITION"].astype(float)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from diffsplat.core.srgb import linear_to_srgb
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, explained_errors
 
 _FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000"),
@@ -113,16 +113,11 @@ def _decoded(source: BinaryIO, name: str, limits: DecodingLimits) -> Image.Image
             raise _too_many_pixels(name, limits)
         if opened.format == "PNG" and opened.width * opened.height > _PNG_PIXELS_PER_BYTE * _size(source):
             raise InvalidInputError(f"{name} is a broken image file: it is too short for its pixels")
-        try:
+        with explained_errors(f"{name} is a broken image file", *IMAGE_DAMAGE):
             if max(opened.size) > limits.longest_side:
                 # JPEG files can be decoded at a fraction of their size.
                 opened.draft(opened.mode, (limits.longest_side, limits.longest_side))
             return plain_image(opened, name, limits.longest_side)
-        except InvalidInputError:
-            raise
-        except IMAGE_DAMAGE as error:
-            reason = str(error) or type(error).__name__
-            raise InvalidInputError(f"{name} is a broken image file: {reason}") from error
 
 
 def plain_image(image: Image.Image, name: str, longest_side: int) -> Image.Image:

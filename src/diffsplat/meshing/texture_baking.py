@@ -121,6 +121,29 @@ def _rasterize(uv, faces, corners, places, covered):
 
 
 @njit(cache=True, nogil=True)
+def _in_camera(matrix, point):
+    """Camera coordinates of a world point, by ``matrix [3, 4]``."""
+    x = matrix[0, 0] * point[0] + matrix[0, 1] * point[1] + matrix[0, 2] * point[2] + matrix[0, 3]
+    y = matrix[1, 0] * point[0] + matrix[1, 1] * point[1] + matrix[1, 2] * point[2] + matrix[1, 3]
+    z = matrix[2, 0] * point[0] + matrix[2, 1] * point[1] + matrix[2, 2] * point[2] + matrix[2, 3]
+    return x, y, z
+
+
+@njit(cache=True, nogil=True)
+def _interpolated(image, row, column):
+    """Bilinear sample of ``image [H, W, 4]``."""
+    i, j = int(row), int(column)
+    down, right = row - i, column - j
+    parts = ((1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right)
+    red = green = blue = alpha = 0.0
+    for corner in range(4):
+        color = image[i + corner // 2, j + corner % 2]
+        red, green = red + parts[corner] * color[0], green + parts[corner] * color[1]
+        blue, alpha = blue + parts[corner] * color[2], alpha + parts[corner] * color[3]
+    return red, green, blue, alpha
+
+
+@njit(cache=True, nogil=True)
 def _gather(first, end, places, images, views, tolerance, sums):
     """Add up the colours of the surface points of a range, and their weights."""
     height, width = views.depth.shape[1:]
@@ -134,29 +157,10 @@ def _gather(first, end, places, images, views, tolerance, sums):
                 distance += toward * toward
             if cosine <= 0:
                 continue
-            matrix = views.world_to_camera[v]
-            x = (
-                matrix[0, 0] * places[n, 0]
-                + matrix[0, 1] * places[n, 1]
-                + matrix[0, 2] * places[n, 2]
-                + matrix[0, 3]
-            )
-            y = (
-                matrix[1, 0] * places[n, 0]
-                + matrix[1, 1] * places[n, 1]
-                + matrix[1, 2] * places[n, 2]
-                + matrix[1, 3]
-            )
-            z = (
-                matrix[2, 0] * places[n, 0]
-                + matrix[2, 1] * places[n, 1]
-                + matrix[2, 2] * places[n, 2]
-                + matrix[2, 3]
-            )
+            x, y, z = _in_camera(views.world_to_camera[v], places[n])
             fx, fy, cx, cy = views.intrinsics[v]
             column, row = fx * x / z + cx - 0.5, fy * y / z + cy - 0.5
-            i, j = int(row), int(column)
-            if row < 0 or column < 0 or i >= height - 1 or j >= width - 1:
+            if row < 0 or column < 0 or int(row) >= height - 1 or int(column) >= width - 1:
                 continue
             near_i, near_j = int(row + 0.5), int(column + 0.5)
             surface, across = views.depth[v, near_i, near_j], views.facing[v, near_i, near_j]
@@ -165,13 +169,7 @@ def _gather(first, end, places, images, views, tolerance, sums):
             # Where the depth is steep, at the rim of something, the image mixes colours.
             square = cosine * cosine / distance * min(across * across + 1e-3, 1.0)
             weight = square**_SHARPNESS
-            down, right = row - i, column - j
-            parts = ((1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right)
-            red = green = blue = alpha = 0.0
-            for corner in range(4):
-                color = images[v, i + corner // 2, j + corner % 2]
-                red, green = red + parts[corner] * color[0], green + parts[corner] * color[1]
-                blue, alpha = blue + parts[corner] * color[2], alpha + parts[corner] * color[3]
+            red, green, blue, alpha = _interpolated(images[v], row, column)
             if alpha > 0.5:
                 sums[n, 0] += weight * red / alpha
                 sums[n, 1] += weight * green / alpha

@@ -1,5 +1,6 @@
 """Forward pass of every denoiser, and of ControlNets, over the latents of several views."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,13 @@ class Residuals:
 
     down: tuple[Tensor, ...]
     middle: Tensor
+
+    @classmethod
+    def sum_of(cls, parts: Sequence["Residuals"]) -> "Residuals":
+        """The residuals of several ControlNets added up."""
+        down = zip(*(part.down for part in parts), strict=True)
+        middle = torch.stack([part.middle for part in parts]).sum(dim=0)
+        return cls(tuple(torch.stack(connection).sum(dim=0) for connection in down), middle)
 
 
 def network_output(
@@ -89,16 +97,13 @@ def control_residuals(
         guess_mode: shallow layers get smaller residuals (section 3.4 of the same paper).
     """
     if isinstance(controlnet, nn.ModuleList):
-        parts = [
-            control_residuals(part, inputs, timestep, text, image, scale=scale, guess_mode=guess_mode)
-            for part, image in zip(controlnet, control.split(3, dim=2), strict=True)
-        ]
-        return Residuals(
-            tuple(torch.stack(down).sum(dim=0) for down in zip(*(part.down for part in parts), strict=True)),
-            torch.stack([part.middle for part in parts]).sum(dim=0),
+        return Residuals.sum_of(
+            [
+                control_residuals(part, inputs, timestep, text, image, scale=scale, guess_mode=guess_mode)
+                for part, image in zip(controlnet, control.split(3, dim=2), strict=True)
+            ]
         )
-    views = inputs.shape[1]
-    kind = cast(torch.dtype, controlnet.dtype)
+    views, kind = inputs.shape[1], cast(torch.dtype, controlnet.dtype)
     down, middle = controlnet(
         inputs.flatten(0, 1).to(kind),
         **_of_every_view(timestep, text.tokens, views, kind),

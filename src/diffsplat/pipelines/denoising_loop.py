@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, explained_errors
 from diffsplat.pipelines.pipeline_interfaces import Scheduler
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +34,11 @@ class NoiseLevels:
     sigmas: tuple[float, ...] = ()
 
     def place(self, scheduler: Scheduler, device: torch.device | None = None) -> int:
-        """Set the scheduler's timesteps, if it takes such steps; how many evaluations of the network they need."""
+        """Set the scheduler's timesteps; returns how many evaluations of the network they need.
+
+        Raises:
+            ValueError: for a scheduler that cannot take such steps, or that goes from clean latents to noise.
+        """
         given: dict[str, Any] = {"num_inference_steps": self.steps}
         for name in ("timesteps", "sigmas"):
             if values := getattr(self, name):
@@ -44,15 +48,12 @@ class NoiseLevels:
                         "EulerDiscreteScheduler"
                     )
                 given = {name: list(values)}
-        try:
+        failure = f"the scheduler {_name(scheduler)} cannot take these {self.steps} steps"
+        with explained_errors(failure, ValueError, IndexError):
             if list(given) == ["num_inference_steps"]:  # some call it otherwise
                 scheduler.set_timesteps(self.steps, device=device)
             else:
                 scheduler.set_timesteps(**given, device=device)
-        except (ValueError, IndexError) as error:
-            raise InvalidInputError(
-                f"the scheduler {_name(scheduler)} cannot take these {self.steps} steps: {error}"
-            ) from error
         if scheduler.timesteps[0] < scheduler.timesteps[-1]:
             raise InvalidInputError(
                 f"the scheduler {_name(scheduler)} goes from clean latents to noise, expected one that denoises"

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, explained_errors
 from diffsplat.io.file_access import require_readable
 from diffsplat.models.denoiser_families import network_family, uncompiled
 
@@ -89,10 +89,8 @@ class ImagePromptAdapter:
 
 def _stored_parts(file: Path) -> dict[str, dict[str, Tensor]]:
     """The two groups of weights of a file, ``image_proj`` and ``ip_adapter``."""
-    try:
+    with explained_errors(f"{str(file)!r} is not a safetensors file", SafetensorError):
         stored = load_file(file)
-    except SafetensorError as error:
-        raise InvalidInputError(f"{str(file)!r} is not a safetensors file: {error}") from error
     parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, value in stored.items():
         part, _, name = key.partition(".")

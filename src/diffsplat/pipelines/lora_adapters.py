@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError, optional_package
+from diffsplat.errors import InvalidInputError, explained_errors, optional_package
 from diffsplat.io.file_access import require_readable
 from diffsplat.models.denoiser_families import network_family, uncompiled
 
@@ -198,10 +198,8 @@ def _stored_adapter(network: Any, file: Path) -> tuple[dict[str, Tensor], dict[s
     """The network's part of a file by peft's names, and the alphas of layers that have one."""
     from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
-    try:
+    with explained_errors(f"{str(file)!r} is not a safetensors file", SafetensorError):
         stored = load_file(file)
-    except SafetensorError as error:
-        raise InvalidInputError(f"{str(file)!r} is not a safetensors file: {error}") from error
     family = network_family(network)
     prefix = _PREFIXES[family]
     state, alphas = _by_names_of_diffusers(network, stored)

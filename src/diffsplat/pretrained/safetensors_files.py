@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from diffsplat.errors import InvalidInputError, MissingFileError
+from diffsplat.errors import InvalidInputError, MissingFileError, explained_errors
 from diffsplat.pretrained.release_layout import PICKLES, choose_weights, is_index, shard_names
 
 ModuleT = TypeVar("ModuleT")
@@ -152,13 +152,9 @@ def _entries(path: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open a safetensors file; its length is checked against its header."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise InvalidInputError(
-            f"{str(path)!r} is truncated or no safetensors file, delete it and download it again: {error}"
-        ) from error
+    failure = f"{str(path)!r} is truncated or not a safetensors file, delete it and download it again"
+    with explained_errors(failure, SafetensorError), safe_open(path, framework="pt") as file:
+        yield file
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

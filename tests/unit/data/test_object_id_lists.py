@@ -57,7 +57,5 @@ def test_a_data_set_of_some_objects(tmp_path: Path):
     folder = write_shards(tmp_path, 2, 5)
     dataset = ObjectDataset(folder, split="all", ids={"0/3", "0/7", "0/99"})
     assert [row.object_id for row in dataset.rows] == ["gobjaverse/0/3", "gobjaverse/0/7"]
-    with pytest.raises(
-        InvalidInputError, match=r"no object of split 'test' in .* among the 1 that are asked for"
-    ):
+    with pytest.raises(InvalidInputError, match=r"no object of split 'test' in .* among the 1 requested"):
         ObjectDataset(folder, split="test", ids={"0/3"})

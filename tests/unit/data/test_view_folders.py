@@ -79,11 +79,11 @@ def test_smaller_views_and_lenses_in_pixels(tmp_path: Path):
         (lambda content: content.pop("camera_angle_x"), "lacks 'fl_x'"),
         (
             lambda content: content["frames"][2].update(transform_matrix=[[1, 2], [3, 4]]),
-            "describes no cameras",
+            "does not describe cameras",
         ),
         (lambda content: content["frames"][2]["transform_matrix"][0].__setitem__(0, 7), "rigid"),
         (lambda content: content["frames"][3].update(file_path="nothing.png"), r"nothing\.png"),
-        (lambda content: content["frames"].__setitem__(0, 5), "describes no cameras"),
+        (lambda content: content["frames"].__setitem__(0, 5), "does not describe cameras"),
     ],
 )
 def test_wrong_descriptions_are_one_sentence(tmp_path: Path, change, reason: str):

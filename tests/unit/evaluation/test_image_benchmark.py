@@ -84,7 +84,7 @@ def test_a_limit_is_spread_over_the_list(data: Path):
     ("content", "reason"),
     [
         ({"object": ["a"]}, "unexpected keyword argument 'object'"),
-        ({"objects": 3}, "is no protocol"),
+        ({"objects": 3}, "is not a protocol"),
         ({"seen_view": -1}, "seen_view=-1"),
         ({"background": "black"}, "the background white"),
         ({"field_of_view_deg": 200}, "field_of_view_deg=200"),

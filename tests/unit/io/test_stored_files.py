@@ -362,7 +362,7 @@ def test_gltf_data_in_addresses_of_any_kind(tmp_path: Path, uri: Callable[[bytes
 GLTF_REFUSALS = {
     "stretched": ({"nodes": [{"mesh": 0, "scale": [1, 2, 1]}]}, "stretches or mirrors"),
     "mirrored": ({"nodes": [{"mesh": 0, "scale": [-1, 1, 1]}]}, "stretches or mirrors"),
-    "a circle of nodes": ({"nodes": [{"mesh": 0, "children": [0]}]}, "are no tree"),
+    "a circle of nodes": ({"nodes": [{"mesh": 0, "children": [0]}]}, "do not form a tree"),
     "another file": ({"buffers": [{"byteLength": 4, "uri": "../secret.bin"}]}, "in another file"),
     "a file by address": ({"buffers": [{"byteLength": 4, "uri": "file:///etc/passwd"}]}, "in another file"),
     "no splats": ({"meshes": [{"primitives": [{"attributes": {}}]}]}, "no primitive with the extension"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,18 +96,24 @@ def list_objects(
             objects.append(GObjaverseObject(known_as or place, path, found))
         else:
             without.append(place)
-    if not objects and without:
-        raise InvalidInputError(
+    if not objects:
+        raise _nothing_to_convert(source, without, ids)
+    return GObjaverseListing(tuple(objects), tuple(without))
+
+
+def _nothing_to_convert(
+    source: Path, without: Sequence[str], ids: Collection[str] | None
+) -> InvalidInputError:
+    if without:
+        return InvalidInputError(
             f"none of the {len(without)} objects in {source} has a caption; the file must name them as "
             f"{without[0]!r}, or an index must map this to the file's names"
         )
-    if not objects and ids is not None:
-        raise InvalidInputError(f"{source} holds none of the {len(ids)} objects that are asked for")
-    if not objects:
-        raise InvalidInputError(
-            f"{source} holds no object of G-Objaverse, expected {CAMERA_FOLDER} folders or .tar files"
-        )
-    return GObjaverseListing(tuple(objects), tuple(without))
+    if ids is not None:
+        return InvalidInputError(f"{source} holds none of the {len(ids)} requested objects")
+    return InvalidInputError(
+        f"{source} holds no object of G-Objaverse, expected {CAMERA_FOLDER} folders or .tar files"
+    )
 
 
 def read_index(path: Path | str) -> dict[str, str]:

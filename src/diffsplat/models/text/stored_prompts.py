@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffsplat.errors import InvalidInputError
+from diffsplat.errors import InvalidInputError, explained_errors
 from diffsplat.io.file_access import atomic_path, require_readable
 from diffsplat.models.text.text_condition import PromptEncoder, TextCondition
 
@@ -67,18 +67,20 @@ class StoredPrompts:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        require_readable(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise InvalidInputError(f"{str(path)!r} holds no encoded prompts: {error}") from error
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: there is no file, or it holds something else.
+        """
+        failure = f"{str(path)!r} holds no encoded prompts"
+        with (
+            explained_errors(failure, SafetensorError),
+            safe_open(require_readable(path), framework="pt") as file,
+        ):
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != _FORMAT:
-            raise InvalidInputError(
-                f"{str(path)!r} holds no encoded prompts, expected a file of 'diffsplat encode'"
-            )
+            raise InvalidInputError(f"{failure}, expected a file of 'diffsplat encode'")
         prompts = [name for name in metadata if name.startswith("prompt.")]
         conditions = {
             metadata[name]: _condition(tensors, name.removeprefix("prompt."), path)
