@@ -388,7 +388,7 @@ def test_sources_that_are_refused(ball: Path, tmp_path: Path, capsys: pytest.Cap
         ((tmp_path / "empty", tmp_path / "out"), "holds no object of G-Objaverse"),
         ((ball, tmp_path / "file.json"), "is a file, expected a folder"),
         ((ball, tmp_path / "out", "--size", "4"), "expected at least 8"),
-        ((ball, tmp_path / "out", "--index", str(tmp_path / "file.json")), "is no index"),
+        ((ball, tmp_path / "out", "--index", str(tmp_path / "file.json")), "is not an index"),
     ):
         assert run(arguments[0], arguments[1], *arguments[2:]) == 2
         error = capsys.readouterr().err

@@ -169,7 +169,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_resumes(
     if rank == 0:
         code, _, errors = run_processes(1, str(script), str(tmp_path), "1", "0")
         assert code != 0
-        assert "begun with another configuration: processes was 2 and is 1. Expected the same" in errors
+        assert "started with another configuration: processes was 2 and is 1. Expected the same" in errors
     code, _, errors = run_processes(2, str(script), str(tmp_path), "1", "0")
     assert code == 0, errors
     assert curve(tmp_path) == curve(two)

@@ -45,7 +45,7 @@ class ConvertArguments:
 
 
 def command(arguments: Annotated[ConvertArguments, tyro.conf.arg(name="")]) -> None:
-    """Convert splats from one format into another, so that the object stands upright in its viewers.
+    """Convert splats from one format into another, so that the object is upright in its viewers.
 
     The path of the written file is printed.
     """

@@ -58,7 +58,7 @@ def render(
         return
     report = ingest(listing, out, options)
     print(_summary(report))
-    if report.broken and not report.rendered and not report.resumed:
+    if report.failed:
         raise InvalidInputError(f"none of the {len(report.broken)} meshes could be rendered")
 
 
@@ -94,7 +94,7 @@ def gobjaverse(
     work = partial(gobjaverse_conversion.convert_object, size=size)
     report = fill_shards(listing, work, out, size=size, processes=processes, ray=ray)
     print(_conversion_summary(report))
-    if report.broken and not report.rendered and not report.resumed:
+    if report.failed:
         raise InvalidInputError(f"none of the {len(report.broken)} objects could be converted")
 
 

@@ -45,9 +45,7 @@ def command(arguments: Annotated[EncodeArguments, tyro.conf.arg(name="")]) -> No
     model = ModelChoice(arguments.model, options=OpeningOptions(**asdict(arguments.opening)))
     model.check()
     generation = Generation(
-        prompts=arguments.prompt,
-        negative_prompt=arguments.negative_prompt,
-        clip_skip=arguments.clip_skip,
+        prompts=arguments.prompt, negative_prompt=arguments.negative_prompt, clip_skip=arguments.clip_skip
     )
     prompts = generation.resolved(model.defaults()).prompts
     stored = model.encode([*prompts, generation.negative_prompt, ""], generation.clip_skip)

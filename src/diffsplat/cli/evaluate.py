@@ -219,12 +219,8 @@ def image(
         return pipe(image=views.image[0, 0], elevation=elevation, seed=seed).splats
 
     makers: dict[str, Make] = {"image": generate}
-    if baselines and not pipe.needs_image:
-        makers["unconditioned"] = lambda views: (
-            pipe(_ANYTHING, elevation=_elevation(views), seed=seed, guidance=1.0).splats
-        )
     if baselines:
-        makers["nearest"] = _nearest_object(arguments.data, choice.model)
+        makers |= _image_baselines(pipe, arguments.data, choice.model, seed)
     objects = _held_out(arguments) if chosen is None else chosen.read(arguments.data, arguments.limit)
     evaluation = evaluate_images(makers, objects, perceptual)
     settings = {"model": model, "seed": seed, "estimate_elevation": estimate_elevation}
@@ -462,6 +458,18 @@ def _judge(arguments: JudgedArguments) -> tuple[NounJudge, dict[str, float], Fea
     nouns = sorted({prompt.noun for prompt in stored_prompts(arguments.prompts)})
     fitted, figures = load_or_fit(arguments.data, nouns, store, folder)
     return fitted, asdict(figures), store
+
+
+def _image_baselines(pipe: DiffSplatPipeline, data: Path, model: str, seed: int) -> dict[str, Make]:
+    """What generation from an image is compared with: objects that do not depend on it, and real ones like it."""
+    nearest = _nearest_object(data, model)
+    if pipe.needs_image:
+        return {"nearest": nearest}
+
+    def unconditioned(views: Views) -> Splats:
+        return pipe(_ANYTHING, elevation=_elevation(views), seed=seed, guidance=1.0).splats
+
+    return {"unconditioned": unconditioned, "nearest": nearest}
 
 
 def _nearest_object(data: Path, model: str) -> NearestObject:

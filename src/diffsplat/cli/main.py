@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments, debug = _split_debug(list(sys.argv[1:] if argv is None else argv))
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # paths are printed whose bytes are no text
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths may hold bytes that are not valid text
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
@@ -170,7 +170,7 @@ def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]
 
 
 def _concerns_argument(error: OSError, arguments: list[str]) -> bool:
-    """Whether the system refuses a path that stands on the command line, or one in a folder that does."""
+    """Whether the system refuses a path that is on the command line, or one in a folder that is."""
     if error.filename is None:
         return False
     values = (value for argument in arguments for value in (argument, argument.partition("=")[2]) if value)

@@ -34,7 +34,7 @@ class MeshArguments:
     resolution: Annotated[int, tyro.conf.arg(metavar="N")] = 192
     """Voxels along the object's longest side; more find finer parts."""
     origin: Literal["splats", "center", "base"] = "splats"
-    """Where the origin lies: as in FILE, in the middle of the object, or in the middle of its base."""
+    """Where the origin is: as in FILE, in the middle of the object, or in the middle of its base."""
     from_up: Annotated[
         Up | None, option("y|-y|z", "(default: what FILE says, or what is usual in the format)")
     ] = None

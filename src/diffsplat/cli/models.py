@@ -29,10 +29,7 @@ _HERE, _PARTLY, _ABSENT = "here", "partly here", "-"
 Row = tuple[str, str, str, str, str]
 
 
-def list_models(
-    weights: Annotated[Path | None, option("DIR")] = None,
-    online: Flag = False,
-) -> None:
+def list_models(weights: Annotated[Path | None, option("DIR")] = None, online: Flag = False) -> None:
     """List the models: what there is, how large, and what is here.
 
     Args:
@@ -52,7 +49,7 @@ def list_models(
             parameters = sum(component.parameters for component in group)
             rows.append((name, label, _count(parameters), *_state(group, folder, sizes)))
     print(_table(rows))
-    print(f"\nThe released weights lie in {str(folder)!r}.")
+    print(f"\nThe released weights are in {str(folder)!r}.")
 
 
 def download(

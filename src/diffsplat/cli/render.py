@@ -36,8 +36,7 @@ class RenderArguments:
     turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO", help_behavior_hint="")] = None
     """Once around the object: .mp4, .gif or .webp."""
     view: Annotated[
-        tuple[str, Path] | None,
-        tyro.conf.arg(metavar="ELEVATION,AZIMUTH IMAGE", help_behavior_hint=""),
+        tuple[str, Path] | None, tyro.conf.arg(metavar="ELEVATION,AZIMUTH IMAGE", help_behavior_hint="")
     ] = None
     """One image (.png, .jpg, .webp) from these angles: degrees above the horizon, degrees around with 0 for
     the front and 90 for the object's left, so "20,45 out.png"."""

@@ -77,10 +77,7 @@ def _serve(arguments: ServeArguments, listener: socket.socket, token: str | None
     print("The API is documented at /api/docs; press Ctrl-C to end.", file=sys.stderr, flush=True)
     service = Service(generator, arguments.limits, keeper)
     app = create_app(
-        service,
-        token=token,
-        loopback_only=is_loopback(arguments.host),
-        allowed_hosts=arguments.allowed_host,
+        service, token=token, loopback_only=is_loopback(arguments.host), allowed_hosts=arguments.allowed_host
     )
     serve(app, listener, on_exit=service.stop, limits=service.limits)
 

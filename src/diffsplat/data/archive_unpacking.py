@@ -35,7 +35,7 @@ def unpack(source: Path, target: Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: the file is no tar archive, zip archive or Debian package, is damaged, or holds more than
+        ValueError: the file is not a tar archive, zip archive or Debian package, is damaged, or holds more than
             ``MOST_BYTES`` or ``MOST_FILES``; or ``target`` holds something else.
     """
     if source.is_dir():

@@ -14,8 +14,8 @@ _LICENSES = {
     "CC-BY-3.0-US": "[CC BY 3.0 US](https://creativecommons.org/licenses/by/3.0/us/)",
 }
 _BASES = {
-    "text": "The licence's text lies beside these files, or beside the same pack elsewhere.",
-    "stated": "The creator publishes such packs under this licence; no licence text lies beside these files.",
+    "text": "The licence's text is beside these files, or beside the same pack elsewhere.",
+    "stated": "The creator publishes such packs under this licence; no licence text is beside these files.",
 }
 _CHANGES = (
     "All objects were centred, scaled, rendered to images under our own light, and many were repainted in "

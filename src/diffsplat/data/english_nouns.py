@@ -41,7 +41,7 @@ def plural_of(phrase: str) -> str:
 
 
 def singular_of(word: str) -> str:
-    """The singular of a word; a word that is no plural stays as it is."""
+    """The singular of a word; a word that is not a plural is returned unchanged."""
     for singular, plural in read_table("object_nouns")["irregular_plurals"].items():
         if word == plural:
             return singular

@@ -18,7 +18,7 @@ def label_of_file_name(stem: str) -> Label:
     """The label of an object whose file has this name, without its suffix.
 
     Numbers, single letters and words of the trade (``LOD0``, ``final``) are dropped, adjectives go before the noun,
-    and colours are kept apart. ``table_coffee`` is a coffee table: the other order is no phrase of a known collection.
+    and colours are kept apart. ``table_coffee`` is a coffee table: the other order occurs in no known collection.
     """
     words = [word for word in _words(stem) if word not in read_table("file_name_words")["ignored"]]
     colors = _colors(words)

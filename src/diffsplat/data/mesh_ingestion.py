@@ -135,7 +135,7 @@ def render_object(item: SourceObject, options: RenderOptions) -> Finished:
 
 
 def _visible_colors(images: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
-    """``[N, 3]`` sRGB 0..1 of some thousand pixels that are more opaque than not.
+    """``[N, 3]`` sRGB 0..1 of a few thousand pixels that are more opaque than not.
 
     Raises:
         ValueError: nothing is visible.

@@ -78,7 +78,7 @@ class SourceObject:
 
 _FEWEST_TO_HOLD_OUT = 3
 SourceListing = ObjectListing[SourceObject]
-"""The objects of a source; what is no object is left out."""
+"""The objects of a source; files that are not objects are left out."""
 
 
 def _matrix(linear: NDArray[np.floating]) -> NDArray[np.float64]:

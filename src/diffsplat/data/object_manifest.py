@@ -121,7 +121,7 @@ def _flat(node: Any, common: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for child in children:
             yield from _flat(child, values)
     else:
-        raise InvalidInputError("its objects are no list")
+        raise InvalidInputError("its objects are not a list")
 
 
 def _entry(values: dict[str, Any]) -> ManifestEntry:
@@ -136,7 +136,7 @@ def _entry(values: dict[str, Any]) -> ManifestEntry:
         if isinstance(value, list):
             chosen[name] = tuple(value)
     if ".." in Path(chosen["file"]).parts or Path(chosen["file"]).is_absolute():
-        raise InvalidInputError(f"the file {chosen['file']!r} lies outside the collection")
+        raise InvalidInputError(f"the file {chosen['file']!r} is outside the collection")
     return ManifestEntry(**chosen)
 
 

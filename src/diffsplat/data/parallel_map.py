@@ -17,13 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from diffsplat.errors import (
-    DiffSplatError,
-    MissingPackageError,
-    UnreachableError,
-    one_line,
-    optional_package,
-)
+from diffsplat.errors import DiffSplatError, MissingPackageError, UnreachableError, one_line, optional_package
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Rows of shards that lie far away, kept on local disk up to a limit."""
+"""Rows of remote shards, cached on local disk up to a limit."""
 
 from __future__ import annotations
 

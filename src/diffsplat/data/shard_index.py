@@ -94,7 +94,7 @@ def _read(path: Path, key: bytes, newest: int) -> pyarrow.Table | None:
 
 
 def _fetched(folder: ShardFolder, path: Path, key: bytes) -> pyarrow.Table | None:
-    """The table that lies next to the shards at an address."""
+    """The table next to the shards at an address."""
     with atomic_path(path, force=True) as temporary:
         folder.fetch(TABLE_FILE, temporary)
     return _read(path, key, 0)
@@ -120,7 +120,7 @@ def _build(shards: Sequence[Shard], key: bytes, path: Path) -> None:
 
 
 def _gathered(shards: Sequence[Shard]) -> Iterator[pyarrow.Table]:
-    """Tables of some thousand rows, so that few of them are in memory and one row is found fast."""
+    """Tables of a few thousand rows, so that few rows are in memory and one is found fast."""
     import pyarrow as pa
 
     waiting: list[pyarrow.Table] = []

@@ -62,6 +62,11 @@ class ShardReport:
     losses: list[tuple[str, str]] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
 
+    @property
+    def failed(self) -> bool:
+        """Whether every object that was tried is broken, and none was there before."""
+        return bool(self.broken) and not (self.rendered or self.resumed)
+
 
 @dataclass(frozen=True)
 class Finished:

@@ -62,11 +62,11 @@ class TrainingVocabulary:
             raise InvalidInputError(f"{str(path)!r} lists no nouns")
         return cls(nouns, names)
 
-    def examples(self, count: int = 6) -> tuple[str, ...]:
-        """Prompts for the commonest nouns, each in a colour."""
+    def examples(self) -> tuple[str, ...]:
+        """Prompts for the six commonest nouns, each in a colour."""
         return tuple(
             with_article(f"{color} {noun}")
-            for noun, color in zip(list(self.nouns)[:count], cycle(COLOR_WORDS), strict=False)
+            for noun, color in zip(list(self.nouns)[:6], cycle(COLOR_WORDS), strict=False)
         )
 
     def save(self, folder: Path) -> None:

@@ -57,7 +57,7 @@ class ClipScorer:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors ``[N, D]`` of texts; what lies beyond the network's length is cut off."""
+        """Unit vectors ``[N, D]`` of texts; tokens beyond the network's length are cut off."""
         tokens = self._tokenizer(
             list(texts),
             padding=True,

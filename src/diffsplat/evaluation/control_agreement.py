@@ -62,11 +62,10 @@ def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> 
     return {name: value for name, value in figures.items() if not isnan(value)}
 
 
-def edge_f1(found: Tensor, wanted: Tensor, tolerance: int = _EDGE_TOLERANCE) -> float:
+def edge_f1(found: Tensor, wanted: Tensor) -> float:
     """Harmonic mean of precision and recall of edges ``[B, 1, H, W]``, averaged over the images."""
-    near = [
-        functional.max_pool2d(edges.float(), 2 * tolerance + 1, 1, tolerance) > 0 for edges in (found, wanted)
-    ]
+    kernel = 2 * _EDGE_TOLERANCE + 1
+    near = [functional.max_pool2d(edges.float(), kernel, 1, _EDGE_TOLERANCE) > 0 for edges in (found, wanted)]
     precision = (found & near[1]).flatten(1).sum(dim=1) / found.flatten(1).sum(dim=1).clamp_min(1)
     recall = (wanted & near[0]).flatten(1).sum(dim=1) / wanted.flatten(1).sum(dim=1).clamp_min(1)
     return float((2 * precision * recall / (precision + recall).clamp_min(1e-9)).mean())

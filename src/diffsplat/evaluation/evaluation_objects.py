@@ -65,15 +65,13 @@ def objects_of_prompts(dataset: ObjectDataset, prompts: Sequence[JudgedPrompt]) 
     return found
 
 
-def objects_of_nouns(
-    dataset: ObjectDataset, nouns: Collection[str], limit: int = 6
-) -> dict[str, list[Views]]:
-    """For each noun views of at most ``limit`` real objects, chosen by a hash, the first four from the front."""
+def objects_of_nouns(dataset: ObjectDataset, nouns: Collection[str]) -> dict[str, list[Views]]:
+    """For each noun four views of at most six real objects, chosen by a hash; the front comes first."""
     found: dict[str, list[int]] = {noun: [] for noun in nouns}
     for index in sorted(range(len(dataset)), key=lambda index: stable_hash(dataset.rows[index].object_id)):
         found.get(dataset.rows[index].noun, []).append(index)
     return {
-        noun: [dataset.canonical(index) for index in indices[:limit]]
+        noun: [dataset.canonical(index) for index in indices[:6]]
         for noun, indices in found.items()
         if indices
     }

@@ -46,6 +46,9 @@ def evaluate_grids(
         objects: identity and ``[1, 4 + novel]`` views, the inputs first.
         pixel_grid: that the grids are unprojected with.
         perceptual: measured where it is given.
+
+    Raises:
+        ValueError: for an object without novel views.
     """
 
     def measure(identity: str, views: Views) -> tuple[dict[str, float], Tensor]:

@@ -79,7 +79,7 @@ class NounJudge:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: when the file cannot be read, or is no judge of this version.
+            ValueError: when the file cannot be read, or is not a judge of this version.
         """
         with safe_open(require_readable(path), framework="pt") as file:
             metadata = file.metadata() or {}

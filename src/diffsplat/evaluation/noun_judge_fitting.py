@@ -97,7 +97,11 @@ def load_or_fit(
 
 
 def fit_on_renders(data: Path, nouns: Sequence[str], store: FeatureStore) -> tuple[NounJudge, JudgeFigures]:
-    """Fit the judge of ``nouns`` on training objects, some of each, and measure it on what it was not fitted on."""
+    """Fit the judge of ``nouns`` on training objects, some of each, and measure it on what it was not fitted on.
+
+    Raises:
+        ValueError: for a noun that no training object has.
+    """
     train = open_objects(data, split="train")
     fitted = object_features(train, nouns, store, fitted_views, for_fitting=True)
     missing = sorted(set(nouns) - {seen.noun for seen in fitted})

@@ -26,7 +26,7 @@ def pixel_footprints(points: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         points: ``[*B, 3, H, W]`` world points of the pixels, at least two by two, floating point. Where neighbours
-            coincide or lie on a line, deviations are zero and the rotation is any.
+            coincide or lie on a line, deviations are zero and the rotation is arbitrary.
 
     Returns:
         Deviations ``[*B, 3, H, W]``, world units, longest first and the last across the surface; rotations

@@ -7,7 +7,7 @@ from torch import Tensor
 from diffsplat.errors import InvalidInputError
 
 Box = tuple[int, int, int, int]
-"""First row, row behind the last, first column, column behind the last."""
+"""First row, one past the last row, first column, one past the last column."""
 
 _FAINTEST = 0.02
 """Alpha up to which a pixel is a matting's noise rather than a part of the object."""
@@ -47,7 +47,7 @@ def visible_box(alpha: Tensor, name: str) -> Box:
 
 
 def _without_specks(solid: NDArray[np.bool_]) -> Box:
-    """The box of a mask, less the few pixels beside it that empty rows or columns part from the rest."""
+    """The box of a mask, less a few pixels beside it that empty rows or columns separate from the rest."""
     speck = int(np.count_nonzero(solid) * _SPECK_SHARE)
     top, bottom, left, right = 0, solid.shape[0], 0, solid.shape[1]
     while True:
@@ -63,7 +63,7 @@ def _without_specks(solid: NDArray[np.bool_]) -> Box:
 
 
 def _extent(counts: NDArray[np.integer], speck: int) -> tuple[int, int]:
-    """First index of ``counts [N]`` and the one behind the last, less groups of up to ``speck`` at either end."""
+    """First index of ``counts [N]`` and one past the last, less groups of up to ``speck`` at either end."""
     full = np.flatnonzero(counts)
     ends = np.flatnonzero(np.diff(full) > 1)
     starts = [int(full[0]), *(int(full[end + 1]) for end in ends)]

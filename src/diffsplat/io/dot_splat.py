@@ -47,7 +47,7 @@ def decode_splat(data: bytes) -> GaussianArrays:
     if not count:
         raise InvalidInputError(f"it has {len(data)} bytes, expected a multiple of {_ROW.itemsize}")
     if data[:_TEXT_START].isascii() and "".join(data[:_TEXT_START].decode().split()).isprintable():
-        raise InvalidInputError("it is a text, perhaps the message of a server or a pointer of Git LFS")
+        raise InvalidInputError("it is text, perhaps an error page or a Git LFS pointer")
     rows = np.frombuffer(data, dtype=_ROW, count=count)
     rgba: NDArray[np.float32] = rows["rgba"].astype(np.float32) / np.float32(255)
     return GaussianArrays(

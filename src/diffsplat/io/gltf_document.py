@@ -136,13 +136,13 @@ class Document:
         """The bytes of a buffer view.
 
         Raises:
-            ValueError: when there is none, or it lies outside of its buffer.
+            ValueError: when there is none, or it is outside its buffer.
         """
         view = _at(sequence(self.root, "bufferViews"), index, "buffer view")
         buffer = _at(self.buffers, integer(view, "buffer"), "buffer")
         start, length = integer(view, "byteOffset", 0), integer(view, "byteLength")
         if start + length > len(buffer):
-            raise InvalidInputError(f"its buffer view {index} lies outside of its buffer")
+            raise InvalidInputError(f"its buffer view {index} is outside its buffer")
         return buffer[start : start + length]
 
     def count(self, primitive: Primitive) -> int:
@@ -192,7 +192,7 @@ def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
         size, kind = struct.unpack_from("<II", data, offset)
         if size > len(data) - offset - 8:
             if JSON_CHUNK in found and BINARY_CHUNK in found:
-                break  # what some programs leave behind the last chunk is none
+                break  # some programs leave bytes after the last chunk
             raise InvalidInputError("one of its chunks is cut")
         found.setdefault(kind, data[offset + 8 : offset + 8 + size])
         offset += 8 + size

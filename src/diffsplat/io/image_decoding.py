@@ -85,7 +85,7 @@ def decode_image(source: Path | BinaryIO, name: str, limits: DecodingLimits) -> 
 
     Raises:
         TooManyPixelsError: beyond the limit.
-        ValueError: when it is no image of these formats, or broken.
+        ValueError: when it is not an image of these formats, or broken.
     """
     with ExitStack() as stack:
         # Pillow maps files that it opens itself into memory, and there mistakes the sides of turned TIFF images.
@@ -207,7 +207,7 @@ def reduced(image: Image.Image, longest_side: int) -> Image.Image:
 
 
 def _turned_upright(image: Image.Image) -> Image.Image:
-    """The image as the camera was held, so far as its metadata, which may be broken, says that."""
+    """The image turned upright by the orientation in its metadata, which may be broken."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except IMAGE_DAMAGE:

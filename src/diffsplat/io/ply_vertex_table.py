@@ -68,7 +68,7 @@ class PlyElement:
 
 @dataclass(frozen=True)
 class PlyHeader:
-    """What stands before the rows.
+    """What comes before the rows.
 
     Args:
         byte_order: ``<``, ``>``, or empty for ASCII.

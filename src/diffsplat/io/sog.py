@@ -86,7 +86,7 @@ def decode_sog(data: bytes) -> GaussianArrays:
             textures = _Textures(archive.read, archive.limit)
             return _decode(parse_json(archive.read(SOG_INDEX, _MAX_INDEX_BYTES)), textures)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise InvalidInputError(f"it is no readable archive ({error})") from error
+        raise InvalidInputError(f"it is not a readable archive ({error})") from error
 
 
 def decode_sog_folder(folder: Path) -> GaussianArrays:
@@ -103,7 +103,7 @@ def decode_sog_folder(folder: Path) -> GaussianArrays:
     def read(name: str) -> bytes:
         if Path(name).name != name:
             raise InvalidInputError(
-                f"its texture {name[:80]!r} lies elsewhere, expected a file beside {SOG_INDEX}"
+                f"its texture {name[:80]!r} is elsewhere, expected a file beside {SOG_INDEX}"
             )
         return read_bytes(folder / name)
 

@@ -107,14 +107,14 @@ def writable_format(path: str | Path) -> SplatFormat:
 def read_splats(path: str | Path, *, up: UpAxis | None = None, strict: bool = False) -> Splats:
     """Read one set of splats ``[N]``, float32 on the CPU, +Y up.
 
-    Gaussians that cannot be drawn are left out and bytes behind the last one are ignored; both are counted in
+    Gaussians that cannot be drawn are left out and trailing bytes are ignored; both are counted in
     one line of the log.
 
     Args:
         path: the file; its suffix says of what format, unless it starts like one of another. Or the
             ``meta.json`` of an unpacked ``.sog`` archive, or its folder.
         up: axis that points up in the file; by default what it says itself, else what is usual in its format.
-        strict: refuse a file with unusable Gaussians or bytes behind the last one.
+        strict: refuse a file with unusable Gaussians or trailing bytes.
 
     Raises:
         ValueError: for an unknown suffix, a missing file, or one that is broken or holds no splats.

@@ -14,9 +14,7 @@ def to_unorm(values: NDArray[np.floating], bits: int) -> NDArray[np.uint32]:
     return np.floor(np.clip(values, 0, 1) * ((1 << bits) - 1) + 0.5).astype(np.uint32)
 
 
-def split_largest(
-    quats: NDArray[np.floating],
-) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+def split_largest(quats: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
     """Quaternions without their largest component, which the others give back up to the sign of all four.
 
     Args:
@@ -41,9 +39,7 @@ def join_largest(largest: NDArray[np.integer], others: NDArray[np.floating]) -> 
     return quats
 
 
-def to_codebook(
-    values: NDArray[np.floating],
-) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+def to_codebook(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """A table of at most 256 values, and for every value the index of the nearest.
 
     Up to 256 different values are kept exactly. More are replaced by an even division of their range, so that

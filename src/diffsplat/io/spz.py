@@ -195,7 +195,7 @@ def _unpack_4(data: bytes) -> _Packed:
     require(streams in (expected, len(sizes)), "the number of its streams", streams, str(expected))
     offset = start + streams * _STREAM.size
     if start < _HEADER_4.size or offset > len(data):
-        raise InvalidInputError("its table of streams lies outside of the file")
+        raise InvalidInputError("its table of streams is outside the file")
     parts: list[memoryview] = []
     for index, size in enumerate(sizes[:5]):
         packed_size, unpacked_size = _STREAM.unpack_from(data, start + index * _STREAM.size)
@@ -274,7 +274,7 @@ def _unpack_positions(packed: _Packed, count: int) -> NDArray[np.float32]:
         return np.frombuffer(packed.positions, "<f2").reshape(count, 3).astype(np.float32)
     fixed = np.zeros((3 * count, 4), np.uint8)
     fixed[:, 1:] = np.frombuffer(packed.positions, np.uint8).reshape(-1, 3)
-    # The three bytes stand at the top of 32 bits, so that the sign is where it belongs.
+    # The three bytes are the top of 32 bits, so that the sign is where it belongs.
     means = fixed.view("<i4").reshape(count, 3).astype(np.float32)
     means *= np.float32(2.0 ** -(8 + packed.fraction_bits))
     return means

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,30 +123,19 @@ def _even(frame: Pixels) -> Pixels:
 
 def _write_gif(frames: Iterator[Pixels], path: Path, fps: float) -> int:
     images = [Image.fromarray(frame).quantize(256, Image.Quantize.FASTOCTREE) for frame in frames]
-    durations = _durations(len(images), 100 / fps)
-    images[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=[10 * hundredths for hundredths in durations],
-        loop=0,
-    )
-    return len(images)
+    durations = [10 * hundredths for hundredths in _durations(len(images), 100 / fps)]
+    return _save_animation(images, path, durations, format="GIF")
 
 
 def _write_webp(frames: Iterator[Pixels], path: Path, fps: float) -> int:
     images = [Image.fromarray(frame) for frame in frames]
-    images[0].save(
-        path,
-        format="WEBP",
-        save_all=True,
-        append_images=images[1:],
-        duration=_durations(len(images), 1000 / fps),
-        loop=0,
-        quality=85,
-        method=2,
-    )
+    durations = _durations(len(images), 1000 / fps)
+    return _save_animation(images, path, durations, format="WEBP", quality=85, method=2)
+
+
+def _save_animation(images: list[Image.Image], path: Path, durations: list[int], **options: Any) -> int:
+    """Save an endless animation with each frame's duration in ms; returns the number of frames."""
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
     return len(images)
 
 

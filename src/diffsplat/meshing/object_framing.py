@@ -26,7 +26,7 @@ class ObjectFrame:
 
     Args:
         splats: ``[N]`` the Gaussians that belong to the object, moved.
-        center: ``[3]`` float64, where the origin lies in the world of the given splats.
+        center: ``[3]`` float64, the origin in the world of the given splats.
         scale: by how much the world was multiplied.
         low: ``[3]`` least coordinates of the moved object.
         high: ``[3]`` greatest ones.

@@ -18,7 +18,7 @@ from diffsplat.render import render
 from diffsplat.render.surface_depths import surface_depths
 
 Origin = Literal["splats", "center", "base"]
-"""Where the origin of a mesh lies: as in the splats, in the middle of the box around it, or of that box's bottom."""
+"""Where the origin of a mesh is: as in the splats, in the middle of the box around it, or of that box's bottom."""
 
 MAX_TEXTURE_SIZE = 8192
 _BAND = 1.0

@@ -37,7 +37,11 @@ _FAMILIES: dict[str, NetworkFamily] = {
 
 
 def network_family(network: object) -> NetworkFamily:
-    """Family of a network, by the name of its class, so that no other has to be imported."""
+    """Family of a network, by the name of its class, so that no other has to be imported.
+
+    Raises:
+        ValueError: for a network of another class.
+    """
     for kind in type(uncompiled(network)).__mro__:
         if kind.__name__ in _FAMILIES:
             return _FAMILIES[kind.__name__]

@@ -64,6 +64,9 @@ class ElevationConfig:
         head_width: channels inside the two heads.
         classes: intervals of elevations.
         input_size: pixels per side that every image is resized to; no weight tells them.
+
+    Raises:
+        ValueError: for sizes that are not positive, heads or patches that do not divide what they share.
     """
 
     width: int = 768
@@ -182,7 +185,7 @@ class ElevationEstimator(nn.Module):
         return estimator.eval()
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write the sizes, and the weights under the released names, perhaps in half precision."""
+        """Write the sizes, and the weights under the released names, in half precision if asked."""
         target = make_folder(folder)
         write_json({"_class_name": type(self).__name__, **asdict(self.config)}, target / CONFIG_FILE)
         state = stored_state(self.released_state_dict(), half=half)

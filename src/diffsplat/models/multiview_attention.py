@@ -32,10 +32,10 @@ def fold_views(tokens: Tensor, views: int) -> Tensor:
     """``[B * V, N, D]`` tokens of every view to ``[B, V * N, D]`` tokens of every object.
 
     Raises:
-        ValueError: for a batch that is no multiple of the views.
+        ValueError: for a batch that is not a multiple of the views.
     """
     if tokens.shape[0] % views:
-        raise InvalidInputError(f"a batch of {tokens.shape[0]} images is no multiple of {views} views")
+        raise InvalidInputError(f"a batch of {tokens.shape[0]} images is not a multiple of {views} views")
     return tokens.reshape(-1, views * tokens.shape[1], tokens.shape[2])
 
 

@@ -33,6 +33,9 @@ class MultiViewPixArt(BaseNetwork):
         sample_size: edge of a view's latents.
         patch_size: edge of the square of latents that makes a token.
         caption_channels: length of a text token.
+
+    Raises:
+        ValueError: for latents that the patches do not divide.
     """
 
     @keep_arguments

@@ -68,7 +68,7 @@ class BaseNetwork(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> Self:
         """A network of a local folder, in evaluation mode and float32 on the CPU.
 
-        Entries of the configuration that are no arguments are passed over.
+        Entries of the configuration that are not arguments are ignored.
 
         Raises:
             OSError: when a file of the folder is missing.
@@ -96,7 +96,7 @@ class BaseNetwork(nn.Module):
     def save_pretrained(
         self, folder: str | Path, *, half: bool = False, weights_file: str | None = None
     ) -> None:
-        """Write configuration and weights, these perhaps in half precision, into a folder that is made if need be."""
+        """Write configuration and weights, in half precision if asked, into a folder that is made if missing."""
         target = make_folder(folder)
         stored = {
             "_class_name": type(self).__name__,
@@ -136,7 +136,7 @@ def require_names(state: Iterable[str], expected: Iterable[str], owner: str) -> 
 def require_shapes(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], owner: str, place: str = ""
 ) -> None:
-    """Refuse weights, perhaps of a place, that are missing, or have another shape than the owner's."""
+    """Refuse weights that are missing, or whose shape differs from the owner's."""
     for name, tensor in expected.items():
         shape = tuple(state[name].shape) if name in state else None
         if shape != tuple(tensor.shape):
@@ -146,7 +146,7 @@ def require_shapes(
 
 
 def stored_state(state: Mapping[str, Tensor], *, half: bool) -> dict[str, Tensor]:
-    """Weights by name as they are written, floating-point ones perhaps in half precision."""
+    """Weights by name as they are written, floating-point ones in half precision if asked."""
     return {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in state.items()

@@ -39,6 +39,9 @@ class ComponentAutoencoder(BaseNetwork):
         latent_channels: length of a latent vector, the number of principal components.
         latent_deviation: root mean square of the latents over the training set. Latents of many channels repeat
             what they say about an object, so that it outlasts more noise; a smaller deviation makes up for it.
+
+    Raises:
+        ValueError: for a size that the patches do not divide, or a deviation that is not positive.
     """
 
     center: Tensor

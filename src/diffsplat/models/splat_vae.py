@@ -34,6 +34,9 @@ class SplatVAE(BaseNetwork):
         views: number of views of an object.
         pixel_grid: pixel grid that decoded depths are unprojected with, that of the reconstructor: the released
             weights learned the legacy one.
+
+    Raises:
+        ValueError: for a size that the encoder's strides do not divide, or widths without as many blocks.
     """
 
     @keep_arguments

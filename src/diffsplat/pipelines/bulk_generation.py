@@ -127,7 +127,11 @@ class BulkJob:
     objects_per_pass: int = 0
 
     def begin(self) -> list[int]:
-        """Claim the folder, unless it is that of another list, model or options; numbers of the parts still to do."""
+        """Claim the folder; returns the numbers of the parts still to do.
+
+        Raises:
+            ValueError: when it is that of another list, model or options.
+        """
         make_folder(self.out / INDEX_FOLDER)
         record = json.loads(json.dumps(self._record()))
         path = self.out / RUN_FILE
@@ -136,8 +140,8 @@ class BulkJob:
             changed = [name for name, value in record.items() if before.get(name) != value]
             if changed:
                 raise InvalidInputError(
-                    f"{str(self.out)!r} was begun with another {' and '.join(changed)}, expected the same or another "
-                    "folder"
+                    f"{str(self.out)!r} was started with different {' and '.join(changed)}, expected the same or "
+                    "another folder"
                 )
         else:
             write_json(record, path)
@@ -159,11 +163,7 @@ class BulkJob:
 
 
 def generate_list(
-    job: BulkJob,
-    open_generator: Callable[[], Generator],
-    *,
-    ray: str | None = None,
-    progress: bool = True,
+    job: BulkJob, open_generator: Callable[[], Generator], *, ray: str | None = None, progress: bool = True
 ) -> int:
     """Make the objects of every part that is not done yet; how many could not be made, and their index says why.
 

@@ -46,11 +46,7 @@ class ObjectView:
 
 
 def control_maps_from(
-    path: str | Path,
-    kind: ControlKind,
-    *,
-    elevation_deg: float = TEXT_ELEVATION_DEG,
-    size: int = 256,
+    path: str | Path, kind: ControlKind, *, elevation_deg: float = TEXT_ELEVATION_DEG, size: int = 256
 ) -> Tensor:
     """``[3, size, size]`` 0..1 on white: the control image of an object in a file, seen by the first generation camera.
 

@@ -1,4 +1,4 @@
-"""Devices: where a pipeline's networks compute, and where they lie while they are not used."""
+"""Devices: where a pipeline's networks compute, and where they are kept while they are not in use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

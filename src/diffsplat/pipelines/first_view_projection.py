@@ -93,7 +93,7 @@ class KnownView:
     def carved(self, splats: Splats, grid: SplatGrid) -> Splats:
         """Splats ``[B, N]`` of a grid ``[B, V, 12, H, W]`` without what contradicts the first view.
 
-        That is what lies outside of its outline, or in front of its surface.
+        That is what lies outside its outline, or in front of its surface.
         """
         height, width = self.outline.shape[-2:]
         camera = self.camera.resized(width, height)

@@ -39,7 +39,11 @@ class Bounds:
     whole: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a number out of bounds; the error names the option."""
+        """Refuse a number out of bounds.
+
+        Raises:
+            ValueError: naming the option and its bounds.
+        """
         right_kind = isinstance(value, int) or not self.whole
         if is_number(value) and right_kind and self.least <= value <= self.most and value != inf:
             return

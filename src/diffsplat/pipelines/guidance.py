@@ -176,7 +176,11 @@ class Handover:
 
 
 def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefaults) -> None:
-    """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with."""
+    """Refuse a refiner of other latents than the denoiser's, and sampling defaults that it cannot work with.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
     for name in ("out_channels", "caption_channels"):
         expected, found = (network.config[name] for network in (denoiser, refiner))
         if found != expected:

@@ -63,7 +63,7 @@ def condition_image(
         framing: how an object is cut out and framed.
 
     Raises:
-        ValueError: when it is no image, or holds no object.
+        ValueError: when it is not an image, or shows no object.
         ImportError: when a background has to be removed and rembg is not installed.
     """
     prepared = isinstance(source, Tensor) and source.ndim == 3 and source.shape[0] == 3

@@ -46,7 +46,7 @@ class ImagePromptAdapter:
         folder = Path(encoder) if encoder else path.parent / "image_encoder"
         require_readable(folder / "config.json")
         parts = _stored_parts(path)
-        self.unload_ip_adapter()  # diffusers makes the attention anew, without arguments
+        self.unload_ip_adapter()  # diffusers rebuilds the attention, without arguments
         try:
             network._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
         except (RuntimeError, KeyError) as error:

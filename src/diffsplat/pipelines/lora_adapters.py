@@ -42,8 +42,7 @@ class LoraAdapters:
             Number of layers that got weights.
 
         Raises:
-            ValueError: when the denoiser is no network of diffusers, the name is taken, or the file holds nothing for
-                it.
+            ValueError: when the denoiser is not a network of diffusers, the name is taken, or nothing in the file fits.
             ModuleNotFoundError: without the package ``peft``.
         """
         scales = self.lora_scales
@@ -213,7 +212,7 @@ def _stored_adapter(network: Any, file: Path) -> tuple[dict[str, Tensor], dict[s
     if any(key.startswith(_TEXT_ENCODERS) for key in state):
         logger.warning("%s also changes the text encoder; that part is left out", file.name)
     of_layers = {key.removeprefix(prefix).removesuffix(".alpha"): value for key, value in alphas.items()}
-    named = convert_unet_state_dict_to_peft(of_layers)  # those of attentions are called otherwise
+    named = convert_unet_state_dict_to_peft(of_layers)  # attention layers have other names
     return own, {key.removesuffix(".lora_A.weight"): float(value) for key, value in named.items()}
 
 

@@ -153,7 +153,11 @@ class ModelChoice:
         return stored.defaults(image=self.image)
 
     def check(self) -> None:
-        """Refuse files that are not there, and options that belong to other models."""
+        """Refuse files that are not there, and options that belong to other models.
+
+        Raises:
+            ValueError: naming the first of them.
+        """
         options = self.options
         for path in (*options.lora, options.embeddings, options.ip_adapter):
             if path is not None:
@@ -177,7 +181,7 @@ class ModelChoice:
                 f"the model {self.model!r} has no released weights, expected {_backbones()} with a folder of them"
             )
         if options.weights is not None and not options.weights.is_dir():
-            raise InvalidInputError(f"the weights {str(options.weights)!r} are no folder")
+            raise InvalidInputError(f"the weights {str(options.weights)!r} are not a folder")
 
     def open(self, texts: Sequence[str] | None = None, clip_skip: int | None = None) -> DiffSplatPipeline:
         """The pipeline, on its device.

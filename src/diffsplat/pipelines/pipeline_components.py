@@ -12,13 +12,7 @@ from diffsplat.pipelines.device_placement import Placement, device_and_dtype, st
 from diffsplat.pipelines.guidance import check_refiner
 from diffsplat.pipelines.image_prompt_adapter import ImagePromptAdapter
 from diffsplat.pipelines.lora_adapters import LoraAdapters
-from diffsplat.pipelines.pipeline_interfaces import (
-    Autoencoder,
-    Denoiser,
-    Movable,
-    Scheduler,
-    TextEncoder,
-)
+from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser, Movable, Scheduler, TextEncoder
 from diffsplat.pipelines.weight_quantization import QuantizedType, quantize_components
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.release_catalogue import ControlKind

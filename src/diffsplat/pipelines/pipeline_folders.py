@@ -14,12 +14,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import give_usual_permissions, make_folder
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
-from diffsplat.pretrained.model_folders import (
-    ModelFolder,
-    SamplingDefaults,
-    controlnet_folder,
-    write_index,
-)
+from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults, controlnet_folder, write_index
 from diffsplat.pretrained.network_folders import (
     joined_controlnets,
     open_autoencoder,

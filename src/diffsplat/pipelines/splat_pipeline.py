@@ -59,7 +59,7 @@ from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampl
 from diffsplat.pretrained.schedulers import make_scheduler, predicts
 
 StepCallback = Callable[[int, int], object]
-"""``(steps done, steps in all)``; raising from it stops the generation."""
+"""``(steps done, total steps)``; raising from it stops the generation."""
 
 
 class DiffSplatPipeline(PipelineComponents):

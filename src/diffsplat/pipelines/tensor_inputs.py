@@ -50,7 +50,8 @@ class TensorInputs:
     def named(self, generation: Generation) -> Generation:
         """The generation with names for prompts that come as embeddings, and the seeds of the generators.
 
-        Prompts and embeddings at once, or a wrong number of generators, are refused.
+        Raises:
+            ValueError: for prompts together with embeddings, or a wrong number of generators.
         """
         if self.prompt_embeds is not None:
             if any(generation.prompts):
@@ -105,7 +106,11 @@ class TensorInputs:
         return self.latents[objects].float()
 
     def check_latents(self, shape: tuple[int, ...]) -> None:
-        """Refuse latents of another shape than ``[B, V, C, h, w]``."""
+        """Refuse latents of another shape than ``[B, V, C, h, w]``.
+
+        Raises:
+            ValueError: naming both shapes.
+        """
         if self.latents is not None and tuple(self.latents.shape) != shape:
             raise InvalidInputError(
                 f"the latents have the shape {tuple(self.latents.shape)}, expected {shape}"

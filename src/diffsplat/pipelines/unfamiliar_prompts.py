@@ -24,7 +24,7 @@ _NEAREST = 3
 _SHORTEST_MISTYPED = 4
 _AT_ONCE = 64
 _SUBJECTS = ("i", "we", "you", "he", "she", "they", "it")
-"""Words after which "saw" is no tool."""
+"""Words after which "saw" is not a tool."""
 
 
 class SentenceEncoder(Protocol):

@@ -58,7 +58,7 @@ class SamplingDefaults:
         elevation_deg: degrees above the horizon of the generated views.
         prediction: what the denoiser predicts.
         smoothing: pixels that generated surfaces are smoothed by, as of
-            :func:`~diffsplat.pipelines.surface_smoothing.clean_surfaces`, which also lays the Gaussians anew;
+            :func:`~diffsplat.pipelines.surface_smoothing.clean_surfaces`, which also re-lays the Gaussians;
             0 leaves them as they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
         refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.

@@ -1,6 +1,6 @@
-"""Where the files of released models lie, and which of a folder's files count. Needs no torch.
+"""Where the files of released models are, and which of a folder's files count. Needs no torch.
 
-A release lies in ``DIR/<release>/checkpoints/<iteration>/<part>``, an image-diffusion model in ``DIR/<its name>``.
+A release is in ``DIR/<release>/checkpoints/<iteration>/<part>``, an image-diffusion model in ``DIR/<its name>``.
 """
 
 import os
@@ -124,7 +124,7 @@ def shard_names(index: Path) -> dict[str, str]:
     """The file of every weight, by an index of shards.
 
     Raises:
-        ValueError: when it is no such index.
+        ValueError: when it is not such an index.
     """
     holders = read_json(index).get("weight_map")
     if not isinstance(holders, dict) or not all(isinstance(name, str) for name in holders.values()):

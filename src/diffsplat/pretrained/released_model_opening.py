@@ -41,6 +41,9 @@ class ReleasedModel:
         weights: folder of the release folders; the default one when None.
         dtype: of the networks; when None text encoders are as stored, the others in float32.
         t5: load the T5 text encoder of Stable Diffusion 3; without it its tokens are zeros.
+
+    Raises:
+        ValueError: for a model without T5, or without the ControlNets.
     """
 
     backbone: Backbone

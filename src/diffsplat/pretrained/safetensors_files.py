@@ -21,7 +21,7 @@ class WeightFiles:
     """Safetensors files of one network; only their headers were read.
 
     Args:
-        folder: where they lie.
+        folder: that they are in.
         entries: for every weight its file and shape.
     """
 

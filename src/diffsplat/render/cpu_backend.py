@@ -229,13 +229,7 @@ def rasterize(task: RenderTask) -> Rendering:
     )
     options = ImageOptions(task.width, task.height, task.background.float().numpy(), task.normals)
     rgb, alpha, depth, normal = _Rasterize.apply(
-        view_rows(task),
-        options,
-        task.means,
-        task.scales,
-        task.quats,
-        task.opacities,
-        task.colors,
+        view_rows(task), options, task.means, task.scales, task.quats, task.opacities, task.colors
     )
     return Rendering(rgb=rgb, alpha=alpha, depth=depth, normal=normal if task.normals else None)
 

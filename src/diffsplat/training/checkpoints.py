@@ -127,7 +127,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         groups = {Path(name).stem: load_file(folder / name) for name in state["files"]}
         return Checkpoint(int(state["step"]), groups, dict(state["counters"]))
     except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
-        raise BrokenCheckpointError(f"{folder} is no complete checkpoint: {error}") from error
+        raise BrokenCheckpointError(f"{folder} is not a complete checkpoint: {error}") from error
 
 
 def newest_checkpoint(root: Path) -> Checkpoint | None:
@@ -143,7 +143,7 @@ def newest_checkpoint(root: Path) -> Checkpoint | None:
         except BrokenCheckpointError as error:
             logger.warning("%s; trying the one before", error)
     if folders:
-        raise BrokenCheckpointError(f"every checkpoint in {root} is broken; remove the folder to start anew")
+        raise BrokenCheckpointError(f"every checkpoint in {root} is broken; remove the folder to start over")
     return None
 
 

@@ -36,6 +36,9 @@ class DroppedConditions:
         Args:
             uniform: ``[B]`` draws from [0, 1).
             rate: 0 to 1/3.
+
+        Raises:
+            ValueError: for another rate.
         """
         require(0 <= rate <= 1 / 3, "the dropout rate of conditions", rate, "0 to 1/3")
         return cls(text=uniform < 2 * rate, image=(uniform >= rate) & (uniform < 3 * rate))

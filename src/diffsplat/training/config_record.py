@@ -59,7 +59,7 @@ def write_record(
         if refused and not allow_changes:
             listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in refused.items())
             raise InvalidInputError(
-                f"the run in {str(out)!r} was begun with another configuration: {listed}. Expected the same, another "
+                f"the run in {str(out)!r} was started with another configuration: {listed}. Expected the same, another "
                 "--out, or --allow-changes, which keeps both in the record"
             )
         if changes:
@@ -77,7 +77,7 @@ def read_record(out: Path) -> dict[str, Any]:
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Old and new value of every field that differs and matters, by its dotted name; None for an absent one.
 
-    An option that is off, or full precision, is no change of a record from before there was such an option.
+    A record from before an option existed counts as having it off, or in full precision.
     """
     old, new = _flattened(before), _flattened(after)
     added = {name: value for name, value in new.items() if name not in old}

@@ -13,12 +13,7 @@ from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
-from diffsplat.training.view_batches import (
-    held_out,
-    spread_batches,
-    stored_image_size,
-    training_objects,
-)
+from diffsplat.training.view_batches import held_out, spread_batches, stored_image_size, training_objects
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,9 @@ class LatentSourceConfig(SourceConfig):
         balance_nouns: show objects of rare nouns more often and of common ones less, see
             :func:`~diffsplat.data.object_sampling.noun_weights`.
         seed: of the order, the captions and the conditions.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     batch_size: int = 16

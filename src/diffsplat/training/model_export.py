@@ -51,7 +51,7 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
 
     Raises:
         FileNotFoundError: when a network is not trained yet.
-        ValueError: when ``target`` exists without ``force``, or is no folder, when the denoiser predicts something
+        ValueError: when ``target`` exists without ``force``, or is not a folder, when the denoiser predicts something
             else, or when the refiner is of other latents than the denoiser or was not trained up to the level that
             it is to take over at.
     """

@@ -42,11 +42,7 @@ _SHARED_SETTINGS = (
 
 
 def splat_vae_from_image_vae(
-    image_vae: "AutoencoderKL",
-    *,
-    image_size: int = 256,
-    views: int = 4,
-    pixel_grid: PixelGrid = "legacy",
+    image_vae: "AutoencoderKL", *, image_size: int = 256, pixel_grid: PixelGrid = "legacy"
 ) -> "SplatVAE":
     """A splat autoencoder that codes each three of its twelve channels as the image autoencoder codes colours.
 
@@ -56,14 +52,13 @@ def splat_vae_from_image_vae(
     Args:
         image_vae: of the 2D diffusion model whose latent space is shared.
         image_size: edge of the grids in pixels.
-        views: number of views of an object.
         pixel_grid: that of the reconstructor.
     """
     from diffsplat.models.splat_vae import SplatVAE
 
     settings: Any = image_vae.config
     arguments = {name: settings[name] for name in _SHARED_SETTINGS if name in settings}
-    splat_vae = SplatVAE(arguments, (), (), image_size, views, pixel_grid)
+    splat_vae = SplatVAE(arguments, (), (), image_size, pixel_grid=pixel_grid)
     state = image_vae.state_dict()
     state["encoder.conv_in.weight"] = _repeated(state["encoder.conv_in.weight"], dim=1)
     for kind in ("weight", "bias"):

@@ -69,7 +69,7 @@ class Release:
 
 
 def lay_release(release: Release, folders: StageFolders, step: int) -> Path:
-    """Link a run's weights, and the networks and 2D model that they belong to, from ``OUT/release``, made anew.
+    """Link a run's weights, and the networks and 2D model that they belong to, from ``OUT/release``, which is replaced.
 
     ``diffsplat generate --weights OUT/release`` runs what lies there. Links are relative; where the file system has
     none, the files are copied. The iteration is named after the finished steps.

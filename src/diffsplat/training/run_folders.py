@@ -54,6 +54,9 @@ class RunFolders:
         data_cache_gb: Gigabytes of data from addresses that may be kept in the user's cache on disk.
         overfit: Train on this many objects only, evaluate on the same, and say whether the figure reaches what it
             must; 0 for all objects.
+
+    Raises:
+        ValueError: for a negative number of objects.
     """
 
     data: Annotated[tuple[str | Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffsplat.io.file_access import (
-    STORAGE_ERRORS,
-    explained_os_errors,
-    give_usual_permissions,
-    make_folder,
-)
+from diffsplat.io.file_access import STORAGE_ERRORS, explained_os_errors, give_usual_permissions, make_folder
 
 Status = Literal["finished", "out_of_time", "interrupted"]
 

@@ -56,10 +56,10 @@ class Processes:
         """Whether this is the one that writes files."""
         return self.index == 0
 
-    def spare_cores(self, most: int = 8) -> int:
-        """Cores that this process may have besides its own, shared with the others on this machine."""
+    def spare_cores(self) -> int:
+        """Cores that this process may have besides its own, at most 8; those of the machine are shared evenly."""
         together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return max(0, min(most, len(os.sched_getaffinity(0)) // together - 1))
+        return max(0, min(8, len(os.sched_getaffinity(0)) // together - 1))
 
     def wait(self) -> None:
         """Wait until all are here."""

@@ -76,7 +76,7 @@ class _Progress:
         self.window_count += 1
 
     def take_means(self) -> dict[str, float]:
-        """Means over the window, which starts anew; nothing when every step of it was skipped."""
+        """Means over the window, which is reset; nothing when every step of it was skipped."""
         means = {name: value / self.window_count for name, value in self.window.items()}
         self.window, self.window_count = {}, 0
         return means
@@ -183,7 +183,7 @@ class Trainer:
         Raises:
             DivergedError: after 20 steps in a row without a finite loss and gradient, or when weights are not
                 finite.
-            ValueError: when the checkpoint belongs to another stage, or the run was begun with another
+            ValueError: when the checkpoint belongs to another stage, or the run was started with another
                 configuration.
         """
         resumed_at = self._continue()

@@ -203,7 +203,7 @@ def _objects(
 
 
 def epoch_order_of(objects: ObjectDataset, seed: int, *, balance_nouns: bool) -> EpochOrder:
-    """The order that objects are trained on in: endless epochs, each shuffled anew."""
+    """The order that objects are trained on in: endless epochs, each shuffled again."""
     rows = objects.rows
     weights = noun_weights(rows.column("noun"), rows.column("object_id")) if balance_nouns else None
     return EpochOrder(len(rows), seed, weights)

@@ -28,7 +28,7 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 html, body {{ margin: 0; height: 100%; }}
-body {{ background: {background}; font: 15px system-ui, sans-serif; overflow: hidden; }}
+body {{ background: #ffffff; font: 15px system-ui, sans-serif; overflow: hidden; }}
 #surface, canvas {{ display: block; width: 100%; height: 100%; touch-action: none; }}
 p {{ position: fixed; inset: auto 16px 12px; margin: 0; color: #556; pointer-events: none; overflow-wrap: anywhere; }}
 p {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }}
@@ -43,7 +43,7 @@ p {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; 
 -->
 <script type="module">
 import {{ createViewer }} from "viewer.js";
-const viewer = createViewer(document.getElementById("surface"), {{ background: {background_json} }});
+const viewer = createViewer(document.getElementById("surface"), {{ background: "#ffffff" }});
 const bytes = Uint8Array.from(atob({splats}), (letter) => letter.charCodeAt(0));
 await viewer.load(bytes.buffer, {name});
 await viewer.whenSettled();
@@ -56,14 +56,13 @@ document.documentElement.dataset.state = "ready";
 """
 
 
-def viewer_page(splats: bytes, name: str, title: str, background: str = "#ffffff") -> str:
+def viewer_page(splats: bytes, name: str, title: str) -> str:
     """The HTML.
 
     Args:
         splats: content of a file that browsers read.
         name: of that file, whose suffix is its format.
         title: what the object is called.
-        background: colour in CSS.
     """
     modules = {
         module: f"data:text/javascript;base64,{_base64(_module(module).encode())}" for module in _MODULES
@@ -71,8 +70,6 @@ def viewer_page(splats: bytes, name: str, title: str, background: str = "#ffffff
     licences = (STATIC / "LICENSES.txt").read_text(encoding="utf-8").replace("--", "- -")
     return _PAGE.format(
         title=html.escape(title),
-        background=background,
-        background_json=json.dumps(background),
         modules=json.dumps({"imports": modules}),
         licences=licences,
         splats=json.dumps(_base64(splats)),

@@ -26,7 +26,7 @@ class InternalErrors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; a response that has begun is broken off."""
+        """Pass a request on; a response that has started is cut short."""
         started = False
 
         async def watched_send(message: Message) -> None:

@@ -51,15 +51,6 @@ def create_app(
         allowed_hosts: likewise.
     """
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.jobs.start()
-        try:
-            yield
-        finally:
-            if not await asyncio.to_thread(service.close):
-                logger.warning("a denoising step did not end in time")
-
     app = FastAPI(
         title="diffsplat",
         version=__version__,
@@ -67,7 +58,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        lifespan=lifespan,
+        lifespan=_lifespan,
         routes=[*page_routes(_PAGES), *local_file_routes(())],
         middleware=[
             Middleware(ResponseHeaders),
@@ -84,6 +75,17 @@ def create_app(
     app.include_router(router)
     app.add_api_route("/api/docs", _documentation, include_in_schema=False, response_class=HTMLResponse)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.jobs.start()
+    try:
+        yield
+    finally:
+        if not await asyncio.to_thread(service.close):
+            logger.warning("a denoising step did not end in time")
 
 
 async def _documentation(request: Request) -> HTMLResponse:

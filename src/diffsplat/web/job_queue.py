@@ -39,7 +39,7 @@ _SMOOTHING = 0.3
 
 
 Advance = Callable[[int, int], None]
-"""``(steps done, steps in all)``; raises :class:`CancelledError` when the job is to end."""
+"""``(steps done, total steps)``; raises :class:`CancelledError` when the job is to end."""
 
 
 class CancelledError(Exception):
@@ -317,12 +317,7 @@ class JobQueue:
             self._finish(self._jobs[job.id], state, results=results if state == "done" else ())
 
     def _finish(
-        self,
-        job: Job,
-        state: State,
-        *,
-        results: tuple[GeneratedObject, ...] = (),
-        error: str | None = None,
+        self, job: Job, state: State, *, results: tuple[GeneratedObject, ...] = (), error: str | None = None
     ) -> Job:
         images, now = job.images if results else None, self._clock()
         ended = replace(job, images=images, state=state, results=results, error=error, finished_s=now)

@@ -28,7 +28,7 @@ def decode_image(data: bytes, name: str, limits: Limits) -> Image.Image:
 
     Raises:
         TooLargeError: beyond the limits.
-        ValueError: when it is no such file, or a broken one.
+        ValueError: when it is not such a file, or broken.
     """
     if len(data) > limits.max_upload_bytes:
         raise TooLargeError(f"the {name} has {len(data)} bytes, expected at most {limits.max_upload_bytes}")

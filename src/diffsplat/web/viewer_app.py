@@ -31,7 +31,7 @@ _MAX_JSON_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file given on the command line; it is read anew for every request, so that a page can be reloaded.
+    """A file given on the command line; it is read again for every request, so that a page can be reloaded.
 
     Args:
         path: where it is.

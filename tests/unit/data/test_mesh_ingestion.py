@@ -297,7 +297,7 @@ def test_an_archive_with_a_manifest_and_repainted_versions(tmp_path, capsys):
     write_credits([out], tmp_path / "CREDITS.md")
     page = (tmp_path / "CREDITS.md").read_text()
     assert "https://creativecommons.org/publicdomain/zero/1.0/" in page
-    assert "no licence text lies beside these files" in page
+    assert "no licence text is beside these files" in page
     assert "- Ann (a.com): `Furniture/chair_A.glb`" in page
 
 

@@ -253,7 +253,7 @@ def test_sog_in_a_folder_names_no_file_elsewhere(tmp_path: Path):
         archive.extractall(tmp_path)
     text = (tmp_path / "meta.json").read_text().replace("q.webp", "../q.webp")
     (tmp_path / "meta.json").write_text(text)
-    with pytest.raises(InvalidInputError, match="lies elsewhere"):
+    with pytest.raises(InvalidInputError, match="is elsewhere"):
         read_splats(tmp_path)
 
 

@@ -20,13 +20,7 @@ from diffsplat.data.gobjaverse.gobjaverse_files import (
     StoredObject,
     StoredView,
 )
-from diffsplat.data.gobjaverse.gobjaverse_views import (
-    RINGS,
-    VIEWS,
-    mean_depth,
-    resize,
-    stored_cameras,
-)
+from diffsplat.data.gobjaverse.gobjaverse_views import RINGS, VIEWS, mean_depth, resize, stored_cameras
 from diffsplat.data.object_id_lists import is_named
 from diffsplat.data.shard_schema import ObjectInfo
 from diffsplat.data.shard_writing import Finished, ObjectListing, Row
@@ -127,7 +121,7 @@ def read_index(path: Path | str) -> dict[str, str]:
         return {place: Path(name).name.removesuffix(".glb") for place, name in values.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise InvalidInputError(
-            f"{str(path)!r} is no index, expected a JSON object from places to .glb files"
+            f"{str(path)!r} is not an index, expected a JSON object from places to .glb files"
         ) from error
 
 

@@ -128,14 +128,14 @@ def read_pose(data: bytes) -> Tensor:
     """``[4, 4]`` camera to world, OpenCV, Y up, of a view's .json file.
 
     Raises:
-        ValueError: it is no pose, or one of another camera than G-Objaverse's.
+        ValueError: it is not a pose, or that of another camera than G-Objaverse's.
     """
     try:
         values = json.loads(data)
         columns = [[float(number) for number in values[name]] for name in ("x", "y", "z", "origin")]
         field_of_view = float(values.get("x_fov", 2 * math.atan(0.5 / DEFAULT_FOCAL)))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise InvalidInputError("its .json file is no camera with x, y, z and origin") from error
+        raise InvalidInputError("its .json file is not a camera with x, y, z and origin") from error
     if [len(column) for column in columns] != [3, 3, 3, 3] or not np.isfinite(columns).all():
         raise InvalidInputError("its .json file holds a camera with NaN, infinite or missing numbers")
     near = 0 < field_of_view < math.pi and abs(0.5 / math.tan(field_of_view / 2) / DEFAULT_FOCAL - 1) <= 0.01
@@ -144,7 +144,7 @@ def read_pose(data: bytes) -> Tensor:
     pose = torch.eye(4)
     pose[:3] = torch.from_numpy(np.stack([x, z, -y])).float()
     if float(torch.linalg.vector_norm(pose[:3, 3])) < 1e-3:
-        raise InvalidInputError("its camera stands in the middle of the object")
+        raise InvalidInputError("its camera is at the centre of the object")
     try:
         Cameras(pose, torch.tensor([1.0, 1.0, 0.5, 0.5]), width=1, height=1)
     except ValueError as error:

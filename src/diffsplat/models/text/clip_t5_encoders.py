@@ -146,11 +146,7 @@ class ClipT5Encoder(nn.Module):
 
 
 def load_prompt_encoder(
-    family: Family,
-    folder: Path,
-    *,
-    dtype: torch.dtype | None = None,
-    token_width: int | None = None,
+    family: Family, folder: Path, *, dtype: torch.dtype | None = None, token_width: int | None = None
 ) -> ClipT5Encoder:
     """Tokenizers and text encoders of a folder in the layout of diffusers; safetensors only.
 
@@ -179,7 +175,7 @@ def _folders(number: int) -> tuple[str, str]:
 def _read_parts(
     family: Family, folder: Path, dtype: torch.dtype | None, *, t5: bool
 ) -> tuple[list[Any], list[nn.Module]]:
-    """Tokenizers and encoders of a folder, of Stable Diffusion 3 perhaps without T5."""
+    """Tokenizers and encoders of a folder, of Stable Diffusion 3 with or without T5."""
     from transformers import (
         CLIPTextModel,
         CLIPTextModelWithProjection,

@@ -59,7 +59,7 @@ class TextEncoder(nn.Module):
         """Encode prompts, always in float32.
 
         Args:
-            texts: ``B`` prompts; an empty one gives the two markers. What lies beyond ``max_tokens`` word
+            texts: ``B`` prompts; an empty one gives the two markers. What is beyond ``max_tokens`` word
                 pieces is cut off, with a warning.
 
         Returns:

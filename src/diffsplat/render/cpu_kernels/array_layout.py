@@ -7,13 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffsplat.render.cpu_kernels.simd import LANES, constant_lanes
-from diffsplat.render.rasterization_constants import (
-    ALPHA_MAX,
-    ALPHA_MIN,
-    FAR,
-    NEAR,
-    TRANSMITTANCE_STOP,
-)
+from diffsplat.render.rasterization_constants import ALPHA_MAX, ALPHA_MIN, FAR, NEAR, TRANSMITTANCE_STOP
 
 Float32 = NDArray[np.float32]
 

@@ -56,7 +56,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError as error:  # numba: no directory is writable
-        logger.warning("the rasterizer will be compiled anew in every process: %s", error)
+        logger.warning("the rasterizer will be compiled again in every process: %s", error)
     return dispatcher
 
 

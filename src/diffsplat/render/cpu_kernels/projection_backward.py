@@ -43,14 +43,7 @@ from diffsplat.render.cpu_kernels.gaussian_chunks import (
     triple,
     triple_rows,
 )
-from diffsplat.render.cpu_kernels.simd import (
-    LANES,
-    fetch_add,
-    load,
-    select,
-    square_root,
-    store,
-)
+from diffsplat.render.cpu_kernels.simd import LANES, fetch_add, load, select, square_root, store
 
 # Rows of ``per_view``, the gradients that one view contributes: the sums, then ...
 _DEPTH = GRADIENT_ROW
@@ -137,11 +130,7 @@ def _covariance_gradient(per_view, i, q):
     p_xx, p_xy, p_yy = p_xx * HALF, p_xy * HALF, p_yy * HALF
     left_xx, left_xy = q[0] * p_xx + q[1] * p_xy, q[0] * p_xy + q[1] * p_yy
     left_yx, left_yy = q[1] * p_xx + q[2] * p_xy, q[1] * p_xy + q[2] * p_yy
-    return (
-        left_xx * q[0] + left_xy * q[1],
-        left_xx * q[1] + left_xy * q[2],
-        left_yx * q[1] + left_yy * q[2],
-    )
+    return (left_xx * q[0] + left_xy * q[1], left_xx * q[1] + left_xy * q[2], left_yx * q[1] + left_yy * q[2])
 
 
 @kernel

@@ -31,7 +31,7 @@ _KINDS = {
 """Signed 32 bits and double precision, which core glTF lacks, are written by some programs."""
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _ZEROS_ALLOWED = 1 << 22
-"""Numbers of an accessor without a buffer view, which are all zero and stand nowhere in the file."""
+"""Numbers of an accessor without a buffer view, which are all zero and not in the file."""
 
 
 class GltfAsset:
@@ -95,7 +95,7 @@ class GltfAsset:
         return np.maximum(stored.astype(np.float64) / np.iinfo(stored.dtype).max, -1.0)
 
     def stored(self, accessor: dict[str, Any]) -> NDArray[Any]:
-        """``[count, width]`` of an accessor as it stands in the file, sparse values put in."""
+        """``[count, width]`` of an accessor as stored, with sparse values filled in."""
         width, kind = _WIDTHS[accessor["type"]], np.dtype(_KINDS[accessor["componentType"]])
         count = accessor["count"]
         if "bufferView" in accessor:

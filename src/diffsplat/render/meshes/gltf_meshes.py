@@ -123,7 +123,7 @@ def _vertices(asset: GltfAsset, primitive: dict[str, Any]) -> tuple[Attributes, 
     if indices is None:
         indices = asset.values(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(count)
     if indices.dtype.kind == "f":
-        raise InvalidInputError("it has indices that are no whole numbers")
+        raise InvalidInputError("it has indices that are not whole numbers")
     return attributes, indices
 
 

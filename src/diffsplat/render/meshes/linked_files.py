@@ -19,10 +19,10 @@ def read_linked(name: str, *folders: Path) -> bytes:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it lies on the network, or is no regular file.
+        ValueError: it is on the network, or not a regular file.
     """
     if name.lower().startswith(("http://", "https://")):
-        raise InvalidInputError("lies on the network, expected a file beside the mesh")
+        raise InvalidInputError("is on the network, expected a file beside the mesh")
     try:
         found = next(
             (path for folder in folders for path in _candidates(folder, name) if path.exists()), None

@@ -79,7 +79,7 @@ class MeshRenderer:
         """One :class:`Samples` for each of the cameras ``[V]``, whose size does not count.
 
         Raises:
-            ValueError: a camera stands inside or before part of the mesh.
+            ValueError: part of the mesh is beside or behind a camera.
         """
         for pose, intrinsics in zip(cameras.camera_to_world, cameras.intrinsics, strict=True):
             yield self._render_one(pose.double().numpy(), intrinsics.double().numpy())
@@ -90,7 +90,7 @@ class MeshRenderer:
         screen = np.empty((mesh.face_count, 3, 3), dtype=np.float64)
         corners = mesh.corners.astype(np.float32, copy=False)
         if not triangle_kernels.project(corners, np.linalg.inv(pose), intrinsics * side, screen):
-            raise InvalidInputError("part of the mesh lies behind a camera, expected all of it in front")
+            raise InvalidInputError("part of the mesh is behind a camera, expected all of it in front")
         level = np.zeros(mesh.face_count, dtype=np.int32)
         triangle_kernels.face_levels(screen, mesh.uv, mesh.texture, self._textures.table, MIP_LEVELS, level)
         surface = triangle_kernels.Surface(

@@ -65,7 +65,7 @@ def numbers(words: Iterable[bytes]) -> list[float]:
 
 
 def number_rows(rows: list[list[bytes]], width: int) -> NDArray[np.float64]:
-    """``[N, width]`` the first numbers of each row of words, NaN where it is shorter or a word is no number."""
+    """``[N, width]`` the first numbers of each row of words, NaN where it is shorter or a word is not a number."""
     rows = [row[:width] for row in rows]
     if len({len(row) for row in rows}) == 1:
         with suppress(ValueError):

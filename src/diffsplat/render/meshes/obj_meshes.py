@@ -94,7 +94,7 @@ def _contents(data: bytes, folder: Path, losses: LossList) -> _Contents:
 
 
 def _add_faces(group: _Group, faces: list[bytes], contents: _Contents) -> None:
-    """Add faces between which nothing else stands, so that numbers from the end mean the same in all."""
+    """Add consecutive faces, so that indices from the end mean the same in all."""
     words = [face.partition(b"#")[0].split() for face in faces]
     group.sizes += map(len, words)
     numbers = _corner_numbers([word for row in words for word in row])
@@ -109,7 +109,7 @@ def _corner_numbers(words: list[bytes]) -> NDArray[np.int64]:
     slashes = {word.count(b"/") for word in words}
     if len(slashes) == 1 and (width := slashes.pop() + 1) <= 3:
         text = b" ".join(words).replace(b"//", b"/0/").replace(b"/", b" ").split()
-        with suppress(ValueError, OverflowError):  # some word is no number
+        with suppress(ValueError, OverflowError):  # a word is not a number
             if len(text) == len(words) * width:
                 flat = np.array(text, dtype=np.bytes_).astype(np.int64)
                 return np.pad(flat.reshape(-1, width), ((0, 0), (0, 3 - width)))

@@ -13,13 +13,7 @@ from diffsplat.render.meshes.linked_files import read_linked
 from diffsplat.render.meshes.ply_tables import Column, ListColumn, Table, read_tables
 from diffsplat.render.meshes.polygon_triangles import polygon_triangles, strip_triangles, within
 from diffsplat.render.meshes.texture_images import decode_texture
-from diffsplat.render.meshes.triangle_mesh import (
-    UNPAINTED_MATERIAL,
-    LossList,
-    Material,
-    MeshPart,
-    Texture,
-)
+from diffsplat.render.meshes.triangle_mesh import UNPAINTED_MATERIAL, LossList, Material, MeshPart, Texture
 
 _POSITION = (("x", "y", "z"),)
 _NORMAL = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))

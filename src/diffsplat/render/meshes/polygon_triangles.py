@@ -107,12 +107,12 @@ def _same(flat, a, b):
 
 
 def strip_triangles(indices: NDArray[np.integer], restart: int) -> IntArray:
-    """``[F, 3]`` triangles of strips ``[N]``, which the value ``restart`` parts; all face the same way."""
+    """``[F, 3]`` triangles of strips ``[N]``, which the value ``restart`` separates; all face the same way."""
     return _in_runs(indices, restart, _strip)
 
 
 def fan_triangles(indices: NDArray[np.integer], restart: int) -> IntArray:
-    """``[F, 3]`` triangles of fans ``[N]``, which the value ``restart`` parts."""
+    """``[F, 3]`` triangles of fans ``[N]``, which the value ``restart`` separates."""
     return _in_runs(indices, restart, _fan)
 
 

@@ -26,10 +26,10 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
 
     Args:
         data: the content of the file.
-        opaque: ignore the image's alpha, below which its colours stand unharmed.
+        opaque: ignore the image's alpha, whose colours are kept beneath it.
 
     Raises:
-        ValueError: it is no image, broken, or has more than ``MAX_PIXELS`` pixels.
+        ValueError: it is not an image, broken, or has more than ``MAX_PIXELS`` pixels.
     """
     if data.startswith(_KTX2):
         raise InvalidInputError("is a KTX2 image (KHR_texture_basisu), which is not read: convert it to PNG")
@@ -52,7 +52,7 @@ def decode_texture(data: bytes, *, opaque: bool = False) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         if data[4:12] == b"ftypavif":
             raise InvalidInputError("is an AVIF image, which needs Pillow 11.3 or newer") from error
-        raise InvalidInputError(f"is no image of a known format ({', '.join(known)})") from error
+        raise InvalidInputError(f"is not an image of a known format ({', '.join(known)})") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file happens to trigger
         raise InvalidInputError(f"is a broken image ({type(error).__name__})") from error
 

@@ -44,6 +44,9 @@ def view_set(name: ViewSetName, seed: int) -> ViewSet:
     ``gobjaverse``: 24 views every 15 degrees at one elevation in 5..30, 12 every 30 degrees at one in -5..5,
     top, bottom (Qiu et al., RichDreamer, 2024, section on G-Objaverse; its two repeated views are left out).
     ``orbits``: eight rings at -10..60 degrees and eight free views.
+
+    Raises:
+        ValueError: for another name.
     """
     random = np.random.default_rng(seed)
     if name == "mini":

@@ -39,6 +39,9 @@ class SamplingRecipe:
         sampler: how it is stepped from noise level to noise level.
         image_guidance: guidance scale of what generates from an image.
         image_projection: let what is generated from an image or a control map take over its colours and outline.
+
+    Raises:
+        ValueError: for a number out of range, or a prediction that the sampler cannot use.
     """
 
     defaults: Annotated[SamplingDefaults, Flat] = field(default_factory=SamplingDefaults)
@@ -93,6 +96,9 @@ class Recipe:
         image: also train what generates from an image: an autoencoder of images, a denoiser that starts from that of
             text, and the elevation network.
         controls: also train a ControlNet for each of these kinds of maps.
+
+    Raises:
+        ValueError: for images or controls that the model cannot be trained for.
     """
 
     name: tyro.conf.Suppress[str]

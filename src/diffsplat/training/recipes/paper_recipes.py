@@ -29,12 +29,7 @@ _ELEVATION_STEPS = 62_200
 """The same of 128 objects a step."""
 
 _OPTIMISER = OptimConfig(
-    lr=4e-4,
-    betas=(0.9, 0.95),
-    weight_decay=0.05,
-    decayed="all",
-    warmup_steps=1_000,
-    warmup_from_zero=True,
+    lr=4e-4, betas=(0.9, 0.95), weight_decay=0.05, decayed="all", warmup_steps=1_000, warmup_from_zero=True
 )
 _ELEVATION_OPTIMISER = replace(_OPTIMISER, lr=1e-4, lr_factors=(("backbone", 0.1),))
 

@@ -27,9 +27,7 @@ _TRAINER = TrainerConfig(
 )
 
 SMALL_IMAGE_AUTOENCODER = GradientTraining(
-    ImageAutoencoderConfig(),
-    ViewSourceConfig(batch_size=1, novel_views=0, evaluation_objects=16),
-    _TRAINER,
+    ImageAutoencoderConfig(), ViewSourceConfig(batch_size=1, novel_views=0, evaluation_objects=16), _TRAINER
 )
 
 SMALL_AUTOENCODER = GradientTraining(
@@ -50,9 +48,7 @@ SMALL_ELEVATION = GradientTraining(
     ElevationStageConfig(pretrained_backbone=False, width=192, depth=6, patch=16, grid=8),
     ElevationSourceConfig(batch_size=8, views=4, evaluation_objects=64),
     replace(
-        _TRAINER,
-        steps=4_000,
-        optim=replace(_TRAINER.optim, lr=5e-4, weight_decay=0.05, warmup_steps=100),
+        _TRAINER, steps=4_000, optim=replace(_TRAINER.optim, lr=5e-4, weight_decay=0.05, warmup_steps=100)
     ),
 )
 

@@ -75,6 +75,9 @@ class DiffusionConfig(StageConfig):
         sample_guidance: guidance scales that held-out samples are drawn with; none for no samples.
         sample_steps: denoising steps of those samples.
         sampled_objects: how many objects of an evaluation batch are sampled; 0 for none.
+
+    Raises:
+        ValueError: for a number out of range, or a ControlNet together with an image.
     """
 
     network: Annotated[DenoiserConfig, tyro.conf.arg(name="")] = field(default_factory=MiniDenoiserConfig)

@@ -122,7 +122,11 @@ class ElevationStage(Stage[ElevationEstimator]):
         self.network.backbone.embeddings.mask_token.requires_grad_(False)
 
     def start_from(self, folder: Path, /) -> None:
-        """Take over the weights of an earlier run or of a release."""
+        """Take over the weights of an earlier run or of a release.
+
+        Raises:
+            ValueError: for a network of other sizes.
+        """
         earlier = load_elevation_network(folder)
         if earlier.config != self.network.config:
             raise InvalidInputError(
@@ -217,7 +221,7 @@ def estimator_of_backbone(backbone: "Dinov2WithRegistersModel") -> ElevationEsti
     """An elevation network with the sizes and weights of a DINOv2, and untrained heads.
 
     Raises:
-        ValueError: when it is no such network.
+        ValueError: when it is not such a network.
     """
     settings: Any = backbone.config
     config = ElevationConfig(

@@ -36,6 +36,9 @@ class SmallAutoencoderSizes:
         layers: residual blocks of a level.
         latent_channels: channels of a latent.
         norm_groups: groups of the normalisation.
+
+    Raises:
+        ValueError: for a number out of range, or widths that the groups do not divide.
     """
 
     widths: tuple[int, ...] = (16, 32, 64)

@@ -87,7 +87,11 @@ class GradientTraining(StageRecipe):
         return self.stage.needs
 
     def check_images(self, folders: StageFolders) -> None:
-        """Refuse data of another size than the networks are made for."""
+        """Refuse data of another size than the networks are made for.
+
+        Raises:
+            ValueError: naming both sizes.
+        """
         size, expected = self.source.view_size(folders.data), self.stage.network_size(folders)
         same = None in (size, expected) or size == expected
         require(same, "the size of the data's images", size, f"the {expected} pixels of the networks")
