@@ -79,7 +79,7 @@ class DistillationStage(Stage):
         return errors / here.clamp_min(self.config.least_level).square()
 
     def _predicted(self, batch: WindowBatch, noisy: Tensor, levels: Tensor) -> Tensor:
-        """Latents that the network takes noisy ones for, at noise levels ``[B]``."""
+        """Clean latents that the network predicts from noisy ones at noise levels ``[B]``."""
         denoiser = ConditionedDenoiser(cast(Denoiser, self.network))
         return denoiser(noisy, levels * TIMESTEPS, batch.conditions)
 
