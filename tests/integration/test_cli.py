@@ -278,7 +278,7 @@ def test_render_looks_from_the_named_side(here):
         (["object.ply", "--turntable", "out.avi"], "'out.avi' has the suffix '.avi'"),
         (["object.ply", "--turntable", "out.gif", "--size", "0"], "the size is 0"),
         (["object.ply", "--turntable", "out.gif", "--frames", "0"], "0 frames"),
-        (["object.ply", "--turntable", "out.gif", "--fps", "-1"], "frame rate of -1"),
+        (["object.ply", "--turntable", "out.gif", "--fps", "-1"], "frame rate is -1"),
         (["object.ply", "--turntable", "out.gif", "--radius", "0"], "the radius is 0"),
     ],
 )

@@ -385,7 +385,7 @@ def test_sources_that_are_refused(ball: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file.json").write_text("[]")
     for arguments, words in (
         ((tmp_path / "nowhere", tmp_path / "out"), "no such folder or archive"),
-        ((tmp_path / "empty", tmp_path / "out"), "holds no object of G-Objaverse"),
+        ((tmp_path / "empty", tmp_path / "out"), "holds no G-Objaverse object"),
         ((ball, tmp_path / "file.json"), "is a file, expected a folder"),
         ((ball, tmp_path / "out", "--size", "4"), "expected at least 8"),
         ((ball, tmp_path / "out", "--index", str(tmp_path / "file.json")), "is not an index"),

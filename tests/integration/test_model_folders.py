@@ -206,7 +206,7 @@ def test_what_could_not_be_read_again_is_not_written(folders: dict[str, Path], t
     target = tmp_path / "model"
     pipe = DiffSplatPipeline.from_pretrained(folders["depth"], control="depth")
     pipe.control_kind = None
-    with pytest.raises(ValueError, match="control_kind is None, expected what kind"):
+    with pytest.raises(ValueError, match="control_kind is None, expected the kind"):
         pipe.save_pretrained(target)
     pipe.control_kind = "depth"
     encoder, pipe.text_encoder = pipe.text_encoder, StoredPrompts({})

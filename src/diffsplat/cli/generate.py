@@ -81,9 +81,7 @@ class ConditionArguments:
                 raise InvalidInputError(f"{str(given[0])!r} was given without --control, expected its kind")
             return {}
         if photos and "canny" not in self.control:
-            raise InvalidInputError(
-                f"--control-photo gives edges, expected --control canny, not {self.control[0]}"
-            )
+            raise InvalidInputError(f"--control-photo goes with --control canny, not {self.control[0]}")
         others: list[ControlKind] = [kind for kind in self.control if not (photos and kind == "canny")]
         files = [*images, *self.control_from]
         if files == list(self.control_from[:1]):
@@ -163,9 +161,7 @@ class ListArguments:
                 )
             return
         if arguments.prompts_file is None or arguments.output is None or arguments.generation.prompts:
-            raise InvalidInputError(
-                "--sharded was given, expected --prompts FILE and --output FOLDER, and no prompt"
-            )
+            raise InvalidInputError("--sharded needs --prompts FILE and --output FOLDER, and takes no prompt")
         if arguments.conditions != ConditionArguments() or arguments.preview != "none" or arguments.force:
             raise InvalidInputError(
                 "--sharded takes no images, control maps, previews or --force, expected none"

@@ -86,9 +86,7 @@ def parse_view(text: str) -> tuple[float, float]:
     try:
         elevation, azimuth = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise InvalidInputError(
-            f"the view is {text!r}, expected two numbers elevation,azimuth like 20,45"
-        ) from error
+        raise InvalidInputError(f"the view is {text!r}, expected elevation,azimuth like 20,45") from error
     require(-90 <= elevation <= 90, "the elevation", f"{elevation:g}", "-90 to 90 degrees")
     require(math.isfinite(azimuth), "the azimuth", f"{azimuth:g}", "a finite number of degrees")
     return elevation, azimuth
@@ -126,7 +124,7 @@ def _check(arguments: RenderArguments) -> None:
         require_suffix(arguments.turntable, VIDEO_WRITERS, "a video: ")
     require(1 <= arguments.size <= MAX_SIZE, "the size", arguments.size, f"1 to {MAX_SIZE} pixels")
     if arguments.frames < 1:
-        raise InvalidInputError(f"{arguments.frames} frames were asked for, expected at least 1")
+        raise InvalidInputError(f"--frames is {arguments.frames}, expected at least 1")
     if not -90 <= arguments.elevation <= 90:
         raise InvalidInputError(f"the elevation is {arguments.elevation:g}, expected -90 to 90 degrees")
     if arguments.radius is not None and not 0 < arguments.radius < math.inf:

@@ -95,9 +95,7 @@ class Splats:
     def __getitem__(self, index: int | slice) -> Self:
         """Pick from the first batch dimension."""
         if not self.batch_shape:
-            raise ValueError(
-                "Splats without a batch dimension cannot be indexed, use .take to pick Gaussians"
-            )
+            raise ValueError("Splats without a batch dimension cannot be indexed; .take picks Gaussians")
         return self.map(lambda tensor: tensor[index])
 
     def take(self, chosen: Tensor) -> Self:

@@ -45,9 +45,7 @@ def unpack(source: Path, target: Path) -> Path:
     name = f"{source.name} {source.stat().st_size}"
     if target.exists():
         if not (target / _DONE).is_file() or (target / _DONE).read_text("utf-8") != name:
-            raise InvalidInputError(
-                f"{str(target)!r} holds something else than {source.name}, expected no such folder"
-            )
+            raise InvalidInputError(f"{str(target)!r} does not hold {source.name}, expected no such folder")
         return target
     make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as scratch:
@@ -109,9 +107,7 @@ def _unpack_file(source: Path, target: Path, budget: _Budget) -> None:
                     budget.spend(member.file_size)
                     archive.extract(member, target)
         else:
-            raise InvalidInputError(
-                f"{str(source)!r} is not a readable tar archive, zip archive or Debian package"
-            )
+            raise InvalidInputError(f"{str(source)!r} is not a readable tar or zip archive or Debian package")
 
 
 def _opened_tar(file: IO[bytes]) -> tarfile.TarFile | None:

@@ -55,9 +55,7 @@ def dominant_color(image: Tensor, alpha: Tensor) -> ColorWord:
     tensor_checks.require_shape("dominant_color", "alpha", alpha, (1, *image.shape[-2:]))
     covered = alpha.movedim(-3, -1).squeeze(-1) > _OPAQUE
     if not bool(covered.any()):
-        raise InvalidInputError(
-            "dominant_color got an empty image, expected an object that covers some pixels"
-        )
+        raise InvalidInputError("dominant_color got an empty image, expected an object in it")
     weight = alpha.movedim(-3, -1)[covered].double()
     pixels = (image.movedim(-3, -1)[covered].double() - (1 - weight)) / weight
     lab = srgb_to_lab(pixels.clamp(0, 1))

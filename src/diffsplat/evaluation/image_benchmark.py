@@ -104,9 +104,7 @@ class ImageBenchmark:
             if path.stem.isdigit() and (number := int(path.stem)) != self.seen_view
         ]
         if not novel:
-            raise MissingFileError(
-                f"{str(folder)!r} holds no renderings, expected 000.png, 000.npy and others"
-            )
+            raise MissingFileError(f"{str(folder)!r} holds no renderings, expected 000.png, 000.npy and more")
         numbers = (self.seen_view, *novel)
         placed = [
             square_on_white(read_image(folder / f"{number:03}.png"), size=self.size) for number in numbers

@@ -58,7 +58,7 @@ class NounJudge:
         """
         if noun not in self.nouns:
             raise InvalidInputError(
-                f"the judge does not know the noun {noun!r}, expected one of its {len(self.nouns)}"
+                f"the judge does not know {noun!r}, expected one of its {len(self.nouns)} nouns"
             )
         scores = self.log_probabilities(features).mean(dim=0)
         return 1 + int((scores > scores[self.nouns.index(noun)]).sum())

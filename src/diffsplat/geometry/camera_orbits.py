@@ -113,7 +113,7 @@ def turntable_cameras(
         ValueError: for fewer than one frame, or a radius that is not positive.
     """
     if frames < 1:
-        raise InvalidInputError(f"a turntable of {frames} frames was asked for, expected at least one")
+        raise InvalidInputError(f"got a turntable of {frames} frames, expected at least one")
     azimuths = torch.arange(frames, dtype=torch.float32) * (360.0 / frames)
     return orbit_cameras(azimuths, elevation_deg, radius=radius, width=size, height=size)
 

@@ -39,9 +39,7 @@ def canny_edges(grey: NDArray[np.uint8], low: int = 100, high: int = 200) -> NDA
         ValueError: for another shape or type, or thresholds that are not in order.
     """
     if grey.ndim != 2 or grey.dtype != np.uint8 or 0 in grey.shape:
-        raise InvalidInputError(
-            f"canny_edges got {grey.dtype} {grey.shape}, expected bytes of the shape [H, W]"
-        )
+        raise InvalidInputError(f"canny_edges got {grey.dtype} {grey.shape}, expected bytes of shape [H, W]")
     require(0 <= low <= high, "the pair of thresholds", f"{low} and {high}", "0 <= low <= high")
     across, down = _sobel(grey)
     magnitude = np.abs(across) + np.abs(down)

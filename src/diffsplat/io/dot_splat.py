@@ -28,9 +28,7 @@ def encode_splat(gaussians: GaussianArrays) -> bytes:
     with np.errstate(over="ignore", under="ignore"):
         rows["mean"], rows["scale"] = gaussians.means, gaussians.scales
     if not (np.isfinite(rows["mean"]).all() and np.isfinite(rows["scale"]).all()):
-        raise InvalidInputError(
-            "the splats have values beyond the range of float32, which a .splat file cannot hold"
-        )
+        raise InvalidInputError("the splats have values beyond float32, which a .splat file cannot hold")
     rows["rgba"][:, :3] = to_unorm(gaussians.colors, 8)
     rows["rgba"][:, 3] = to_unorm(gaussians.opacities, 8)
     rows["quat"] = np.clip(np.rint(gaussians.quats * 128 + 128), 0, 255)

@@ -121,9 +121,7 @@ class Document:
             or not isinstance(kind, str)
             or _WIDTHS.get(kind) != width
         ):
-            raise InvalidInputError(
-                f"its attribute {name} has the type {kind!r} of {code!r}, which is not expected"
-            )
+            raise InvalidInputError(f"its attribute {name} has the unexpected type {kind!r} of {code!r}")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise InvalidInputError(f"its attribute {name} is sparse or compressed, expected a plain one")
         stored = self._stored(accessor, np.dtype(_CODES[code]), width, name)
@@ -209,9 +207,7 @@ def _buffer(entry: Any, binary: bytes | None) -> bytes:
         return binary
     content = embedded_content(uri) if isinstance(uri, str) else None
     if content is None:
-        raise InvalidInputError(
-            "it keeps its numbers in another file, expected a .glb or a .gltf that holds them"
-        )
+        raise InvalidInputError("it keeps its numbers in another file, expected a .glb or .gltf with them")
     return content
 
 

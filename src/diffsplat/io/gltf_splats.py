@@ -99,7 +99,7 @@ def _attributes(gaussians: GaussianArrays) -> dict[str, NDArray[Any]]:
             f"{EXTENSION}:SH_DEGREE_0_COEF_0": ((gaussians.colors - 0.5) / SH_DEGREE_0).astype("<f4"),
         }
     if not all(np.isfinite(values).all() for values in attributes.values()):
-        raise InvalidInputError("the splats have values beyond the range of float32, which glTF cannot hold")
+        raise InvalidInputError("the splats have values beyond float32, which glTF cannot hold")
     # For programs that do not know the extension.
     rgba = np.column_stack([gaussians.colors, gaussians.opacities])
     attributes["COLOR_0"] = to_unorm(rgba, 8).astype(np.uint8)
@@ -229,9 +229,7 @@ def _placed(gaussians: GaussianArrays, matrix: NDArray[np.float64]) -> GaussianA
         size = float(np.trace(gram)) / 3
         similar = np.allclose(gram, size * np.eye(3), rtol=1e-4, atol=1e-4 * size)
         if not (np.isfinite(matrix).all() and size > 0 and similar and np.linalg.det(linear) > 0):
-            raise InvalidInputError(
-                "a node of it stretches or mirrors splats, expected a rotation, a scale and a shift"
-            )
+            raise InvalidInputError("a node stretches or mirrors splats, expected rotation, scale and shift")
         rotation = matrix_to_quaternion(torch.from_numpy(linear / size**0.5)).float()
         means = gaussians.means @ linear.T.astype(np.float32) + matrix[:3, 3].astype(np.float32)
         scales = gaussians.scales * np.float32(size**0.5)

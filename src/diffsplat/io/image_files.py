@@ -37,9 +37,7 @@ def write_image(image: Tensor, path: str | Path, *, force: bool = False) -> None
     suffix = require_suffix(path, _SAVE_OPTIONS, "an image: ")
     pixels = to_pixels(image)
     if pixels.shape[-1] == 4 and suffix in (".jpg", ".jpeg"):
-        raise InvalidInputError(
-            f"{str(path)!r} cannot hold transparency, expected .png or .webp for an RGBA image"
-        )
+        raise InvalidInputError(f"{str(path)!r} cannot hold transparency, expected .png or .webp for RGBA")
     with atomic_path(path, force=force) as temporary:
         Image.fromarray(pixels).save(temporary, **_SAVE_OPTIONS[suffix])
 

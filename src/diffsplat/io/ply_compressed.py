@@ -113,9 +113,7 @@ def _within_chunks(
         low = np.minimum.reduceat(values, starts).astype(np.float32)
         high = np.maximum.reduceat(values, starts).astype(np.float32)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise InvalidInputError(
-            "the splats have values beyond the range of float32, which a .ply file cannot hold"
-        )
+        raise InvalidInputError("the splats have values beyond float32, which a .ply file cannot hold")
     index = np.arange(len(values)) // CHUNK
     span = (high.astype(np.float64) - low)[index]
     with np.errstate(invalid="ignore", divide="ignore"):

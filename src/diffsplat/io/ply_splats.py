@@ -122,9 +122,7 @@ def _rows(gaussians: GaussianArrays) -> NDArray[np.float32]:
         columns = [gaussians.means, harmonics, logits, np.log(gaussians.scales), gaussians.quats]
         rows = np.concatenate(columns, axis=1).astype("<f4")
     if not np.isfinite(rows).all():
-        raise InvalidInputError(
-            "the splats have values beyond the range of float32, which a .ply file cannot hold"
-        )
+        raise InvalidInputError("the splats have values beyond float32, which a .ply file cannot hold")
     return rows
 
 

@@ -172,7 +172,7 @@ def parse_header(data: bytes) -> PlyHeader:
                 pass  # a comment that says not that it is one
             case _:
                 raise InvalidInputError(
-                    f"its PLY header has the line {line[:80]!r}, which is not understood there"
+                    f"its PLY header has the line {line[:80]!r}, which makes no sense there"
                 )
     if byte_order is None:
         raise InvalidInputError("its PLY header has no line with the format")
@@ -271,9 +271,7 @@ def _ascii_columns(
     ends = np.append(np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")), len(body))
     lines = len(ends) - skipped
     if vertex.count > lines:
-        raise InvalidInputError(
-            f"its header promises {vertex.count} vertices, but it holds {max(lines, 0)} lines"
-        )
+        raise InvalidInputError(f"its header promises {vertex.count} vertices, it has {max(lines, 0)} lines")
     start = int(ends[skipped - 1]) + 1 if skipped else 0
     end = int(ends[skipped + vertex.count - 1])
     text = body[start:end]

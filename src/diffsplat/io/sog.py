@@ -102,9 +102,7 @@ def decode_sog_folder(folder: Path) -> GaussianArrays:
 
     def read(name: str) -> bytes:
         if Path(name).name != name:
-            raise InvalidInputError(
-                f"its texture {name[:80]!r} is elsewhere, expected a file beside {SOG_INDEX}"
-            )
+            raise InvalidInputError(f"its texture {name[:80]!r} is elsewhere, expected it beside {SOG_INDEX}")
         return read_bytes(folder / name)
 
     meta = parse_json(index)

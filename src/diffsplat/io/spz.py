@@ -169,7 +169,7 @@ def _unpack_plain(data: bytes) -> _Packed:
     wanted, held = sum(sizes), len(data) - _HEADER.size
     if wanted > held:
         raise InvalidInputError(
-            f"its header promises {count} Gaussians in {wanted} bytes, but it holds {held} bytes"
+            f"its header promises {count} Gaussians in {wanted} bytes, it has {held} bytes"
         )
     ends = np.cumsum([_HEADER.size, *sizes]).tolist()
     view = memoryview(data)
@@ -188,9 +188,7 @@ def _unpack_4(data: bytes) -> _Packed:
     sizes = _attribute_sizes(version, count, degree, bits)
     _warn_of_harmonics(degree)
     if sum(sizes) > unpacked_limit(len(data)):
-        raise InvalidInputError(
-            f"its header promises {count} Gaussians, more than {len(data)} bytes can hold"
-        )
+        raise InvalidInputError(f"its header promises {count} Gaussians, more than {len(data)} bytes hold")
     expected = len(sizes) if sizes[-1] else len(sizes) - 1
     require(streams in (expected, len(sizes)), "the number of its streams", streams, str(expected))
     offset = start + streams * _STREAM.size

@@ -44,7 +44,7 @@ def write_video(frames: Iterable[Tensor], path: str | Path, *, fps: float = 30, 
     limit = _MAX_GIF_FPS if suffix == ".gif" else 1000
     if not 0 < fps <= limit:
         raise InvalidInputError(
-            f"a frame rate of {fps:g} was asked for, expected above 0 and at most {limit} for {suffix}"
+            f"the frame rate is {fps:g}, expected above 0 and at most {limit} for {suffix}"
         )
     with atomic_path(path, force=force) as temporary:
         return VIDEO_WRITERS[suffix](_checked(frames), temporary, fps)
@@ -63,7 +63,7 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Pixels]:
             )
         yield pixels
     if size is None:
-        raise InvalidInputError("a video of no frames was asked for, expected at least one")
+        raise InvalidInputError("the video has no frames, expected at least one")
 
 
 def _write_mp4(frames: Iterator[Pixels], path: Path, fps: float) -> int:
@@ -106,9 +106,7 @@ def _ffmpeg_command(path: Path, width: int, height: int, fps: float) -> list[str
     try:
         executable = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise MissingFileError(
-            "imageio-ffmpeg has no ffmpeg for this machine, .gif and .webp need none"
-        ) from error
+        raise MissingFileError("there is no ffmpeg for this machine, .gif and .webp need none") from error
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     codec = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-preset", "veryfast"]
     return [executable, "-v", "error", "-y", *source, "-an", *codec, "-movflags", "+faststart", str(path)]

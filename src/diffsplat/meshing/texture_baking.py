@@ -78,9 +78,7 @@ def surface_colors(places: Float32, images: Float32, views: DepthViews, voxel: f
     in_slices(_gather, len(places), np.ascontiguousarray(places), images, views, voxel * _TOLERANCE, sums)
     seen = sums[:, 3] > 1e-6
     if not seen.any():
-        raise InvalidInputError(
-            "no camera sees the surface of the splats, expected an object seen from outside"
-        )
+        raise InvalidInputError("no camera sees a surface, expected an object seen from outside")
     colors = sums[:, :3] / np.maximum(sums[:, 3:], 1e-6)
     if not seen.all():
         near = np.flatnonzero(seen)[:: 1 + int(seen.sum()) // _SEEN_ENOUGH]

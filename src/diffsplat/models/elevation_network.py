@@ -85,13 +85,9 @@ class ElevationConfig:
             least = 0 if name == "registers" else 1
             require(value >= least, f"ElevationConfig.{name}", value, "a positive whole number")
         if self.width % self.heads:
-            raise InvalidInputError(
-                f"{self.heads} attention heads cannot share a width of {self.width} channels"
-            )
+            raise InvalidInputError(f"{self.heads} attention heads cannot share {self.width} channels")
         if self.input_size % self.patch:
-            raise InvalidInputError(
-                f"patches of {self.patch} pixels do not fill an input of {self.input_size} pixels"
-            )
+            raise InvalidInputError(f"patches of {self.patch} pixels do not fill images of {self.input_size}")
 
     @classmethod
     def of_state_dict(

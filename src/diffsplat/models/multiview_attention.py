@@ -57,9 +57,7 @@ def set_multiview_attention(network: Any, views: int) -> None:
         ValueError: for no view, or a network that is none of these.
     """
     if views < 1:
-        raise InvalidInputError(
-            f"multi-view attention over {views} views was asked for, expected at least one"
-        )
+        raise InvalidInputError(f"got multi-view attention over {views} views, expected at least one")
     if isinstance(network, nn.ModuleList):
         for part in network:
             set_multiview_attention(part, views)

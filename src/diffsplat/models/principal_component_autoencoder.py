@@ -125,9 +125,7 @@ class ComponentAutoencoder(BaseNetwork):
     def _require_grid(self, grid: SplatGrid) -> None:
         expected = (self.views, GRID_CHANNELS, self.image_size, self.image_size)
         if tuple(grid.values.shape[1:]) != expected:
-            raise InvalidInputError(
-                f"the grid has shape {tuple(grid.values.shape)}, expected [B, {expected}]"
-            )
+            raise InvalidInputError(f"the grid is {tuple(grid.values.shape)}, expected [B, {expected}]")
 
     @torch.no_grad()
     def fit_components(self, grids: Iterable[SplatGrid]) -> None:

@@ -147,9 +147,7 @@ def _tiny_decoder(channels: int, widths: Sequence[int], blocks: Sequence[int]) -
     if not widths:
         return None
     if len(widths) != len(blocks):
-        raise InvalidInputError(
-            f"the tiny decoder has {len(widths)} widths and {len(blocks)} numbers of blocks"
-        )
+        raise InvalidInputError(f"the tiny decoder has {len(widths)} widths but {len(blocks)} block counts")
     return DecoderTiny(
         in_channels=channels,
         out_channels=GRID_CHANNELS,

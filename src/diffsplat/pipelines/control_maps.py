@@ -78,9 +78,7 @@ def canny_map(image: Tensor) -> Tensor:
         ValueError: for another shape, or NaN.
     """
     if image.ndim != 3 or image.shape[0] != 3:
-        raise InvalidInputError(
-            f"canny_map got an image of the shape {tuple(image.shape)}, expected [3, H, W]"
-        )
+        raise InvalidInputError(f"canny_map got an image of shape {tuple(image.shape)}, expected [3, H, W]")
     edges = torch.from_numpy(canny_edges(grey_of(to_pixels(image))))
     return (~edges).to(image).expand(3, -1, -1)
 
@@ -108,9 +106,7 @@ def _is_splat_file(path: Path) -> bool:
     if suffix in MESH_SUFFIXES:
         return False
     known = ", ".join(sorted({*SPLAT_FORMATS, *MESH_SUFFIXES}))
-    raise InvalidInputError(
-        f"{str(path)!r} has the suffix {suffix!r}, expected a splat file or a mesh: {known}"
-    )
+    raise InvalidInputError(f"{str(path)!r} has the suffix {suffix!r}, expected splats or a mesh: {known}")
 
 
 def _view_of_splats(path: Path, camera: Cameras) -> ObjectView:

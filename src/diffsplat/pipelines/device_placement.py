@@ -63,7 +63,7 @@ def choose_device(name: str) -> torch.device:
         raise InvalidInputError(f"the device {name!r} is not supported, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InvalidInputError(
-            f"the device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices"
+            f"there is no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices"
         )
     return device
 

@@ -280,9 +280,7 @@ class ResolvedGeneration(Generation):
     def elevation_deg(self) -> float:
         """The elevation, refused while it is unknown."""
         if self.elevation is None:
-            raise InvalidInputError(
-                "the elevation of the image is unknown, expected an elevation or its estimator"
-            )
+            raise InvalidInputError("the elevation of the image is unknown, expected one or its estimator")
         return self.elevation
 
 

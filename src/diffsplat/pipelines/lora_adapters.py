@@ -122,9 +122,7 @@ def _load_lora(network: Any, path: str | Path, name: str) -> int:
     file holds for text encoders is left out.
     """
     if network_family(network) not in _PREFIXES:
-        raise InvalidInputError(
-            f"LoRA files apply to networks of diffusers, not to a {type(network).__name__}"
-        )
+        raise InvalidInputError(f"LoRA files apply to diffusers networks, not to a {type(network).__name__}")
     file = require_readable(path)
     if name in getattr(network, "peft_config", {}) or not name.isidentifier():
         raise InvalidInputError(f"the adapter is called {name!r}, expected a free name without dots")

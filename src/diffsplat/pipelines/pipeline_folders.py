@@ -109,9 +109,7 @@ def save_components(
     if isinstance(present.get("controlnet"), nn.ModuleList):
         raise InvalidInputError("the pipeline has several ControlNets, expected one to store at a time")
     if "controlnet" in present and control is None:
-        raise InvalidInputError(
-            "control_kind is None, expected what kind of control map the ControlNet follows"
-        )
+        raise InvalidInputError("control_kind is None, expected the kind of the ControlNet's control map")
     for name, component in present.items():
         _require_storable(name, component)
     names = {"denoiser": "image_denoiser"} if defaults is None else {}

@@ -94,9 +94,7 @@ class TensorInputs:
         if self.generator is not None:
             return self._generators(len(seeds))
         if device == "cuda" and not torch.cuda.is_available():
-            raise InvalidInputError(
-                "the noise device is 'cuda' and torch sees no CUDA device, expected 'cpu'"
-            )
+            raise InvalidInputError("the noise device is 'cuda', but torch sees none, expected 'cpu'")
         return object_generators(seeds, device)
 
     def noise(self, shape: tuple[int, ...], generators: Sequence[torch.Generator], objects: slice) -> Tensor:
@@ -112,9 +110,7 @@ class TensorInputs:
             ValueError: naming both shapes.
         """
         if self.latents is not None and tuple(self.latents.shape) != shape:
-            raise InvalidInputError(
-                f"the latents have the shape {tuple(self.latents.shape)}, expected {shape}"
-            )
+            raise InvalidInputError(f"the latents have shape {tuple(self.latents.shape)}, expected {shape}")
 
     def after_step(self, pipeline: Any, done: int, timestep: Tensor, latents: Tensor) -> Tensor:
         """The latents to go on with."""
@@ -128,7 +124,5 @@ class TensorInputs:
             return [self.generator] * count
         given = list(self.generator or ())
         if len(given) != count:
-            raise InvalidInputError(
-                f"{len(given)} generators were given for {count} objects, expected as many"
-            )
+            raise InvalidInputError(f"got {len(given)} generators for {count} objects, expected as many")
         return given

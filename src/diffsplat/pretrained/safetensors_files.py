@@ -132,7 +132,7 @@ def _sharded(index: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
         shard = index.parent / name
         if not shard.is_file():
             raise MissingFileError(
-                f"the shard {str(shard)!r} that {index.name!r} names is missing, download it again"
+                f"the shard {str(shard)!r} of {index.name!r} is missing, download it again"
             )
         entries.update(_entries(shard))
     absent = sorted(holders.keys() - entries)
@@ -173,9 +173,7 @@ def _absent(folder: Path, stem: str, *, sharded: bool) -> OSError | ValueError:
             f"{str(pickled[0])!r} is a pickle, which can run code and is never loaded: convert it to "
             f"{stem}.safetensors or download that file"
         )
-    return MissingFileError(
-        f"there are no weights in {str(folder)!r}, expected {stem}.safetensors: download it again"
-    )
+    return MissingFileError(f"{str(folder)!r} has no weights, expected {stem}.safetensors: download it again")
 
 
 def _some(verb: str, names: list[str]) -> str:

@@ -26,9 +26,7 @@ def rasterize(task: RenderTask) -> Rendering:
         ValueError: for splats on another device.
     """
     if task.means.device.type != "cuda":
-        raise InvalidInputError(
-            f"backend 'gsplat' got splats on {task.means.device}, expected them on a CUDA device"
-        )
+        raise InvalidInputError(f"backend 'gsplat' got splats on {task.means.device}, expected a CUDA device")
     task = task.to(torch.float32)
     colors = task.colors
     if task.normals:

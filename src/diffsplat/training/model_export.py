@@ -56,9 +56,7 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
             it is to take over at.
     """
     if target.exists() and not (force and target.is_dir()):
-        raise InvalidInputError(
-            f"{str(target)!r} exists already, expected a new folder or force to replace it"
-        )
+        raise InvalidInputError(f"{str(target)!r} exists already, expected a new one or force to replace it")
     with atomic_folder(target) as folder:
         _write(folder, folders, sampling)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

@@ -89,9 +89,7 @@ class Service:
             ImportError: when a background has to be removed and rembg is not installed.
         """
         if not any(model.pipe.takes_image for model in self.models.values()):
-            raise InvalidInputError(
-                "no model of this server takes an image, expected one such as mini or sd15:image"
-            )
+            raise InvalidInputError("no served model takes an image, expected one such as mini or sd15:image")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._preparing, self._cut_out, data, framing)
 

@@ -159,7 +159,7 @@ def test_what_is_no_object_is_refused(tmp_path: Path, files: dict[str, Path]):
     (tmp_path / "a.ply").write_text("hello")
     refused("not a readable .ply file", tmp_path / "a.ply")
     (tmp_path / "a.txt").write_text("hello")
-    refused("has the suffix '.txt', expected a splat file or a mesh", tmp_path / "a.txt")
+    refused("has the suffix '.txt', expected splats or a mesh", tmp_path / "a.txt")
     (tmp_path / "a.glb").write_text("hello")
     refused("is broken, or no .glb file", tmp_path / "a.glb")
     refused("the control is 'edges', expected one of depth, normal, canny", files["splats"], "edges")  # pyright: ignore[reportArgumentType]

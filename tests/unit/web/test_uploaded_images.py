@@ -194,7 +194,7 @@ def test_a_model_for_pictures_wants_one(client):
 def test_a_cut_out_without_a_model_for_it_is_refused(serve):
     answer = serve().post("/api/cutouts", files={"image": ("disk.png", b"x" * 60_000)})
     assert answer.status_code == 422
-    assert "no model of this server takes an image" in sentence(answer)
+    assert "no served model takes an image" in sentence(answer)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def _nothing_to_convert(
     if ids is not None:
         return InvalidInputError(f"{source} holds none of the {len(ids)} requested objects")
     return InvalidInputError(
-        f"{source} holds no object of G-Objaverse, expected {CAMERA_FOLDER} folders or .tar files"
+        f"{source} holds no G-Objaverse object, expected {CAMERA_FOLDER} folders or .tar files"
     )
 
 

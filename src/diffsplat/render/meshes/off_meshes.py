@@ -48,7 +48,7 @@ def read_off(data: bytes, losses: LossList) -> list[MeshPart]:
     vertex_count, face_count = int(lines[0][0]), int(lines[0][1])
     if vertex_count < 1 or face_count < 0 or vertex_count + face_count > len(lines) - 1:
         raise InvalidInputError(
-            f"it promises {vertex_count} vertices and {face_count} faces, more than it has lines"
+            f"it promises {vertex_count} vertices and {face_count} faces, more than its lines"
         )
     return [_part(lines[1 : 1 + vertex_count], lines[1 + vertex_count :][:face_count], layout, losses)]
 
