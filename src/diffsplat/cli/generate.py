@@ -161,7 +161,9 @@ class ListArguments:
                 )
             return
         if arguments.prompts_file is None or arguments.output is None or arguments.generation.prompts:
-            raise InvalidInputError("--sharded needs --prompts FILE and --output FOLDER, and takes no prompt")
+            raise InvalidInputError(
+                "--sharded was given, expected --prompts FILE and --output FOLDER, and no prompt"
+            )
         if arguments.conditions != ConditionArguments() or arguments.preview != "none" or arguments.force:
             raise InvalidInputError(
                 "--sharded takes no images, control maps, previews or --force, expected none"

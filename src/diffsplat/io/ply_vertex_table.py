@@ -172,7 +172,7 @@ def parse_header(data: bytes) -> PlyHeader:
                 pass  # a comment that says not that it is one
             case _:
                 raise InvalidInputError(
-                    f"its PLY header has the line {line[:80]!r}, which makes no sense there"
+                    f"its PLY header has the line {line[:80]!r}, which is not understood there"
                 )
     if byte_order is None:
         raise InvalidInputError("its PLY header has no line with the format")

@@ -140,7 +140,7 @@ class BulkJob:
             changed = [name for name, value in record.items() if before.get(name) != value]
             if changed:
                 raise InvalidInputError(
-                    f"{str(self.out)!r} was started with different {' and '.join(changed)}, expected the same or "
+                    f"{str(self.out)!r} was started with another {' and '.join(changed)}, expected the same or "
                     "another folder"
                 )
         else:

@@ -87,7 +87,7 @@ def test_rare_nouns_are_not_held_out(folder):
         ([{"file": "/etc/one.stl", "phrase": "box"}], "outside the collection"),
         ([{"file": "pack/one.stl", "phrase": "box"}] * 2, "twice"),
         ([{"file": "pack/none.stl", "phrase": "box"}], "holds no object"),
-        ({"objects": 3}, "no list"),
+        ({"objects": 3}, "not a list"),
     ],
 )
 def test_wrong_manifests_are_refused(folder, content, message):

@@ -224,5 +224,5 @@ def test_missing_files_and_folders(tmp_path: Path):
 )
 def test_a_text_is_no_dot_splat_file(tmp_path: Path, content: str):
     (tmp_path / "a.splat").write_text(content)
-    with pytest.raises(InvalidInputError, match="it is a text"):
+    with pytest.raises(InvalidInputError, match="it is text"):
         read_splats(tmp_path / "a.splat")

@@ -157,7 +157,7 @@ def test_a_prompt_that_cannot_be_used_costs_itself_alone(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"options": replace(OPTIONS, steps=4)}, "was started with different options"),
+        ({"options": replace(OPTIONS, steps=4)}, "was started with another options"),
         ({"origin": {"model": "stub", "revision": "2", "version": "0"}}, "another revision"),
         ({"suffix": ".spz"}, "another suffix"),
     ],
@@ -167,7 +167,7 @@ def test_a_folder_belongs_to_one_list(tmp_path: Path, changes: dict, words: str)
     generate_list(made, Stub, progress=False)
     with pytest.raises(InvalidInputError, match=words):
         generate_list(replace(made, **changes), Stub, progress=False)
-    with pytest.raises(InvalidInputError, match="different prompts"):
+    with pytest.raises(InvalidInputError, match="another prompts"):
         generate_list(job(tmp_path, ["a", "c"]), Stub, progress=False)
 
 

@@ -358,7 +358,7 @@ def break_folder(folder: Path) -> Path:
         (break_map, ValueError, "download them again"),
         (break_length, ValueError, "truncated .* download it again"),
         (break_everything, ValueError, "truncated .* download it again"),
-        (break_header, ValueError, "no safetensors file, delete it and download it again"),
+        (break_header, ValueError, "not a safetensors file, delete it and download it again"),
         (
             break_shape,
             ValueError,
@@ -370,7 +370,7 @@ def break_folder(folder: Path) -> Path:
             "lacks conv_in.bias and .* unknown module.conv_in.bias .* download the folder",
         ),
         (break_pickle, ValueError, "is a pickle, .* never loaded: convert it to .*safetensors"),
-        (break_nothing_left, FileNotFoundError, "no weights .* download it again"),
+        (break_nothing_left, FileNotFoundError, "no weights, .* download it again"),
         (break_config, FileNotFoundError, "is missing, download"),
         (break_json, ValueError, "not valid JSON, download it again"),
         (break_class, ValueError, "FluxTransformer2DModel.* expected one of: UNet2DConditionModel"),

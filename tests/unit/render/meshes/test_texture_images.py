@@ -77,9 +77,9 @@ def huge_png(side):
         (huge_png(9000), "9000 x 9000 pixels"),
         (huge_png(40000), "far more than"),
         (encoded(COLOR, "PNG")[:-30], "broken image"),
-        (b"no image", r"no image of a known format \(PNG, JPEG,"),
+        (b"no image", r"not an image of a known format \(PNG, JPEG,"),
         (encoded(Image.new("F", (4, 4), 90.0), "TIFF"), "floating-point pixels"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (b"\xabKTX 20\xbb\r\n\x1a\n" + bytes(80), "KTX2"),
     ],
 )
