@@ -138,7 +138,7 @@ def test_unknown_model_and_device(here, small_model, capsys):
     assert "unknown device 'abacus'" in refused(
         capsys, "generate", "a chair", "--model", small, "--device", "abacus"
     )
-    assert "'cuda:99' is not there" in refused(
+    assert "there is no device 'cuda:99'" in refused(
         capsys, "generate", "a chair", "--model", small, "--device", "cuda:99"
     )
     assert listing(here) == {"empty"}
@@ -277,7 +277,7 @@ def test_render_looks_from_the_named_side(here):
         (["object.ply", "--view", "0,0", "folder"], "'folder': it is a directory"),
         (["object.ply", "--turntable", "out.avi"], "'out.avi' has the suffix '.avi'"),
         (["object.ply", "--turntable", "out.gif", "--size", "0"], "the size is 0"),
-        (["object.ply", "--turntable", "out.gif", "--frames", "0"], "0 frames"),
+        (["object.ply", "--turntable", "out.gif", "--frames", "0"], "--frames is 0"),
         (["object.ply", "--turntable", "out.gif", "--fps", "-1"], "frame rate is -1"),
         (["object.ply", "--turntable", "out.gif", "--radius", "0"], "the radius is 0"),
     ],
