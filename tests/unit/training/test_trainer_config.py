@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from diffsplat.training.cached_view_batches import DenoisedViewSourceConfig
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.rendered_view_loss import RenderedViewWeights
@@ -12,6 +13,8 @@ from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
 from diffsplat.training.stages.elevation_stage import ElevationStageConfig, MiniElevationStageConfig
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
+from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
+from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.teacher_trajectories import WindowSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
@@ -43,6 +46,13 @@ from diffsplat.training.view_batches import ViewSourceConfig
         (lambda: MiniElevationStageConfig(widths=(48, 0)), r"widths is \(48, 0\)"),
         (lambda: MiniElevationStageConfig(dropout=1.0), r"dropout is 1\.0"),
         (lambda: ElevationStageConfig(offset_weight=-1.0), r"offset_weight is -1\.0"),
+        (lambda: ReconstructionConfig(heads=0), "heads is 0, expected at least 1"),
+        (lambda: SmallAutoencoderConfig(crop=-4), "crop is -4, expected at least 0"),
+        (lambda: SmallAutoencoderConfig(kl_weight=math.nan), "kl_weight is nan"),
+        (lambda: ImageAutoencoderConfig(crop=2), "crop is 2, expected at least 4"),
+        (lambda: ConditionFit(evaluation_views=0), "evaluation_views is 0, expected at least 1"),
+        (lambda: ComponentFit(latent_deviation=0.0), r"latent_deviation is 0\.0"),
+        (lambda: DenoisedViewSourceConfig(cached_rings=0), "cached_rings is 0, expected at least 1"),
         (lambda: WindowSourceConfig(seed=-1), "seed is -1"),
         (lambda: DiffusionConfig(sample_steps=0), "sample_steps is 0, expected at least 1"),
         (lambda: SmallUNetConfig(widths=(32, 33)), r"widths is \(32, 33\), expected multiples of 16"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsplat.core import PixelGrid, Rendering, SplatGrid, Views
 from diffsplat.core.splat_grid import OPACITY, unit_range
-from diffsplat.errors import require
+from diffsplat.errors import require, require_at_least
 from diffsplat.evaluation.held_out_view_evaluation import INPUT_VIEWS
 from diffsplat.evaluation.image_metrics import psnr
 from diffsplat.models.denoiser_families import Variant
@@ -69,6 +69,10 @@ class AutoencoderConfig(StageConfig):
     )
     decoder: ClassVar[Literal["full", "tiny"]] = "full"
 
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "image_size", "rendering_from")
+        require_at_least(0, self, "grid_weight", "kl_weight", "rendering_weight", "crop")
+
     @property
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
@@ -116,6 +120,10 @@ class SmallAutoencoderConfig(SmallAutoencoderSizes, AutoencoderConfig):
     From a small image autoencoder it would learn more slowly: what repeats the weights of three colours over
     twelve channels passes on three sums of them at first.
     """
+
+    def __post_init__(self) -> None:
+        SmallAutoencoderSizes.__post_init__(self)
+        AutoencoderConfig.__post_init__(self)
 
     def network(self, _folders: StageFolders, pixel_grid: PixelGrid, /) -> "SplatVAE":
         """An autoencoder whose convolutions pass their input on at first."""

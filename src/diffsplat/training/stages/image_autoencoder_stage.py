@@ -76,6 +76,11 @@ class ImageAutoencoderConfig(SmallAutoencoderSizes, StageConfig):
     kl_weight: float = 1e-4
     crop: int = 64
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, self, "kl_weight")
+        require_at_least(2 ** (len(self.widths) - 1), self, "crop")
+
     def network(self) -> "AutoencoderKL":
         """The untrained autoencoder."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

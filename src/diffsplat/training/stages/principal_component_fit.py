@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from diffsplat.core import SplatGrid, Views
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.errors import require, require_at_least
 from diffsplat.evaluation.control_agreement import condition_images
 from diffsplat.evaluation.evaluation_objects import held_out_views
 from diffsplat.evaluation.held_out_view_evaluation import evaluate_grids
@@ -108,6 +109,11 @@ class ComponentFit(PrincipalComponentFit):
     component_objects: int = 480
     evaluation_objects: int = 32
 
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "patch", "latent_channels", "component_objects")
+        require_at_least(0, self, "evaluation_objects")
+        require(self.latent_deviation > 0, "latent_deviation", self.latent_deviation, "a number above 0")
+
     @property
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
@@ -156,6 +162,9 @@ class ConditionFit(PrincipalComponentFit):
     channels: int = 64
     component_views: int = 1_000
     evaluation_views: int = 64
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "patch", "channels", "component_views", "evaluation_views")
 
     def network(self, image_size: int, /) -> ConditionEncoder:
         """The encoder before it is fitted."""

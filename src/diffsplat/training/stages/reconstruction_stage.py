@@ -7,6 +7,7 @@ import torch
 import tyro
 
 from diffsplat.core import PixelGrid, Rendering, Views
+from diffsplat.errors import require_at_least
 from diffsplat.evaluation.held_out_view_evaluation import INPUT_VIEWS
 from diffsplat.models.splat_reconstructor import GSRecon, Parametrization
 from diffsplat.pretrained.release_catalogue import RECONSTRUCTOR_RELEASE
@@ -49,6 +50,9 @@ class ReconstructionConfig(StageConfig):
     )
     files: Literal["model", "release"] = "model"
     overfit_goal: ClassVar = OverfitGoal("psnr_input", 35.0)  # dB
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "dim", "blocks", "heads", "patch")
 
     @property
     def release(self) -> Release | None:
