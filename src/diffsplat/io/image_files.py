@@ -83,6 +83,9 @@ def tile_images(
 
     Returns:
         ``[C, rows * (H + gap) - gap, columns * (W + gap) - gap]``.
+
+    Raises:
+        ValueError: for no images, no columns or a negative gap.
     """
     tensor_checks.require_shape("tile_images", "images", images, (None, None, None, None))
     count, channels, height, width = images.shape

@@ -92,12 +92,8 @@ def _is_ear(flat, ring, place):
 @njit(cache=True)
 def _turn(flat, a, b, c):
     """Positive where the way from ``a`` by ``b`` to ``c`` turns left."""
-    ab0, ab1, ac0, ac1 = (
-        flat[b, 0] - flat[a, 0],
-        flat[b, 1] - flat[a, 1],
-        flat[c, 0] - flat[a, 0],
-        flat[c, 1] - flat[a, 1],
-    )
+    ab0, ab1 = flat[b, 0] - flat[a, 0], flat[b, 1] - flat[a, 1]
+    ac0, ac1 = flat[c, 0] - flat[a, 0], flat[c, 1] - flat[a, 1]
     return ab0 * ac1 - ab1 * ac0
 
 
