@@ -13,9 +13,9 @@ from torch import Tensor
 
 from diffsplat.cli.main import main
 from diffsplat.errors import InvalidInputError
+from diffsplat.models.few_step_solver import FewStepSolver
 from diffsplat.models.multiview_pixart import make_denoiser
 from diffsplat.pipelines import DiffSplatPipeline
-from diffsplat.pipelines.generation_options import Generation
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.model_export import export_model
@@ -155,17 +155,14 @@ def test_a_refiner_that_does_not_go_with_the_model_is_not_exported(
     assert DiffSplatPipeline.from_pretrained(target).refiner is None
 
 
-def test_a_denoiser_of_few_steps_beside_the_stages_is_exported(
-    chain: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_few_step_solver_beside_the_stages_is_exported(chain: Path, data: Path, tmp_path: Path) -> None:
     runs, target = tmp_path / "runs", tmp_path / "model"
     shutil.copytree(chain, runs)
-    shutil.copytree(chain / "diffusion" / "weights", runs / "few-step" / "weights")
-    (runs / "few-step" / "config.json").write_text(json.dumps({"source": {"windows": 3}}))
+    FewStepSolver((1.0, 0.7, 0.4), (2.0, 3.0, 4.0)).save_pretrained(runs / "few-step" / "weights")
     export_model(target, RunFolders((data,), runs), MINI.sampling)
-    pipe = DiffSplatPipeline.from_pretrained(target)
-    assert pipe.few_step_denoiser is not None
-    assert pipe.resolve(Generation(prompts=("a crate",))).steps == 3
+    solver = DiffSplatPipeline.from_pretrained(target).few_step_solver
+    assert solver is not None
+    assert solver.levels().tolist() == pytest.approx([1.0, 0.7, 0.4, 0.0], abs=1e-3)
 
 
 def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

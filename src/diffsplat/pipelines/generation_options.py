@@ -212,13 +212,10 @@ class Generation:
             )
         values = asdict(self)
         placed = self._placed_steps()
-        asked = placed or self.steps or defaults.few_steps
-        unguided = self.guidance is None and not (self.negative_prompt or self.negative_prompts)
-        few = unguided and 0 < asked <= defaults.few_steps
         of_model = {
             "prompts": prompts,
-            "steps": defaults.few_steps if few else defaults.steps,
-            "guidance": 1.0 if few else defaults.guidance,
+            "steps": defaults.steps,
+            "guidance": defaults.guidance,
             "elevation": None if from_image else defaults.elevation_deg,
         }
         missing = {name: value for name, value in of_model.items() if values[name] in (None, ())}
@@ -266,9 +263,12 @@ class ResolvedGeneration(Generation):
         """Whether there is classifier-free guidance."""
         return self.guidance > 1
 
-    def in_few_steps(self, most: int) -> bool:
-        """Whether it is for a denoiser of at most so many steps, which has no guidance."""
-        return self.steps <= most and not self.guided
+    @property
+    def sampled_by_default(self) -> bool:
+        """Whether nothing but the number of steps and the guidance scale says how it is sampled."""
+        placed = self.sampler or self.timesteps or self.sigmas
+        guided_otherwise = self.negative_prompt or self.negative_prompts or self.guidance_rescale
+        return not (placed or guided_otherwise or self.eta is not None)
 
     @property
     def texts(self) -> list[str]:

@@ -111,20 +111,25 @@ class GuidedDenoiser:
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``."""
-        batch = torch.cat([latents, latents]) if self.guided else latents
-        steps = torch.cat([timestep, timestep]) if self.guided else timestep
-        inputs = denoiser_inputs(batch, self.conditions, self.network.config["in_channels"])
-        residuals = None if self.controlnet is None else self._residuals(self.controlnet, inputs, steps)
-        output = network_output(self.network, inputs, steps, self.conditions.text, residuals)
-        prediction = of_views(output, latents)
+        predictions = self.predictions(latents, timestep)
+        prediction = predictions[-1]
         if self.guided:
-            without, with_text = prediction.chunk(2)
+            without, with_text = predictions
             prediction = without + self.guidance * (with_text - without)
             if self.rescale:
                 prediction = rescaled_guidance(prediction, with_text, self.rescale)
         if self.prediction == "latents":
             return (latents - prediction) / noise_levels(timestep)
         return prediction
+
+    def predictions(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """``[2, B, V, C, h, w]`` what the network predicts without the text and with it; ``[1, ...]`` unguided."""
+        batch = torch.cat([latents, latents]) if self.guided else latents
+        steps = torch.cat([timestep, timestep]) if self.guided else timestep
+        inputs = denoiser_inputs(batch, self.conditions, self.network.config["in_channels"])
+        residuals = None if self.controlnet is None else self._residuals(self.controlnet, inputs, steps)
+        output = network_output(self.network, inputs, steps, self.conditions.text, residuals)
+        return of_views(output, latents).unflatten(0, (-1, len(latents)))
 
     def _residuals(self, controlnet: Denoiser, inputs: Tensor, timestep: Tensor) -> Residuals:
         control = self.conditions.control
@@ -171,7 +176,7 @@ class Handover:
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``, the same for all."""
-        low = float(timestep[0]) < self.level * TIMESTEPS
+        low = float(timestep[0].detach()) < self.level * TIMESTEPS
         return (self.refiner if low else self.denoiser)(latents, timestep)
 
 

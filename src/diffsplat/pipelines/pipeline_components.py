@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from diffsplat.models.condition_encoder import ConditionEncoder
     from diffsplat.models.elevation_network import ElevationEstimator
+    from diffsplat.models.few_step_solver import FewStepSolver
 
 _KEEP_FLOAT32 = (
     *("ComponentAutoencoder", "ConditionEncoder", "TextEncoder", "StoredPrompts"),
-    *("ElevationEstimator", "MiniElevationEstimator"),
+    *("ElevationEstimator", "MiniElevationEstimator", "FewStepSolver"),
 )
 """Classes of small components that always compute in float32."""
 
@@ -44,8 +45,8 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
             the noise level and guidance of the refiner.
         refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
             its own. None for none, also where the model has one.
-        few_step_denoiser: takes the place of denoiser and refiner for text in up to ``defaults.few_steps`` steps
-            without guidance.
+        few_step_solver: takes its few steps for text, where neither guidance, sampler nor places of the steps are
+            given. It belongs to this denoiser and refiner at the guidance of ``defaults``.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         condition_encoder: encodes images and control maps for one denoiser that takes both.
         controlnet: for control maps, also with an image; a ``ModuleList`` of several follows as many at once.
@@ -69,7 +70,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     _: KW_ONLY
     refiner: Denoiser | None = None
-    few_step_denoiser: Denoiser | None = None
+    few_step_solver: "FewStepSolver | None" = None
     image_encoder: "AutoencoderKL | None" = None
     condition_encoder: "ConditionEncoder | None" = None
     controlnet: Denoiser | None = None
@@ -164,7 +165,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
 
     def _denoisers(self) -> tuple[Denoiser, ...]:
         """The networks that work in every denoising step, or in some."""
-        networks = (self.denoiser, self.refiner, self.few_step_denoiser, self.controlnet)
+        networks = (self.denoiser, self.refiner, self.controlnet)
         return tuple(network for network in networks if network is not None)
 
 

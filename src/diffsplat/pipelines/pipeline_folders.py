@@ -13,6 +13,7 @@ from torch import nn
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import give_usual_permissions, make_folder
 from diffsplat.models.condition_encoder import ConditionEncoder
+from diffsplat.models.few_step_solver import FewStepSolver
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults, controlnet_folder, write_index
 from diffsplat.pretrained.network_folders import (
@@ -173,7 +174,7 @@ def _readers(
         "scheduler": partial(load_scheduler, prediction=prediction),
         "denoiser": partial(open_denoiser, dtype=dtype),
         "refiner": partial(open_denoiser, dtype=dtype),
-        "few_step_denoiser": partial(open_denoiser, dtype=dtype),
+        "few_step_solver": FewStepSolver.from_pretrained,
         "autoencoder": partial(open_autoencoder, dtype=dtype),
         "image_encoder": partial(open_image_encoder, dtype=dtype),
         "condition_encoder": ConditionEncoder.from_pretrained,

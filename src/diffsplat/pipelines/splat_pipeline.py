@@ -20,6 +20,7 @@ from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
 from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_families import uncompiled
+from diffsplat.models.few_step_solver import FewStepScheduler
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
@@ -319,7 +320,8 @@ class DiffSplatPipeline(PipelineComponents):
         """Generate splats; see :meth:`__call__`. Images come from :meth:`prepare`; the callback may raise to stop."""
         tensors = tensors or TensorInputs()
         resolved = self.resolve(tensors.named(generation), images)
-        sampling = self._sampling(resolved, tensors)
+        few = self._takes_few_steps(resolved, conditioned=images is not None and images.given)
+        sampling = self._sampling(resolved, tensors, few=few)
         cameras = ring_cameras(resolved.elevation_deg, size=self.autoencoder.image_size).to(self.device)
         count, size = len(resolved.objects), max(1, self.objects_per_pass)
         tensors.check_latents((count, *self.latent_shape))
@@ -362,11 +364,12 @@ class DiffSplatPipeline(PipelineComponents):
         read = {prompt: self.known_words.caption(prompt) for prompt in generation.prompts}
         return {prompt: caption for prompt, caption in read.items() if caption != prompt}
 
-    def _sampling(self, generation: ResolvedGeneration, tensors: TensorInputs) -> "_Sampling":
+    def _sampling(self, generation: ResolvedGeneration, tensors: TensorInputs, *, few: bool) -> "_Sampling":
         """Scheduler, steps and noise of the objects, checked before anything is computed."""
         levels = NoiseLevels(generation.steps, generation.timesteps, generation.sigmas)
         seeds = tuple(seed for _, seed in generation.objects)
-        scheduler = self._scheduler(generation.sampler)
+        solver = self.few_step_solver if few else None
+        scheduler = FewStepScheduler(solver) if solver else self._scheduler(generation.sampler)
         prediction = self.defaults.prediction
         if not predicts(scheduler, prediction):
             raise InvalidInputError(
@@ -430,9 +433,15 @@ class DiffSplatPipeline(PipelineComponents):
 
     def defaults_for(self, *, conditioned: bool) -> SamplingDefaults:
         """How the model is sampled with, or without, an image or a control map."""
-        if conditioned or self.few_step_denoiser is None:
-            return replace((self.image_defaults if conditioned else None) or self.defaults, few_steps=0)
-        return self.defaults
+        return (self.image_defaults if conditioned else None) or self.defaults
+
+    def _takes_few_steps(self, generation: ResolvedGeneration, conditioned: bool) -> bool:
+        """Whether the few-step solver may take the steps: of text alone, as many as it has, guided as it was fitted."""
+        solver = self.few_step_solver
+        fits = not conditioned and generation.guidance == self.defaults.guidance
+        return (
+            solver is not None and fits and generation.steps == solver.steps and generation.sampled_by_default
+        )
 
     def _encoded(self, generation: ResolvedGeneration, given: StoredPrompts) -> StoredPrompts:
         """Every text of a generation, encoded; some may be given."""
@@ -463,7 +472,8 @@ class DiffSplatPipeline(PipelineComponents):
         noise = sampling.tensors.noise(self.latent_shape, sampling.generators, objects).to(self.device)
         conditions = shared.for_objects(generation, objects)
         denoisers, kind = self._denoisers(), self.dtype
-        field, known = self._field(generation, conditions, shared), shared.known_view
+        few = isinstance(sampling.scheduler, FewStepScheduler)
+        field, known = self._field(generation, conditions, shared, few=few), shared.known_view
         if known is not None and isinstance(self.autoencoder, ComponentAutoencoder):
             field = ProjectedFlow(field, known, self.autoencoder)
         with self._placement.on_device(*denoisers), autocast(self.device, self.precision, kind):
@@ -494,16 +504,23 @@ class DiffSplatPipeline(PipelineComponents):
         return known.carved(splats, grid) if known else splats
 
     def _field(
-        self, generation: ResolvedGeneration, conditions: Conditions, shared: "_SharedConditions"
+        self,
+        generation: ResolvedGeneration,
+        conditions: Conditions,
+        shared: "_SharedConditions",
+        *,
+        few: bool,
     ) -> Field:
-        """The prediction that the sampler follows: the guided denoiser, and below the model's level the refiner."""
+        """The prediction that the sampler follows: the guided denoiser, and below the model's level the refiner.
+
+        Of the few-step solver it is what they predict without the text and with it.
+        """
         defaults, views = shared.defaults, self.autoencoder.views
         for network in self._denoisers():
             image = conditions.image_latent is not None and network is not self.controlnet
             set_multiview_attention(network, attended_views(views, image=image))
-        few_step_denoiser = self.few_step_denoiser if generation.in_few_steps(defaults.few_steps) else None
         guided = GuidedDenoiser(
-            few_step_denoiser or self.denoiser,
+            self.denoiser,
             conditions,
             shared.guidance.to(self.device),
             defaults.prediction,
@@ -511,14 +528,16 @@ class DiffSplatPipeline(PipelineComponents):
             control=ControlOptions(generation.control_scale, generation.guess_mode),
             rescale=generation.guidance_rescale,
         )
-        if few_step_denoiser or self.refiner is None or not self._refines(conditions, shared):
-            return guided
+        if self.refiner is None or not self._refines(conditions, shared):
+            return guided.predictions if few else guided
         check_refiner(self.denoiser, self.refiner, defaults)
         followed = conditions if defaults.refiner_guidance > 1 else replace(conditions, negative=None)
         if self._refiner_reads_text_alone:
             followed = replace(followed, image_latent=None)
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
+        if few:
+            return Handover(guided.predictions, refiner.predictions, defaults.refined_below)
         return Handover(guided, refiner, defaults.refined_below)
 
     @property

@@ -28,10 +28,10 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 EMBEDDED_MODELS = ("mini",)
 
 TEXT_COMPONENTS = ("denoiser", "autoencoder", "text_encoder", "scheduler")
-"""What a model generates from text with, each in a folder of its name; a refiner and a denoiser of few steps may come
-with them."""
+"""What a model generates from text with, each in a folder of its name; a refiner and a few-step solver may come with
+them."""
 
-FEW_STEP_DENOISER = "few_step_denoiser"
+FEW_STEP_SOLVER = "few_step_solver"
 
 CONDITION_ENCODER = "condition_encoder"
 """Component of a model whose one denoiser also takes images and every kind of control map."""
@@ -41,7 +41,7 @@ IMAGE_COMPONENTS = ("image_denoiser", "image_encoder", "autoencoder", "text_enco
 
 _OWN_CLASSES = (
     *("MultiViewPixArt", "ComponentAutoencoder", "SplatVAE", "TextEncoder", "ClipT5Encoder"),
-    *("ConditionEncoder", "ElevationEstimator", "MiniElevationEstimator"),
+    *("ConditionEncoder", "ElevationEstimator", "MiniElevationEstimator", "FewStepSolver"),
 )
 _SCHEDULER_FILE = "scheduler_config.json"
 _CONFIG_FILE = "config.json"
@@ -62,8 +62,6 @@ class SamplingDefaults:
             0 leaves them as they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
         refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.
-        few_steps: steps that a model's few-step denoiser takes, without guidance, where the caller asks for no more
-            and for no guidance; 0 for none.
         projection: whether what is generated from an image or a control map takes over the image's colours and the
             outline of either, see :class:`~diffsplat.pipelines.first_view_projection.KnownView`.
 
@@ -79,7 +77,6 @@ class SamplingDefaults:
     smoothing: float = 0.0
     refined_below: float = 0.0
     refiner_guidance: float = 1.0
-    few_steps: int = 0
     projection: bool = False
 
     def __post_init__(self) -> None:
@@ -218,7 +215,7 @@ class ModelFolder:
         own_denoiser = from_image and "image_denoiser" in self.index
         names = IMAGE_COMPONENTS if own_denoiser else TEXT_COMPONENTS
         optional = ("elevation_estimator",) if from_image else ()
-        optional += () if own_denoiser else ("refiner", FEW_STEP_DENOISER, CONDITION_ENCODER)
+        optional += () if own_denoiser else ("refiner", FEW_STEP_SOLVER, CONDITION_ENCODER)
         names += tuple(name for name in optional if name in self.index)
         parts = {"denoiser" if name == "image_denoiser" else name: self.folder / name for name in names}
         networks = (controlnet_folder(kind) for kind in controls)

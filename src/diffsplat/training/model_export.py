@@ -16,7 +16,7 @@ from diffsplat.models.network_base_class import CONFIG_FILE, RELEASED_WEIGHTS_FI
 from diffsplat.models.rays_and_noise_levels import denoised_channels
 from diffsplat.pretrained.model_folders import (
     CONDITION_ENCODER,
-    FEW_STEP_DENOISER,
+    FEW_STEP_SOLVER,
     TEXT_COMPONENTS,
     controlnet_folder,
     write_index,
@@ -67,9 +67,6 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     defaults = sampling.defaults
     if "refiner" not in runs:
         defaults = replace(defaults, refined_below=0.0, refiner_guidance=1.0)
-    if FEW_STEP_DENOISER in runs:
-        windows = read_record(runs[FEW_STEP_DENOISER]).get("source", {}).get("windows", 0)
-        defaults = replace(defaults, few_steps=int(windows))
     for network, run in runs.items():
         weights = RELEASED_WEIGHTS_FILE if network == "elevation_estimator" else WEIGHTS_FILE
         _copy(run / "weights", folder / network, (CONFIG_FILE, weights))
@@ -95,7 +92,7 @@ def _trained_runs(folders: RunFolders, sampling: SamplingRecipe) -> dict[str, Pa
     """Runs of the networks that the model consists of, by the networks' names."""
     runs = {network: folders.out / stage for stage, network in NETWORKS.items()}
     trained = {network for network, run in runs.items() if (run / "weights").is_dir()}
-    names = [*_TEXT_NETWORKS, *trained.intersection((*_CONTROLNETS, FEW_STEP_DENOISER))]
+    names = [*_TEXT_NETWORKS, *trained.intersection((*_CONTROLNETS, FEW_STEP_SOLVER))]
     if sampling.defaults.refined_below > 0 and "refiner" in trained:
         names.append("refiner")
     for needed, networks in (("image_denoiser", _IMAGE_NETWORKS), (CONDITION_ENCODER, _CONDITION_NETWORKS)):

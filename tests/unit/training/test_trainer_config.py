@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from diffsplat.training.teacher_trajectories import WindowSourceConfig
 
 from diffsplat.training.cached_view_batches import DenoisedViewSourceConfig
 from diffsplat.training.elevation_batches import ElevationSourceConfig
@@ -15,7 +16,6 @@ from diffsplat.training.stages.elevation_stage import ElevationStageConfig, Mini
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
-from diffsplat.training.teacher_trajectories import WindowSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 

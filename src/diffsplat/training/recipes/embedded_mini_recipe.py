@@ -6,8 +6,6 @@ earlier autoencoders and at other noise levels: their model card lists them. The
 objects for each network, so that it makes the same kind of model and not the same numbers.
 """
 
-from dataclasses import replace
-
 from diffsplat.models.condition_encoder import CONDITION_KINDS
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.training.elevation_batches import ElevationSourceConfig
@@ -15,12 +13,12 @@ from diffsplat.training.latent_batches import LatentSourceConfig
 from diffsplat.training.recipes.model_recipe import NetworkRecipe, Recipe, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.distillation_stage import DistillationConfig
 from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
+from diffsplat.training.stages.few_step_stage import FewStepConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
-from diffsplat.training.teacher_trajectories import WindowSourceConfig
+from diffsplat.training.teacher_samples import SampleSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 
@@ -52,16 +50,21 @@ _ELEVATION = GradientTraining(
 )
 
 
-FEW_STEP_DENOISER = NetworkRecipe(
+FEW_STEP_SOLVER = NetworkRecipe(
     "few-step-mini",
-    "denoiser of mini for four steps without guidance",
+    "solver of mini for four steps: 27 coefficients",
     GradientTraining(
-        DistillationConfig(),
-        WindowSourceConfig(),
-        TrainerConfig(steps=4_000, optim=replace(_DENOISING, lr=5e-4), ema=_EMA, evaluate_every=500),
+        FewStepConfig(),
+        SampleSourceConfig(),
+        TrainerConfig(
+            steps=200,
+            optim=OptimConfig(lr=2e-2, betas=(0.9, 0.95), weight_decay=0.0, warmup_steps=10),
+            ema=EmaConfig(decay=0.0),
+            evaluate_every=50,
+        ),
     ),
 )
-"""A denoiser that makes in four steps without guidance what mini makes in twenty with it."""
+"""Four steps of the same networks that come close to what mini makes in twenty."""
 
 MINI = Recipe(
     name="mini",

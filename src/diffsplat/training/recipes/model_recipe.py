@@ -18,7 +18,7 @@ NETWORKS = {
     "condition": "condition_encoder",
     "diffusion": "denoiser",
     "refiner": "refiner",
-    "few-step": "few_step_denoiser",
+    "few-step": "few_step_solver",
     "image-diffusion": "image_denoiser",
     "elevation": "elevation_estimator",
     **{name: name for name in map(controlnet_folder, get_args(ControlKind))},
