@@ -41,7 +41,7 @@ SMALL_AUTOENCODER = GradientTraining(
         rendering=SMALL_LOSS,
     ),
     ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=12),
-    replace(_TRAINER, steps=5_000, optim=replace(_TRAINER.optim, lr=2e-3), evaluate_every=1_000),
+    replace(_TRAINER, steps=5_000, optim=replace(_TRAINER.optim, name="muon", lr=2e-3), evaluate_every=1_000),
 )
 
 SMALL_ELEVATION = GradientTraining(
@@ -66,7 +66,9 @@ _DENOISING = TrainerConfig(
 _DENOISED_VIEWS = DenoisedViewSourceConfig(batch_size=4, evaluation_objects=16)
 
 SMALL_DIFFUSION = GradientTraining(
-    DiffusionConfig(SmallUNetConfig(), sample_guidance=(1.0, 3.0)), _DENOISED_VIEWS, _DENOISING
+    DiffusionConfig(SmallUNetConfig(), sample_guidance=(1.0, 3.0)),
+    _DENOISED_VIEWS,
+    replace(_DENOISING, optim=replace(_DENOISING.optim, name="muon")),
 )
 
 SMALL_IMAGE_DIFFUSION = replace(

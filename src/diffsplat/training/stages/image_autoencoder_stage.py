@@ -41,9 +41,9 @@ class SmallAutoencoderSizes:
         ValueError: for a number out of range, or widths that the groups do not divide.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: tuple[int, ...] = (24, 48, 96)
     layers: int = 1
-    latent_channels: int = 32
+    latent_channels: int = 48
     norm_groups: int = 8
 
     def __post_init__(self) -> None:
