@@ -52,7 +52,7 @@ _ELEVATION = GradientTraining(
 
 FEW_STEP_SOLVER = NetworkRecipe(
     "few-step-mini",
-    "solver of mini for four steps: 27 coefficients",
+    "solver of mini for four steps: 26 coefficients",
     GradientTraining(
         FewStepConfig(),
         SampleSourceConfig(),
