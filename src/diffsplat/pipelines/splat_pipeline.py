@@ -20,7 +20,7 @@ from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
 from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_families import uncompiled
-from diffsplat.models.few_step_solver import FewStepScheduler
+from diffsplat.models.few_step_solver import FewStepScheduler, FewStepSolver
 from diffsplat.models.multiview_attention import set_multiview_attention
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS, denoised_channels, denoiser_rays
@@ -320,8 +320,8 @@ class DiffSplatPipeline(PipelineComponents):
         """Generate splats; see :meth:`__call__`. Images come from :meth:`prepare`; the callback may raise to stop."""
         tensors = tensors or TensorInputs()
         resolved = self.resolve(tensors.named(generation), images)
-        few = self._takes_few_steps(resolved, conditioned=images is not None and images.given)
-        sampling = self._sampling(resolved, tensors, few=few)
+        solver = self._solver_of(resolved, conditioned=images is not None and images.given)
+        sampling = self._sampling(resolved, tensors, solver)
         cameras = ring_cameras(resolved.elevation_deg, size=self.autoencoder.image_size).to(self.device)
         count, size = len(resolved.objects), max(1, self.objects_per_pass)
         tensors.check_latents((count, *self.latent_shape))
@@ -364,11 +364,12 @@ class DiffSplatPipeline(PipelineComponents):
         read = {prompt: self.known_words.caption(prompt) for prompt in generation.prompts}
         return {prompt: caption for prompt, caption in read.items() if caption != prompt}
 
-    def _sampling(self, generation: ResolvedGeneration, tensors: TensorInputs, *, few: bool) -> "_Sampling":
+    def _sampling(
+        self, generation: ResolvedGeneration, tensors: TensorInputs, solver: FewStepSolver | None
+    ) -> "_Sampling":
         """Scheduler, steps and noise of the objects, checked before anything is computed."""
         levels = NoiseLevels(generation.steps, generation.timesteps, generation.sigmas)
         seeds = tuple(seed for _, seed in generation.objects)
-        solver = self.few_step_solver if few else None
         scheduler = FewStepScheduler(solver) if solver else self._scheduler(generation.sampler)
         prediction = self.defaults.prediction
         if not predicts(scheduler, prediction):
@@ -435,13 +436,13 @@ class DiffSplatPipeline(PipelineComponents):
         """How the model is sampled with, or without, an image or a control map."""
         return (self.image_defaults if conditioned else None) or self.defaults
 
-    def _takes_few_steps(self, generation: ResolvedGeneration, conditioned: bool) -> bool:
-        """Whether the few-step solver may take the steps: of text alone, as many as it has, guided as it was fitted."""
+    def _solver_of(self, generation: ResolvedGeneration, *, conditioned: bool) -> FewStepSolver | None:
+        """The few-step solver for text alone in as many steps as it has, guided as it was fitted; else None."""
         solver = self.few_step_solver
-        fits = not conditioned and generation.guidance == self.defaults.guidance
-        return (
-            solver is not None and fits and generation.steps == solver.steps and generation.sampled_by_default
-        )
+        if solver is None or conditioned or not generation.sampled_by_default:
+            return None
+        fits = (generation.steps, generation.guidance) == (solver.steps, self.defaults.guidance)
+        return solver if fits else None
 
     def _encoded(self, generation: ResolvedGeneration, given: StoredPrompts) -> StoredPrompts:
         """Every text of a generation, encoded; some may be given."""

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from diffsplat.training.teacher_trajectories import WindowSourceConfig
 
 from diffsplat.training.cached_view_batches import DenoisedViewSourceConfig
 from diffsplat.training.elevation_batches import ElevationSourceConfig
@@ -16,6 +15,7 @@ from diffsplat.training.stages.elevation_stage import ElevationStageConfig, Mini
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
+from diffsplat.training.teacher_samples import SampleSourceConfig
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 
@@ -53,10 +53,10 @@ from diffsplat.training.view_batches import ViewSourceConfig
         (lambda: ConditionFit(evaluation_views=0), "evaluation_views is 0, expected at least 1"),
         (lambda: ComponentFit(latent_deviation=0.0), r"latent_deviation is 0\.0"),
         (lambda: DenoisedViewSourceConfig(cached_rings=0), "cached_rings is 0, expected at least 1"),
-        (lambda: WindowSourceConfig(seed=-1), "seed is -1"),
+        (lambda: SampleSourceConfig(seed=-1), "seed is -1"),
         (lambda: DiffusionConfig(sample_steps=0), "sample_steps is 0, expected at least 1"),
         (lambda: SmallUNetConfig(widths=(32, 33)), r"widths is \(32, 33\), expected multiples of 16"),
-        (lambda: SmallAutoencoderConfig(norm_groups=3), "expected multiples of norm_groups, 3"),
+        (lambda: SmallAutoencoderConfig(norm_groups=5), "expected multiples of norm_groups, 5"),
         (lambda: ImageAutoencoderConfig(widths=(8, 12)), r"widths is \(8, 12\)"),
         (lambda: RenderedViewWeights(rgb=math.nan), "rgb is nan, expected at least 0"),
         (lambda: RenderedViewWeights(normal=-0.5), r"normal is -0\.5"),
