@@ -77,9 +77,10 @@ class WatchedPages:
 
 
 def settle(page: Any) -> None:
-    """Wait until a page shows all it was asked for; the page looks at that every tenth of a second."""
-    page.wait_for_timeout(250)
+    """Wait until a page shows all it was asked for, which it looks at every tenth of a second of its own clock."""
+    page.evaluate("() => new Promise(done => setTimeout(done, 250))")
     page.wait_for_selector("html[data-state=ready]", state="attached")
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def picture(page: Any, **options: Any) -> NDArray[np.float64]:
