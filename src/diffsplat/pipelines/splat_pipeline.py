@@ -57,7 +57,7 @@ from diffsplat.pipelines.tensor_inputs import TensorInputs
 from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampler
-from diffsplat.pretrained.schedulers import make_scheduler, predicts
+from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler, predicts
 
 StepCallback = Callable[[int, int], object]
 """``(steps done, total steps)``; raising from it stops the generation."""
@@ -437,9 +437,13 @@ class DiffSplatPipeline(PipelineComponents):
         return (self.image_defaults if conditioned else None) or self.defaults
 
     def _solver_of(self, generation: ResolvedGeneration, *, conditioned: bool) -> FewStepSolver | None:
-        """The few-step solver for text alone in as many steps as it has, guided as it was fitted; else None."""
+        """The few-step solver for text alone in as many steps as it has, guided as it was fitted; else None.
+
+        A scheduler of another kind in the place of the model's own is used instead.
+        """
         solver = self.few_step_solver
-        if solver is None or conditioned or not generation.sampled_by_default:
+        own = isinstance(self.scheduler, FlowEulerScheduler)
+        if solver is None or conditioned or not own or not generation.sampled_by_default:
             return None
         fits = (generation.steps, generation.guidance) == (solver.steps, self.defaults.guidance)
         return solver if fits else None
@@ -532,7 +536,7 @@ class DiffSplatPipeline(PipelineComponents):
         if self.refiner is None or not self._refines(conditions, shared):
             return guided.predictions if few else guided
         check_refiner(self.denoiser, self.refiner, defaults)
-        followed = conditions if defaults.refiner_guidance > 1 else replace(conditions, negative=None)
+        followed = conditions if few or defaults.refiner_guidance > 1 else replace(conditions, negative=None)
         if self._refiner_reads_text_alone:
             followed = replace(followed, image_latent=None)
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)

@@ -20,7 +20,7 @@ from diffsplat.pipelines.denoising_loop import denoise
 from diffsplat.pipelines.generation_options import ResolvedGeneration
 from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
-from diffsplat.pretrained.schedulers import FlowEulerScheduler
+from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler
 from diffsplat.training.run_folders import StageFolders
 from diffsplat.training.stages.few_step_stage import FewStepConfig, FewStepStage
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
@@ -235,6 +235,19 @@ def test_the_solver_takes_its_number_of_steps_of_the_models_guidance(
     expected = (CONSTANT + REFINED) / 2 if few else REFINED
     assert made.latents is not None
     torch.testing.assert_close(made.latents, torch.full_like(made.latents, expected), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("sampler", "expected"), [("euler", (CONSTANT + REFINED) / 2), ("unipc", CONSTANT)])
+def test_a_refiner_without_guidance_and_another_scheduler(teacher: Path, sampler, expected):
+    """The solver guides the refiner as it was fitted; UniPC, in the scheduler's place, takes both steps above 0.8."""
+    pipe = DiffSplatPipeline.from_pretrained(teacher)
+    pipe.defaults = replace(pipe.defaults, refiner_guidance=1.0)
+    pipe.scheduler = make_scheduler(sampler, {"shift": 6.0}, "latents")
+    pipe.few_step_solver = FewStepSolver((1.0, 0.5), (3.0, 2.0))
+    torch.nn.init.constant_(pipe.few_step_solver.mixture, 0.5)
+    made = pipe("a crate", steps=2)
+    assert made.latents is not None
+    torch.testing.assert_close(made.latents, torch.full_like(made.latents, expected), atol=2e-2, rtol=0)
 
 
 def test_no_solver_takes_steps_whose_guidance_is_rescaled():
