@@ -218,7 +218,13 @@ def test_elevation_small(data: Path, tmp_path: Path):
     recipe = shortened("elevation-small", width=64, depth=1, patch=8, grid=4)
     assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
     trained = load_elevation_network(tmp_path / "weights")
-    assert (trained.config.width, trained.config.input_size) == (64, 32)
+    assert (trained.config.width, trained.config.input_size, trained.config.estimate) == (64, 32, "mean")
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    parts = [{"interval", "offset", "surface"} & line.keys() for line in logged if line["kind"] == "train"]
+    assert parts
+    assert all(len(names) == 3 for names in parts)
+    further = StageFolders((data,), tmp_path / "further", start_from=tmp_path / "weights")
+    assert train_stage(recipe, further).status == "finished"
 
 
 def test_elevation_mini(data: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -33,6 +33,10 @@ INPUT_SIZE = 224
 
 HEAD_WIDTH = 64
 """Channels of an attention head in every published DINOv2."""
+
+Estimate = Literal["likeliest", "mean"]
+"""What is made of the probabilities of all intervals: the likeliest one, as in the paper, or the mean, which is nearer
+on average where a network is unsure."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HEADS = ("cls_head", "offset_head")
@@ -64,6 +68,7 @@ class ElevationConfig:
         head_width: channels inside the two heads.
         classes: intervals of elevations.
         input_size: pixels per side that every image is resized to; no weight tells them.
+        estimate: which interval the estimate lies in, that of the greatest probability or the mean one.
 
     Raises:
         ValueError: for sizes that are not positive, heads or patches that do not divide what they share.
@@ -79,11 +84,15 @@ class ElevationConfig:
     head_width: int = 768
     classes: int = 25
     input_size: int = INPUT_SIZE
+    estimate: Estimate = "likeliest"
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name == "registers" else 1
-            require(value >= least, f"ElevationConfig.{name}", value, "a positive whole number")
+            if name != "estimate":
+                least = 0 if name == "registers" else 1
+                require(value >= least, f"ElevationConfig.{name}", value, "a positive whole number")
+        known = self.estimate in get_args(Estimate)
+        require(known, "ElevationConfig.estimate", self.estimate, " or ".join(get_args(Estimate)))
         if self.width % self.heads:
             raise InvalidInputError(f"{self.heads} attention heads cannot share {self.width} channels")
         if self.input_size % self.patch:
@@ -91,7 +100,12 @@ class ElevationConfig:
 
     @classmethod
     def of_state_dict(
-        cls, state: Mapping[str, Tensor], *, heads: int | None = None, input_size: int = INPUT_SIZE
+        cls,
+        state: Mapping[str, Tensor],
+        *,
+        heads: int | None = None,
+        input_size: int = INPUT_SIZE,
+        estimate: Estimate = "likeliest",
     ) -> Self:
         """The sizes that released weights have.
 
@@ -99,6 +113,7 @@ class ElevationConfig:
             state: tensors under the released names.
             heads: attention heads, which no shape tells; by default each has :data:`HEAD_WIDTH` channels.
             input_size: pixels per side that images are resized to.
+            estimate: what an estimate is of the intervals' probabilities.
 
         Raises:
             ValueError: when a tensor is missing or no such network has its shape.
@@ -124,6 +139,7 @@ class ElevationConfig:
             head_width=_shape(state, "cls_head.0.weight", 2)[0],
             classes=_shape(state, "lower_bounds", 1)[0],
             input_size=input_size,
+            estimate=estimate,
         )
 
 
@@ -161,13 +177,18 @@ class ElevationEstimator(nn.Module):
 
     @classmethod
     def from_state_dict(
-        cls, state: Mapping[str, Tensor], *, heads: int | None = None, input_size: int = INPUT_SIZE
+        cls,
+        state: Mapping[str, Tensor],
+        *,
+        heads: int | None = None,
+        input_size: int = INPUT_SIZE,
+        estimate: Estimate = "likeliest",
     ) -> Self:
         """The network of released weights, in evaluation mode; it keeps the given tensors, without a copy.
 
         Arguments and errors are those of :meth:`ElevationConfig.of_state_dict`; unknown tensors are refused too.
         """
-        config = ElevationConfig.of_state_dict(state, heads=heads, input_size=input_size)
+        config = ElevationConfig.of_state_dict(state, heads=heads, input_size=input_size, estimate=estimate)
         with torch.device("meta"):
             estimator = cls(config)
         expected = estimator.released_state_dict()
@@ -183,7 +204,7 @@ class ElevationEstimator(nn.Module):
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the sizes, and the weights under the released names, in half precision if asked."""
         target = make_folder(folder)
-        write_json({"_class_name": type(self).__name__, **asdict(self.config)}, target / CONFIG_FILE)
+        write_json({"_class_name": ElevationEstimator.__name__, **asdict(self.config)}, target / CONFIG_FILE)
         state = stored_state(self.released_state_dict(), half=half)
         save_file(state, target / RELEASED_WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -197,16 +218,27 @@ class ElevationEstimator(nn.Module):
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``[B, classes]`` of the intervals, and degrees ``[B]`` above the bound of one, of ``[B, 3, H, W]``."""
+        return self.classify_features(self.features(images)[:, 0])
+
+    def features(self, images: Tensor) -> Tensor:
+        """``[B, 1 + N, width]`` last tokens of ``[B, 3, H, W]``: that of the class, then those of patches."""
         weight = self.backbone.layernorm.weight
         pixels = elevation_input(images, self.config.input_size, weight.device)
         mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
-        features = self.backbone(((pixels - mean) / std).to(weight.dtype)).pooler_output
+        tokens = self.backbone(((pixels - mean) / std).to(weight.dtype)).last_hidden_state
+        return torch.cat([tokens[:, :1], tokens[:, 1 + self.config.registers :]], dim=1)
+
+    def classify_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and degrees as of :meth:`classify`, of last tokens ``[B, width]`` of the class."""
         return self.cls_head(features), self.offset_head(features).squeeze(-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B]`` degrees of ``images [B, 3, H, W]``; negative is above the horizon."""
         logits, offsets = self.classify(images)
-        return self.lower_bounds.float()[logits.argmax(dim=-1)] + offsets.float()
+        bounds = self.lower_bounds.float()
+        if self.config.estimate == "mean":
+            return logits.float().softmax(dim=-1) @ bounds + offsets.float()
+        return bounds[logits.argmax(dim=-1)] + offsets.float()
 
     @torch.inference_mode()
     def degrees_above_horizon(self, images: Tensor) -> Tensor:

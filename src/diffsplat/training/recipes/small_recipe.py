@@ -45,10 +45,22 @@ SMALL_AUTOENCODER = GradientTraining(
 )
 
 SMALL_ELEVATION = GradientTraining(
-    ElevationStageConfig(pretrained_backbone=False, width=192, depth=6, patch=16, grid=8),
-    ElevationSourceConfig(batch_size=8, views=4, evaluation_objects=64),
+    ElevationStageConfig(
+        pretrained_backbone=False,
+        width=128,
+        depth=3,
+        patch=16,
+        grid=4,
+        estimate="mean",
+        mirrored=True,
+        surface_weight=30.0,
+    ),
+    ElevationSourceConfig(batch_size=16, views=4, evaluation_objects=128),
     replace(
-        _TRAINER, steps=4_000, optim=replace(_TRAINER.optim, lr=5e-4, weight_decay=0.05, warmup_steps=100)
+        _TRAINER,
+        steps=8_000,
+        optim=replace(_TRAINER.optim, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05, warmup_steps=100),
+        evaluate_every=1_000,
     ),
 )
 

@@ -1,19 +1,21 @@
 """Training of elevation networks on single views: the released one, and that of the embedded model."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, require, require_at_least
-from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
+from diffsplat.models.elevation_network import HEAD_WIDTH, ElevationConfig, ElevationEstimator, Estimate
 from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
 from diffsplat.training.elevation_batches import ElevationBatch
+from diffsplat.training.network_initialisation import initialise_elevation_backbone
 from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
 from diffsplat.training.run_folders import StageFolders
@@ -21,6 +23,12 @@ from diffsplat.training.stages.stage_interface import Losses, Report, Stage, Sta
 
 if TYPE_CHECKING:
     from transformers import Dinov2WithRegistersModel
+
+
+_SURFACE_CELLS = 2
+"""Cells per side of a patch that the surface behind them is learned of."""
+
+_SURFACE_CHANNELS = 5
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,12 @@ class ElevationStageConfig(StageConfig):
         depth: its blocks.
         patch: pixels per side of a patch.
         grid: patches per side of an image.
+        estimate: whether an estimate is the likeliest interval, as the paper has it, or the mean of all.
+        mirrored: train on images that are mirrored left to right at random, as elevations have no side.
         offset_weight: of the squared error of the degrees above an interval's lower bound.
+        surface_weight: of the squared error of the surface that the tokens of the patches are read as, see
+            :func:`~diffsplat.training.elevation_batches.seen_surface`, by a layer that is not kept. A transformer
+            with random weights learns nothing from thousands of elevations alone.
     """
 
     pretrained_backbone: bool = True
@@ -42,11 +55,14 @@ class ElevationStageConfig(StageConfig):
     depth: int = 6
     patch: int = 16
     grid: int = 8
+    estimate: Estimate = "likeliest"
+    mirrored: bool = False
     offset_weight: float = 1.0
+    surface_weight: float = 0.0
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "width", "depth", "patch", "grid")
-        require_at_least(0, self, "offset_weight")
+        require_at_least(0, self, "offset_weight", "surface_weight")
 
     @property
     def release(self) -> Release | None:
@@ -60,21 +76,28 @@ class ElevationStageConfig(StageConfig):
     def network(self, folders: StageFolders) -> ElevationEstimator:
         """The network before training."""
         if not self.pretrained_backbone:
-            return ElevationEstimator(
-                ElevationConfig(
-                    width=self.width,
-                    depth=self.depth,
-                    heads=max(1, self.width // 64),
-                    patch=self.patch,
-                    grid=self.grid,
-                    head_width=self.width,
-                    input_size=self.patch * self.grid,
-                )
+            config = ElevationConfig(
+                width=self.width,
+                depth=self.depth,
+                heads=max(1, self.width // HEAD_WIDTH),
+                patch=self.patch,
+                grid=self.grid,
+                head_width=self.width,
+                input_size=self.patch * self.grid,
+                estimate=self.estimate,
             )
+            estimator = self._kind(config)
+            initialise_elevation_backbone(estimator)
+            return estimator
         from transformers import Dinov2WithRegistersModel
 
         backbone: Any = Dinov2WithRegistersModel.from_pretrained(folders.pretrained_part(DINOV2_REPOSITORY))
-        return estimator_of_backbone(backbone)
+        estimator = self._kind(replace(config_of_backbone(backbone), estimate=self.estimate))
+        estimator.backbone.load_state_dict(backbone.state_dict())
+        return estimator
+
+    def _kind(self, config: ElevationConfig) -> ElevationEstimator:
+        return SurfaceReader(config) if self.surface_weight else ElevationEstimator(config)
 
 
 @dataclass(frozen=True)
@@ -112,8 +135,26 @@ class MiniElevationStageConfig(StageConfig):
         return MiniElevationStage(self, self.network())
 
 
+class SurfaceReader(ElevationEstimator):
+    """An elevation network that also reads the surface behind patches, with a layer that no file has."""
+
+    def __init__(self, config: ElevationConfig) -> None:
+        super().__init__(config)
+        self.surface_head = nn.Linear(config.width, _SURFACE_CHANNELS * _SURFACE_CELLS**2)
+
+    def surface(self, features: Tensor) -> Tensor:
+        """``[B, 5, h, w]`` mean surface in the cells of the patches, of their last tokens ``[B, N, width]``."""
+        side = math.isqrt(features.shape[1])
+        cells = self.surface_head(features).mT.unflatten(-1, (side, side))
+        return functional.pixel_shuffle(cells, _SURFACE_CELLS)
+
+
 class ElevationStage(Stage[ElevationEstimator]):
-    """Cross-entropy of the interval of the elevation and squared error inside it, on images without augmentation."""
+    """Cross-entropy of the interval of the elevation and squared error inside it.
+
+    images --> tokens --> class ----> interval and offset, as of the released network
+                      --> patches --> surface behind them (an option)
+    """
 
     def __init__(self, config: ElevationStageConfig, estimator: ElevationEstimator) -> None:
         super().__init__()
@@ -128,18 +169,27 @@ class ElevationStage(Stage[ElevationEstimator]):
             ValueError: for a network of other sizes.
         """
         earlier = load_elevation_network(folder)
-        if earlier.config != self.network.config:
+        if replace(earlier.config, estimate=self.config.estimate) != self.network.config:
             raise InvalidInputError(
                 f"the network in {str(folder)!r} is a {earlier.config}, expected {self.network.config}"
             )
-        self.network.load_state_dict(earlier.state_dict())
+        self.network.load_state_dict(
+            earlier.state_dict(), strict=False
+        )  # no file has the layer of the surface
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
-        logits, offsets = self.network.classify(batch.images)
-        outputs = logits.float(), offsets.float()
+        batch = mirrored(batch) if self.config.mirrored else batch
+        features = self.network.features(batch.images)
+        logits, offsets = self.network.classify_features(features[:, 0])
         bounds, weight = self.network.lower_bounds, self.config.offset_weight
-        return Losses.mean(elevation_losses(*outputs, batch.degrees, bounds, weight))
+        losses = elevation_losses(logits.float(), offsets.float(), batch.degrees, bounds, weight)
+        if isinstance(self.network, SurfaceReader):
+            read = self.network.surface(features[:, 1:]).float()
+            missed = surface_errors(read, batch.surface)
+            total = losses.total + self.config.surface_weight * missed
+            losses = ObjectLosses(total, {**losses.terms, "surface": missed.detach()})
+        return Losses.mean(losses)
 
     @torch.no_grad()
     def evaluate(self, batch: ElevationBatch) -> Report:
@@ -160,7 +210,7 @@ class MiniElevationStage(Stage[MiniElevationEstimator]):
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
-        images = recolored(_mirrored(batch.images), self.config.recoloring)
+        images = recolored(mirrored(batch).images, self.config.recoloring)
         degrees = self.network(images)
         return Losses(functional.smooth_l1_loss(degrees, batch.degrees, beta=self.config.linear_above))
 
@@ -203,10 +253,21 @@ def elevation_report(estimated: Tensor, degrees: Tensor) -> Report:
     )
 
 
-def _mirrored(images: Tensor) -> Tensor:
-    """Half of the images ``[B, 3, H, W]``, drawn at random, mirrored left to right."""
-    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(-1), images)
+def surface_errors(read: Tensor, surface: Tensor) -> Tensor:
+    """``[B]`` mean squared errors of ``[B, 5, h, w]`` against means of the surface ``[B, 5, H, W]`` in its cells."""
+    means = functional.adaptive_avg_pool2d(surface, (read.shape[-2], read.shape[-1]))
+    return (read - means).square().mean(dim=(1, 2, 3))
+
+
+def mirrored(batch: ElevationBatch) -> ElevationBatch:
+    """Half of the images, drawn at random, mirrored left to right, and what lies behind them with them."""
+    chosen = torch.rand(len(batch.images), 1, 1, 1, device=batch.images.device) < 0.5
+    sides = batch.surface.new_tensor([1, -1, 1, 1, 1]).view(-1, 1, 1)  # the camera's x is the second
+    return replace(
+        batch,
+        images=torch.where(chosen, batch.images.flip(-1), batch.images),
+        surface=torch.where(chosen, batch.surface.flip(-1) * sides, batch.surface),
+    )
 
 
 def recolored(images: Tensor, deviation: float) -> Tensor:
@@ -217,14 +278,10 @@ def recolored(images: Tensor, deviation: float) -> Tensor:
     return (1 - torch.einsum("bij,bjhw->bihw", mixture, 1 - images)).clamp(0, 1)
 
 
-def estimator_of_backbone(backbone: "Dinov2WithRegistersModel") -> ElevationEstimator:
-    """An elevation network with the sizes and weights of a DINOv2, and untrained heads.
-
-    Raises:
-        ValueError: when it is not such a network.
-    """
+def config_of_backbone(backbone: "Dinov2WithRegistersModel") -> ElevationConfig:
+    """Sizes of an elevation network on a DINOv2."""
     settings: Any = backbone.config
-    config = ElevationConfig(
+    return ElevationConfig(
         width=settings.hidden_size,
         depth=settings.num_hidden_layers,
         heads=settings.num_attention_heads,
@@ -234,6 +291,3 @@ def estimator_of_backbone(backbone: "Dinov2WithRegistersModel") -> ElevationEsti
         registers=settings.num_register_tokens,
         head_width=settings.hidden_size,
     )
-    estimator = ElevationEstimator(config)
-    estimator.backbone.load_state_dict(backbone.state_dict())
-    return estimator

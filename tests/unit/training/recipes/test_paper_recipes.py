@@ -20,7 +20,7 @@ from diffsplat.training.network_initialisation import add_tiny_decoder, splat_va
 from diffsplat.training.recipes import network_recipes
 from diffsplat.training.recipes.paper_recipes import PAPER_NETWORKS
 from diffsplat.training.stages.autoencoder_stage import train_only
-from diffsplat.training.stages.elevation_stage import estimator_of_backbone
+from diffsplat.training.stages.elevation_stage import config_of_backbone
 from diffsplat.training.stages.stage_recipe import GradientTraining
 from diffsplat.training.view_batches import ViewSourceConfig
 from support.recordings import OFFICIAL
@@ -79,7 +79,8 @@ def test_autoencoder_and_its_tiny_decoder(variant: Variant):
 def test_elevation():
     with torch.device("meta"):
         backbone = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(image_size=518, patch_size=14))
-        network, released = estimator_of_backbone(backbone), ElevationEstimator(ElevationConfig())
+        network = ElevationEstimator(config_of_backbone(backbone))
+        released = ElevationEstimator(ElevationConfig())
     # A parity test compares the names of this one with those of the recorded file.
     shapes = [
         {name: tensor.shape for name, tensor in each.released_state_dict().items()}
