@@ -173,9 +173,8 @@ class ElevationStage(Stage[ElevationEstimator]):
             raise InvalidInputError(
                 f"the network in {str(folder)!r} is a {earlier.config}, expected {self.network.config}"
             )
-        self.network.load_state_dict(
-            earlier.state_dict(), strict=False
-        )  # no file has the layer of the surface
+        # No file has the layer that reads surfaces.
+        self.network.load_state_dict(earlier.state_dict(), strict=False)
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
