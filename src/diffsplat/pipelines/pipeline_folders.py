@@ -15,7 +15,13 @@ from diffsplat.io.file_access import give_usual_permissions, make_folder
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.few_step_solver import FewStepSolver
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
-from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults, controlnet_folder, write_index
+from diffsplat.pretrained.model_folders import (
+    FEW_STEP_SOLVER,
+    ModelFolder,
+    SamplingDefaults,
+    controlnet_folder,
+    write_index,
+)
 from diffsplat.pretrained.network_folders import (
     joined_controlnets,
     open_autoencoder,
@@ -31,6 +37,8 @@ from diffsplat.pretrained.schedulers import load_scheduler, require_known_schedu
 
 _LONGEST_REASON = 240
 _TEXT_ENCODERS = ("TextEncoder", "ClipT5Encoder")
+_SOLVED = {"denoiser", "refiner", "scheduler"}
+"""Components that a few-step solver is fitted to."""
 
 
 def load_components(
@@ -45,7 +53,8 @@ def load_components(
 
     Args:
         model: name or folder.
-        given: components that the caller brings; they are not read.
+        given: components that the caller brings; they are not read, nor is a few-step solver that was fitted to
+            those in their place.
         image: those that generate from an image.
         controls: those that follow control maps of these kinds.
         dtype: of the networks of diffusers; by default text encoders are as stored, the others in float32.
@@ -56,7 +65,8 @@ def load_components(
     """
     stored = ModelFolder.find(model)
     parts = stored.parts(image=image, controls=controls)
-    wanted = {name: part for name, part in parts.items() if _reader(name) not in given}
+    left_out = {FEW_STEP_SOLVER, *given} if given.keys() & _SOLVED else given
+    wanted = {name: part for name, part in parts.items() if _reader(name) not in left_out}
     stored.require_files(wanted.values())
     defaults = stored.defaults(image=image)
     components: dict[str, Any] = {"defaults": defaults, "control_kind": only_kind(controls), **given}
