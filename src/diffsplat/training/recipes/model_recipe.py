@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 import tyro
 
-from diffsplat.errors import require
+from diffsplat.errors import require, require_at_least
 from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
 from diffsplat.training.stages.stage_recipe import Flat, StageRecipe
@@ -38,6 +38,7 @@ class SamplingRecipe:
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
         sampler: how it is stepped from noise level to noise level.
         image_guidance: guidance scale of what generates from an image.
+        image_refiner_guidance: that of its refiner.
         image_projection: let what is generated from an image or a control map take over its colours and outline.
 
     Raises:
@@ -48,6 +49,7 @@ class SamplingRecipe:
     shift: float = DEFAULT_SHIFT
     sampler: Sampler = "euler"
     image_guidance: float = 2.0
+    image_refiner_guidance: float = 2.0
     image_projection: bool = False
 
     def __post_init__(self) -> None:
@@ -59,13 +61,13 @@ class SamplingRecipe:
         require(smoothing >= 0, "smoothing", smoothing, "at least 0")
         require(0 <= below < 1, "refined_below", below, "a level from 0, for no refiner, to below 1")
         require(prediction in known, "prediction", prediction, " or ".join(known))
-        require(self.image_guidance >= 0, "image_guidance", self.image_guidance, "at least 0")
+        require_at_least(0, self, "image_guidance", "image_refiner_guidance")
 
     def image_defaults(self, *, refined: bool) -> SamplingDefaults:
         """How it is sampled from an image or a control map, with the refiner of text, or without any."""
         guided = replace(self.defaults, guidance=self.image_guidance, projection=self.image_projection)
         if refined:
-            return replace(guided, refiner_guidance=self.image_guidance)
+            return replace(guided, refiner_guidance=self.image_refiner_guidance)
         return replace(guided, refined_below=0.0, refiner_guidance=1.0)
 
 
