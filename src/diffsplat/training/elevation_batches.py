@@ -16,6 +16,9 @@ from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import held_out, spread_batches, stored_image_size, training_objects
 
+SURFACE_CHANNELS = 5
+"""Of :func:`seen_surface`."""
+
 
 @dataclass(frozen=True)
 class ElevationBatch:

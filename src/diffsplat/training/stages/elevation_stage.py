@@ -14,7 +14,7 @@ from diffsplat.models.elevation_network import HEAD_WIDTH, ElevationConfig, Elev
 from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
 from diffsplat.pretrained.released_networks import load_elevation_network
-from diffsplat.training.elevation_batches import ElevationBatch
+from diffsplat.training.elevation_batches import SURFACE_CHANNELS, ElevationBatch
 from diffsplat.training.network_initialisation import initialise_elevation_backbone
 from diffsplat.training.released_layout_export import Release
 from diffsplat.training.rendered_view_loss import ObjectLosses
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 _SURFACE_CELLS = 2
 """Cells per side of a patch that the surface behind them is learned of."""
-
-_SURFACE_CHANNELS = 5
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class SurfaceReader(ElevationEstimator):
 
     def __init__(self, config: ElevationConfig) -> None:
         super().__init__(config)
-        self.surface_head = nn.Linear(config.width, _SURFACE_CHANNELS * _SURFACE_CELLS**2)
+        self.surface_head = nn.Linear(config.width, SURFACE_CHANNELS * _SURFACE_CELLS**2)
 
     def surface(self, features: Tensor) -> Tensor:
         """``[B, 5, h, w]`` mean surface in the cells of the patches, of their last tokens ``[B, N, width]``."""
@@ -209,7 +207,7 @@ class MiniElevationStage(Stage[MiniElevationEstimator]):
 
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
-        images = recolored(mirrored(batch).images, self.config.recoloring)
+        images = recolored(_flipped(batch.images, _half(batch)), self.config.recoloring)
         degrees = self.network(images)
         return Losses(functional.smooth_l1_loss(degrees, batch.degrees, beta=self.config.linear_above))
 
@@ -260,13 +258,19 @@ def surface_errors(read: Tensor, surface: Tensor) -> Tensor:
 
 def mirrored(batch: ElevationBatch) -> ElevationBatch:
     """Half of the images, drawn at random, mirrored left to right, and what lies behind them with them."""
-    chosen = torch.rand(len(batch.images), 1, 1, 1, device=batch.images.device) < 0.5
-    sides = batch.surface.new_tensor([1, -1, 1, 1, 1]).view(-1, 1, 1)  # the camera's x is the second
-    return replace(
-        batch,
-        images=torch.where(chosen, batch.images.flip(-1), batch.images),
-        surface=torch.where(chosen, batch.surface.flip(-1) * sides, batch.surface),
-    )
+    chosen = _half(batch)
+    surface = _flipped(batch.surface, chosen)
+    surface[:, 1:2] *= torch.where(chosen, -1, 1)  # along the camera's x
+    return replace(batch, images=_flipped(batch.images, chosen), surface=surface)
+
+
+def _half(batch: ElevationBatch) -> Tensor:
+    """``[B, 1, 1, 1]`` whether an image is one of the half that is drawn at random."""
+    return torch.rand(len(batch.images), 1, 1, 1, device=batch.images.device) < 0.5
+
+
+def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
+    return torch.where(chosen, images.flip(-1), images)
 
 
 def recolored(images: Tensor, deviation: float) -> Tensor:
