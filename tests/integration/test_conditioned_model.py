@@ -39,11 +39,12 @@ from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining, train_stage
-from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
+from diffsplat.training.trainer_config import TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig
 from diffsplat.training.view_encoder import ViewEncoder
 from diffsplat.web.model_worker import load_models
 from support.rendered_dots import write_object
+from support.short_training import SHORT_TRAINER
 
 trimesh = pytest.importorskip("trimesh")
 PROMPT = "a red chair"
@@ -289,14 +290,7 @@ def test_training_of_one_denoiser_for_all(folders: StageFolders, tmp_path: Path)
     recipe = GradientTraining(
         DiffusionConfig(replace(text, condition_channels=12), sample_steps=2, sampled_objects=1),
         LatentSourceConfig(batch_size=2, evaluation_objects=1, channels=6, rings=2, conditioned_share=0.5),
-        TrainerConfig(
-            steps=4,
-            log_every=1,
-            precision="fp32",
-            device="cpu",
-            tracker="none",
-            optim=OptimConfig(warmup_steps=1),
-        ),
+        replace(SHORT_TRAINER, steps=4),
     )
     given = replace(folders, out=tmp_path / "run", start_from=tmp_path / "text")
     weights = dict(recipe.build(given)[0].network.named_parameters())
@@ -389,14 +383,7 @@ def test_a_protocol_is_measured_and_reported(folder: Path, tmp_path: Path):
 
 
 def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, tmp_path: Path):
-    trainer = TrainerConfig(
-        steps=2,
-        log_every=1,
-        precision="fp32",
-        device="cpu",
-        tracker="none",
-        optim=OptimConfig(warmup_steps=1),
-    )
+    trainer = replace(SHORT_TRAINER, steps=2)
     latents = LatentSourceConfig(batch_size=2, evaluation_objects=1, channels=6, conditioned_share=0.5)
     network = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, condition_channels=12)
     views = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)

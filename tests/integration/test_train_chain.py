@@ -35,20 +35,13 @@ from diffsplat.training.stages.stage_recipe import GradientTraining, StageRecipe
 from diffsplat.training.trainer import DivergedError
 from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
 from diffsplat.training.view_batches import ViewSourceConfig, training_objects
+from support.short_training import SHORT_TRAINER
 
 pytest.importorskip("trimesh")
 
-TRAINER = TrainerConfig(
-    steps=3,
-    log_every=1,
-    precision="fp32",
-    device="cpu",
-    tracker="none",
-    optim=OptimConfig(warmup_steps=1),
-)
 VIEWS = ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=1)
 LATENTS = LatentSourceConfig(batch_size=2, evaluation_objects=1)
-RECONSTRUCTION = GradientTraining(ReconstructionConfig(dim=48, blocks=1), VIEWS, TRAINER)
+RECONSTRUCTION = GradientTraining(ReconstructionConfig(dim=48, blocks=1), VIEWS, SHORT_TRAINER)
 AUTOENCODER = ComponentFit(latent_channels=8, evaluation_objects=1)
 REFINER = GradientTraining(
     DiffusionConfig(
@@ -56,7 +49,7 @@ REFINER = GradientTraining(
         sample_guidance=(),
     ),
     LATENTS,
-    TRAINER,
+    SHORT_TRAINER,
 )
 
 
@@ -67,7 +60,7 @@ def small_recipe() -> Recipe:
     stages = {
         "reconstruction": RECONSTRUCTION,
         "autoencoder": AUTOENCODER,
-        "diffusion": GradientTraining(denoiser, LATENTS, TRAINER),
+        "diffusion": GradientTraining(denoiser, LATENTS, SHORT_TRAINER),
         "refiner": REFINER,
     }
     return replace(MINI, stages=stages)
@@ -83,7 +76,7 @@ def chain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a chain that was stopped once in its first stage."""
     out = tmp_path_factory.mktemp("chain")
     recipe, folders = small_recipe(), RunFolders((data,), out)
-    hurried = replace(RECONSTRUCTION, trainer=replace(TRAINER, max_minutes=1e-9))
+    hurried = replace(RECONSTRUCTION, trainer=replace(SHORT_TRAINER, max_minutes=1e-9))
     first = replace(recipe, stages={**recipe.stages, "reconstruction": hurried})
     assert train_recipe(first, folders) == "out_of_time"
     assert not (out / "autoencoder").exists()
@@ -338,7 +331,7 @@ def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) 
     first, _ = RECONSTRUCTION.build(folders)
     torch.manual_seed(2)
     second, _ = RECONSTRUCTION.build(folders)
-    other, _ = replace(RECONSTRUCTION, trainer=replace(TRAINER, seed=5)).build(folders)
+    other, _ = replace(RECONSTRUCTION, trainer=replace(SHORT_TRAINER, seed=5)).build(folders)
     same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
     differ = [not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)]
     assert all(same)
@@ -347,7 +340,7 @@ def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) 
 
 def test_new_run_starts_from_the_weights_of_an_earlier_one(chain: Path, data: Path, tmp_path: Path) -> None:
     folders = RunFolders((data,), tmp_path, start_from=chain).of_stage("reconstruction")
-    still = replace(TRAINER, steps=1, seed=9, optim=OptimConfig(lr=1e-12))
+    still = replace(SHORT_TRAINER, steps=1, seed=9, optim=OptimConfig(lr=1e-12))
     assert train_stage(replace(RECONSTRUCTION, trainer=still), folders).status == "finished"
     name = "diffusion_pytorch_model.safetensors"
     before = load_file(chain / "reconstruction" / "weights" / name)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from diffsplat.training.stages.stage_interface import Losses, Report, Stage
 from diffsplat.training.trainer import Trainer
-from diffsplat.training.trainer_config import OptimConfig, TrainerConfig
+from diffsplat.training.trainer_config import OptimConfig
+from support.short_training import SHORT_TRAINER
 
 
 class Layers(nn.Sequential):
@@ -51,15 +53,7 @@ class Source:
 def figures(out: Path, *, compiled: bool) -> list[float]:
     """Losses of a few steps, and the error of the averaged weights."""
     torch.manual_seed(0)
-    config = TrainerConfig(
-        steps=6,
-        log_every=1,
-        precision="fp32",
-        device="cpu",
-        tracker="none",
-        compile=compiled,
-        optim=OptimConfig(lr=0.1, warmup_steps=1),
-    )
+    config = replace(SHORT_TRAINER, steps=6, compile=compiled, optim=OptimConfig(lr=0.1, warmup_steps=1))
     stage = Perceptron()
     assert Trainer(stage, Source(), config, out).run().status == "finished"
     assert stage.network.compiling == compiled

@@ -31,8 +31,9 @@ from diffsplat.training.teacher_samples import (
     prompts_as_read,
     sample_noise,
 )
-from diffsplat.training.trainer_config import EmaConfig, OptimConfig, TrainerConfig
+from diffsplat.training.trainer_config import EmaConfig, OptimConfig
 from diffsplat.training.view_batches import every_caption
+from support.short_training import SHORT_TRAINER
 
 CONSTANT, REFINED = 0.7, -0.3
 """What denoiser and refiner take everything for."""
@@ -171,15 +172,8 @@ def test_the_error_is_the_squared_distance_over_that_from_the_noise(folders: Sta
 
 
 def test_a_solver_is_trained_and_the_networks_stay(folders: StageFolders, tmp_path: Path):
-    trainer = TrainerConfig(
-        steps=20,
-        log_every=1,
-        precision="fp32",
-        device="cpu",
-        tracker="none",
-        ema=EmaConfig(decay=0.0),
-        optim=OptimConfig(lr=0.05, weight_decay=0.0, warmup_steps=1),
-    )
+    optim = OptimConfig(lr=0.05, weight_decay=0.0, warmup_steps=1)
+    trainer = replace(SHORT_TRAINER, steps=20, ema=EmaConfig(decay=0.0), optim=optim)
     # One step at level 1 ends at what the denoiser is sure of; scaled by -3/7 that is the teacher's end.
     recipe = GradientTraining(FewStepConfig((1.0,), (1.0,)), CONFIG, trainer)
     before = load_file(Path(folders.teacher) / "denoiser" / "diffusion_pytorch_model.safetensors")
