@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from diffsplat.cli.main import main
 from diffsplat.core import Rendering
@@ -24,8 +25,10 @@ from diffsplat.models import ComponentAutoencoder, GSRecon
 from diffsplat.models.condition_encoder import ConditionEncoder
 from diffsplat.models.multiview_pixart import MultiViewPixArt
 from diffsplat.pipelines import DiffSplatPipeline, SplatOutput
+from diffsplat.pipelines.control_maps import canny_map
 from diffsplat.pipelines.model_opening import OpeningOptions
 from diffsplat.pretrained.model_folders import ModelFolder, SamplingDefaults
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
 from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.latent_batches import LatentBatch, LatentSourceConfig
@@ -50,6 +53,9 @@ trimesh = pytest.importorskip("trimesh")
 PROMPT = "a red chair"
 SIZE = 32
 FURTHER = ConditionEncoder().condition_channels
+PLACES = (torch.arange(128) - 63.5) / 40
+DISC = (PLACES**2 + PLACES[:, None] ** 2)[None]
+"""Squared distance from the middle, in radii of a disc."""
 
 
 def text_pipeline() -> DiffSplatPipeline:
@@ -186,6 +192,36 @@ def test_the_first_view_takes_over_the_image(folder: Path, photo: Path):
     covered = mapped.alpha[0, 0] > 0.5
     assert (covered & shown.outline).sum() / (covered | shown.outline).sum() > 0.9
     assert psnr(mapped.rgb[:, 0].clamp(0, 1), shown.image[None]) < quality[0]
+
+
+def agreement(folder: Path, kind: ControlKind, control: torch.Tensor) -> tuple[float, Rendering]:
+    """IoU of the first view's silhouette and a disc, and that view; the networks of this folder make nothing."""
+    pipe = DiffSplatPipeline.from_pretrained(folder, control=kind)
+    pipe.image_defaults = SamplingDefaults(steps=2, guidance=2.0, smoothing=1.0, projection=True)
+    made = pipe(PROMPT, control=control, elevation=0.0)
+    view = render(made.splats, made.cameras[:, :1])
+    covered, disc = view.alpha[0, 0] > 0.5, DISC[0] < 1
+    return float((covered & disc).sum() / (covered | disc).sum()), view
+
+
+def test_the_first_view_takes_over_the_outline_of_edges(folder: Path):
+    drawn = torch.where(DISC < 1, 0.2, 1.0).expand(3, -1, -1)
+    edges = canny_map(drawn).clone()
+    assert agreement(folder, "canny", edges)[0] > 0.9
+    edges[:, :70, 60:70] = 1
+    assert agreement(folder, "canny", edges)[0] < 0.7
+
+
+def test_the_first_view_takes_over_the_normals_of_a_map(folder: Path):
+    """Those of a ball, seen from level: the normals of its middle in world axes are their places in the image."""
+    x, y = PLACES.expand(128, -1), -PLACES[:, None].expand(-1, 128)
+    normals = torch.stack([x, y, (1 - DISC[0]).clamp_min(0).sqrt()])
+    control = torch.where(DISC < 1, normals / 2 + 0.5, 1.0)
+    overlap, view = agreement(folder, "normal", control)
+    assert overlap > 0.9
+    assert view.normal is not None
+    cosine = functional.cosine_similarity(view.normal[0, 0], normals, dim=0)
+    assert float(cosine[DISC[0] < 0.7].mean()) > 0.95
 
 
 def test_images_and_maps_are_not_taken_together(folder: Path, photo: Path):

@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsplat.core import Cameras, SplatGrid, Splats
+from diffsplat.core import Cameras, PixelGrid, SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB
+from diffsplat.geometry.normal_integration import DepthSteps
 from diffsplat.images.gaussian_blur import gaussian_blur
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.rays_and_noise_levels import noise_levels
 from diffsplat.pipelines.denoising_loop import Field
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
+from diffsplat.pipelines.surface_smoothing import lay_gaussians
 from diffsplat.pretrained.release_catalogue import ControlKind
 
 _REACH = 6.0
 """Deviation in pixels of the Gaussian that brings depths to where the network left a hole."""
 _LEAST_WEIGHT = 1e-7
 _TOLERANCE = 0.05
-"""World units that a Gaussian may lie in front of the surface that the first view shows."""
+"""World units that a Gaussian may lie in front of the surface of the first view, as it was generated."""
+_SHAPED_TOLERANCE = 0.02
+"""The same where depths or normals of that surface are known."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,14 @@ class KnownView:
         outline: ``[1, H, W]`` True where the object is.
         image: ``[3, H, W]`` sRGB 0..1 of the object; None where that is unknown.
         depth: ``[1, H, W]`` depths of the object in an unknown unit; None where these are unknown.
+        depth_steps: as they follow from normals; None where these are unknown.
     """
 
     camera: Cameras
     outline: Tensor
     image: Tensor | None = None
     depth: Tensor | None = None
+    depth_steps: DepthSteps | None = None
 
     @classmethod
     def of(cls, images: ConditionImages, kind: ControlKind | None, camera: Cameras) -> "KnownView | None":
@@ -47,14 +53,18 @@ class KnownView:
         outline = images.outline.to(device)
         if images.image is not None:
             return cls(camera, outline, images.image.to(device))
-        if images.control is None or kind != "depth":
+        if images.control is None or kind == "canny":
             return cls(camera, outline)
-        return cls(camera, outline, depth=1 - images.control.to(device).mean(dim=0, keepdim=True))
+        control = images.control.to(device)
+        if kind == "depth":
+            return cls(camera, outline, depth=1 - control.mean(dim=0, keepdim=True))
+        seen = camera.resized(control.shape[-1], control.shape[-2])
+        return cls(camera, outline, depth_steps=DepthSteps.of_normals(control * 2 - 1, _inner(outline), seen))
 
     def filled(self, grid: SplatGrid) -> SplatGrid:
         """The grid ``[B, V, 12, H, W]`` with the outline as the opacity of the first view, and with its depths.
 
-        Where they are unknown, those of the surroundings go into its holes.
+        Where they are unknown, those of the surroundings go into its holes; then they are bent to known normals.
         """
         first = grid.values[:, :1]
         depth, visible = self._surface(first)
@@ -63,9 +73,21 @@ class KnownView:
         spread = gaussian_blur(depth * weight, _REACH) / around.clamp_min(_LEAST_WEIGHT)
         mean = _mean(depth, weight)
         whole = torch.where(visible, depth, torch.where(around > _LEAST_WEIGHT, spread, mean))
+        if self.depth_steps is not None:
+            whole = self.depth_steps.applied(whole + self._distance) - self._distance
         opacity = self.outline.to(depth).expand_as(depth) * 2 - 1
         rest = first[:, :, : OPACITY.start]
         return _with_first(grid, torch.cat([rest, opacity, whole.clamp(-1, 1)], dim=2))
+
+    @property
+    def _shaped(self) -> bool:
+        """Whether the shape of the surface is known."""
+        return self.depth is not None or self.depth_steps is not None
+
+    @property
+    def _distance(self) -> Tensor:
+        """Of the camera from the origin, where a grid's depths are zero."""
+        return torch.linalg.vector_norm(self.camera.centers)
 
     def _surface(self, first: Tensor) -> tuple[Tensor, Tensor]:
         """Depths ``[B, 1, 1, H, W]`` as of a grid, and where they hold: those generated where it is opaque, or known.
@@ -76,11 +98,23 @@ class KnownView:
         generated, visible = first[:, :, DEPTH], (first[:, :, OPACITY] > 0) & self.outline
         if self.depth is None:
             return generated, visible
-        inner = ~(functional.max_pool2d((~self.outline).float(), 3, 1, 1) > 0)
-        distance = torch.linalg.vector_norm(self.camera.centers)
+        inner, distance = _inner(self.outline), self._distance
         weight = (visible & inner).to(generated) + _LEAST_WEIGHT * inner
         unit = _mean(generated + distance, weight) / _mean(self.depth.expand_as(generated), weight)
         return self.depth * unit - distance, inner.expand_as(visible)
+
+    def restored(
+        self, smooth: SplatGrid, grid: SplatGrid, cameras: Cameras, pixel_grid: PixelGrid
+    ) -> SplatGrid:
+        """A smoothed grid ``[B, V]`` of these cameras with the first view's surface of before, where that is known.
+
+        The Gaussians are laid on it.
+        """
+        if not self._shaped:
+            return smooth
+        shape = grid.values[:, :1, OPACITY.start :]
+        first = SplatGrid(torch.cat([smooth.values[:, :1, : OPACITY.start], shape], dim=2))
+        return _with_first(smooth, lay_gaussians(first, cameras[:, :1], pixel_grid).values)
 
     def painted(self, grid: SplatGrid) -> SplatGrid:
         """The grid with the image's colours in the first view, and nothing outside of the outline."""
@@ -104,10 +138,9 @@ class KnownView:
         framed = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
         inside = self.outline.flatten()[pixel]
-        surface = grid.values[:, 0, DEPTH].flatten(1).gather(1, pixel) + torch.linalg.vector_norm(
-            camera.centers
-        )
-        kept = framed & inside & (z > surface - _TOLERANCE)
+        surface = grid.values[:, 0, DEPTH].flatten(1).gather(1, pixel) + self._distance
+        tolerance = _SHAPED_TOLERANCE if self._shaped else _TOLERANCE
+        kept = framed & inside & (z > surface - tolerance)
         return replace(splats, opacities=splats.opacities * kept)
 
 
@@ -146,6 +179,11 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum(pixels, keepdim=True) / weight.sum(pixels, keepdim=True).clamp_min(
         _LEAST_WEIGHT
     )
+
+
+def _inner(outline: Tensor) -> Tensor:
+    """``[1, H, W]`` True where the object is and its neighbours are too: maps mix the rim with the background."""
+    return ~(functional.max_pool2d((~outline).float(), 3, 1, 1) > 0)
 
 
 def _with_first(grid: SplatGrid, first: Tensor) -> SplatGrid:

@@ -17,6 +17,7 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry import ring_cameras
 from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
+from diffsplat.images.edge_outline import edge_outline
 from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_families import uncompiled
@@ -58,6 +59,9 @@ from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler, predicts
+
+_INK = 0.9
+"""Grey below which a pixel of an edge map counts as an edge: thin lines of larger maps are pale once made smaller."""
 
 StepCallback = Callable[[int, int], object]
 """``(steps done, total steps)``; raising from it stops the generation."""
@@ -258,7 +262,8 @@ class DiffSplatPipeline(PipelineComponents):
         prepared = ConditionImages()
         if control is not None:
             maps = [condition_image(each, size, cut_out=False) for each in self._control_maps(control)]
-            outline = None if self.control_kind == "canny" else maps[0].outline
+            first, drawn = maps[0], self.control_kind == "canny"
+            outline = edge_outline(first.image.mean(dim=0, keepdim=True) < _INK) if drawn else first.outline
             prepared = replace(prepared, control=torch.cat([each.image for each in maps]), outline=outline)
         if image is not None:
             first_view = condition_image(image, size, cut_out=True, framing=framing)
@@ -500,9 +505,9 @@ class DiffSplatPipeline(PipelineComponents):
             grid = self.autoencoder.decode(latents)
         views, pixel_grid = cameras.for_objects(len(latents)), self.autoencoder.pixel_grid
         known, smoothing = shared.known_view, shared.defaults.smoothing
-        grid = known.filled(grid) if known else grid
-        grid = clean_surfaces(grid, views, smoothing, pixel_grid) if smoothing else grid
-        grid = known.painted(grid) if known else grid
+        whole = known.filled(grid) if known else grid
+        grid = clean_surfaces(whole, views, smoothing, pixel_grid) if smoothing else whole
+        grid = known.painted(known.restored(grid, whole, views, pixel_grid)) if known else grid
         splats = grid.to_splats(views, pixel_grid)
         if generation.original_rotations:
             splats = with_original_rotations(splats, grid)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, PixelGrid, SplatGrid
-from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, encode_scale, unit_range
+from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, ROTATION, SCALE, encode_scale, unit_range
 from diffsplat.errors import require
 from diffsplat.geometry import pixel_footprints
 from diffsplat.images.gaussian_blur import gaussian_blur, with_border
@@ -55,10 +55,19 @@ def clean_surfaces(
     color = _even_colors(values[:, :, RGB], weight, deviation * _COLOR_SHARE)
     # Once more and closer: the first round may skip pixels.
     color = _even_colors(color, weight, deviation * _COLOR_SHARE / 2)
-    smooth = SplatGrid(torch.cat([values[:, :, : DEPTH.start], depth], dim=2))
-    sigmas, rotation = pixel_footprints(smooth.points(cameras, pixel_grid))
+    smooth = torch.cat([color, values[:, :, SCALE.start : ROTATION.stop], opacity, depth], dim=2)
+    return lay_gaussians(SplatGrid(smooth), cameras, pixel_grid)
+
+
+def lay_gaussians(grid: SplatGrid, cameras: Cameras, pixel_grid: PixelGrid = "center") -> SplatGrid:
+    """Shape the Gaussians of a grid to cover the surface of its depths; those that would bridge a jump in it vanish.
+
+    Arguments are those of :func:`clean_surfaces`.
+    """
+    sigmas, rotation = pixel_footprints(grid.points(cameras, pixel_grid))
     bridging = sigmas[:, :, 0:1] > STEEPEST * sigmas[:, :, 1:2]
-    opacity = opacity.masked_fill(bridging, -1)
+    opacity = grid.values[:, :, OPACITY].masked_fill(bridging, -1)
+    color, depth = grid.values[:, :, RGB], grid.values[:, :, DEPTH]
     return SplatGrid(torch.cat([color, encode_scale(sigmas), rotation, opacity, depth], dim=2))
 
 

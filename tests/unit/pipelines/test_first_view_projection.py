@@ -1,7 +1,10 @@
 """What an image shows comes back in the first view, wherever the network had put it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.nn import functional
 
 from diffsplat.core import SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB, SCALE
@@ -100,6 +103,56 @@ def test_a_depth_map_gives_the_first_view_its_shape(outline: torch.Tensor):
     assert float((filled - plane).abs()[inner].max()) > 0.1
 
 
+def tilted_plane() -> tuple[torch.Tensor, torch.Tensor]:
+    """Depths ``[1, H, W]`` of a plane through the origin, and its normal map ``[3, H, W]`` 0..1 in world axes."""
+    normal = functional.normalize(CAMERA.centers + torch.tensor([0.6, 0.0, 0.0]), dim=0)
+    rays = CAMERA.unproject(torch.ones(1, SIZE, SIZE)) - CAMERA.centers[:, None, None]
+    depth = -(normal @ CAMERA.centers) / torch.einsum("i,ihw->hw", normal, rays)
+    return depth[None], (normal / 2 + 0.5)[:, None, None].expand(3, SIZE, SIZE)
+
+
+def of_normals(outline: torch.Tensor, normals: torch.Tensor) -> KnownView:
+    control = torch.where(outline, normals, 1.0)
+    known = KnownView.of(ConditionImages(control=control, outline=outline), "normal", CAMERA)
+    assert known is not None
+    return known
+
+
+def test_a_normal_map_bends_the_first_view(outline: torch.Tensor):
+    """Of a plane across the image the map makes a slope; how far away it lies stays the network's."""
+    depth, normals = tilted_plane()
+    filled = of_normals(outline, normals).filled(grey_grid(outline[0].float())).values[0, 0, DEPTH]
+    found = filled + torch.linalg.vector_norm(CAMERA.centers)
+    inner = torch.zeros_like(outline)
+    inner[0, 9:23, 7:19] = True
+    ratio = (found / depth)[inner].log()
+    assert float((1 / depth)[inner].log().std()) > 0.03
+    assert float(ratio.std()) < 0.003
+    assert float(filled[inner].mean()) == pytest.approx(DEPTH_VALUE, abs=0.02)
+
+
+def test_gaussians_of_a_known_surface_lie_on_it(outline: torch.Tensor):
+    """Smoothing turns and moves them; afterwards the view has the normals of its map again, and colours stay smooth."""
+    _, normals = tilted_plane()
+    known, cameras = of_normals(outline, normals), ring_cameras(20.0, size=SIZE).for_objects(1)
+    whole = known.filled(grey_grid(outline[0].float()))
+    smooth = grey_grid(torch.ones(SIZE, SIZE))
+    smooth.values[:, :, RGB] = 0.5
+    found = known.restored(smooth, whole, cameras, "center")
+    assert torch.equal(found.values[:, :, RGB], smooth.values[:, :, RGB])
+    assert torch.equal(found.values[:, 1:], smooth.values[:, 1:])
+    camera = cameras[:, :1]
+    rendering = render(SplatGrid(found.values[:, :1]).to_splats(camera), camera)
+    inner = torch.zeros_like(outline)
+    inner[0, 11:21, 9:17] = True
+    expected = functional.normalize(normals * 2 - 1, dim=0)
+    assert rendering.normal is not None
+    cosine = functional.cosine_similarity(rendering.normal[0, 0], expected, dim=0)
+    assert float(cosine[inner[0]].min()) > 0.99
+    unknown = KnownView(CAMERA, outline)
+    assert unknown.restored(smooth, whole, cameras, "center") is smooth
+
+
 def test_without_an_image_colours_stay(outline: torch.Tensor):
     grid = grey_grid(torch.ones(SIZE, SIZE))
     painted = KnownView(CAMERA, outline).painted(grid).values
@@ -128,6 +181,10 @@ def test_what_contradicts_the_view_goes():
     middle[:, 14:18, 14:18] = True
     assert KnownView(camera, middle).carved(splats, grid).opacities[0].tolist() == [1, 1, 0, 0, 0, 0]
     everywhere = torch.ones_like(middle)
+    shaped = KnownView(camera, middle, depth=torch.ones(1, SIZE, SIZE))
+    close = replace(splats, means=splats.means - (0.1 + 0.03) * forward * (splats.means.norm(dim=-1) == 0)[..., None])
+    assert KnownView(camera, middle).carved(close, grid).opacities[0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert shaped.carved(close, grid).opacities[0].tolist() == [0, 1, 0, 0, 0, 0]
     assert KnownView(camera, everywhere).carved(splats, grid).opacities[0].tolist() == [1, 1, 0, 1, 0, 0]
 
 
@@ -146,6 +203,12 @@ def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.
     torch.testing.assert_close((shown[RGB] / 2 + 0.5)[:, outline[0]], image[:, outline[0]], atol=1e-4, rtol=0)
     assert torch.equal(shown[OPACITY] > 0, outline)
     torch.testing.assert_close(clean[:, 1:], target[:, 1:], atol=1e-5, rtol=0)
+
+
+def test_edges_tell_an_outline_and_no_surface(outline: torch.Tensor):
+    known = KnownView.of(ConditionImages(control=torch.zeros(3, 4, 4), outline=outline), "canny", CAMERA)
+    assert known is not None
+    assert (known.image, known.depth, known.depth_steps) == (None, None, None)
 
 
 def test_no_outline_no_projection():
