@@ -11,13 +11,19 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from diffsplat.cli import evaluate
 from diffsplat.cli.main import main
 from diffsplat.core import Rendering
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
-from diffsplat.evaluation.control_agreement import condition_images
+from diffsplat.evaluation.control_agreement import condition_images, control_images
+from diffsplat.evaluation.evaluation_objects import objects_of_prompts, open_objects
+from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
+from diffsplat.evaluation.evaluation_result import Evaluation
+from diffsplat.evaluation.image_feature_store import FeatureStore
 from diffsplat.evaluation.image_metrics import psnr
+from diffsplat.evaluation.judged_text_evaluation import Generate
 from diffsplat.images.depth_control_map import depth_control_map
 from diffsplat.images.image_cutout_and_framing import prepare_condition_image
 from diffsplat.io.splat_formats import read_splats
@@ -389,6 +395,33 @@ def test_images_and_maps_are_measured_by_the_command_line(folder: Path, data: Pa
         assert main([str(word) for word in ["evaluate", *words, *common, report]]) == 0
         assert set(json.loads(report.read_text())["figures"]) == names
         assert report.with_suffix(".png").is_file()
+
+
+def test_what_is_judged_follows_the_map_of_a_real_object(
+    folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With ``--control``; the judge itself needs fifty nouns, and has tests of its own."""
+    asked = JudgedPrompt("a green box", "box", "green", trained=True)
+    made: list[torch.Tensor] = []
+
+    def judged(generate: Generate, prompts: list[JudgedPrompt], *_: object) -> Evaluation:
+        made.extend(generate(prompt.prompt).means for prompt in prompts)
+        return Evaluation({"noun_rank1": 1.0}, [], torch.zeros(3, 8, 8))
+
+    monkeypatch.setattr(evaluate, "stored_prompts", lambda _prompts, **_: [asked])
+    monkeypatch.setattr(
+        evaluate, "_judge", lambda _: (None, {"seen": 1.0}, FeatureStore.__new__(FeatureStore))
+    )
+    monkeypatch.setattr(evaluate, "evaluate_text", judged)
+    words = ["evaluate", "text", "--model", folder, "--data", data, "--steps", 2]
+    assert main([str(word) for word in [*words, "--control", "depth"]]) == 0
+    assert main([str(word) for word in words]) == 0
+    views = objects_of_prompts(open_objects(data, split="train"), [asked])[asked.prompt]
+    pipe = DiffSplatPipeline.from_pretrained(folder, control="depth")
+    control = control_images(views, "depth")[0]
+    expected = pipe(asked.prompt, control=control, elevation=10.0, steps=2).splats[0].means
+    torch.testing.assert_close(made[0], expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(made[1], expected, atol=1e-2)
 
 
 def test_a_protocol_is_measured_and_reported(folder: Path, tmp_path: Path):

@@ -155,6 +155,7 @@ def text(
     steps: int | None = None,
     guidance: float | None = None,
     sentences: bool = False,
+    control: ControlKind | None = None,
 ) -> None:
     """Measure text generation: a hundred prompts, judged by a network that never trained with the generator.
 
@@ -167,17 +168,29 @@ def text(
         steps: Denoising steps; the model's default when not given.
         guidance: Guidance scale; the model's default when not given.
         sentences: Ask for the same objects in free sentences instead of plain prompts.
+        control: Generate each with a control map of this kind too, that of a real object of its noun in --data.
     """
     arguments.check()
-    pipe = _opened(_choice(model))
-    asked = stored_prompts(arguments.prompts, sentences=sentences)
+    pipe = _opened(replace(_choice(model), controls=(control,) if control else ()))
+    asked = _spread(stored_prompts(arguments.prompts, sentences=sentences), arguments.limit)
+    real = objects_of_prompts(open_objects(arguments.data, split="train"), asked) if control else {}
     fitted, figures, store = _judge(arguments)
 
     def generate(prompt: str) -> Splats:
-        return pipe(prompt, seed=seed, steps=steps, guidance=guidance).splats[0]
+        given: dict[str, Any] = {}
+        if control:
+            views = real[prompt]
+            given = {"control": control_images(views, control)[0], "elevation": _elevation(views)}
+        return pipe(prompt, seed=seed, steps=steps, guidance=guidance, **given).splats[0]
 
-    evaluation = evaluate_text(generate, _spread(asked, arguments.limit), fitted, store.features)
-    sampling = {"seed": seed, "steps": steps, "guidance": guidance, "sentences": sentences}
+    evaluation = evaluate_text(generate, asked, fitted, store.features)
+    sampling = {
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "sentences": sentences,
+        "control": control,
+    }
     settings = {"model": model, **sampling, "judge": figures}
     _finish("text", evaluation, arguments, settings)
     print(_table("judge on real renders", figures))

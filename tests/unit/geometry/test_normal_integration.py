@@ -57,7 +57,8 @@ def test_weights_end_where_nothing_is_known_or_no_pixel_follows() -> None:
     _, normals, known = sphere()
     weights = DepthSteps.of_normals(normals, known, CAMERA).weights
     inside = known[0]
-    assert not weights[0, :, -1].any() and not weights[1, -1].any()
+    assert not weights[0, :, -1].any()
+    assert not weights[1, -1].any()
     assert not weights[:, ~inside].any()
     assert not weights[0, :, :-1][~inside[:, 1:]].any()
     # A ray through the middle of the sphere meets it head-on.
@@ -77,7 +78,7 @@ def test_a_dented_sphere_becomes_round_again(kind: str) -> None:
 
 
 def test_a_wall_takes_the_slant_of_a_plane() -> None:
-    """Of a wall across the image, one normal makes a slope, whatever way it leans. The wall resists it, more the flatter
+    """Of a wall across the image, one normal makes a slope, whatever way it leans. The wall resists, more the flatter
     the plane is seen: a third of that slope is missing at most."""
     for toward in ([0.3, 0.4, 0.85], [-0.5, 0.5, 0.7]):
         normal = torch.tensor(toward, dtype=torch.float64) @ CAMERA.camera_to_world[:3, :3].mT

@@ -182,7 +182,9 @@ def test_what_contradicts_the_view_goes():
     assert KnownView(camera, middle).carved(splats, grid).opacities[0].tolist() == [1, 1, 0, 0, 0, 0]
     everywhere = torch.ones_like(middle)
     shaped = KnownView(camera, middle, depth=torch.ones(1, SIZE, SIZE))
-    close = replace(splats, means=splats.means - (0.1 + 0.03) * forward * (splats.means.norm(dim=-1) == 0)[..., None])
+    close = replace(
+        splats, means=splats.means - (0.1 + 0.03) * forward * (splats.means.norm(dim=-1) == 0)[..., None]
+    )
     assert KnownView(camera, middle).carved(close, grid).opacities[0].tolist() == [1, 1, 0, 0, 0, 0]
     assert shaped.carved(close, grid).opacities[0].tolist() == [0, 1, 0, 0, 0, 0]
     assert KnownView(camera, everywhere).carved(splats, grid).opacities[0].tolist() == [1, 1, 0, 1, 0, 0]
