@@ -203,7 +203,7 @@ def test_the_first_view_takes_over_the_image(folder: Path, photo: Path):
 def agreement(folder: Path, kind: ControlKind, control: torch.Tensor) -> tuple[float, Rendering]:
     """IoU of the first view's silhouette and a disc, and that view; the networks of this folder make nothing."""
     pipe = DiffSplatPipeline.from_pretrained(folder, control=kind)
-    pipe.image_defaults = SamplingDefaults(steps=2, guidance=2.0, smoothing=1.0, projection=True)
+    pipe.image_defaults = SamplingDefaults(steps=2, guidance=2.0, smoothing=2.5, projection=True)
     made = pipe(PROMPT, control=control, elevation=0.0)
     view = render(made.splats, made.cameras[:, :1])
     covered, disc = view.alpha[0, 0] > 0.5, DISC[0] < 1
@@ -214,20 +214,25 @@ def test_the_first_view_takes_over_the_outline_of_edges(folder: Path):
     drawn = torch.where(DISC < 1, 0.2, 1.0).expand(3, -1, -1)
     edges = canny_map(drawn).clone()
     assert agreement(folder, "canny", edges)[0] > 0.9
+    large = functional.interpolate(drawn[None], scale_factor=4)[
+        0
+    ]  # its lines become pale where it is made smaller
+    assert agreement(folder, "canny", canny_map(large))[0] > 0.9
     edges[:, :70, 60:70] = 1
     assert agreement(folder, "canny", edges)[0] < 0.7
 
 
 def test_the_first_view_takes_over_the_normals_of_a_map(folder: Path):
-    """Those of a ball, seen from level: the normals of its middle in world axes are their places in the image."""
-    x, y = PLACES.expand(128, -1), -PLACES[:, None].expand(-1, 128)
-    normals = torch.stack([x, y, (1 - DISC[0]).clamp_min(0).sqrt()])
-    control = torch.where(DISC < 1, normals / 2 + 0.5, 1.0)
-    overlap, view = agreement(folder, "normal", control)
+    """Those of a corrugated disc, which smoothing alone would make flat."""
+    x = 0.8 * torch.sin(torch.arange(128) * (2 * torch.pi / 12)).expand(128, -1)
+    normals = functional.normalize(torch.stack([x, torch.zeros_like(x), torch.ones_like(x)]), dim=0)
+    overlap, view = agreement(folder, "normal", torch.where(DISC < 1, normals / 2 + 0.5, 1.0))
     assert overlap > 0.9
     assert view.normal is not None
-    cosine = functional.cosine_similarity(view.normal[0, 0], normals, dim=0)
-    assert float(cosine[DISC[0] < 0.7].mean()) > 0.95
+    inner = DISC[0] < 0.7
+    found, expected = view.normal[0, 0, 0][inner], normals[0][inner]
+    assert float(torch.corrcoef(torch.stack([found, expected]))[0, 1]) > 0.8
+    assert float(found.std() / expected.std()) > 0.7
 
 
 def test_images_and_maps_are_not_taken_together(folder: Path, photo: Path):

@@ -26,7 +26,7 @@ def edge_outline(edges: Tensor) -> Tensor | None:
     """
     free = functional.pad(~_dilated(edges, 1), (1, 1, 1, 1), value=True)[0]
     outside = torch.from_numpy(connected_to_border(free.cpu().numpy()))[None, 1:-1, 1:-1].to(edges.device)
-    inside = ~_dilated(outside, 1) | edges
+    inside = ~_dilated(outside, 1)
     solid = _dilated(~_dilated(~inside, _THIN), _THIN)
     loose = edges & ~_dilated(solid, _THIN)
     enough = solid.any() and loose.sum() <= _LOOSE_SHARE * edges.sum()
