@@ -124,7 +124,7 @@ class Generation:
     shifted them."""
     unprojected: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """With an image or a control map, leave the first view as the networks make it; that of the embedded model
-    otherwise takes over the image's colours and the outline of either."""
+    otherwise takes over the colours of an image, the shape that a map tells, and the outline of either."""
     literal: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Take long prompts as they are; the embedded model otherwise reads them as the object and colour they name."""
     original_rotations: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False

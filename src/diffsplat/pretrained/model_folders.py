@@ -62,8 +62,8 @@ class SamplingDefaults:
             0 leaves them as they are decoded.
         refined_below: noise level, 0 to 1, below which a model's refiner takes over from its denoiser.
         refiner_guidance: guidance scale of the refiner; up to 1, or where the caller asks for no guidance, none.
-        projection: whether what is generated from an image or a control map takes over the image's colours and the
-            outline of either, see :class:`~diffsplat.pipelines.first_view_projection.KnownView`.
+        projection: whether the first view takes over what an image or a control map shows of it, see
+            :class:`~diffsplat.pipelines.first_view_projection.KnownView`.
 
     Raises:
         ValueError: for anything but a number or a truth value where one is expected, or a guidance scale that is out

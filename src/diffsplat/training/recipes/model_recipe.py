@@ -39,7 +39,7 @@ class SamplingRecipe:
         sampler: how it is stepped from noise level to noise level.
         image_guidance: guidance scale of what generates from an image.
         image_refiner_guidance: that of its refiner.
-        image_projection: let what is generated from an image or a control map take over its colours and outline.
+        image_projection: let the first view take over what an image or a control map shows of it.
 
     Raises:
         ValueError: for a number out of range, or a prediction that the sampler cannot use.
