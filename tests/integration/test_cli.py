@@ -90,7 +90,7 @@ def refused(capsys, *words: str) -> str:
         (["a chair", "--prompts", "folder"], "'folder': it is a directory"),
         (["--prompts", "blank.txt"], "'blank.txt' holds no prompts"),
         (["--prompts", "picture.ply"], "'picture.ply' is not a text file in UTF-8"),
-        (["a chair", "-o", "folder"], "'folder': it is a directory"),
+        (["a chair", "--out", "folder"], "'folder': it is a directory"),
         (["a chair", "-o", "there.ply"], "'there.ply' exists already"),
         (["a chair", "-o", "new.ply", "--preview", "png"], "'new.png' exists already"),
         (["a chair", "-o", "there.ply/chair.ply"], "'there.ply': it is a file, expected a folder"),

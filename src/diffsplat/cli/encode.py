@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from diffsplat.cli.option_help import Flag, option
+from diffsplat.cli.option_help import OUTPUT_ALIASES, Flag, option
 from diffsplat.io.file_access import require_suffix, require_writable
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions, WeightsAndDevice
@@ -22,7 +22,7 @@ class EncodeArguments:
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PROMPT ...", help_behavior_hint="")
     ]
     """Prompts; the empty one is always encoded too, for guidance and for images without a prompt."""
-    output: Annotated[Path, option("FILE", alias="-o")]
+    output: Annotated[Path, option("FILE", aliases=OUTPUT_ALIASES)]
     """File to write (.safetensors)."""
     negative_prompt: Annotated[str, option("TEXT")] = ""
     """What generations will steer away from."""

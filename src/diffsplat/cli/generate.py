@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffsplat import __version__
-from diffsplat.cli.option_help import Flag, option
+from diffsplat.cli.option_help import OUTPUT_ALIASES, Flag, option
 from diffsplat.cli.output_paths import (
     UP_AXES,
     PlannedObject,
@@ -185,7 +185,7 @@ class GenerateArguments:
         Path | None, tyro.conf.arg(name="prompts", metavar="FILE", help_behavior_hint="")
     ] = None
     """Text file with one more prompt in every line."""
-    output: Annotated[Path | None, option("PATH", alias="-o")] = None
+    output: Annotated[Path | None, option("PATH", aliases=OUTPUT_ALIASES)] = None
     """Where to write. For one object a splat file, .ply, .compressed.ply, .splat, .spz, .sog, .glb or .gltf
     (default: a .ply named after the prompt); for several a folder (default: this one), or the name of a splat
     file that gets numbers."""

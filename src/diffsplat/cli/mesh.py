@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diffsplat.cli.option_help import Flag, option
+from diffsplat.cli.option_help import OUTPUT_ALIASES, Flag, option
 from diffsplat.cli.output_paths import UP_AXES, Up
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import require_readable, require_writable
@@ -22,7 +22,7 @@ class MeshArguments:
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """Splats of one object: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf, or the folder of an
     unpacked .sog."""
-    output: Annotated[Path | None, option("MESH", alias="-o")] = None
+    output: Annotated[Path | None, option("MESH", aliases=OUTPUT_ALIASES)] = None
     """Where to write: .glb, .gltf, .obj (with .mtl and .png), .stl (no colours) or .ply (colours at the vertices);
     default: FILE's name with .mesh.glb."""
     faces: Annotated[int, tyro.conf.arg(metavar="N")] = 10_000

@@ -14,9 +14,13 @@ Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """An option without a value."""
 
 
-def option(metavar: str, hint: str = "", alias: str | None = None) -> Any:
+def option(metavar: str, hint: str = "", aliases: tuple[str, ...] = ()) -> Any:
     """An option whose default is nothing."""
-    return arg(metavar=metavar, help_behavior_hint=hint, aliases=[alias] if alias else None)
+    return arg(metavar=metavar, help_behavior_hint=hint, aliases=aliases or None)
+
+
+OUTPUT_ALIASES = ("-o", "--out")
+"""Of ``--output``, which commands that write folders and reports call ``--out``."""
 
 
 @RULES.primitive_rule

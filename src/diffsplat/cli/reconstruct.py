@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.option_help import Flag, option
+from diffsplat.cli.option_help import OUTPUT_ALIASES, Flag, option
 from diffsplat.cli.output_paths import check_output
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.file_access import make_folder
@@ -27,7 +27,7 @@ class ReconstructArguments:
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
     """Folder with a transforms.json of four views, their normals and depths or points; folder of shards of 'diffsplat
     data'; or latents (.safetensors) that this command wrote."""
-    output: Annotated[Path, option("OUT", alias="-o")]
+    output: Annotated[Path, option("OUT", aliases=OUTPUT_ALIASES)]
     """Splats in any format, or .safetensors for the latents of the model's autoencoder."""
     object: Annotated[str | None, option("ID")] = None
     """Object of a folder of shards."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffsplat.cli.option_help import Flag, option
+from diffsplat.cli.option_help import OUTPUT_ALIASES, Flag, option
 from diffsplat.cli.output_paths import check_output
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.io.file_access import make_folder, require_suffix
@@ -31,7 +31,7 @@ class RenderArguments:
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """Splats: .ply, .compressed.ply, .splat, .spz, .ksplat, .sog, .glb or .gltf, or the folder of an unpacked
     .sog."""
-    output: Annotated[Path | None, option("FILE", alias="-o")] = None
+    output: Annotated[Path | None, option("FILE", aliases=OUTPUT_ALIASES)] = None
     """A turntable, or an image of the front, as the suffix says; --turntable and --view have the angles."""
     turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO", help_behavior_hint="")] = None
     """Once around the object: .mp4, .gif or .webp."""
