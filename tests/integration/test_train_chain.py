@@ -323,6 +323,21 @@ def test_list_names_every_command_and_what_it_needs(capsys: pytest.CaptureFixtur
     assert rows.keys() >= {*RECIPES, *stages, *backbones, *controls}
     assert rows["diffusion-mini"].endswith("--reconstructor --autoencoder --condition-encoder")
     assert "--" not in rows["reconstruction-mini"]
+    begun = {name: row.split("--pretrained with ")[1] for name, row in rows.items() if "--pretrained" in row}
+    sd15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert begun == {
+        "elevation": "facebook/dinov2-with-registers-base",
+        "autoencoder-sd": sd15,
+        "autoencoder-sdxl": "madebyollin/sdxl-vae-fp16-fix",
+        "autoencoder-sd3": "stabilityai/stable-diffusion-3.5-medium",
+        "tiny-decoder-sd": "madebyollin/taesd",
+        "tiny-decoder-sdxl": "madebyollin/taesdxl",
+        "tiny-decoder-sd3": "madebyollin/taesd3",
+        "diffusion-sd15": sd15,
+        "diffusion-pixart-sigma": "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+        "diffusion-sd35m": "stabilityai/stable-diffusion-3.5-medium",
+        **{name: sd15 for name in controls},
+    }
 
 
 def test_initial_weights_are_a_function_of_the_seed(data: Path, tmp_path: Path) -> None:

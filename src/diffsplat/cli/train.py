@@ -30,8 +30,9 @@ def list_recipes() -> None:
     rows = [("command", "makes", "needs")]
     rows += [(recipe.name, recipe.summary, "") for recipe in RECIPES.values()]
     for recipe in network_recipes().values():
-        needs = " ".join(f"--{need.replace('_', '-')}" for need in recipe.stage.needs)
-        rows.append((recipe.name, recipe.summary, needs))
+        needs = [f"--{need.replace('_', '-')}" for need in recipe.stage.needs]
+        needs += [f"--pretrained with {recipe.stage.pretrained}"] if recipe.stage.pretrained else []
+        rows.append((recipe.name, recipe.summary, " ".join(needs)))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for command, makes, needs in rows:
         print(f"{command:{widths[0]}}  {makes:{widths[1]}}  {needs}".rstrip())

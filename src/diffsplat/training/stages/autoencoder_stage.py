@@ -150,6 +150,11 @@ class ReleasedAutoencoderConfig(AutoencoderConfig):
         """Place among the released weights."""
         return Release.of_autoencoder(self.variant)
 
+    @property
+    def pretrained(self) -> str | None:
+        """Repository of the image autoencoder."""
+        return VARIANT_BACKBONES[self.variant].trained_autoencoder[0]
+
     def network(self, folders: StageFolders, pixel_grid: PixelGrid, /) -> "SplatVAE":
         """The image autoencoder with repeated inputs and outputs."""
         folder = folders.pretrained_part(*VARIANT_BACKBONES[self.variant].trained_autoencoder)
@@ -167,6 +172,11 @@ class TinyDecoderConfig(ReleasedAutoencoderConfig):
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
         return ("reconstructor", "autoencoder")
+
+    @property
+    def pretrained(self) -> str | None:
+        """Repository of the distilled autoencoder."""
+        return VARIANT_BACKBONES[self.variant].tiny_autoencoder
 
     def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> "SplatVAE":
         """The trained autoencoder with the distilled decoder, its last convolution repeated."""

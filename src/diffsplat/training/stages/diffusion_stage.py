@@ -110,6 +110,12 @@ class DiffusionConfig(StageConfig):
         return tuple(needed)
 
     @property
+    def pretrained(self) -> str | None:
+        """Repository of a backbone's 2D model."""
+        network = self.network
+        return network.row.base_repository if isinstance(network, BackboneDenoiserConfig) else None
+
+    @property
     def release(self) -> Release | None:
         """Place of a backbone's denoiser or ControlNet among the released weights."""
         if not isinstance(self.network, BackboneDenoiserConfig):

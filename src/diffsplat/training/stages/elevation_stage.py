@@ -63,6 +63,11 @@ class ElevationStageConfig(StageConfig):
         require_at_least(0, self, "offset_weight", "surface_weight")
 
     @property
+    def pretrained(self) -> str | None:
+        """Repository of DINOv2."""
+        return DINOV2_REPOSITORY if self.pretrained_backbone else None
+
+    @property
     def release(self) -> Release | None:
         """Place among the released weights, of a network of the released sizes."""
         return Release(ELEVATION_RELEASE) if self.pretrained_backbone else None

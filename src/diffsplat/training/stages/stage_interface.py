@@ -126,6 +126,11 @@ class StageConfig(ABC):
         return ()
 
     @property
+    def pretrained(self) -> str | None:
+        """Repository of the hub, looked for under ``--pretrained``, whose networks it begins with; None for none."""
+        return None
+
+    @property
     def release(self) -> Release | None:
         """Place of the network among the released weights; None where it has none, such as a small one."""
         return None

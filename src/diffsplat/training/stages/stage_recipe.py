@@ -44,6 +44,11 @@ class StageRecipe(ABC):
         """Trained networks that it is made from."""
         return ()
 
+    @property
+    def pretrained(self) -> str | None:
+        """Repository of the hub whose networks it begins with; None for none."""
+        return None
+
     def check_images(self, _folders: StageFolders) -> None:
         """Refuse data of another size than the networks are made for, before anything is computed.
 
@@ -85,6 +90,11 @@ class GradientTraining(StageRecipe):
     def needs(self) -> tuple[Need, ...]:
         """Trained networks that it is made from."""
         return self.stage.needs
+
+    @property
+    def pretrained(self) -> str | None:
+        """Repository of the hub whose networks it begins with; None for none."""
+        return self.stage.pretrained
 
     def check_images(self, folders: StageFolders) -> None:
         """Refuse data of another size than the networks are made for.
