@@ -62,8 +62,17 @@ class Generate:
                 "prompt": ("STRING", {"default": "a red armchair", "multiline": True}),
                 "negative_prompt": ("STRING", {"default": "", "multiline": True}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": _MOST}),
-                "steps": ("INT", {"default": 20, "min": 1, "max": 1000}),
-                "guidance": ("FLOAT", {"default": 4.0, "min": 0.0, "max": 100.0, "step": 0.1}),
+                "steps": ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: the model's own"}),
+                "guidance": (
+                    "FLOAT",
+                    {
+                        "default": -1.0,
+                        "min": -1.0,
+                        "max": 100.0,
+                        "step": 0.1,
+                        "tooltip": "-1: the model's own",
+                    },
+                ),
                 "count": ("INT", {"default": 1, "min": 1, "max": 16}),
             },
             "optional": {"image": ("IMAGE",), "control": ("IMAGE",)},
@@ -72,11 +81,14 @@ class Generate:
     def generate(
         self,
         pipe: DiffSplatPipeline,
+        steps: int,
+        guidance: float,
         image: torch.Tensor | None = None,
         control: torch.Tensor | None = None,
         **options: Any,
     ) -> tuple[tuple[GeneratedObject, ...]]:
         """The objects."""
+        options |= {"steps": steps or None, "guidance": None if guidance < 0 else guidance}
         conditions = {"image": image, "control": control}
         images = {
             name: tensor[0].permute(2, 0, 1) for name, tensor in conditions.items() if tensor is not None

@@ -62,9 +62,13 @@ def test_a_prompt_becomes_files_and_images(nodes, small_model, tmp_path):
     (pipe,) = run(nodes["DiffSplatLoadModel"], model=str(small_model))
     (made,) = run(nodes["DiffSplatGenerate"], pipe=pipe, prompt="a red chair", seed=3, steps=2, count=2)
     stored = DiffSplatPipeline.from_pretrained(small_model)
-    truth = stored("a red chair", seed=3, steps=2, guidance=4.0, count=2)
+    truth = stored("a red chair", seed=3, steps=2, count=2)
     for number, item in enumerate(made):
         torch.testing.assert_close(item.splats.means, truth.splats[number].visible().means)
+    asked = {"prompt": "a red chair", "seed": 3, "steps": 2, "guidance": 0.0}
+    ((unguided,),) = run(nodes["DiffSplatGenerate"], pipe=pipe, **asked)
+    torch.testing.assert_close(unguided.splats.means, stored(**asked).splats[0].visible().means)
+    assert not torch.equal(unguided.splats.means, made[0].splats.means)
     saved = run(nodes["DiffSplatSave"], splats=made)
     paths = [Path(text) for text in saved["ui"]["text"]]
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [

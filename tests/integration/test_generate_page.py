@@ -363,13 +363,19 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> ModelWorker:
     return load_models(names, OpeningOptions(weights=folder, device="cpu"))
 
 
+def disk(folder: Path) -> Path:
+    """A picture of a red disk, cut out."""
+    image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((20, 10, 70, 55), fill=(200, 30, 30, 255))
+    path = folder / "disk.png"
+    image.save(path)
+    return path
+
+
 def test_a_dropped_picture_becomes_an_object(
     live: Live, pages: WatchedPages, picture_model: ModelWorker, tmp_path: Path
 ):
-    image = Image.new("RGBA", (96, 64), (0, 0, 0, 0))
-    ImageDraw.Draw(image).ellipse((20, 10, 70, 55), fill=(200, 30, 30, 255))
-    path = tmp_path / "disk.png"
-    image.save(path)
+    path = disk(tmp_path)
     page = pages.open(live(picture_model), width=500, height=500)
     page.locator("details.more").evaluate("details => details.open = true")
     page.select_option("#model", "sd15:canny")
@@ -413,6 +419,37 @@ def test_a_dropped_picture_becomes_an_object(
     assert shown.shape == (256, 256, 3)
     assert np.allclose(shown[128, 128], np.array([200, 30, 30]) / 255, atol=0.02)
     assert np.allclose(shown[2, 2], 1)
+
+
+def test_steps_and_guidance_are_the_models_own_until_they_are_filled_in(
+    live: Live, pages: WatchedPages, tmp_path: Path
+):
+    """Those of an image are others."""
+    pipe = DiffSplatPipeline.from_pretrained("mini", image=True)
+    of_text, of_image = pipe.defaults, pipe.image_defaults
+    assert of_image is not None
+    assert (of_text.steps, of_text.guidance) != (of_image.steps, of_image.guidance)
+    page = pages.open(live(Figures(pipe)), width=500, height=700)
+    page.locator("details.more").evaluate("details => details.open = true")
+
+    def own() -> tuple[float, float]:
+        steps, guidance = (page.get_attribute(f"#{name}", "placeholder") for name in ("steps", "guidance"))
+        return float(steps), float(guidance)
+
+    def asked() -> tuple[float, float]:
+        job = page.evaluate("fetch('api/jobs').then((answer) => answer.json())")[-1]
+        return job["steps"], job["guidance"]
+
+    generated(page, "a chair")
+    assert own() == asked() == (of_text.steps, of_text.guidance)
+    page.set_input_files("#image input", disk(tmp_path))
+    page.wait_for_selector("#image img")
+    generated(page, "")
+    assert own() == asked() == (of_image.steps, of_image.guidance)
+    generated(page, "", steps=3)
+    assert asked() == (3, of_image.guidance)
+    page.locator("#image").get_by_label("Remove image").click()
+    assert own() == (of_text.steps, of_text.guidance)
 
 
 def test_two_control_maps_are_followed_and_brought_back(

@@ -336,7 +336,7 @@ def test_list_names_every_command_and_what_it_needs(capsys: pytest.CaptureFixtur
         "diffusion-sd15": sd15,
         "diffusion-pixart-sigma": "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
         "diffusion-sd35m": "stabilityai/stable-diffusion-3.5-medium",
-        **{name: sd15 for name in controls},
+        **dict.fromkeys(controls, sd15),
     }
 
 

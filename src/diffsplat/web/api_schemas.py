@@ -229,6 +229,8 @@ class ModelView(BaseModel):
     takes: Takes
     steps: int = Field(description="denoising steps unless a request says otherwise")
     guidance: float = Field(description="guidance unless a request says otherwise")
+    image_steps: int = Field(description="the same as steps, with an image or a control map")
+    image_guidance: float = Field(description="the same as guidance, with an image or a control map")
     elevation: float = Field(description="degrees above the horizon unless a request says otherwise")
     examples: list[str] = Field(description="prompts for objects that it was trained on")
     lora: dict[str, float] = Field(
@@ -238,7 +240,8 @@ class ModelView(BaseModel):
     @classmethod
     def of(cls, model: ServedModel) -> Self:
         """The view of a model."""
-        pipe, defaults = model.pipe, model.pipe.defaults
+        pipe = model.pipe
+        defaults, of_image = (pipe.defaults_for(conditioned=given) for given in (False, True))
         return cls(
             name=model.name,
             takes=Takes(
@@ -249,6 +252,8 @@ class ModelView(BaseModel):
             ),
             steps=defaults.steps,
             guidance=defaults.guidance,
+            image_steps=of_image.steps,
+            image_guidance=of_image.guidance,
             elevation=defaults.elevation_deg,
             lora=pipe.lora_scales,
             examples=[] if pipe.known_words is None else list(pipe.known_words.words.examples()),

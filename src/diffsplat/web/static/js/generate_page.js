@@ -13,6 +13,7 @@ import { createViewer } from "./viewer.js";
 
 const SEEDS = 1_000_000;
 const NUMBERS = ["seed", "steps", "guidance", "count"];
+const DEFAULTED = ["steps", "guidance"]; // left to the model while they are empty
 const MAPS = ["control", "control-2", "control-3"];
 const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 
@@ -76,10 +77,16 @@ function fillForm({ models, limits, samplers }, fields) {
   byId("sampler").append(...samplers.map((name) => make("option", { value: name }, name)));
   byId("steps").max = limits.steps;
   byId("count").max = limits.count;
+  const chosen = () => models.find(({ name }) => name === select.value);
+  const showDefaults = () => {
+    const model = chosen();
+    const given = [fields.image, ...MAPS.map((name) => fields[name])].some(({ file }) => file);
+    byId("steps").placeholder = given ? model.image_steps : model.steps;
+    byId("guidance").placeholder = given ? model.image_guidance : model.guidance;
+  };
   const choose = () => {
-    const model = models.find(({ name }) => name === select.value);
-    byId("steps").value = model.steps;
-    byId("guidance").value = model.guidance;
+    const model = chosen();
+    for (const name of DEFAULTED) byId(name).value = "";
     fields.image.available = model.takes.image;
     byId("framing").hidden = !fields.image.file;
     MAPS.forEach((name, number) => {
@@ -92,8 +99,10 @@ function fillForm({ models, limits, samplers }, fields) {
     byId("note").textContent = `${model.name} takes text only.`;
     byId("examples").hidden = model.examples.length === 0;
     byId("examples").replaceChildren(...model.examples.map(exampleButton));
+    showDefaults();
   };
   select.addEventListener("change", choose);
+  for (const field of Object.values(fields)) field.addEventListener("change", showDefaults);
   choose();
   const lock = iconButton("locked", "Keep the seed", () => lockSeed(lock.getAttribute("aria-pressed") !== "true"), {
     id: "lock", "aria-pressed": "false",
@@ -345,7 +354,7 @@ async function bringBack({ job, result }, fields) {
   }
   byId("prompt").value = (result ?? job).prompt;
   byId("negative-prompt").value = job.negative_prompt;
-  for (const name of ["steps", "guidance"]) byId(name).value = job[name];
+  for (const name of DEFAULTED) byId(name).value = job[name];
   byId("sampler").value = job.sampler ?? "";
   byId("seed").value = result?.seed ?? job.seed;
   lockSeed(true);
@@ -355,7 +364,6 @@ async function bringBack({ job, result }, fields) {
 /** The images of a job, which are cut out already. */
 async function bringBackImages(job, fields) {
   for (const field of Object.values(fields)) field.clear();
-  byId("framing").hidden = true;
   try {
     for (const [name, url] of Object.entries(job.images)) {
       if (!fields[name].available) continue;

@@ -59,6 +59,7 @@ export class ImageField extends EventTarget {
   clear() {
     this.#file = this.#loading = null;
     this.#show(`${this.#label}: drop or browse`);
+    this.dispatchEvent(new Event("change"));
   }
 
   /** Take an image once its preview has loaded, unless another comes in the meantime. */
@@ -73,16 +74,13 @@ export class ImageField extends EventTarget {
       const url = URL.createObjectURL(preview);
       this.#file = file;
       this.#show(make("img", { src: url, alt: `${this.#label}: ${file.name}`, load: () => URL.revokeObjectURL(url) }));
-      this.#box.append(iconButton("close", "Remove image", () => {
-        this.clear();
-        this.dispatchEvent(new Event("change"));
-      }));
+      this.#box.append(iconButton("close", "Remove image", () => this.clear()));
+      this.dispatchEvent(new Event("change"));
     } catch (error) {
       if (ticket !== this.#loading) return;
       this.clear();
       this.#onError(error.message);
     }
-    this.dispatchEvent(new Event("change"));
   }
 
   #show(content) {
