@@ -133,6 +133,7 @@ MINI = Recipe(
         ),
         shift=6.0,
         sampler="euler",
+        image_steps=10,
         image_guidance=5.0,
         image_projection=True,
     ),
