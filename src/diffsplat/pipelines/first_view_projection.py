@@ -58,8 +58,7 @@ class KnownView:
         control = images.control.to(device)
         if kind == "depth":
             return cls(camera, outline, depth=1 - control.mean(dim=0, keepdim=True))
-        seen = camera.resized(control.shape[-1], control.shape[-2])
-        return cls(camera, outline, depth_steps=DepthSteps.of_normals(control * 2 - 1, _inner(outline), seen))
+        return cls(camera, outline, depth_steps=_depth_steps(control * 2 - 1, outline, camera))
 
     def filled(self, grid: SplatGrid) -> SplatGrid:
         """The grid ``[B, V, 12, H, W]`` with the outline as the opacity of the first view, and with its depths.
@@ -179,6 +178,15 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum(pixels, keepdim=True) / weight.sum(pixels, keepdim=True).clamp_min(
         _LEAST_WEIGHT
     )
+
+
+def _depth_steps(normals: Tensor, outline: Tensor, camera: Cameras) -> DepthSteps:
+    """Those of normals ``[3, H, W]``; on the rim of the outline these are the mean of the inner ones next to it."""
+    inner = _inner(outline)
+    near, count = (functional.avg_pool2d(each, 3, 1, 1) for each in (normals * inner, inner.to(normals)))
+    known = outline & (count > 0)
+    whole = torch.where(inner, normals, near)  # their lengths do not matter
+    return DepthSteps.of_normals(whole, known, camera.resized(outline.shape[-1], outline.shape[-2]))
 
 
 def _inner(outline: Tensor) -> Tensor:
