@@ -63,20 +63,18 @@ class KnownView:
     def filled(self, grid: SplatGrid) -> SplatGrid:
         """The grid ``[B, V, 12, H, W]`` with the outline as the opacity of the first view, and with its depths.
 
-        Where they are unknown, those of the surroundings go into its holes; then they are bent to known normals.
+        Where depths and colours are unknown, those of the surroundings go into its holes; then depths are bent to
+        known normals.
         """
         first = grid.values[:, :1]
-        depth, visible = self._surface(first)
-        weight = visible.to(depth)
-        around = gaussian_blur(weight, _REACH)
-        spread = gaussian_blur(depth * weight, _REACH) / around.clamp_min(_LEAST_WEIGHT)
-        mean = _mean(depth, weight)
-        whole = torch.where(visible, depth, torch.where(around > _LEAST_WEIGHT, spread, mean))
+        visible = (first[:, :, OPACITY] > 0) & self.outline
+        color = first[:, :, RGB] if self.image is not None else _without_holes(first[:, :, RGB], visible)
+        depth = _without_holes(*self._surface(first[:, :, DEPTH], visible))
         if self.depth_steps is not None:
-            whole = self.depth_steps.applied(whole + self._distance) - self._distance
+            depth = self.depth_steps.applied(depth + self._distance) - self._distance
         opacity = self.outline.to(depth).expand_as(depth) * 2 - 1
-        rest = first[:, :, : OPACITY.start]
-        return _with_first(grid, torch.cat([rest, opacity, whole.clamp(-1, 1)], dim=2))
+        rest = first[:, :, RGB.stop : OPACITY.start]
+        return _with_first(grid, torch.cat([color, rest, opacity, depth.clamp(-1, 1)], dim=2))
 
     @property
     def _shaped(self) -> bool:
@@ -88,13 +86,12 @@ class KnownView:
         """Of the camera from the origin, where a grid's depths are zero."""
         return torch.linalg.vector_norm(self.camera.centers)
 
-    def _surface(self, first: Tensor) -> tuple[Tensor, Tensor]:
-        """Depths ``[B, 1, 1, H, W]`` as of a grid, and where they hold: those generated where it is opaque, or known.
+    def _surface(self, generated: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Depths ``[B, 1, 1, H, W]`` as of a grid, and where they hold: those generated where visible, or known ones.
 
         Known ones take the unit in which they come closest to those, and do not hold on the rim, where control maps
         mix them with the background.
         """
-        generated, visible = first[:, :, DEPTH], (first[:, :, OPACITY] > 0) & self.outline
         if self.depth is None:
             return generated, visible
         inner, distance = _inner(self.outline), self._distance
@@ -172,9 +169,20 @@ class ProjectedFlow:
         return (latents - torch.cat([first.to(clean), clean[:, 1:]], dim=1)) / level
 
 
+def _without_holes(values: Tensor, visible: Tensor) -> Tensor:
+    """``[B, 1, C, H, W]`` values, where ``[B, 1, 1, H, W]`` are not visible those of what is visible around them.
+
+    Far from all of that it is their mean.
+    """
+    weight = visible.to(values)
+    around = gaussian_blur(weight, _REACH)
+    spread = gaussian_blur(values * weight, _REACH) / around.clamp_min(_LEAST_WEIGHT)
+    return torch.where(visible, values, torch.where(around > _LEAST_WEIGHT, spread, _mean(values, weight)))
+
+
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """``[B, 1, 1, 1, 1]`` weighted means over the pixels of ``[B, 1, 1, H, W]``; zero where nothing counts."""
-    pixels = (-3, -2, -1)
+    """``[B, 1, C, 1, 1]`` weighted means over the pixels of ``[B, 1, C, H, W]``; zero where nothing counts."""
+    pixels = (-2, -1)
     return (values * weight).sum(pixels, keepdim=True) / weight.sum(pixels, keepdim=True).clamp_min(
         _LEAST_WEIGHT
     )

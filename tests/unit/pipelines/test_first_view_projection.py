@@ -66,13 +66,20 @@ def test_first_view_shows_the_image(outline: torch.Tensor, image: torch.Tensor):
     assert float(rendering.alpha[0, 0][far].max()) < 0.01
 
 
-def test_holes_take_the_depth_around_them_and_the_rest_keeps_its_own(outline: torch.Tensor):
+def test_holes_take_the_surface_around_them_and_the_rest_keeps_its_own(
+    outline: torch.Tensor, image: torch.Tensor
+):
     holed = outline[0].float()
     holed[12:18, 8:14] = 0
     grid = grey_grid(holed)
     values = grid.values.clone()
     values[:, :1, DEPTH] = torch.where(holed > 0, DEPTH_VALUE, -0.9)  # what holes hold means nothing
+    orange = torch.tensor([0.8, 0.2, -0.6])[:, None, None]
+    values[:, :1, RGB] = torch.where(holed > 0, orange, 0.0)
     filled = KnownView(CAMERA, outline).filled(SplatGrid(values)).values
+    torch.testing.assert_close(filled[0, 0, RGB] * outline, orange * outline, atol=1e-5, rtol=0)
+    painted_later = KnownView(CAMERA, outline, image).filled(SplatGrid(values)).values
+    assert torch.equal(painted_later[0, 0, RGB], values[0, 0, RGB])
     torch.testing.assert_close(
         filled[0, 0, DEPTH][outline], torch.full((int(outline.sum()),), DEPTH_VALUE), atol=1e-5, rtol=0
     )
