@@ -181,6 +181,20 @@ def test_a_refiner_of_text_refines_only_what_is_held_to_an_image(folder: Path, p
     assert torch.equal(made(unprojected=True), free)
 
 
+@pytest.mark.parametrize(("prompt", "halves"), [("", 1), (PROMPT, 2)])
+def test_a_refiner_of_text_is_not_guided_by_none(folder: Path, photo: Path, prompt: str, halves: int):
+    """Both halves would be the same, since it does not see the image."""
+    pipe = DiffSplatPipeline.from_pretrained(folder)
+    pipe.image_defaults = SamplingDefaults(
+        steps=2, guidance=2.0, refined_below=0.9, refiner_guidance=2.0, projection=True
+    )
+    assert isinstance(pipe.refiner, MultiViewPixArt)
+    seen: list[int] = []
+    pipe.refiner.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, 1).shape[0]))
+    pipe(prompt, image=photo, elevation=20.0)
+    assert seen == [4 * halves]
+
+
 def test_the_first_view_takes_over_the_image(folder: Path, photo: Path):
     """And no more than the outline of a depth map; the networks of this folder make nothing of either."""
     pipe = DiffSplatPipeline.from_pretrained(folder, control="depth")

@@ -264,6 +264,11 @@ class ResolvedGeneration(Generation):
         return self.guidance > 1
 
     @property
+    def says_nothing(self) -> bool:
+        """Whether text guides nowhere, since every prompt is the one to be guided away from, such as none at all."""
+        return [prompt for prompt, _ in self.objects] == list(self.negatives)
+
+    @property
     def sampled_by_default(self) -> bool:
         """Whether nothing but the number of steps and the guidance scale says how it is sampled."""
         placed = self.sampler or self.timesteps or self.sigmas

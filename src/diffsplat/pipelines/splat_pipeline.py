@@ -541,8 +541,10 @@ class DiffSplatPipeline(PipelineComponents):
         if self.refiner is None or not self._refines(conditions, shared):
             return guided.predictions if few else guided
         check_refiner(self.denoiser, self.refiner, defaults)
-        followed = conditions if few or defaults.refiner_guidance > 1 else replace(conditions, negative=None)
-        if self._refiner_reads_text_alone:
+        of_text = self._refiner_reads_text_alone
+        guides = defaults.refiner_guidance > 1 and not (of_text and generation.says_nothing)
+        followed = conditions if few or guides else replace(conditions, negative=None)
+        if of_text:
             followed = replace(followed, image_latent=None)
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
