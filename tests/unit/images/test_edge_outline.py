@@ -71,6 +71,19 @@ def test_an_object_that_the_image_cuts_off_reaches_its_border() -> None:
     assert edge_outline(edges) is None
 
 
+def test_edges_all_over_an_image_are_of_no_object() -> None:
+    assert edge_outline((torch.arange(SIZE) % 3 == 0).expand(1, SIZE, SIZE)) is None
+
+
+def test_an_object_may_stand_on_the_border() -> None:
+    edges = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    edges[0, [20, SIZE - 1], 4:44] = True
+    edges[0, 20:, [4, 43]] = True
+    found = edge_outline(edges)
+    assert found is not None
+    assert bool(found[0, -1, 4:44].all())
+
+
 def test_a_mostly_open_drawing_with_one_closed_part_has_no_outline() -> None:
     edges = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
     edges[0, [4, 12], 4:13] = True
