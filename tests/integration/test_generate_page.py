@@ -450,6 +450,12 @@ def test_steps_and_guidance_are_the_models_own_until_they_are_filled_in(
     assert asked() == (3, of_image.guidance)
     page.locator("#image").get_by_label("Remove image").click()
     assert own() == (of_text.steps, of_text.guidance)
+    page.locator(".thumb").last.click()  # of text, brought back
+    settle(page)
+    page.set_input_files("#image input", disk(tmp_path))
+    page.wait_for_selector("#image img")
+    generated(page, "a chair")
+    assert asked() == (of_image.steps, of_image.guidance)
 
 
 def test_two_control_maps_are_followed_and_brought_back(

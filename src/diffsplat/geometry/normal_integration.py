@@ -14,6 +14,9 @@ _STIFFNESS = 1e-3
 smaller than some thirty pixels, earlier depths the rest."""
 _ITERATIONS = 60
 """Of the solver."""
+_JUMP = 0.1
+"""Difference of the logarithm of depth between neighbours, beyond what normals say, that is taken for a jump: from
+something in front to what lies behind it, of which normals know nothing."""
 _GRAZING = 0.05
 """Cosine between a normal and the direction to the camera up to which it says nothing about depths."""
 _XYZ = -3
@@ -67,16 +70,19 @@ class DepthSteps:
         """Depths ``[*B, H, W]`` above zero, bent until their steps are these, and changed as little as that takes.
 
         They minimise the weighted squared errors of the steps and, weakly, the squared changes of the logarithms of
-        depth. Conjugate gradients, preconditioned with the diagonal, stop before they have reached that: what is
-        then left are errors as wide as the object.
+        depth. A step that the depths contradict by far hardly counts (Welsch's weight). Conjugate gradients,
+        preconditioned with the diagonal, stop before they have reached the minimum: what is then left are errors as
+        wide as the object.
         """
         before = depth.log()
-        residual = _adjoint(self.weights * (self.steps - _differences(before)))
-        diagonal = _adjoint(self.weights) + 2 * self.weights.sum(dim=0) + _STIFFNESS
+        errors = self.steps - _differences(before)
+        weights = self.weights * torch.exp(-((errors / _JUMP) ** 2))
+        residual = _adjoint(weights * errors)
+        diagonal = _adjoint(weights) + 2 * weights.sum(dim=-3) + _STIFFNESS
         change, direction = torch.zeros_like(before), residual / diagonal
         product = _inner(residual, direction)
         for _ in range(_ITERATIONS):
-            pushed = _adjoint(self.weights * _differences(direction)) + _STIFFNESS * direction
+            pushed = _adjoint(weights * _differences(direction)) + _STIFFNESS * direction
             length = product / _inner(direction, pushed)
             change, residual = change + length * direction, residual - length * pushed
             scaled = residual / diagonal

@@ -18,7 +18,7 @@ from diffsplat.pipelines.surface_smoothing import lay_gaussians
 from diffsplat.pretrained.release_catalogue import ControlKind
 
 _REACH = 6.0
-"""Deviation in pixels of the Gaussian that brings depths to where the network left a hole."""
+"""Deviation in pixels of the Gaussian that brings depths and colours to where the network left a hole."""
 _LEAST_WEIGHT = 1e-7
 _TOLERANCE = 0.05
 """World units that a Gaussian may lie in front of the surface of the first view, as it was generated."""
@@ -47,18 +47,22 @@ class KnownView:
     @classmethod
     def of(cls, images: ConditionImages, kind: ControlKind | None, camera: Cameras) -> "KnownView | None":
         """What condition images, with a control map of a kind, tell of the view of a camera; None for nothing."""
-        if images.outline is None:
+        if images.outline is None or not images.outline.any():
             return None
         device = camera.device
         outline = images.outline.to(device)
         if images.image is not None:
             return cls(camera, outline, images.image.to(device))
-        if images.control is None or kind == "canny":
+        if images.control is None or not _eroded(outline).any():
             return cls(camera, outline)
         control = images.control.to(device)
-        if kind == "depth":
-            return cls(camera, outline, depth=1 - control.mean(dim=0, keepdim=True))
-        return cls(camera, outline, depth_steps=_depth_steps(control * 2 - 1, outline, camera))
+        match kind:
+            case "depth":
+                return cls(camera, outline, depth=1 - control.mean(dim=0, keepdim=True))
+            case "normal":
+                return cls(camera, outline, depth_steps=_depth_steps(control * 2 - 1, outline, camera))
+            case _:
+                return cls(camera, outline)
 
     def filled(self, grid: SplatGrid) -> SplatGrid:
         """The grid ``[B, V, 12, H, W]`` with the outline as the opacity of the first view, and with its depths.
@@ -94,7 +98,7 @@ class KnownView:
         """
         if self.depth is None:
             return generated, visible
-        inner, distance = _inner(self.outline), self._distance
+        inner, distance = _eroded(self.outline), self._distance
         weight = (visible & inner).to(generated) + _LEAST_WEIGHT * inner
         unit = _mean(generated + distance, weight) / _mean(self.depth.expand_as(generated), weight)
         return self.depth * unit - distance, inner.expand_as(visible)
@@ -190,14 +194,14 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 def _depth_steps(normals: Tensor, outline: Tensor, camera: Cameras) -> DepthSteps:
     """Those of normals ``[3, H, W]``; on the rim of the outline these are the mean of the inner ones next to it."""
-    inner = _inner(outline)
+    inner = _eroded(outline)
     near, count = (functional.avg_pool2d(each, 3, 1, 1) for each in (normals * inner, inner.to(normals)))
     known = outline & (count > 0)
     whole = torch.where(inner, normals, near)  # their lengths do not matter
     return DepthSteps.of_normals(whole, known, camera.resized(outline.shape[-1], outline.shape[-2]))
 
 
-def _inner(outline: Tensor) -> Tensor:
+def _eroded(outline: Tensor) -> Tensor:
     """``[1, H, W]`` True where the object is and its neighbours are too: maps mix the rim with the background."""
     return ~(functional.max_pool2d((~outline).float(), 3, 1, 1) > 0)
 

@@ -507,7 +507,8 @@ class DiffSplatPipeline(PipelineComponents):
         known, smoothing = shared.known_view, shared.defaults.smoothing
         whole = known.filled(grid) if known else grid
         grid = clean_surfaces(whole, views, smoothing, pixel_grid) if smoothing else whole
-        grid = known.painted(known.restored(grid, whole, views, pixel_grid)) if known else grid
+        if known:
+            grid = known.painted(known.restored(grid, whole, views, pixel_grid) if smoothing else grid)
         splats = grid.to_splats(views, pixel_grid)
         if generation.original_rotations:
             splats = with_original_rotations(splats, grid)

@@ -227,10 +227,10 @@ class ModelView(BaseModel):
 
     name: str
     takes: Takes
-    steps: int = Field(description="denoising steps unless a request says otherwise")
-    guidance: float = Field(description="guidance unless a request says otherwise")
-    image_steps: int = Field(description="the same as steps, with an image or a control map")
-    image_guidance: float = Field(description="the same as guidance, with an image or a control map")
+    steps: int = Field(description="denoising steps from text alone unless a request says otherwise")
+    guidance: float = Field(description="guidance from text alone unless a request says otherwise")
+    image_steps: int = Field(description="denoising steps with an image or a control map, likewise")
+    image_guidance: float = Field(description="guidance with an image or a control map, likewise")
     elevation: float = Field(description="degrees above the horizon unless a request says otherwise")
     examples: list[str] = Field(description="prompts for objects that it was trained on")
     lora: dict[str, float] = Field(

@@ -1,4 +1,4 @@
-"""Outlines from edges: of drawn shapes, and of rendered objects against their masks."""
+"""Outlines from edges that are drawn."""
 
 import torch
 
@@ -63,7 +63,7 @@ def test_a_hole_counts_as_the_object() -> None:
     assert torch.equal(found, filled_square())
 
 
-def test_an_object_that_the_image_cuts_off_reaches_its_border() -> None:
+def test_an_object_that_the_image_cuts_off_has_no_outline() -> None:
     """Edges that end at the border enclose nothing: what lies between them may be either side."""
     edges = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
     edges[0, 20:, [15, 30]] = True
@@ -73,6 +73,14 @@ def test_an_object_that_the_image_cuts_off_reaches_its_border() -> None:
 
 def test_edges_all_over_an_image_are_of_no_object() -> None:
     assert edge_outline((torch.arange(SIZE) % 3 == 0).expand(1, SIZE, SIZE)) is None
+
+
+def test_a_frame_around_a_drawing_is_no_object() -> None:
+    edges = square()
+    edges[0, [2, SIZE - 3], 2 : SIZE - 2] = True
+    edges[0, 2 : SIZE - 2, [2, SIZE - 3]] = True
+    assert edge_outline(edges) is None
+    assert edge_outline(~square()) is None
 
 
 def test_an_object_may_stand_on_the_border() -> None:

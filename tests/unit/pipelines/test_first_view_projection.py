@@ -14,6 +14,7 @@ from diffsplat.models.principal_component_autoencoder import ComponentAutoencode
 from diffsplat.models.rays_and_noise_levels import TIMESTEPS
 from diffsplat.pipelines.first_view_projection import KnownView, ProjectedFlow
 from diffsplat.pipelines.image_and_control_conditions import ConditionImages
+from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.render import render
 
 SIZE = 32
@@ -213,10 +214,27 @@ def test_a_projected_flow_ends_in_the_image(outline: torch.Tensor, image: torch.
     torch.testing.assert_close(clean[:, 1:], target[:, 1:], atol=1e-5, rtol=0)
 
 
-def test_edges_tell_an_outline_and_no_surface(outline: torch.Tensor):
-    known = KnownView.of(ConditionImages(control=torch.zeros(3, 4, 4), outline=outline), "canny", CAMERA)
+@pytest.mark.parametrize(("kind", "channels"), [("canny", 3), (None, 3), (None, 6)])
+def test_edges_and_several_maps_tell_an_outline_and_no_surface(
+    outline: torch.Tensor, kind: ControlKind | None, channels: int
+):
+    control = torch.zeros(channels, SIZE, SIZE)
+    known = KnownView.of(ConditionImages(control=control, outline=outline), kind, CAMERA)
     assert known is not None
     assert (known.image, known.depth, known.depth_steps) == (None, None, None)
+
+
+@pytest.mark.parametrize("kind", ["depth", "normal"])
+def test_maps_that_show_next_to_nothing_are_finite(kind: ControlKind):
+    blank, stick = torch.zeros(1, SIZE, SIZE, dtype=torch.bool), torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    stick[0, 4:28, 15:17] = True
+    control = torch.where(stick, 0.4, 1.0).expand(3, -1, -1)
+    assert KnownView.of(ConditionImages(control=control, outline=blank), kind, CAMERA) is None
+    known = KnownView.of(ConditionImages(control=control, outline=stick), kind, CAMERA)
+    assert known is not None
+    filled = known.filled(grey_grid(torch.zeros(SIZE, SIZE))).values
+    assert torch.isfinite(filled).all()
+    assert torch.equal(filled[0, 0, OPACITY] > 0, stick)
 
 
 def test_no_outline_no_projection():

@@ -9,7 +9,6 @@ import tyro
 from diffsplat.errors import require, require_at_least
 from diffsplat.pretrained.model_folders import (
     DEFAULT_SHIFT,
-    DEFAULT_STEPS,
     SamplingDefaults,
     controlnet_folder,
 )
@@ -42,7 +41,7 @@ class SamplingRecipe:
         defaults: what goes into the model's index.
         shift: of the noise levels towards noise, 1 for none (Esser et al. 2024, section 5.3.2).
         sampler: how it is stepped from noise level to noise level.
-        image_steps: denoising steps of what generates from an image or a control map.
+        image_steps: denoising steps of what generates from an image or a control map; as many as of text by default.
         image_guidance: guidance scale of what generates from an image.
         image_refiner_guidance: that of its refiner.
         image_projection: let the first view take over what an image or a control map shows of it.
@@ -54,7 +53,7 @@ class SamplingRecipe:
     defaults: Annotated[SamplingDefaults, Flat] = field(default_factory=SamplingDefaults)
     shift: float = DEFAULT_SHIFT
     sampler: Sampler = "euler"
-    image_steps: int = DEFAULT_STEPS
+    image_steps: int | None = None
     image_guidance: float = 2.0
     image_refiner_guidance: float = 2.0
     image_projection: bool = False
@@ -69,13 +68,15 @@ class SamplingRecipe:
         require(0 <= below < 1, "refined_below", below, "a level from 0, for no refiner, to below 1")
         require(prediction in known, "prediction", prediction, " or ".join(known))
         require_at_least(0, self, "image_guidance", "image_refiner_guidance")
-        require_at_least(1, self, "image_steps")
+        require(
+            self.image_steps is None or self.image_steps >= 1, "image_steps", self.image_steps, "at least 1"
+        )
 
     def image_defaults(self, *, refined: bool) -> SamplingDefaults:
         """How it is sampled from an image or a control map, with the refiner of text, or without any."""
         guided = replace(
             self.defaults,
-            steps=self.image_steps,
+            steps=self.defaults.steps if self.image_steps is None else self.image_steps,
             guidance=self.image_guidance,
             projection=self.image_projection,
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any
 
@@ -113,6 +113,7 @@ def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
             lambda: SamplingRecipe(SamplingDefaults(prediction="flow")),
             "prediction is flow, expected latents or v_",
         ),
+        (lambda: SamplingRecipe(image_steps=0), r"image_steps is 0, expected at least 1"),
         (lambda: SamplingRecipe(shift=0.0), r"shift is 0\.0, expected a number above 0"),
         (lambda: MiniDenoiserConfig(greatest_level=0.0), r"greatest_level is 0\.0, expected a level above 0"),
         (lambda: MiniDenoiserConfig(channels=-1), "channels is -1, expected a number of channels"),
@@ -121,3 +122,9 @@ def test_refiner_is_trained_up_to_the_level_that_it_takes_over_at() -> None:
 def test_impossible_recipes_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         make()
+
+
+def test_images_take_as_many_steps_as_text_unless_the_recipe_says() -> None:
+    recipe = SamplingRecipe(SamplingDefaults(steps=30))
+    assert recipe.image_defaults(refined=True).steps == 30
+    assert replace(recipe, image_steps=8).image_defaults(refined=True).steps == 8

@@ -15,6 +15,7 @@ const SEEDS = 1_000_000;
 const NUMBERS = ["seed", "steps", "guidance", "count"];
 const DEFAULTED = ["steps", "guidance"]; // left to the model while they are empty
 const MAPS = ["control", "control-2", "control-3"];
+const CONDITIONS = ["image", ...MAPS];
 const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 const byId = (id) => document.getElementById(id);
@@ -22,6 +23,7 @@ const root = document.documentElement;
 const notify = createNotices(document.body);
 const api = new Api(askToken);
 const gallery = new Gallery(byId("gallery"), api);
+let models = [];
 let shown = null;
 let asked = null; // to be shown once it is loaded
 let comparing = false;
@@ -71,24 +73,29 @@ function framing() {
   return { cutout: byId("cutout").value, keep_framing: byId("keep-framing").checked || "", border: byId("border").value };
 }
 
-function fillForm({ models, limits, samplers }, fields) {
+/** Steps and guidance of the chosen model, with an image or a control map, or without. */
+function ownNumbers(given) {
+  const model = models.find(({ name }) => name === byId("model").value);
+  return given
+    ? { steps: model.image_steps, guidance: model.image_guidance }
+    : { steps: model.steps, guidance: model.guidance };
+}
+
+function fillForm({ models: served, limits, samplers }, fields) {
+  models = served;
   const select = byId("model");
   select.append(...models.map(({ name }) => make("option", { value: name }, name)));
   byId("sampler").append(...samplers.map((name) => make("option", { value: name }, name)));
   byId("steps").max = limits.steps;
   byId("count").max = limits.count;
-  const chosen = () => models.find(({ name }) => name === select.value);
   const showDefaults = () => {
-    const model = chosen();
-    const given = [fields.image, ...MAPS.map((name) => fields[name])].some(({ file }) => file);
-    byId("steps").placeholder = given ? model.image_steps : model.steps;
-    byId("guidance").placeholder = given ? model.image_guidance : model.guidance;
+    const own = ownNumbers(CONDITIONS.some((name) => fields[name].file));
+    for (const name of DEFAULTED) byId(name).placeholder = own[name];
   };
   const choose = () => {
-    const model = chosen();
+    const model = models.find(({ name }) => name === select.value);
     for (const name of DEFAULTED) byId(name).value = "";
     fields.image.available = model.takes.image;
-    byId("framing").hidden = !fields.image.file;
     MAPS.forEach((name, number) => {
       const kind = model.takes.control[number];
       fields[name].label = `Control map (${kind})`;
@@ -354,7 +361,8 @@ async function bringBack({ job, result }, fields) {
   }
   byId("prompt").value = (result ?? job).prompt;
   byId("negative-prompt").value = job.negative_prompt;
-  for (const name of DEFAULTED) byId(name).value = job[name];
+  const own = ownNumbers(CONDITIONS.some((name) => name in job.images));
+  for (const name of DEFAULTED) byId(name).value = job[name] === own[name] ? "" : job[name];
   byId("sampler").value = job.sampler ?? "";
   byId("seed").value = result?.seed ?? job.seed;
   lockSeed(true);
