@@ -17,6 +17,7 @@ from diffsplat.core import Rendering
 from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.data.object_dataset import ObjectDataset
+from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.control_agreement import condition_images, control_images
 from diffsplat.evaluation.evaluation_objects import objects_of_prompts, open_objects
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
@@ -234,6 +235,13 @@ def test_the_first_view_takes_over_the_outline_of_edges(folder: Path):
     assert agreement(folder, "canny", canny_map(large))[0] > 0.9
     edges[:, :70, 60:70] = 1
     assert agreement(folder, "canny", edges)[0] < 0.7
+
+
+def test_white_edges_on_black_are_refused(folder: Path):
+    edges = 1 - canny_map(torch.where(DISC < 1, 0.2, 1.0).expand(3, -1, -1))
+    sentence = r"the black share of the edge map is 9\d%, expected black edges on white, at most 50%"
+    with pytest.raises(InvalidInputError, match=sentence):
+        agreement(folder, "canny", edges)
 
 
 def test_the_first_view_takes_over_the_normals_of_a_map(folder: Path):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from diffsplat.errors import require
+from diffsplat.images.edge_outline import edge_outline
 from diffsplat.images.image_cutout_and_framing import (
     ConditionImage,
     ImageSource,
@@ -18,6 +20,9 @@ from diffsplat.images.image_framing_options import ImageFraming
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from torch import FloatTensor
+
+_INK = 0.9
+"""Grey below which a pixel of an edge map counts as an edge: thin lines of larger maps are pale once made smaller."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,20 @@ def condition_image(
     if cut_out and not prepared:
         return prepare_condition_image(source, size=size, framing=framing)
     return square_on_white(load_image(source), size=size)
+
+
+def outline_of_edges(control: Tensor) -> Tensor | None:
+    """``[1, S, S]`` True on the object of an edge map ``[3, S, S]`` 0..1; None where the edges tell no outline.
+
+    Raises:
+        ValueError: when the map is mostly black, as ones of white edges are.
+    """
+    grey = control.mean(dim=0, keepdim=True)
+    black = float((grey < 0.5).float().mean())
+    require(
+        black <= 0.5, "the black share of the edge map", f"{black:.0%}", "black edges on white, at most 50%"
+    )
+    return edge_outline(grey < _INK)
 
 
 def image_latents(

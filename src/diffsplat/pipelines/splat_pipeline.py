@@ -17,7 +17,6 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.geometry import ring_cameras
 from diffsplat.geometry.unnormalized_quaternions import with_original_rotations
-from diffsplat.images.edge_outline import edge_outline
 from diffsplat.images.image_framing_options import ImageFraming
 from diffsplat.models.autocast import autocast
 from diffsplat.models.denoiser_families import uncompiled
@@ -47,6 +46,7 @@ from diffsplat.pipelines.image_and_control_conditions import (
     condition_image,
     control_views,
     image_latents,
+    outline_of_edges,
 )
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
@@ -59,9 +59,6 @@ from diffsplat.pipelines.unfamiliar_prompts import KnownWords
 from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
 from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler, predicts
-
-_INK = 0.9
-"""Grey below which a pixel of an edge map counts as an edge: thin lines of larger maps are pale once made smaller."""
 
 StepCallback = Callable[[int, int], object]
 """``(steps done, total steps)``; raising from it stops the generation."""
@@ -262,8 +259,8 @@ class DiffSplatPipeline(PipelineComponents):
         prepared = ConditionImages()
         if control is not None:
             maps = [condition_image(each, size, cut_out=False) for each in self._control_maps(control)]
-            first, drawn = maps[0], self.control_kind == "canny"
-            outline = edge_outline(first.image.mean(dim=0, keepdim=True) < _INK) if drawn else first.outline
+            of_edges = self.control_kind == "canny"
+            outline = outline_of_edges(maps[0].image) if of_edges else maps[0].outline
             prepared = replace(prepared, control=torch.cat([each.image for each in maps]), outline=outline)
         if image is not None:
             first_view = condition_image(image, size, cut_out=True, framing=framing)
