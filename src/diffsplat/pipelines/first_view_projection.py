@@ -100,7 +100,8 @@ class KnownView:
             return generated, visible
         inner, distance = _eroded(self.outline), self._distance
         weight = (visible & inner).to(generated) + _LEAST_WEIGHT * inner
-        unit = _mean(generated + distance, weight) / _mean(self.depth.expand_as(generated), weight)
+        known = _mean(self.depth.expand_as(generated), weight).clamp_min(_LEAST_WEIGHT)
+        unit = _mean(generated + distance, weight) / known
         return self.depth * unit - distance, inner.expand_as(visible)
 
     def restored(

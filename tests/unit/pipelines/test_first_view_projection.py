@@ -237,5 +237,14 @@ def test_maps_that_show_next_to_nothing_are_finite(kind: ControlKind):
     assert torch.equal(filled[0, 0, OPACITY] > 0, stick)
 
 
+@pytest.mark.parametrize("kind", ["depth", "normal"])
+def test_a_map_that_is_white_on_the_object_is_finite(outline: torch.Tensor, kind: ControlKind):
+    """Of a depth map, that is the nearest that there is: no depth at all."""
+    images = ConditionImages(control=torch.ones(3, SIZE, SIZE), outline=outline)
+    known = KnownView.of(images, kind, CAMERA)
+    assert known is not None
+    assert torch.isfinite(known.filled(grey_grid(outline[0].float())).values).all()
+
+
 def test_no_outline_no_projection():
     assert KnownView.of(ConditionImages(control=torch.zeros(3, 4, 4)), "canny", CAMERA) is None
