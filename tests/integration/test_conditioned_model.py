@@ -239,7 +239,7 @@ def test_the_first_view_takes_over_the_outline_of_edges(folder: Path):
 
 def test_white_edges_on_black_are_refused(folder: Path):
     edges = 1 - canny_map(torch.where(DISC < 1, 0.2, 1.0).expand(3, -1, -1))
-    sentence = r"the black share of the edge map is 9\d%, expected black edges on white, at most 50%"
+    sentence = r"the black share of the edge map is 9\d%, expected black edges on white, at most 75%"
     with pytest.raises(InvalidInputError, match=sentence):
         agreement(folder, "canny", edges)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _INK = 0.9
 """Grey below which a pixel of an edge map counts as an edge: thin lines of larger maps are pale once made smaller."""
 
+_MOST_BLACK = 0.75
+"""Share of black pixels above which an edge map is taken to be one of white edges."""
+
 
 @dataclass(frozen=True)
 class ConditionImages:
@@ -85,9 +88,8 @@ def outline_of_edges(control: Tensor) -> Tensor | None:
     """
     grey = control.mean(dim=0, keepdim=True)
     black = float((grey < 0.5).float().mean())
-    require(
-        black <= 0.5, "the black share of the edge map", f"{black:.0%}", "black edges on white, at most 50%"
-    )
+    expected = f"black edges on white, at most {_MOST_BLACK:.0%}"
+    require(black <= _MOST_BLACK, "the black share of the edge map", f"{black:.0%}", expected)
     return edge_outline(grey < _INK)
 
 
