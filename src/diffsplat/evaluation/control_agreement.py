@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from diffsplat.core import Rendering, Views
 from diffsplat.images.depth_control_map import depth_control_map
+from diffsplat.images.mask_dilation import dilated
 from diffsplat.models.condition_encoder import ConditionKind
 from diffsplat.pipelines.control_maps import canny_map
 from diffsplat.pretrained.release_catalogue import ControlKind
@@ -64,8 +65,7 @@ def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> 
 
 def edge_f1(found: Tensor, wanted: Tensor) -> float:
     """Harmonic mean of precision and recall of edges ``[B, 1, H, W]``, averaged over the images."""
-    kernel = 2 * _EDGE_TOLERANCE + 1
-    near = [functional.max_pool2d(edges.float(), kernel, 1, _EDGE_TOLERANCE) > 0 for edges in (found, wanted)]
+    near = [dilated(edges, _EDGE_TOLERANCE) for edges in (found, wanted)]
     precision = (found & near[1]).flatten(1).sum(dim=1) / found.flatten(1).sum(dim=1).clamp_min(1)
     recall = (wanted & near[0]).flatten(1).sum(dim=1) / wanted.flatten(1).sum(dim=1).clamp_min(1)
     return float((2 * precision * recall / (precision + recall).clamp_min(1e-9)).mean())

@@ -10,6 +10,7 @@ from diffsplat.core import Cameras, PixelGrid, SplatGrid, Splats
 from diffsplat.core.splat_grid import DEPTH, OPACITY, RGB
 from diffsplat.geometry.normal_integration import DepthSteps
 from diffsplat.images.gaussian_blur import gaussian_blur
+from diffsplat.images.mask_dilation import dilated
 from diffsplat.models.principal_component_autoencoder import ComponentAutoencoder
 from diffsplat.models.rays_and_noise_levels import noise_levels
 from diffsplat.pipelines.denoising_loop import Field
@@ -204,7 +205,7 @@ def _depth_steps(normals: Tensor, outline: Tensor, camera: Cameras) -> DepthStep
 
 def _eroded(outline: Tensor) -> Tensor:
     """``[1, H, W]`` True where the object is and its neighbours are too: maps mix the rim with the background."""
-    return ~(functional.max_pool2d((~outline).float(), 3, 1, 1) > 0)
+    return ~dilated(~outline, 1)
 
 
 def _with_first(grid: SplatGrid, first: Tensor) -> SplatGrid:

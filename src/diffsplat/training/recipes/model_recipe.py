@@ -7,11 +7,7 @@ from typing import Annotated, get_args
 import tyro
 
 from diffsplat.errors import require, require_at_least
-from diffsplat.pretrained.model_folders import (
-    DEFAULT_SHIFT,
-    SamplingDefaults,
-    controlnet_folder,
-)
+from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
 from diffsplat.training.stages.stage_recipe import Flat, StageRecipe
 
