@@ -42,7 +42,10 @@ def generate(prompt: str, seed: int = 0) -> Splats:
     rays = denoiser_rays(cameras, autoencoder.latent_size)
 
     def predicted_flow(latents: Tensor, timestep: Tensor) -> Tensor:
-        """Direction from clean latents to noise; the refiner takes over at low noise levels."""
+        """Direction from clean latents to noise; the refiner takes over at low noise levels.
+
+        At the highest levels nothing is guided, so that objects differ.
+        """
         level = timestep / TIMESTEPS
         low = float(level) < defaults.refined_below
         network, scale = (refiner, defaults.refiner_guidance) if low else (denoiser, defaults.guidance)
@@ -51,7 +54,8 @@ def generate(prompt: str, seed: int = 0) -> Splats:
         inputs = functional.pad(inputs, (0, 0, 0, 0, 0, network.config["in_channels"] - inputs.shape[2]))
         inputs = inputs.expand(2, -1, -1, -1, -1)
         without, with_text = network_output(network, inputs, timestep.expand(2), text).chunk(2)
-        clean = without + scale * (with_text - without)
+        guided = float(level) < defaults.guided_below
+        clean = without + scale * (with_text - without) if guided else with_text
         return (latents - clean) / level
 
     # Denoising: from normal noise [1, views, channels, height, width] to the latents of the object.

@@ -144,6 +144,33 @@ def test_the_refiner_works_at_low_levels_with_its_own_guidance(pipe, guidance, o
     assert calls == [(pytest.approx(429.7, abs=0.1), seen), (pytest.approx(2.2, abs=0.1), seen)]
 
 
+def guided_below(pipe: DiffSplatPipeline, level: float) -> DiffSplatPipeline:
+    defaults = replace(pipe.defaults, guided_below=level)
+    return DiffSplatPipeline(pipe.denoiser, pipe.autoencoder, pipe.text_encoder, pipe.scheduler, defaults)
+
+
+@pytest.mark.parametrize(("level", "unguided"), [(0.0, 4), (0.6, 2), (0.9, 1), (1.0, 0)])
+def test_only_levels_below_the_models_are_guided(pipe, level, unguided):
+    """One half of four views above it, two below, of the levels 1, 0.7503, 0.4297 and 0.0022."""
+    seen: list[int] = []
+    hook = pipe.denoiser.register_forward_pre_hook(
+        lambda _, inputs: seen.append(len(inputs[0].flatten(0, 1)))
+    )
+    guided_below(pipe, level)("a red chair", seed=3, steps=4, guidance=3.0)
+    hook.remove()
+    assert seen == [4] * unguided + [8] * (4 - unguided)
+
+
+def test_a_model_that_is_guided_at_no_level_makes_what_guidance_1_makes(pipe):
+    never = guided_below(pipe, 0.0)("a red chair", seed=3, steps=4, guidance=3.0)
+    assert same(never.splats, pipe("a red chair", seed=3, steps=4, guidance=1.0).splats)
+
+
+def test_a_model_without_noise_levels_cannot_be_guided_below_one():
+    with pytest.raises(ValueError, match=r"guided_below is 0\.5, expected 1 for the prediction 'epsilon'"):
+        SamplingDefaults(guided_below=0.5, prediction="epsilon")
+
+
 def test_a_refiner_of_other_weights_changes_the_object_and_is_stored_with_the_model(pipe, tmp_path):
     refiner = copy.deepcopy(pipe.denoiser)
     for parameter in refiner.parameters():
@@ -213,6 +240,12 @@ def test_a_refiner_with_a_guidance_out_of_range_is_refused(pipe, scale):
 def test_an_index_with_anything_but_a_number_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value!r}, expected a number"):
         SamplingDefaults.from_index({name: value})
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.1, float("nan")])
+def test_an_index_that_guides_below_an_impossible_level_is_refused(level):
+    with pytest.raises(ValueError, match=f"guided_below is {level}, expected a noise level from 0 to 1"):
+        SamplingDefaults.from_index({"guided_below": level})
 
 
 def test_views_of_an_object_see_each_other(pipe):

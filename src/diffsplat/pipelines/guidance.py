@@ -157,27 +157,28 @@ class GuidedDenoiser:
 
 
 class Handover:
-    """Two predictions along one path: a denoiser's at high noise levels and a refiner's at low ones.
+    """Two predictions along one path, one at high noise levels and another at low ones.
 
-    At high levels the object is decided, which takes its text and all of its views; at low ones surfaces are drawn,
-    which takes finer tokens. A network for each is better than one of both sizes for all (Balaji et al. 2022,
-    "eDiff-I", section 4).
+    A denoiser hands over to a refiner: at high levels the object is decided, which takes its text and all of its
+    views; at low ones surfaces are drawn, which takes finer tokens (Balaji et al. 2022, "eDiff-I", section 4). An
+    unguided prediction hands over to a guided one, since guidance at the highest levels makes objects alike
+    (Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval", section 4).
 
     Args:
-        denoiser: prediction from a noise level of ``level`` on.
-        refiner: prediction below it.
+        high: prediction from a noise level of ``level`` on.
+        low: prediction below it.
         level: 0 to 1.
     """
 
-    def __init__(self, denoiser: Field, refiner: Field, level: float) -> None:
-        self.denoiser = denoiser
-        self.refiner = refiner
+    def __init__(self, high: Field, low: Field, level: float) -> None:
+        self.high = high
+        self.low = low
         self.level = level
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The scheduler's prediction for latents ``[B, V, C, h, w]`` at timesteps ``[B]``, the same for all."""
-        low = float(timestep[0].detach()) < self.level * TIMESTEPS
-        return (self.refiner if low else self.denoiser)(latents, timestep)
+        below = float(timestep[0].detach()) < self.level * TIMESTEPS
+        return (self.low if below else self.high)(latents, timestep)
 
 
 def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefaults) -> None:

@@ -527,17 +527,9 @@ class DiffSplatPipeline(PipelineComponents):
         for network in self._denoisers():
             image = conditions.image_latent is not None and network is not self.controlnet
             set_multiview_attention(network, attended_views(views, image=image))
-        guided = GuidedDenoiser(
-            self.denoiser,
-            conditions,
-            shared.guidance.to(self.device),
-            defaults.prediction,
-            controlnet=self.controlnet,
-            control=ControlOptions(generation.control_scale, generation.guess_mode),
-            rescale=generation.guidance_rescale,
-        )
+        field = self._denoiser_field(generation, conditions, shared, few=few)
         if self.refiner is None or not self._refines(conditions, shared):
-            return guided.predictions if few else guided
+            return field
         check_refiner(self.denoiser, self.refiner, defaults)
         of_text = self._refiner_reads_text_alone
         guides = defaults.refiner_guidance > 1 and not (of_text and generation.says_nothing)
@@ -546,9 +538,36 @@ class DiffSplatPipeline(PipelineComponents):
             followed = replace(followed, image_latent=None)
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
+        return Handover(field, refiner.predictions if few else refiner, defaults.refined_below)
+
+    def _denoiser_field(
+        self,
+        generation: ResolvedGeneration,
+        conditions: Conditions,
+        shared: "_SharedConditions",
+        *,
+        few: bool,
+    ) -> Field:
+        """The denoiser's part of :meth:`_field`: unguided above the noise level that the model is guided below."""
+        defaults = shared.defaults
+
+        def denoiser(followed: Conditions) -> GuidedDenoiser:
+            return GuidedDenoiser(
+                self.denoiser,
+                followed,
+                shared.guidance.to(self.device),
+                defaults.prediction,
+                controlnet=self.controlnet,
+                control=ControlOptions(generation.control_scale, generation.guess_mode),
+                rescale=generation.guidance_rescale,
+            )
+
+        guided = denoiser(conditions)
         if few:
-            return Handover(guided.predictions, refiner.predictions, defaults.refined_below)
-        return Handover(guided, refiner, defaults.refined_below)
+            return guided.predictions
+        if not guided.guided or defaults.guided_below == 1:
+            return guided
+        return Handover(denoiser(replace(conditions, negative=None)), guided, defaults.guided_below)
 
     @property
     def _refiner_reads_text_alone(self) -> bool:

@@ -55,6 +55,7 @@ class SamplingDefaults:
     Args:
         steps: denoising steps.
         guidance: classifier-free guidance scale.
+        guided_below: noise level, 0 to 1, below which the denoiser is guided; 1 for every level.
         elevation_deg: degrees above the horizon of the generated views.
         prediction: what the denoiser predicts.
         smoothing: pixels that generated surfaces are smoothed by, as of
@@ -66,12 +67,13 @@ class SamplingDefaults:
             :class:`~diffsplat.pipelines.first_view_projection.KnownView`.
 
     Raises:
-        ValueError: for anything but a number or a truth value where one is expected, or a guidance scale that is out
-            of range.
+        ValueError: for anything but a number or a truth value where one is expected, a guidance scale or a noise level
+            that is out of range, or a level where the prediction has none.
     """
 
     steps: int = DEFAULT_STEPS
     guidance: float = DEFAULT_GUIDANCE
+    guided_below: float = 1.0
     elevation_deg: float = DEFAULT_ELEVATION_DEG
     prediction: tyro.conf.Suppress[Prediction] = "latents"  # of the network, nothing that a user could choose
     smoothing: float = 0.0
@@ -84,6 +86,10 @@ class SamplingDefaults:
             if name not in ("prediction", "projection"):
                 require(is_number(value), name, repr(value), "a number")
         require(isinstance(self.projection, bool), "projection", repr(self.projection), "true or false")
+        below = self.guided_below
+        require(0 <= below <= 1, "guided_below", below, "a noise level from 0 to 1")
+        levels = self.prediction in ("latents", "flow")
+        require(levels or below == 1, "guided_below", below, f"1 for the prediction {self.prediction!r}")
         guidance = self.refiner_guidance
         require(0 <= guidance < inf, "refiner_guidance", guidance, "a finite number of at least 0")
 

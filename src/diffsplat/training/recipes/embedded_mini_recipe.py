@@ -125,6 +125,7 @@ MINI = Recipe(
         SamplingDefaults(
             steps=20,
             guidance=6.0,
+            guided_below=0.985,
             elevation_deg=10.0,
             prediction="latents",
             smoothing=2.5,

@@ -74,6 +74,7 @@ class SamplingRecipe:
             self.defaults,
             steps=self.defaults.steps if self.image_steps is None else self.image_steps,
             guidance=self.image_guidance,
+            guided_below=1.0,
             projection=self.image_projection,
         )
         if refined:
