@@ -206,7 +206,7 @@ class Generation:
         if not from_image and not all(prompt.strip() for prompt in self.prompts):
             raise InvalidInputError("the prompt is empty, expected a description such as 'a red armchair'")
         prompts = self.prompts or ("",)
-        if self.sampler == "tcd" and defaults.prediction in ("flow", "latents"):
+        if self.sampler == "tcd" and defaults.flow_matched:
             raise InvalidInputError(
                 "the sampler is 'tcd' and the model predicts a flow, expected another such as 'lcm'"
             )

@@ -197,7 +197,7 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
         raise InvalidInputError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
         )
-    if defaults.prediction not in ("latents", "flow"):
+    if not defaults.flow_matched:
         raise InvalidInputError(
             f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
             "level for a refiner"

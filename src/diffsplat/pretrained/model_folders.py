@@ -88,10 +88,15 @@ class SamplingDefaults:
         require(isinstance(self.projection, bool), "projection", repr(self.projection), "true or false")
         below = self.guided_below
         require(0 <= below <= 1, "guided_below", below, "a noise level from 0 to 1")
-        levels = self.prediction in ("latents", "flow")
-        require(levels or below == 1, "guided_below", below, f"1 for the prediction {self.prediction!r}")
+        of_all = self.flow_matched or below == 1
+        require(of_all, "guided_below", below, f"1 for the prediction {self.prediction!r}")
         guidance = self.refiner_guidance
         require(0 <= guidance < inf, "refiner_guidance", guidance, "a finite number of at least 0")
+
+    @property
+    def flow_matched(self) -> bool:
+        """Whether the denoiser follows a flow: its noise levels are then shares of noise, from 0 to 1."""
+        return self.prediction in ("latents", "flow")
 
     @classmethod
     def from_index(cls, index: Mapping[str, Any]) -> Self:
