@@ -58,13 +58,13 @@ from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions
 from diffsplat.pipelines.splat_pipeline import DiffSplatPipeline
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.model_folders import ModelFolder
+from diffsplat.pretrained.model_folders import ModelFolder, find_model
 from diffsplat.pretrained.reconstructor_and_autoencoder import (
     component_config,
     model_autoencoder,
     model_reconstructor,
 )
-from diffsplat.pretrained.release_catalogue import ControlKind
+from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind
 
 _FEATURES = "features.safetensors"
 _ANYTHING = "an object"
@@ -133,6 +133,9 @@ def autoencoder(
 ) -> None:
     """Measure the autoencoder: the same through its latents, next to the reconstruction itself.
 
+    Of a model with a denoiser of its own also what a perfect one could reach: only those channels of the latents that
+    it makes, with surfaces smoothed as the model smooths them.
+
     Args:
         arguments: What to measure on and where to write.
         model: Name of a model, or a model folder with a reconstructor and an autoencoder.
@@ -144,6 +147,8 @@ def autoencoder(
         "reconstruction": reconstruct,
         "autoencoder": _through_latents(model, reconstruct, weights=weights),
     }
+    if model not in BACKBONES and (find_model(model) / "denoiser").is_dir():
+        predictors["denoised"] = _through_latents(model, reconstruct, "denoised")
     _report_grids("autoencoder", arguments, model, predictors, reconstruct.pixel_grid)
 
 

@@ -14,14 +14,16 @@ from diffsplat.geometry import pixel_footprints
 from diffsplat.images.gaussian_blur import gaussian_blur, with_border
 
 OPACITY_CONTRAST = 4.0
-"""Factor of smoothed opacities around one half."""
+"""Factor of smoothed opacities around the level at which they become surface."""
+OPACITY_LEVEL = 0.55
+"""A little above one half: an edge pixel's Gaussian reaches over the edge, which would fatten every outline."""
 COLOR_RANGE = 0.15
 """Differences of colour channels, of 2 from darkest to brightest, that count as noise of one colour."""
 STEEPEST = 8.0
 """Length of a Gaussian in its widths above which it is taken to lie across a jump in depth, not on a surface. A level
 surface has 5.8 where it is seen from 10 degrees above, and more where it lies higher. Small jumps, once smoothed,
 have less."""
-_OPACITY_SHARE = 0.5
+_OPACITY_SHARE = 0.3
 _COLOR_SHARE = 4 / 3
 _LEAST_WEIGHT = 1e-3
 
@@ -31,11 +33,12 @@ def clean_surfaces(
 ) -> SplatGrid:
     """Straighten silhouettes, smooth surfaces and colours, which a small denoiser leaves ragged.
 
-    Opacities are smoothed by a Gaussian of half the deviation and then taken apart around one half, so that a veil
-    becomes surface or nothing. Depths are smoothed by a Gaussian of the deviation over what is opaque, colours by
-    one that stops where they change (Tomasi and Manduchi 1998, "Bilateral Filtering"). The Gaussians are then laid
-    on the surface that has come out of it; those that would bridge a large jump in depth become transparent. A
-    grid holds deviations up to ``MAX_SIGMA``: at a very flat angle gaps remain.
+    Opacities are smoothed by a Gaussian of less than a third of the deviation, since a wider one cuts thin legs, and
+    then taken apart around :data:`OPACITY_LEVEL`, so that a veil becomes surface or nothing. Depths are smoothed by a
+    Gaussian of the deviation over what is opaque, colours by one that stops where they change (Tomasi and Manduchi
+    1998, "Bilateral Filtering"). The Gaussians are then laid on the surface that has come out of it; those that would
+    bridge a large jump in depth become transparent. A grid holds deviations up to ``MAX_SIGMA``: at a very flat angle
+    gaps remain.
 
     Args:
         grid: ``[B, V, 12, H, W]``.
@@ -49,7 +52,7 @@ def clean_surfaces(
     require(deviation > 0, "the deviation of the smoothing", deviation, "a positive number of pixels")
     values = grid.values
     softened = gaussian_blur(values[:, :, OPACITY], deviation * _OPACITY_SHARE)
-    opacity = (OPACITY_CONTRAST * softened).clamp(-1, 1)
+    opacity = (OPACITY_CONTRAST * (softened - (2 * OPACITY_LEVEL - 1))).clamp(-1, 1)
     weight = unit_range(opacity) + _LEAST_WEIGHT
     depth = _weighted_mean(values[:, :, DEPTH], weight, deviation).clamp(-1, 1)
     color = _even_colors(values[:, :, RGB], weight, deviation * _COLOR_SHARE)

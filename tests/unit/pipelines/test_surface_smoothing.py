@@ -54,6 +54,16 @@ def test_veils_become_surface_or_nothing_and_specks_go() -> None:
     assert (cleaned[OPACITY, :, 28:] < -0.5).all()
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 12])
+def test_a_bar_is_as_wide_as_its_pixels_from_its_own_camera(width: int) -> None:
+    """Thin legs do not vanish, and Gaussians that reach over an edge do not fatten it."""
+    opacity = torch.full((SIZE, SIZE), -1.0)
+    opacity[:, 20 : 20 + width] = 1.0
+    cleaned = clean_surfaces(grid(opacity, torch.tensor(0.0)), 2.5)
+    alpha = render(cleaned.to_splats(CAMERAS), CAMERAS, normals=False).alpha[0, 0, 0, 4:-4]
+    assert (alpha > 0.5).sum(dim=1).tolist() == [width] * len(alpha)
+
+
 def test_noise_of_colours_goes_and_edges_stay() -> None:
     before = grid(torch.tensor(1.0), torch.tensor(0.0)).values
     before[:, :, RGB] = 0.1 * torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
@@ -93,7 +103,7 @@ def test_colours_are_means_weighted_by_likeness_pixel_by_pixel(deviation: float)
     for expected, view in zip(
         found.flatten(0, 1).numpy(), values.flatten(0, 1).double().numpy(), strict=True
     ):
-        opacity = np.clip(4 * blurred(view[10], deviation / 2), -1, 1)
+        opacity = np.clip(4 * (blurred(view[10], 0.3 * deviation) - 0.1), -1, 1)
         weight = (opacity + 1) / 2 + 1e-3
         color = view[:3]
         for share in (4 / 3, 2 / 3):
@@ -140,7 +150,7 @@ def test_a_surface_is_covered_from_its_side_too() -> None:
         for shown in (SplatGrid(_small(before.values)), clean_surfaces(before, 1.0))
     ]
     assert alphas[0] < 0.7
-    assert alphas[1] > 0.9
+    assert alphas[1] > 0.85
 
 
 def test_nothing_bridges_a_jump_in_depth() -> None:
