@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.core import Splats
+from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.geometry import ring_cameras
 from diffsplat.io.splat_formats import write_splats
 from diffsplat.models.autocast import autocast
@@ -21,7 +22,8 @@ from diffsplat.models.rays_and_noise_levels import TIMESTEPS, denoised_channels,
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.models.text.text_condition import TextCondition
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
-from diffsplat.pretrained.model_folders import ModelFolder
+from diffsplat.pipelines.unfamiliar_prompts import KnownWords
+from diffsplat.pretrained.model_folders import TEXT_DENOISER, ModelFolder
 from diffsplat.pretrained.schedulers import load_scheduler
 
 
@@ -31,7 +33,7 @@ def generate(prompt: str, seed: int = 0) -> Splats:
     model = ModelFolder.find("mini")
     folder, defaults = model.folder, model.defaults()
     text_encoder = TextEncoder.from_pretrained(folder / "text_encoder")
-    denoiser = MultiViewPixArt.from_pretrained(folder / "denoiser").eval()
+    denoiser = MultiViewPixArt.from_pretrained(folder / denoiser_of(prompt, model, text_encoder)).eval()
     refiner = MultiViewPixArt.from_pretrained(folder / "refiner").eval()
     autoencoder = ComponentAutoencoder.from_pretrained(folder / "autoencoder").eval()
     scheduler = load_scheduler(folder / "scheduler")
@@ -50,7 +52,7 @@ def generate(prompt: str, seed: int = 0) -> Splats:
         low = float(level) < defaults.refined_below
         network, scale = (refiner, defaults.refiner_guidance) if low else (denoiser, defaults.guidance)
         inputs = torch.cat([latents, rays], dim=2)
-        # The denoiser has further channels for an image, which are zero without one.
+        # The general denoiser has further channels for an image, which are zero without one.
         inputs = functional.pad(inputs, (0, 0, 0, 0, 0, network.config["in_channels"] - inputs.shape[2]))
         inputs = inputs.expand(2, -1, -1, -1, -1)
         without, with_text = network_output(network, inputs, timestep.expand(2), text).chunk(2)
@@ -70,6 +72,14 @@ def generate(prompt: str, seed: int = 0) -> Splats:
     # Decoding: a Gaussian for every pixel of four views, smoothed, then placed in the world.
     grid = clean_surfaces(autoencoder.decode(latents), cameras, defaults.smoothing)
     return grid.to_splats(cameras)[0]
+
+
+def denoiser_of(prompt: str, model: ModelFolder, text_encoder: TextEncoder) -> str:
+    """Folder of the denoiser of text alone, where it knows every object that the prompt names; else the general one."""
+    words = TrainingVocabulary.from_folder(model.folder)
+    of_text = TrainingVocabulary.from_folder(model.folder / TEXT_DENOISER)
+    known = words is not None and KnownWords(words, text_encoder, of_text).are_of_text(prompt)
+    return TEXT_DENOISER if known else "denoiser"
 
 
 def main(

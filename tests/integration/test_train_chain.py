@@ -158,6 +158,24 @@ def test_a_few_step_solver_beside_the_stages_is_exported(chain: Path, data: Path
     assert solver.levels().tolist() == pytest.approx([1.0, 0.7, 0.4, 0.0], abs=1e-3)
 
 
+def test_a_denoiser_of_text_is_exported_with_the_words_of_its_own_data(
+    chain: Path, data: Path, tmp_path: Path
+) -> None:
+    runs, target = tmp_path / "runs", tmp_path / "model"
+    shutil.copytree(chain, runs)
+    shutil.copytree(chain / "diffusion" / "weights", runs / "text-diffusion" / "weights")
+    with pytest.raises(FileNotFoundError, match=r"text-diffusion' lacks its file config\.json, which says"):
+        export_model(target, RunFolders((data,), runs), MINI.sampling)
+    assert not target.exists()
+    record = json.dumps({"folders": {"data": [str(data)]}})
+    (runs / "text-diffusion" / "config.json").write_text(record, encoding="utf-8")
+    export_model(target, RunFolders((data,), runs), MINI.sampling)
+    pipe = DiffSplatPipeline.from_pretrained(target)
+    assert pipe.text_denoiser is not None
+    assert pipe.known_words is not None
+    assert pipe.known_words.of_text == pipe.known_words.words
+
+
 def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
 

@@ -62,6 +62,13 @@ class TrainingVocabulary:
             raise InvalidInputError(f"{str(path)!r} lists no nouns")
         return cls(nouns, names)
 
+    def within(self, whole: TrainingVocabulary) -> TrainingVocabulary:
+        """The words of a part of the objects: nouns that it holds at least half of the objects of."""
+        kept = {
+            noun: count for noun, count in self.nouns.items() if 2 * count >= whole.nouns.get(noun, count)
+        }
+        return TrainingVocabulary(kept, {name: noun for name, noun in self.names.items() if noun in kept})
+
     def examples(self) -> tuple[str, ...]:
         """Prompts for the six commonest nouns, each in a colour."""
         return tuple(

@@ -187,12 +187,7 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
     Raises:
         ValueError: naming what does not fit.
     """
-    for name in ("out_channels", "caption_channels"):
-        expected, found = (network.config[name] for network in (denoiser, refiner))
-        if found != expected:
-            raise InvalidInputError(
-                f"the refiner has {found} {name}, expected the {expected} of the denoiser"
-            )
+    check_same_latents("refiner", denoiser, refiner)
     if not 0 < defaults.refined_below <= 1:
         raise InvalidInputError(
             f"refined_below is {defaults.refined_below}, expected a noise level above 0, at most 1"
@@ -202,6 +197,20 @@ def check_refiner(denoiser: Denoiser, refiner: Denoiser, defaults: SamplingDefau
             f"the prediction is {defaults.prediction!r}, expected 'latents' or 'flow': others have no such noise "
             "level for a refiner"
         )
+
+
+def check_same_latents(name: str, denoiser: Denoiser, other: Denoiser) -> None:
+    """Refuse a network of other latents or captions than the denoiser's.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    for field in ("out_channels", "caption_channels"):
+        expected, found = denoiser.config[field], other.config[field]
+        if found != expected:
+            raise InvalidInputError(
+                f"the {name} has {found} {field}, expected the {expected} of the denoiser"
+            )
 
 
 def rescaled_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tensor:

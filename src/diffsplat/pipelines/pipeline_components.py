@@ -9,7 +9,7 @@ import torch
 from diffsplat.models.autocast import Precision
 from diffsplat.models.denoiser_families import uncompiled
 from diffsplat.pipelines.device_placement import Placement, device_and_dtype, stream_layers
-from diffsplat.pipelines.guidance import check_refiner
+from diffsplat.pipelines.guidance import check_refiner, check_same_latents
 from diffsplat.pipelines.image_prompt_adapter import ImagePromptAdapter
 from diffsplat.pipelines.lora_adapters import LoraAdapters
 from diffsplat.pipelines.pipeline_interfaces import Autoencoder, Denoiser, Movable, Scheduler, TextEncoder
@@ -45,8 +45,10 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
             the noise level and guidance of the refiner.
         refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
             its own. None for none, also where the model has one.
+        text_denoiser: takes the denoiser's place for prompts whose nouns are all among its own, see
+            :class:`~diffsplat.pipelines.unfamiliar_prompts.KnownWords`. Not with LoRA files, which the denoiser has.
         few_step_solver: takes its few steps for text, where neither guidance, sampler nor places of the steps are
-            given. It belongs to this denoiser and refiner at the guidance of ``defaults``.
+            given. It belongs to these denoisers and this refiner at the guidance of ``defaults``.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         condition_encoder: encodes images and control maps for one denoiser that takes both.
         controlnet: for control maps, also with an image; a ``ModuleList`` of several follows as many at once.
@@ -55,8 +57,8 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         image_defaults: like ``defaults``, for calls with an image or a control map; by default the same.
 
     Raises:
-        ValueError: for a refiner of other latents, without a level to take over at, with a guidance scale out of
-            range, or of a model that predicts no flow.
+        ValueError: for a refiner or a denoiser of text of other latents, a refiner without a level to take over at,
+            with a guidance scale out of range, or of a model that predicts no flow.
 
     Attributes:
         precision: arithmetic of the denoiser; ``auto`` is bf16 where the device is faster in it and the weights are
@@ -70,6 +72,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     _: KW_ONLY
     refiner: Denoiser | None = None
+    text_denoiser: Denoiser | None = None
     few_step_solver: "FewStepSolver | None" = None
     image_encoder: "AutoencoderKL | None" = None
     condition_encoder: "ConditionEncoder | None" = None
@@ -83,6 +86,8 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         self.autoencoder.eval()
         if self.refiner is not None:
             check_refiner(self.denoiser, self.refiner, self.defaults)
+        if self.text_denoiser is not None:
+            check_same_latents("text denoiser", self.denoiser, self.text_denoiser)
         self.precision: Precision = "auto"
         self._placement = Placement(self.denoiser.device)
 
@@ -165,7 +170,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
 
     def _denoisers(self) -> tuple[Denoiser, ...]:
         """The networks that work in every denoising step, or in some."""
-        networks = (self.denoiser, self.refiner, self.controlnet)
+        networks = (self.denoiser, self.text_denoiser, self.refiner, self.controlnet)
         return tuple(network for network in networks if network is not None)
 
 

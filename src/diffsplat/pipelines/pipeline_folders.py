@@ -17,6 +17,7 @@ from diffsplat.models.few_step_solver import FewStepSolver
 from diffsplat.models.text.quantized_sentence_encoder import TextEncoder
 from diffsplat.pretrained.model_folders import (
     FEW_STEP_SOLVER,
+    TEXT_DENOISER,
     ModelFolder,
     SamplingDefaults,
     controlnet_folder,
@@ -37,8 +38,11 @@ from diffsplat.pretrained.schedulers import load_scheduler, require_known_schedu
 
 _LONGEST_REASON = 240
 _TEXT_ENCODERS = ("TextEncoder", "ClipT5Encoder")
-_SOLVED = {"denoiser", "refiner", "scheduler"}
-"""Components that a few-step solver is fitted to."""
+_FITTED_TO = {
+    FEW_STEP_SOLVER: {"denoiser", TEXT_DENOISER, "refiner", "scheduler"},
+    TEXT_DENOISER: {"denoiser", "autoencoder", "text_encoder"},
+}
+"""Components without which one of a model has no place."""
 
 
 def load_components(
@@ -53,8 +57,8 @@ def load_components(
 
     Args:
         model: name or folder.
-        given: components that the caller brings; they are not read, nor is a few-step solver that was fitted to
-            those in their place.
+        given: components that the caller brings; they are not read, nor are those that were fitted to the ones in
+            their place.
         image: those that generate from an image.
         controls: those that follow control maps of these kinds.
         dtype: of the networks of diffusers; by default text encoders are as stored, the others in float32.
@@ -65,7 +69,8 @@ def load_components(
     """
     stored = ModelFolder.find(model)
     parts = stored.parts(image=image, controls=controls)
-    left_out = {FEW_STEP_SOLVER, *given} if given.keys() & _SOLVED else given
+    unfit = {name for name, others in _FITTED_TO.items() if given.keys() & others}
+    left_out = unfit | given.keys()
     wanted = {name: part for name, part in parts.items() if _reader(name) not in left_out}
     stored.require_files(wanted.values())
     defaults = stored.defaults(image=image)
@@ -184,6 +189,7 @@ def _readers(
         "scheduler": partial(load_scheduler, prediction=prediction),
         "denoiser": partial(open_denoiser, dtype=dtype),
         "refiner": partial(open_denoiser, dtype=dtype),
+        TEXT_DENOISER: partial(open_denoiser, dtype=dtype),
         "few_step_solver": FewStepSolver.from_pretrained,
         "autoencoder": partial(open_autoencoder, dtype=dtype),
         "image_encoder": partial(open_image_encoder, dtype=dtype),

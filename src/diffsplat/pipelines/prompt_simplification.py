@@ -40,8 +40,7 @@ def plain_caption(prompt: str, known: NameFinder) -> str:
     if len([word for word in words if word[0].isalnum()]) <= _LONGEST_CAPTION:
         return prompt
     colors = {place: word for place, word in enumerate(words) if word in COLOR_WORDS}
-    mentions = [mention for mention in _mentions(words, known) if _is_noun(words, mention)]
-    mentions = [mention for mention in mentions if mention.start not in colors] or mentions
+    mentions = _objects(words, known)
     if not mentions:
         return prompt
     ranks = [_distance_from_subject(words, mention, colors) for mention in mentions]
@@ -53,6 +52,11 @@ def plain_caption(prompt: str, known: NameFinder) -> str:
     return with_article(f"{color} {chosen.name}".strip())
 
 
+def named_objects(prompt: str, known: NameFinder) -> list[str]:
+    """Known names of the objects in a prompt, from left to right; a word for a colour is one only where no other is."""
+    return [mention.name for mention in _objects(_words(prompt), known)]
+
+
 def _words(prompt: str) -> list[str]:
     """Words in lower case, punctuation and the ``'s`` of owners; without "pair of", "would like" and such."""
     words = re.findall(r"[\w'-]+|[,.;:!?]", prompt.lower().replace("'s ", " 's "))
@@ -61,6 +65,12 @@ def _words(prompt: str) -> list[str]:
         ("like", before) for before in classes["likers"]
     }
     return [word for before, word in zip(("", *words), words, strict=False) if (word, before) not in idle]
+
+
+def _objects(words: Sequence[str], known: NameFinder) -> list[_Mention]:
+    """The known names that stand for objects: no verbs, and colours only where there is nothing else."""
+    mentions = [mention for mention in _mentions(words, known) if _is_noun(words, mention)]
+    return [mention for mention in mentions if words[mention.start] not in COLOR_WORDS] or mentions
 
 
 def _mentions(words: Sequence[str], known: NameFinder) -> Iterator[_Mention]:

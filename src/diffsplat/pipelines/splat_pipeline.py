@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counter
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -50,13 +51,13 @@ from diffsplat.pipelines.image_and_control_conditions import (
 )
 from diffsplat.pipelines.pipeline_components import COMPONENTS, PipelineComponents
 from diffsplat.pipelines.pipeline_folders import load_components, save_components
-from diffsplat.pipelines.pipeline_interfaces import Scheduler
+from diffsplat.pipelines.pipeline_interfaces import Denoiser, Scheduler
 from diffsplat.pipelines.pipeline_keyword_arguments import split_keyword_arguments
 from diffsplat.pipelines.pipeline_output import SplatOutput
 from diffsplat.pipelines.surface_smoothing import clean_surfaces
 from diffsplat.pipelines.tensor_inputs import TensorInputs
 from diffsplat.pipelines.unfamiliar_prompts import KnownWords
-from diffsplat.pretrained.model_folders import SamplingDefaults, find_model
+from diffsplat.pretrained.model_folders import TEXT_DENOISER, SamplingDefaults, find_model
 from diffsplat.pretrained.release_catalogue import BACKBONES, ControlKind, Sampler
 from diffsplat.pretrained.schedulers import FlowEulerScheduler, make_scheduler, predicts
 
@@ -122,9 +123,10 @@ class DiffSplatPipeline(PipelineComponents):
         if not t5:
             raise InvalidInputError(f"T5 was left out of {str(model)!r}, expected sd35m")
         pipe = cls(**load_components(model, components, image=image, controls=controls, dtype=dtype))
-        words = TrainingVocabulary.from_folder(find_model(model))
+        folder = find_model(model)
+        words, of_text = map(TrainingVocabulary.from_folder, (folder, folder / TEXT_DENOISER))
         if words is not None and isinstance(pipe.text_encoder, SentenceTextEncoder):
-            pipe.known_words = KnownWords(words, pipe.text_encoder)
+            pipe.known_words = KnownWords(words, pipe.text_encoder, of_text)
         return pipe
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -139,6 +141,8 @@ class DiffSplatPipeline(PipelineComponents):
         save_components(Path(folder), components, text, image, control=control)
         if self.known_words is not None:
             self.known_words.words.save(Path(folder))
+            if self.known_words.of_text is not None and self.text_denoiser is not None:
+                self.known_words.of_text.save(Path(folder) / TEXT_DENOISER)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -325,9 +329,9 @@ class DiffSplatPipeline(PipelineComponents):
         solver = self._solver_of(resolved, conditioned=images is not None and images.given)
         sampling = self._sampling(resolved, tensors, solver)
         cameras = ring_cameras(resolved.elevation_deg, size=self.autoencoder.image_size).to(self.device)
-        count, size = len(resolved.objects), max(1, self.objects_per_pass)
+        count = len(resolved.objects)
         tensors.check_latents((count, *self.latent_shape))
-        passes = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        passes = self._passes(resolved, conditioned=images is not None and images.given)
         shared = self._shared_conditions(resolved, images or ConditionImages(), cameras, tensors.encoded())
         done, total = counter(1), len(passes) * sampling.evaluations
 
@@ -342,10 +346,32 @@ class DiffSplatPipeline(PipelineComponents):
                 [self._latents(resolved, chunk, shared, sampling, after_step) for chunk in passes]
             )
         splats = Splats.concatenate(
-            [self._splats(resolved, latents[chunk], cameras, shared) for chunk in passes]
+            [self._splats(resolved, latents[chunk.objects], cameras, shared) for chunk in passes]
         )
         notices = {} if images and images.image is not None else self.notices(resolved)
         return SplatOutput(splats, cameras.for_objects(count), resolved, notices, latents=latents)
+
+    def _passes(self, generation: ResolvedGeneration, *, conditioned: bool) -> list["_Pass"]:
+        """The objects that are denoised together: by one denoiser, and not more than :attr:`objects_per_pass`."""
+        size, passes = max(1, self.objects_per_pass), list[_Pass]()
+        numbered = enumerate(prompt for prompt, _ in generation.objects)
+        chosen = {
+            prompt: self._denoiser_of(prompt, generation, conditioned=conditioned)
+            for prompt in generation.prompts
+        }
+        for denoiser, members in groupby(numbered, lambda each: chosen[each[1]]):
+            places = [place for place, _ in members]
+            parts = (places[start : start + size] for start in range(0, len(places), size))
+            passes += [_Pass(slice(part[0], part[-1] + 1), denoiser) for part in parts]
+        return passes
+
+    def _denoiser_of(self, prompt: str, generation: Generation, *, conditioned: bool) -> Denoiser:
+        """The denoiser of text alone for a prompt that it knows, without an image or a map; else the general one."""
+        of_text, known = self.text_denoiser, self.known_words
+        if of_text is None or known is None or conditioned or self.lora_scales:
+            return self.denoiser
+        caption = self._captions(generation).get(prompt, prompt)
+        return of_text if known.are_of_text(caption) else self.denoiser
 
     def notices(self, generation: Generation) -> dict[str, str]:
         """By prompt, one sentence for each that ``known_words`` reads as another or finds nothing of."""
@@ -469,20 +495,21 @@ class DiffSplatPipeline(PipelineComponents):
     def _latents(
         self,
         generation: ResolvedGeneration,
-        objects: slice,
+        part: "_Pass",
         shared: "_SharedConditions",
         sampling: "_Sampling",
         after_step: StepHook,
     ) -> Tensor:
         """Clean latents ``[B, V, C, h, w]`` of the objects that are denoised together."""
+        objects = part.objects
         generators = sampling.generators[objects]
         noise = sampling.tensors.noise(self.latent_shape, sampling.generators, objects).to(self.device)
-        conditions = shared.for_objects(generation, objects)
-        denoisers, kind = self._denoisers(), self.dtype
         few = isinstance(sampling.scheduler, FewStepScheduler)
-        field, known = self._field(generation, conditions, shared, few=few), shared.known_view
+        guided = _GuidedPass(part.denoiser, generation, shared.for_objects(generation, objects), shared, few)
+        field, known = self._field(guided), shared.known_view
         if known is not None and isinstance(self.autoencoder, ComponentAutoencoder):
             field = ProjectedFlow(field, known, self.autoencoder)
+        denoisers, kind = self._denoisers(), self.dtype
         with self._placement.on_device(*denoisers), autocast(self.device, self.precision, kind):
             return denoise(
                 field,
@@ -511,51 +538,39 @@ class DiffSplatPipeline(PipelineComponents):
             splats = with_original_rotations(splats, grid)
         return known.carved(splats, grid) if known else splats
 
-    def _field(
-        self,
-        generation: ResolvedGeneration,
-        conditions: Conditions,
-        shared: "_SharedConditions",
-        *,
-        few: bool,
-    ) -> Field:
+    def _field(self, part: "_GuidedPass") -> Field:
         """The prediction that the sampler follows: the guided denoiser, and below the model's level the refiner.
 
         Of the few-step solver it is what they predict without the text and with it.
         """
+        conditions, shared = part.conditions, part.shared
         defaults, views = shared.defaults, self.autoencoder.views
         for network in self._denoisers():
             image = conditions.image_latent is not None and network is not self.controlnet
             set_multiview_attention(network, attended_views(views, image=image))
-        field = self._denoiser_field(generation, conditions, shared, few=few)
+        field = self._denoiser_field(part)
         if self.refiner is None or not self._refines(conditions, shared):
             return field
         check_refiner(self.denoiser, self.refiner, defaults)
         of_text = self._refiner_reads_text_alone
-        guides = defaults.refiner_guidance > 1 and not (of_text and generation.says_nothing)
-        followed = conditions if few or guides else replace(conditions, negative=None)
+        guides = defaults.refiner_guidance > 1 and not (of_text and part.generation.says_nothing)
+        followed = conditions if part.few or guides else replace(conditions, negative=None)
         if of_text:
             followed = replace(followed, image_latent=None)
         scales = constant_guidance(defaults.refiner_guidance, views).to(self.device)
         refiner = GuidedDenoiser(self.refiner, followed, scales, defaults.prediction)
-        return Handover(field, refiner.predictions if few else refiner, defaults.refined_below)
+        return Handover(field, refiner.predictions if part.few else refiner, defaults.refined_below)
 
-    def _denoiser_field(
-        self,
-        generation: ResolvedGeneration,
-        conditions: Conditions,
-        shared: "_SharedConditions",
-        *,
-        few: bool,
-    ) -> Field:
+    def _denoiser_field(self, part: "_GuidedPass") -> Field:
         """The denoiser's part of :meth:`_field`: unguided above the noise level that the model is guided below."""
-        defaults = shared.defaults
+        conditions, generation = part.conditions, part.generation
+        defaults = part.shared.defaults
 
         def denoiser(followed: Conditions) -> GuidedDenoiser:
             return GuidedDenoiser(
-                self.denoiser,
+                part.denoiser,
                 followed,
-                shared.guidance.to(self.device),
+                part.shared.guidance.to(self.device),
                 defaults.prediction,
                 controlnet=self.controlnet,
                 control=ControlOptions(generation.control_scale, generation.guess_mode),
@@ -563,7 +578,7 @@ class DiffSplatPipeline(PipelineComponents):
             )
 
         guided = denoiser(conditions)
-        if few:
+        if part.few:
             return guided.predictions
         if not guided.guided or defaults.guided_below == 1:
             return guided
@@ -598,6 +613,33 @@ class _Sampling:
     evaluations: int
     generators: list[torch.Generator]
     tensors: TensorInputs
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Objects that are denoised together, by their places among all, and their denoiser."""
+
+    objects: slice
+    denoiser: Denoiser
+
+
+@dataclass(frozen=True)
+class _GuidedPass:
+    """What the prediction for objects that are denoised together is made of.
+
+    Args:
+        denoiser: of their prompts.
+        generation: what was asked for.
+        conditions: of these objects.
+        shared: by all objects.
+        few: for the few-step solver, which guides by itself.
+    """
+
+    denoiser: Denoiser
+    generation: ResolvedGeneration
+    conditions: Conditions
+    shared: "_SharedConditions"
+    few: bool
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from diffsplat.data.training_vocabulary import TrainingVocabulary
 from diffsplat.errors import listed
 from diffsplat.images.color_words import COLOR_WORDS
 from diffsplat.models.text.text_condition import TextCondition
-from diffsplat.pipelines.prompt_simplification import LONGEST_NAME, plain_caption
+from diffsplat.pipelines.prompt_simplification import LONGEST_NAME, named_objects, plain_caption
 
 FAR = 0.65
 """Cosine below which a prompt without a known word is far from all of them; see docs/model-card.md for its errors."""
@@ -45,10 +45,14 @@ class KnownWords:
     Args:
         words: what it was trained on.
         encoder: of the model.
+        of_text: what its denoiser of text alone was trained on; None for none.
     """
 
-    def __init__(self, words: TrainingVocabulary, encoder: SentenceEncoder) -> None:
+    def __init__(
+        self, words: TrainingVocabulary, encoder: SentenceEncoder, of_text: TrainingVocabulary | None = None
+    ) -> None:
         self.words = words
+        self.of_text = of_text
         given = {**{noun: noun for noun in words.nouns}, **words.names}
         self._names = {**{singular_of(name): noun for name, noun in given.items()}, **given}
         self._encoder = encoder
@@ -70,6 +74,11 @@ class KnownWords:
     def caption(self, prompt: str) -> str:
         """What a long prompt asks for as a short caption; short prompts stay, see :func:`plain_caption`."""
         return plain_caption(prompt, self._name_of)
+
+    def are_of_text(self, caption: str) -> bool:
+        """Whether the denoiser of text alone knows every object that a caption names, and it names some."""
+        nouns = {self._names[name] for name in named_objects(caption, self._name_of)}
+        return self.of_text is not None and bool(nouns) and nouns <= self.of_text.nouns.keys()
 
     def _name_of(self, words: Sequence[str]) -> str | None:
         """The known name that words in a row spell, in the plural or with a typing error too."""

@@ -9,7 +9,7 @@ from diffsplat.models.denoiser_families import uncompiled
 
 QuantizedType = Literal["int8", "nf4"]
 
-_QUANTIZED = ("denoiser", "refiner", "controlnet", "text_encoder")
+_QUANTIZED = ("denoiser", "text_denoiser", "refiner", "controlnet", "text_encoder")
 """Components with large matrices; the others are small, or hold convolutions."""
 _OWN_SMALL = ("TextEncoder", "StoredPrompts")
 

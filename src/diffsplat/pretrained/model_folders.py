@@ -28,8 +28,11 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 EMBEDDED_MODELS = ("mini",)
 
 TEXT_COMPONENTS = ("denoiser", "autoencoder", "text_encoder", "scheduler")
-"""What a model generates from text with, each in a folder of its name; a refiner and a few-step solver may come with
-them."""
+"""What a model generates from text with, each in a folder of its name; a refiner, a denoiser of text alone and a
+few-step solver may come with them."""
+
+TEXT_DENOISER = "text_denoiser"
+"""Component of a model that makes the nouns in its own ``words.json`` from text, better than the denoiser does."""
 
 FEW_STEP_SOLVER = "few_step_solver"
 
@@ -226,7 +229,7 @@ class ModelFolder:
         own_denoiser = from_image and "image_denoiser" in self.index
         names = IMAGE_COMPONENTS if own_denoiser else TEXT_COMPONENTS
         optional = ("elevation_estimator",) if from_image else ()
-        optional += () if own_denoiser else ("refiner", FEW_STEP_SOLVER, CONDITION_ENCODER)
+        optional += () if own_denoiser else ("refiner", TEXT_DENOISER, FEW_STEP_SOLVER, CONDITION_ENCODER)
         names += tuple(name for name in optional if name in self.index)
         parts = {"denoiser" if name == "image_denoiser" else name: self.folder / name for name in names}
         networks = (controlnet_folder(kind) for kind in controls)

@@ -18,13 +18,14 @@ from diffsplat.pretrained.model_folders import (
     CONDITION_ENCODER,
     FEW_STEP_SOLVER,
     TEXT_COMPONENTS,
+    TEXT_DENOISER,
     controlnet_folder,
     write_index,
 )
 from diffsplat.pretrained.network_folders import stored_class
 from diffsplat.pretrained.release_catalogue import ControlKind, Prediction
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.training.config_record import read_record
+from diffsplat.training.config_record import RECORD_FILE, read_record
 from diffsplat.training.recipes.model_recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.run_folders import RunFolders
 from diffsplat.training.run_outcome import atomic_folder
@@ -83,7 +84,10 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
     write_index(folder, components, defaults, image_defaults)
     rows = selected_rows(folders)
     (folder / "CREDITS.md").write_text(credits_page(rows), encoding="utf-8")
-    TrainingVocabulary.of(rows).save(folder)
+    words = TrainingVocabulary.of(rows)
+    words.save(folder)
+    if TEXT_DENOISER in runs:
+        _words_of_text(runs[TEXT_DENOISER], folders).within(words).save(folder / TEXT_DENOISER)
     card = _model_card(_TITLES[takes_image], runs, licences_summary(rows))
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -92,13 +96,23 @@ def _trained_runs(folders: RunFolders, sampling: SamplingRecipe) -> dict[str, Pa
     """Runs of the networks that the model consists of, by the networks' names."""
     runs = {network: folders.out / stage for stage, network in NETWORKS.items()}
     trained = {network for network, run in runs.items() if (run / "weights").is_dir()}
-    names = [*_TEXT_NETWORKS, *trained.intersection((*_CONTROLNETS, FEW_STEP_SOLVER))]
+    names = [*_TEXT_NETWORKS, *trained.intersection((*_CONTROLNETS, TEXT_DENOISER, FEW_STEP_SOLVER))]
     if sampling.defaults.refined_below > 0 and "refiner" in trained:
         names.append("refiner")
     for needed, networks in (("image_denoiser", _IMAGE_NETWORKS), (CONDITION_ENCODER, _CONDITION_NETWORKS)):
         if needed in trained:
             names += [name for name in networks if name in trained]
     return {network: run for network, run in runs.items() if network in names}
+
+
+def _words_of_text(run: Path, folders: RunFolders) -> TrainingVocabulary:
+    """What the denoiser of text alone was trained on, in the folders that its run names."""
+    data = read_record(run).get("folders", {}).get("data")
+    if not data:
+        raise MissingFileError(
+            f"{str(run)!r} lacks its file {RECORD_FILE}, which says what it was trained on"
+        )
+    return TrainingVocabulary.of(selected_rows(replace(folders, data=tuple(data))))
 
 
 def _check_prediction(folder: Path, prediction: Prediction) -> None:

@@ -30,6 +30,7 @@ from diffsplat.training.teacher_samples import (
     SampleSourceConfig,
     prompts_as_read,
     sample_noise,
+    sampled_latents,
 )
 from diffsplat.training.trainer_config import EmaConfig, OptimConfig
 from diffsplat.training.view_batches import every_caption
@@ -193,6 +194,15 @@ def test_a_teacher_without_guidance_is_refused(folders: StageFolders, teacher: P
     pipe.save_pretrained(tmp_path / "unguided")
     with pytest.raises(ValueError, match=r"guidance scale of the teacher is 1\.0, expected one above 1"):
         FewStepConfig().build(replace(folders, teacher=str(tmp_path / "unguided")))
+
+
+def test_the_teacher_is_the_denoiser_of_everything(teacher: Path, tmp_path: Path):
+    pipe = DiffSplatPipeline.from_pretrained(teacher, refiner=None)
+    assert isinstance(pipe.text_encoder, TextEncoder)
+    words = TrainingVocabulary({"crate": 1}, {})
+    pipe.known_words, pipe.text_denoiser = KnownWords(words, pipe.text_encoder, words), sure_denoiser(REFINED)
+    made = sampled_latents(pipe, ["a crate"], 2, tmp_path).float()
+    torch.testing.assert_close(made, torch.full_like(made, CONSTANT), atol=2e-3, rtol=0)
 
 
 def test_long_captions_are_those_that_the_teacher_reads(teacher: Path):

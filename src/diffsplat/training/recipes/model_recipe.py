@@ -7,7 +7,12 @@ from typing import Annotated, get_args
 import tyro
 
 from diffsplat.errors import require, require_at_least
-from diffsplat.pretrained.model_folders import DEFAULT_SHIFT, SamplingDefaults, controlnet_folder
+from diffsplat.pretrained.model_folders import (
+    DEFAULT_SHIFT,
+    TEXT_DENOISER,
+    SamplingDefaults,
+    controlnet_folder,
+)
 from diffsplat.pretrained.release_catalogue import ControlKind, Sampler
 from diffsplat.training.stages.stage_recipe import Flat, StageRecipe
 
@@ -18,6 +23,7 @@ NETWORKS = {
     "condition": "condition_encoder",
     "diffusion": "denoiser",
     "refiner": "refiner",
+    "text-diffusion": TEXT_DENOISER,
     "few-step": "few_step_solver",
     "image-diffusion": "image_denoiser",
     "elevation": "elevation_estimator",

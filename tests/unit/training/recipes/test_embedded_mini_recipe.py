@@ -14,7 +14,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.models.network_base_class import BaseNetwork
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.training.recipes.embedded_mini_recipe import MINI
+from diffsplat.training.recipes.embedded_mini_recipe import MINI, TEXT_DENOISER
 from diffsplat.training.recipes.model_recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
@@ -23,7 +23,7 @@ from diffsplat.training.stages.principal_component_fit import ComponentFit, Cond
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
 from diffsplat.training.stages.stage_recipe import GradientTraining
 
-NETWORKS_OF_MINI = [NETWORKS[stage] for stage in MINI.stages]
+NETWORKS_OF_MINI = [*(NETWORKS[stage] for stage in MINI.stages), "text_denoiser"]
 
 
 def shipped(file: str) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def networks() -> dict[str, BaseNetwork]:
         assert isinstance(elevation, GradientTraining)
         assert isinstance(elevation.stage, MiniElevationStageConfig)
         made["elevation_estimator"] = elevation.stage.network()
-        for name, recipe in (("denoiser", diffusion), ("refiner", refiner)):
+        denoisers = {"denoiser": diffusion, "refiner": refiner, "text_denoiser": TEXT_DENOISER.stage}
+        for name, recipe in denoisers.items():
             assert isinstance(recipe, GradientTraining)
             assert isinstance(recipe.stage, DiffusionConfig)
             assert isinstance(recipe.stage.network, MiniDenoiserConfig)
