@@ -143,10 +143,8 @@ def sampled_latents(pipe: DiffSplatPipeline, prompts: Sequence[str], steps: int,
     They come from the cache in ``folder`` where it has them, or are made on from where a call stopped.
     """
     pipe.set_progress_bar_config(disable=True)
-    pipe.few_step_solver, pipe.text_denoiser = (
-        None,
-        None,
-    )  # the solver is fitted to the denoiser of everything
+    pipe.few_step_solver = None
+    pipe.text_denoiser = None  # solvers are fitted to the denoiser of everything
 
     def make(start: int) -> dict[str, Tensor]:
         numbers = range(start, min(start + _CHUNK, len(prompts)))
