@@ -45,8 +45,8 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
             the noise level and guidance of the refiner.
         refiner: a second denoiser, for the noise levels below ``defaults.refined_below``, with a guidance scale of
             its own. None for none, also where the model has one.
-        text_denoiser: takes the denoiser's place for prompts whose nouns are all among its own, see
-            :class:`~diffsplat.pipelines.unfamiliar_prompts.KnownWords`. Not with LoRA files, which the denoiser has.
+        text_denoiser: takes the denoiser's place for prompts whose nouns are all among its own, by the pipeline's
+            ``known_words``. Not for encoded prompts, nor with LoRA files, which the denoiser has.
         few_step_solver: takes its few steps for text, where neither guidance, sampler nor places of the steps are
             given. It belongs to these denoisers and this refiner at the guidance of ``defaults``.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
