@@ -192,7 +192,7 @@ class GenerateArguments:
     up: Annotated[Up | None, option("y|-y|z", "(default: what is usual in the format)")] = None
     """Axis that points up in the files; many viewers of .ply want -y."""
     preview: Preview = "none"
-    """Also write images of the splats: four views (png) or a turntable (gif, mp4)."""
+    """Also write images of the splats: four views between those that are generated (png), or a turntable (gif, mp4)."""
     mesh: Flag = False
     """Also write a closed triangle mesh with a texture (.mesh.glb)."""
     force: Flag = False

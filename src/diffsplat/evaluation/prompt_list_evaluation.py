@@ -10,12 +10,9 @@ from diffsplat.core import Splats
 from diffsplat.evaluation.clip_scores import ClipScorer, clip_similarity, r_precision
 from diffsplat.evaluation.evaluation_result import SHEET_OBJECTS, Evaluation
 from diffsplat.evaluation.image_reward import Reward
-from diffsplat.geometry import orbit_cameras, ring_cameras
+from diffsplat.geometry import BETWEEN_AZIMUTHS_DEG, orbit_cameras, ring_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render
-
-BETWEEN_AZIMUTHS_DEG = (45.0, 135.0, 225.0, 315.0)
-"""In the middle between the generated views."""
 
 GenerateAt = Callable[[str], tuple[Splats, float]]
 """A prompt to splats ``[N]`` and the elevation in degrees that they were generated at."""

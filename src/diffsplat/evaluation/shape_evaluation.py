@@ -14,8 +14,7 @@ from diffsplat.core import Splats, Views
 from diffsplat.errors import InvalidInputError
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
 from diffsplat.evaluation.evaluation_result import SHEET_OBJECTS, Evaluation
-from diffsplat.evaluation.prompt_list_evaluation import BETWEEN_AZIMUTHS_DEG
-from diffsplat.geometry import RING_AZIMUTHS_DEG, TEXT_ELEVATION_DEG, orbit_cameras
+from diffsplat.geometry import BETWEEN_AZIMUTHS_DEG, RING_AZIMUTHS_DEG, TEXT_ELEVATION_DEG, orbit_cameras
 from diffsplat.io.image_files import tile_images
 from diffsplat.render import render
 

@@ -1,6 +1,7 @@
 """Geometry: rotations, viewing rays, camera orbits, footprints of pixels."""
 
 from diffsplat.geometry.camera_orbits import (
+    BETWEEN_AZIMUTHS_DEG,
     RING_AZIMUTHS_DEG,
     TEXT_ELEVATION_DEG,
     elevation_deg,
@@ -16,6 +17,7 @@ from diffsplat.geometry.rays import plucker_rays, ray_directions
 from diffsplat.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix, rotation_onto
 
 __all__ = [
+    "BETWEEN_AZIMUTHS_DEG",
     "RING_AZIMUTHS_DEG",
     "TEXT_ELEVATION_DEG",
     "elevation_deg",

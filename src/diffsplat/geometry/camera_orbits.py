@@ -14,6 +14,9 @@ from diffsplat.errors import InvalidInputError, require
 RING_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 """Azimuths of the four generation views."""
 
+BETWEEN_AZIMUTHS_DEG = (45.0, 135.0, 225.0, 315.0)
+"""In the middle between them."""
+
 TEXT_ELEVATION_DEG = 10.0
 """Degrees above the horizon of views generated from text."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffsplat.geometry import BETWEEN_AZIMUTHS_DEG, orbit_cameras
 from diffsplat.io.image_files import tile_images, write_image
 from diffsplat.io.splat_formats import UpAxis, write_splats
 from diffsplat.io.splat_suffixes import MESH_SUFFIX, splat_suffix
@@ -32,7 +33,8 @@ def write_object(
     Args:
         item: from :meth:`~diffsplat.pipelines.pipeline_output.SplatOutput.objects`.
         path: its suffix decides.
-        views: how many of the generated views are on the contact sheet; all by default.
+        views: how many of the generated views are on the contact sheet; by default it shows the object from four sides
+            in the middle between them, where faults would show.
         frames: of a turntable, 20 a second.
         up: axis that points up in a file of splats; what is usual in the format by default.
         force: replace an existing file.
@@ -49,5 +51,8 @@ def write_object(
     elif path.suffix.lower() in VIDEO_WRITERS:
         write_turntable(item, path, frames=frames, force=force)
     else:
-        cameras = item.cameras[:views].resized(_IMAGE_SIZE, _IMAGE_SIZE)
+        between = orbit_cameras(
+            BETWEEN_AZIMUTHS_DEG, item.elevation_deg, width=_IMAGE_SIZE, height=_IMAGE_SIZE
+        )
+        cameras = item.cameras[:views].resized(_IMAGE_SIZE, _IMAGE_SIZE) if views else between
         write_image(tile_images(render(item.splats, cameras, normals=False).rgb), path, force=force)
