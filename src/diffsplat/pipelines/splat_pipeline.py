@@ -326,12 +326,13 @@ class DiffSplatPipeline(PipelineComponents):
         """Generate splats; see :meth:`__call__`. Images come from :meth:`prepare`; the callback may raise to stop."""
         tensors = tensors or TensorInputs()
         resolved = self.resolve(tensors.named(generation), images)
-        solver = self._solver_of(resolved, conditioned=images is not None and images.given)
+        conditioned = images is not None and images.given
+        solver = self._solver_of(resolved, conditioned=conditioned)
         sampling = self._sampling(resolved, tensors, solver)
         cameras = ring_cameras(resolved.elevation_deg, size=self.autoencoder.image_size).to(self.device)
         count = len(resolved.objects)
         tensors.check_latents((count, *self.latent_shape))
-        passes = self._passes(resolved, conditioned=images is not None and images.given)
+        passes = self._passes(resolved, conditioned=conditioned)
         shared = self._shared_conditions(resolved, images or ConditionImages(), cameras, tensors.encoded())
         done, total = counter(1), len(passes) * sampling.evaluations
 
@@ -354,24 +355,26 @@ class DiffSplatPipeline(PipelineComponents):
     def _passes(self, generation: ResolvedGeneration, *, conditioned: bool) -> list["_Pass"]:
         """The objects that are denoised together: by one denoiser, and not more than :attr:`objects_per_pass`."""
         size, passes = max(1, self.objects_per_pass), list[_Pass]()
+        chosen = self._denoisers_of_prompts(generation, conditioned=conditioned)
         numbered = enumerate(prompt for prompt, _ in generation.objects)
-        chosen = {
-            prompt: self._denoiser_of(prompt, generation, conditioned=conditioned)
-            for prompt in generation.prompts
-        }
         for denoiser, members in groupby(numbered, lambda each: chosen[each[1]]):
             places = [place for place, _ in members]
             parts = (places[start : start + size] for start in range(0, len(places), size))
             passes += [_Pass(slice(part[0], part[-1] + 1), denoiser) for part in parts]
         return passes
 
-    def _denoiser_of(self, prompt: str, generation: Generation, *, conditioned: bool) -> Denoiser:
-        """The denoiser of text alone for a prompt that it knows, without an image or a map; else the general one."""
+    def _denoisers_of_prompts(
+        self, generation: ResolvedGeneration, *, conditioned: bool
+    ) -> dict[str, Denoiser]:
+        """That of text alone for prompts that it knows, without an image or a map; the general one for others."""
         of_text, known = self.text_denoiser, self.known_words
         if of_text is None or known is None or conditioned or self.lora_scales:
-            return self.denoiser
-        caption = self._captions(generation).get(prompt, prompt)
-        return of_text if known.are_of_text(caption) else self.denoiser
+            return dict.fromkeys(generation.prompts, self.denoiser)
+        read = {prompt: prompt for prompt in generation.prompts} | self._captions(generation)
+        return {
+            prompt: of_text if known.are_of_text(caption) else self.denoiser
+            for prompt, caption in read.items()
+        }
 
     def notices(self, generation: Generation) -> dict[str, str]:
         """By prompt, one sentence for each that ``known_words`` reads as another or finds nothing of."""
