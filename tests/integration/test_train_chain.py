@@ -174,6 +174,11 @@ def test_a_denoiser_of_text_is_exported_with_the_words_of_its_own_data(
     assert pipe.text_denoiser is not None
     assert pipe.known_words is not None
     assert pipe.known_words.of_text == pipe.known_words.words
+    wide = make_denoiser(latent_channels=8, latent_size=4, width=64, layers=1, text_channels=384, patch=1)
+    wide.save_pretrained(runs / "text-diffusion" / "weights", half=True)
+    with pytest.raises(ValueError, match="the text denoiser denoises 8 channels, expected the denoiser's 6"):
+        export_model(tmp_path / "other", RunFolders((data,), runs), MINI.sampling)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

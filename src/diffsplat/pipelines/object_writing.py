@@ -51,8 +51,9 @@ def write_object(
     elif path.suffix.lower() in VIDEO_WRITERS:
         write_turntable(item, path, frames=frames, force=force)
     else:
-        between = orbit_cameras(
-            BETWEEN_AZIMUTHS_DEG, item.elevation_deg, width=_IMAGE_SIZE, height=_IMAGE_SIZE
-        )
-        cameras = item.cameras[:views].resized(_IMAGE_SIZE, _IMAGE_SIZE) if views else between
+        if views is None:
+            size = {"width": _IMAGE_SIZE, "height": _IMAGE_SIZE}
+            cameras = orbit_cameras(BETWEEN_AZIMUTHS_DEG, item.elevation_deg, **size)
+        else:
+            cameras = item.cameras[:views].resized(_IMAGE_SIZE, _IMAGE_SIZE)
         write_image(tile_images(render(item.splats, cameras, normals=False).rgb), path, force=force)

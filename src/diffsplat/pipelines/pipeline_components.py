@@ -48,7 +48,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         text_denoiser: takes the denoiser's place for prompts whose nouns are all among its own, by the pipeline's
             ``known_words``. Not for encoded prompts, nor with LoRA files, which the denoiser has.
         few_step_solver: takes its few steps for text, where neither guidance, sampler nor places of the steps are
-            given. It belongs to these denoisers and this refiner at the guidance of ``defaults``.
+            given. It belongs to this denoiser and refiner at the guidance of ``defaults``; text_denoiser has it too.
         image_encoder: the image-diffusion model's own autoencoder, for denoisers with a condition image.
         condition_encoder: encodes images and control maps for one denoiser that takes both.
         controlnet: for control maps, also with an image; a ``ModuleList`` of several follows as many at once.

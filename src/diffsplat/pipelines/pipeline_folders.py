@@ -39,7 +39,7 @@ from diffsplat.pretrained.schedulers import load_scheduler, require_known_schedu
 _LONGEST_REASON = 240
 _TEXT_ENCODERS = ("TextEncoder", "ClipT5Encoder")
 _FITTED_TO = {
-    FEW_STEP_SOLVER: {"denoiser", TEXT_DENOISER, "refiner", "scheduler"},
+    FEW_STEP_SOLVER: {"denoiser", "refiner", "scheduler"},
     TEXT_DENOISER: {"denoiser", "autoencoder", "text_encoder"},
 }
 """Components without which one of a model has no place."""

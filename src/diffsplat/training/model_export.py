@@ -53,8 +53,8 @@ def export_model(target: Path, folders: RunFolders, sampling: SamplingRecipe, *,
     Raises:
         FileNotFoundError: when a network is not trained yet.
         ValueError: when ``target`` exists without ``force``, or is not a folder, when the denoiser predicts something
-            else, or when the refiner is of other latents than the denoiser or was not trained up to the level that
-            it is to take over at.
+            else, or when a refiner or a denoiser of text is of other latents, or the refiner was not trained up to
+            the level that it is to take over at.
     """
     if target.exists() and not (force and target.is_dir()):
         raise InvalidInputError(f"{str(target)!r} exists already, expected a new one or force to replace it")
@@ -72,8 +72,11 @@ def _write(folder: Path, folders: RunFolders, sampling: SamplingRecipe) -> None:
         weights = RELEASED_WEIGHTS_FILE if network == "elevation_estimator" else WEIGHTS_FILE
         _copy(run / "weights", folder / network, (CONFIG_FILE, weights))
     _check_prediction(folder, defaults.prediction)
+    for network in ("refiner", TEXT_DENOISER):
+        if network in runs:
+            _check_channels(folder, network)
     if "refiner" in runs:
-        _check_refiner(folder, runs["refiner"], defaults.refined_below)
+        _check_refiner_level(runs["refiner"], defaults.refined_below)
     _copy(folders.text_encoder, folder / "text_encoder", _TEXT_FILES)
     schedule = {"shift": sampling.shift} if defaults.prediction == "latents" else SMALL_SCHEDULE
     make_scheduler(sampling.sampler, schedule, defaults.prediction).save_pretrained(folder / "scheduler")
@@ -128,13 +131,18 @@ def _check_prediction(folder: Path, prediction: Prediction) -> None:
         )
 
 
-def _check_refiner(folder: Path, run: Path, refined_below: float) -> None:
-    """Refuse a refiner of other latents than the denoiser's, or one that is to be used above its training levels."""
-    channels = [denoised_channels(read_json(folder / name / CONFIG_FILE)) for name in ("refiner", "denoiser")]
-    if channels[0] != channels[1]:
-        raise InvalidInputError(
-            f"the refiner denoises {channels[0]} channels, expected the denoiser's {channels[1]}"
-        )
+def _check_channels(folder: Path, network: str) -> None:
+    """Refuse a network that works beside the denoiser on other latents than its."""
+    found, expected = (
+        denoised_channels(read_json(folder / name / CONFIG_FILE)) for name in (network, "denoiser")
+    )
+    if found != expected:
+        name = network.replace("_", " ")
+        raise InvalidInputError(f"the {name} denoises {found} channels, expected the denoiser's {expected}")
+
+
+def _check_refiner_level(run: Path, refined_below: float) -> None:
+    """Refuse a refiner that is to be used above its training levels."""
     network = read_record(run).get("stage", {}).get("network", {})
     greatest = float(network.get("greatest_level", 1.0))
     expected = f"at most the {greatest:g} that the refiner was trained up to"

@@ -260,9 +260,10 @@ def test_no_solver_takes_steps_whose_guidance_is_rescaled():
     assert not replace(plain, guidance_rescale=0.5).sampled_by_default
 
 
-@pytest.mark.parametrize("name", ["denoiser", "refiner", "scheduler", "text_encoder"])
+@pytest.mark.parametrize("name", ["denoiser", "refiner", "scheduler", "text_encoder", "text_denoiser"])
 def test_a_solver_is_read_with_the_components_it_was_fitted_to(teacher: Path, tmp_path: Path, name: str):
-    """Not with another denoiser, refiner or scheduler in their place; what encodes text does not matter to it."""
+    """Not with another denoiser, refiner or scheduler in their place; what encodes text does not matter to it, nor does
+    the denoiser of text alone, which it was not fitted to."""
     pipe = DiffSplatPipeline.from_pretrained(teacher)
     pipe.few_step_solver = FewStepSolver((1.0, 0.5), (3.0, 2.0))
     pipe.save_pretrained(tmp_path / "model")
@@ -270,7 +271,7 @@ def test_a_solver_is_read_with_the_components_it_was_fitted_to(teacher: Path, tm
     assert opened.few_step_solver is not None
     brought = {name: getattr(opened, name)}
     kept = DiffSplatPipeline.from_pretrained(tmp_path / "model", **brought).few_step_solver
-    assert (kept is not None) == (name == "text_encoder")
+    assert (kept is not None) == (name in ("text_encoder", "text_denoiser"))
     brought["few_step_solver"] = opened.few_step_solver
     again = DiffSplatPipeline.from_pretrained(tmp_path / "model", **brought)
     assert again.few_step_solver is opened.few_step_solver
