@@ -125,7 +125,11 @@ def reconstruction(
     """
     arguments.check()
     reconstruct = model_reconstructor(model, weights)
-    _report_grids("reconstruction", arguments, model, {"reconstruction": reconstruct}, reconstruct.pixel_grid)
+
+    def predict(views: Views) -> dict[str, SplatGrid]:
+        return {"reconstruction": reconstruct(views)}
+
+    _report_grids("reconstruction", arguments, model, predict, reconstruct.pixel_grid)
 
 
 def autoencoder(
@@ -143,13 +147,15 @@ def autoencoder(
     """
     arguments.check()
     reconstruct = model_reconstructor(model, weights)
-    predictors: dict[str, Predict] = {
-        "reconstruction": reconstruct,
-        "autoencoder": _through_latents(model, reconstruct, weights=weights),
-    }
+    passes = {"autoencoder": _through_latents(model, weights=weights)}
     if model not in BACKBONES and (find_model(model) / "denoiser").is_dir():
-        predictors["denoised"] = _through_latents(model, reconstruct, "denoised")
-    _report_grids("autoencoder", arguments, model, predictors, reconstruct.pixel_grid)
+        passes["denoised"] = _through_latents(model, "denoised")
+
+    def predict(views: Views) -> dict[str, SplatGrid]:
+        grid = reconstruct(views)
+        return {"reconstruction": grid} | {name: through(grid, views) for name, through in passes.items()}
+
+    _report_grids("autoencoder", arguments, model, predict, reconstruct.pixel_grid)
 
 
 def text(
@@ -321,14 +327,15 @@ def ceiling(
     """
     arguments.check()
     reconstruct = model_reconstructor(model)
-    predict = reconstruct if part == "reconstructor" else _through_latents(model, reconstruct, part)
+    through = None if part == "reconstructor" else _through_latents(model, part)
     asked = _spread(stored_prompts(arguments.prompts), arguments.limit)
     fitted, figures, store = _judge(arguments)
     real = objects_of_prompts(open_objects(arguments.data, split="train"), asked)
 
     def show(prompt: str) -> Splats:
         views = real[prompt]
-        return predict(views).to_splats(views.cameras)[0]
+        grid = reconstruct(views)
+        return (through(grid, views) if through else grid).to_splats(views.cameras)[0]
 
     evaluation = evaluate_text(show, asked, fitted, store.features)
     settings = {"model": model, "part": part, "judge": figures}
@@ -441,11 +448,11 @@ def _report_grids(
     subcommand: str,
     arguments: ViewArguments,
     model: str,
-    predictors: dict[str, Predict],
+    predict: Predict,
     pixel_grid: PixelGrid,
 ) -> None:
     perceptual = load_perceptual_distance(arguments.perceptual, arguments.perceptual_weights)
-    evaluation = evaluate_grids(predictors, _held_out(arguments), pixel_grid, perceptual)
+    evaluation = evaluate_grids(predict, _held_out(arguments), pixel_grid, perceptual)
     _finish(subcommand, evaluation, arguments, {"model": model})
 
 
@@ -501,24 +508,21 @@ def _nearest_object(data: Path, model: str) -> NearestObject:
 
 
 def _through_latents(
-    model: str,
-    reconstruct: Predict,
-    part: Literal["autoencoder", "denoised"] = "autoencoder",
-    weights: Path | None = None,
-) -> Predict:
+    model: str, part: Literal["autoencoder", "denoised"] = "autoencoder", weights: Path | None = None
+) -> Callable[[SplatGrid, Views], SplatGrid]:
     network: Any = model_autoencoder(model, weights)
     channels, smoothing = network.latent_channels, 0.0
     if part == "denoised":
         channels = denoised_channels(read_json(component_config(model, "denoiser")))
         smoothing = ModelFolder.find(model).defaults().smoothing
 
-    def predict(views: Views) -> SplatGrid:
-        grid = network.decode(network.encode(reconstruct(views))[:, :, :channels])
+    def through(grid: SplatGrid, views: Views) -> SplatGrid:
+        decoded = network.decode(network.encode(grid)[:, :, :channels])
         if not smoothing:
-            return grid
-        return clean_surfaces(grid, views.cameras, smoothing, network.pixel_grid)
+            return decoded
+        return clean_surfaces(decoded, views.cameras, smoothing, network.pixel_grid)
 
-    return predict
+    return through
 
 
 def _spread(asked: list[JudgedPrompt], limit: int | None) -> list[JudgedPrompt]:

@@ -21,8 +21,8 @@ from diffsplat.render import render
 INPUT_VIEWS = 4
 """The first views of a batch are what a reconstructor sees; the others are novel."""
 
-Predict = Callable[[Views], SplatGrid]
-"""``[B, 4]`` input views to their splat grid."""
+Predict = Callable[[Views], Mapping[str, SplatGrid]]
+"""``[B, 4]`` input views to splat grids of them, by the name that their figures begin with."""
 
 Make = Callable[[Views], Splats]
 """``[1, V]`` views of an object to splats ``[1, N]`` in the world of the first view, the only one to be used."""
@@ -32,7 +32,7 @@ _SHEET_VIEWS = 4
 
 @torch.no_grad()
 def evaluate_grids(
-    predictors: dict[str, Predict],
+    predict: Predict,
     objects: Iterable[tuple[str, Views]],
     pixel_grid: PixelGrid = "center",
     perceptual: VggDistance | None = None,
@@ -42,7 +42,7 @@ def evaluate_grids(
     Every figure is the mean over all views of all objects.
 
     Args:
-        predictors: by the name that their figures begin with; the last one is on the sheet.
+        predict: the last of its grids is on the sheet.
         objects: identity and ``[1, 4 + novel]`` views, the inputs first.
         pixel_grid: that the grids are unprojected with.
         perceptual: measured where it is given.
@@ -55,8 +55,8 @@ def evaluate_grids(
         if views.count <= INPUT_VIEWS:
             raise InvalidInputError(f"{identity} has {views.count} views, expected more than {INPUT_VIEWS}")
         inputs, figures, images = views.take(slice(0, INPUT_VIEWS)), dict[str, float](), views.image
-        for name, predict in predictors.items():
-            images = _rendered(predict(inputs).to_splats(inputs.cameras, pixel_grid), views)
+        for name, grid in predict(inputs).items():
+            images = _rendered(grid.to_splats(inputs.cameras, pixel_grid), views)
             figures |= _qualities(name, images, views, perceptual, "input", INPUT_VIEWS)
         return figures, torch.cat([views.image, images])
 

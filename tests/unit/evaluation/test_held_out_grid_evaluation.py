@@ -39,8 +39,8 @@ def rendered_views(grid: SplatGrid) -> Views:
 def test_a_perfect_model_is_perfect_and_an_empty_one_is_white():
     grid = plain_grid(1.0)
     views = rendered_views(grid)
-    models = {"empty": lambda _: plain_grid(-1.0), "perfect": lambda _: grid}
-    result = evaluate_grids(models, [("a", views), ("b", views)])
+    grids = {"empty": plain_grid(-1.0), "perfect": grid}
+    result = evaluate_grids(lambda _: grids, [("a", views), ("b", views)])
     for part in ("input", "novel"):
         assert result.figures[f"perfect_{part}_psnr"] > 60
         assert result.figures[f"perfect_{part}_ssim"] == pytest.approx(1, abs=1e-3)
@@ -56,18 +56,18 @@ def test_a_perfect_model_is_perfect_and_an_empty_one_is_white():
 def test_the_model_sees_only_the_input_views():
     seen = []
 
-    def model(views: Views) -> SplatGrid:
+    def model(views: Views) -> dict[str, SplatGrid]:
         seen.append(views.count)
-        return plain_grid(-1.0)
+        return {"model": plain_grid(-1.0)}
 
-    evaluate_grids({"model": model}, [("a", rendered_views(plain_grid(1.0)))])
+    evaluate_grids(model, [("a", rendered_views(plain_grid(1.0)))])
     assert seen == [4]
 
 
 def test_grids_need_objects_and_novel_views():
     with pytest.raises(ValueError, match="no objects"):
-        evaluate_grids({"model": lambda _: plain_grid(1.0)}, [])
+        evaluate_grids(lambda _: {"model": plain_grid(1.0)}, [])
     with pytest.raises(ValueError, match="has 4 views"):
         evaluate_grids(
-            {"model": lambda _: plain_grid(1.0)}, [("a", views_of(torch.ones(1, 4, 3, SIZE, SIZE)))]
+            lambda _: {"model": plain_grid(1.0)}, [("a", views_of(torch.ones(1, 4, 3, SIZE, SIZE)))]
         )

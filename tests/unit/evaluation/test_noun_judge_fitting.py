@@ -1,6 +1,7 @@
 """Judging on real renders: from shards to a fitted judge, and the commands."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from diffsplat.cli import evaluate as cli_evaluate
 from diffsplat.cli.main import main
 from diffsplat.data import shard_schema
-from diffsplat.evaluation.evaluation_objects import objects_of_prompts, open_objects
+from diffsplat.evaluation.evaluation_objects import held_out_views, objects_of_prompts, open_objects
 from diffsplat.evaluation.evaluation_prompts import JudgedPrompt
 from diffsplat.evaluation.image_feature_store import FeatureStore
 from diffsplat.evaluation.noun_judge_fitting import (
@@ -228,6 +229,35 @@ def test_reconstruction_and_autoencoder_commands(data, model, tmp_path, capsys):
         main(["evaluate", "reconstruction", "--data", str(data), "--model", str(model), "--limit", "2"]) == 0
     )
     assert "reconstruction, 2 objects" in capsys.readouterr().out
+
+
+def test_the_ceiling_of_a_denoiser_keeps_its_channels_alone(data, model, tmp_path, monkeypatch):
+    """Each object is reconstructed once for all rows."""
+    folder = shutil.copytree(model, tmp_path / "model")
+    autoencoder = ComponentAutoencoder(image_size=SIZE, patch=8, latent_channels=4)
+    reconstructor = GSRecon.from_pretrained(folder / "reconstructor")
+    seen = [views.take(slice(0, 4)) for _, views in held_out_views(open_objects(data, split="test"), None)]
+    autoencoder.fit_components([reconstructor(views) for views in seen])
+    autoencoder.save_pretrained(folder / "autoencoder")
+    index = {"_class_name": "DiffSplatPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
+    calls = []
+    forward = GSRecon.forward
+    monkeypatch.setattr(GSRecon, "forward", lambda self, views: calls.append(1) or forward(self, views))
+
+    def measured(channels: int) -> dict[str, float]:
+        (folder / "denoiser").mkdir(exist_ok=True)
+        (folder / "denoiser" / "config.json").write_text(json.dumps({"out_channels": channels}), "utf-8")
+        out = tmp_path / f"{channels}.json"
+        words = ["evaluate", "autoencoder", "--data", str(data), "--model", str(folder), "--out", str(out)]
+        assert main(words) == 0
+        return json.loads(out.read_text("utf-8"))["figures"]
+
+    for channels, same in ((4, True), (1, False)):
+        calls.clear()
+        figures = measured(channels)
+        assert len(calls) == 3
+        assert (figures["denoised_novel_psnr"] == figures["autoencoder_novel_psnr"]) is same
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Recipes by the name of the model that they make, and of single networks by their own."""
 
-from diffsplat.training.recipes.embedded_mini_recipe import FEW_STEP_SOLVER, MINI, TEXT_DENOISER
+from diffsplat.training.recipes.embedded_mini_recipe import FEW_STEP_MINI, MINI, TEXT_DIFFUSION_MINI
 from diffsplat.training.recipes.model_recipe import NETWORKS, NetworkRecipe, Recipe
 from diffsplat.training.recipes.paper_recipes import PAPER_NETWORKS
 from diffsplat.training.recipes.small_recipe import SMALL
@@ -16,4 +16,4 @@ def network_recipes() -> dict[str, NetworkRecipe]:
         for recipe in RECIPES.values()
         for name, stage in recipe.stages.items()
     )
-    return {row.name: row for row in (*stages, TEXT_DENOISER, FEW_STEP_SOLVER, *PAPER_NETWORKS)}
+    return {row.name: row for row in (*stages, TEXT_DIFFUSION_MINI, FEW_STEP_MINI, *PAPER_NETWORKS)}

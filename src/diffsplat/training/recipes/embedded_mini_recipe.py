@@ -56,7 +56,7 @@ _ELEVATION = GradientTraining(
 )
 
 
-FEW_STEP_SOLVER = NetworkRecipe(
+FEW_STEP_MINI = NetworkRecipe(
     "few-step-mini",
     "solver of mini for four steps: 26 coefficients",
     GradientTraining(
@@ -72,7 +72,7 @@ FEW_STEP_SOLVER = NetworkRecipe(
 )
 """Four steps of the same networks that come close to what mini makes in twenty."""
 
-TEXT_DENOISER = NetworkRecipe(
+TEXT_DIFFUSION_MINI = NetworkRecipe(
     "text-diffusion-mini",
     "second denoiser of mini, of text alone: for the nouns of its own data, fewer and better",
     GradientTraining(

@@ -140,11 +140,11 @@ class ComponentFit(PrincipalComponentFit):
             return {}
         reconstructor = GSRecon.from_pretrained(folders.trained("reconstructor"))
 
-        def predict(inputs: Views) -> SplatGrid:
-            return network.decode(network.encode(reconstructor(inputs)))
+        def predict(inputs: Views) -> dict[str, SplatGrid]:
+            return {"autoencoder": network.decode(network.encode(reconstructor(inputs)))}
 
         objects = held_out_views(held_out(folders), self.evaluation_objects)
-        return evaluate_grids({"autoencoder": predict}, objects).figures
+        return evaluate_grids(predict, objects).figures
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from diffsplat.errors import InvalidInputError
 from diffsplat.models.network_base_class import BaseNetwork
 from diffsplat.pretrained.model_folders import SamplingDefaults
 from diffsplat.pretrained.schedulers import make_scheduler
-from diffsplat.training.recipes.embedded_mini_recipe import MINI, TEXT_DENOISER
+from diffsplat.training.recipes.embedded_mini_recipe import MINI, TEXT_DIFFUSION_MINI
 from diffsplat.training.recipes.model_recipe import NETWORKS, SamplingRecipe
 from diffsplat.training.stages.denoiser_configs import MiniDenoiserConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
@@ -45,7 +45,7 @@ def networks() -> dict[str, BaseNetwork]:
         assert isinstance(elevation, GradientTraining)
         assert isinstance(elevation.stage, MiniElevationStageConfig)
         made["elevation_estimator"] = elevation.stage.network()
-        denoisers = {"denoiser": diffusion, "refiner": refiner, "text_denoiser": TEXT_DENOISER.stage}
+        denoisers = {"denoiser": diffusion, "refiner": refiner, "text_denoiser": TEXT_DIFFUSION_MINI.stage}
         for name, recipe in denoisers.items():
             assert isinstance(recipe, GradientTraining)
             assert isinstance(recipe.stage, DiffusionConfig)
