@@ -23,7 +23,9 @@ def test_the_recorded_elevations(weights: dict[str, Tensor], recorded: dict[str,
     width = weights["backbone.norm.weight"].numel()
     # No tensor's shape tells the number of attention heads, so the recording has to.
     computed = [
-        ElevationEstimator.from_state_dict(weights, heads=heads)(recorded["images"])
+        ElevationEstimator.from_state_dict(weights, ElevationConfig.of_state_dict(weights, heads=heads))(
+            recorded["images"]
+        )
         for heads in range(1, width + 1)
         if width % heads == 0
     ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsplat.models.elevation_network import ElevationEstimator
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.training.stages.elevation_stage import elevation_losses
 from diffsplat.training.trainer_config import OptimConfig
 from support.training_recordings import (
@@ -28,7 +28,8 @@ def step(training: TrainingRecordings) -> RecordedStep:
 @pytest.fixture
 def estimator(training: TrainingRecordings, step: RecordedStep) -> ElevationEstimator:
     weights = {name: tensor.float() for name, tensor in training.tensors("elevest_weights").items()}
-    return ElevationEstimator.from_state_dict(weights, heads=step.facts["backbone"]["heads"])
+    config = ElevationConfig.of_state_dict(weights, heads=step.facts["backbone"]["heads"])
+    return ElevationEstimator.from_state_dict(weights, config)
 
 
 def released_gradients(estimator: ElevationEstimator) -> dict[str, Tensor | None]:

@@ -176,21 +176,18 @@ class ElevationEstimator(nn.Module):
         self.register_buffer("lower_bounds", torch.arange(config.classes) * 2.0 - 40.0)
 
     @classmethod
-    def from_state_dict(
-        cls,
-        state: Mapping[str, Tensor],
-        *,
-        heads: int | None = None,
-        input_size: int = INPUT_SIZE,
-        estimate: Estimate = "likeliest",
-    ) -> Self:
+    def from_state_dict(cls, state: Mapping[str, Tensor], config: ElevationConfig | None = None) -> Self:
         """The network of released weights, in evaluation mode; it keeps the given tensors, without a copy.
 
-        Arguments and errors are those of :meth:`ElevationConfig.of_state_dict`; unknown tensors are refused too.
+        Args:
+            state: tensors under the released names.
+            config: sizes; by default those of :meth:`ElevationConfig.of_state_dict`.
+
+        Raises:
+            ValueError: naming tensors that are missing, unknown or of another shape.
         """
-        config = ElevationConfig.of_state_dict(state, heads=heads, input_size=input_size, estimate=estimate)
         with torch.device("meta"):
-            estimator = cls(config)
+            estimator = cls(config or ElevationConfig.of_state_dict(state))
         expected = estimator.released_state_dict()
         require_names(state, expected, "the elevation network")
         require_shapes(state, expected, "the elevation network")

@@ -20,7 +20,7 @@ from torch import Tensor
 from diffsplat.errors import InvalidInputError
 from diffsplat.io.json_files import read_json
 from diffsplat.models.denoiser_families import VARIANTS, Variant
-from diffsplat.models.elevation_network import ElevationEstimator
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.models.splat_reconstructor import INPUT_CHANNELS, GSRecon
 from diffsplat.pretrained.release_catalogue import RELEASED_IMAGE_SIZE
 from diffsplat.pretrained.safetensors_files import WeightFiles, build, find_weights, hollow_buffers
@@ -208,7 +208,7 @@ def load_elevation_network(folder: str | Path) -> ElevationEstimator:
     state, path = load_elevation_state(folder), Path(folder) / "config.json"
     stored = read_json(path) if path.is_file() else {}
     told = {name: stored[name] for name in ("heads", "input_size", "estimate") if name in stored}
-    return ElevationEstimator.from_state_dict(state, **told)
+    return ElevationEstimator.from_state_dict(state, ElevationConfig.of_state_dict(state, **told))
 
 
 def _sine_positions(embedding: Any) -> Tensor:

@@ -36,7 +36,7 @@ def test_degrees_come_from_the_likeliest_interval(state: dict[str, Tensor]):
     chosen["offset_head.2.weight"] = torch.zeros_like(state["offset_head.2.weight"])
     chosen["offset_head.2.bias"] = torch.tensor([0.75])
     chosen["lower_bounds"] = torch.tensor([-40.0, -30.0, -20.0, -10.0, 0.0])
-    estimator = ElevationEstimator.from_state_dict(chosen, heads=2)
+    estimator = ElevationEstimator.from_state_dict(chosen, SMALL)
     images = torch.rand(3, 3, 50, 40)
     assert torch.equal(estimator(images), torch.full((3,), -19.25))
     assert torch.equal(estimator.degrees_above_horizon(images), torch.full((3,), 19.25))
@@ -51,7 +51,7 @@ def test_an_estimate_may_be_the_mean_of_the_intervals(state: dict[str, Tensor], 
     chosen["offset_head.2.weight"] = torch.zeros_like(state["offset_head.2.weight"])
     chosen["offset_head.2.bias"] = torch.tensor([0.75])
     chosen["lower_bounds"] = torch.tensor([-40.0, -30.0, -20.0, -10.0, 8.0])
-    estimator = ElevationEstimator.from_state_dict(chosen, heads=2, estimate="mean")
+    estimator = ElevationEstimator.from_state_dict(chosen, replace(SMALL, estimate="mean"))
     expected = torch.full((3,), -72.0 / 8 - 10.0 + 0.75)
     assert torch.allclose(estimator(torch.rand(3, 3, 50, 40)), expected)
     estimator.save_pretrained(tmp_path)
@@ -62,13 +62,11 @@ def test_an_estimate_may_be_the_mean_of_the_intervals(state: dict[str, Tensor], 
 
 @torch.no_grad()
 def test_images_of_any_size_and_half_precision(state: dict[str, Tensor]):
-    estimator = ElevationEstimator.from_state_dict(state, heads=2)
+    estimator = ElevationEstimator.from_state_dict(state, SMALL)
     # Constant pictures look the same at every size.
     grey = estimator.classify(torch.full((1, 3, 224, 224), 0.25))[0]
     assert torch.allclose(estimator.classify(torch.full((1, 3, 61, 500), 0.25))[0], grey, atol=1e-5)
-    half = ElevationEstimator.from_state_dict(
-        {name: tensor.half() for name, tensor in state.items()}, heads=2
-    )
+    half = ElevationEstimator.from_state_dict({name: tensor.half() for name, tensor in state.items()}, SMALL)
     assert torch.allclose(half.classify(torch.full((1, 3, 9, 9), 0.25))[0].float(), grey, atol=1e-2)
 
 
@@ -91,7 +89,7 @@ def test_foreign_weights_are_refused(
 ):
     changed = {name: tensor for name, tensor in {**state, **change}.items() if tensor is not None}
     with pytest.raises(ValueError, match=message):
-        ElevationEstimator.from_state_dict(changed, heads=2)
+        ElevationEstimator.from_state_dict(changed)
 
 
 def test_bad_sizes_and_images_are_refused(state: dict[str, Tensor]):
@@ -101,7 +99,7 @@ def test_bad_sizes_and_images_are_refused(state: dict[str, Tensor]):
         replace(SMALL, patch=15)
     with pytest.raises(ValueError, match="depth is 0"):
         replace(SMALL, depth=0)
-    estimator = ElevationEstimator.from_state_dict(state, heads=2)
+    estimator = ElevationEstimator.from_state_dict(state, SMALL)
     with pytest.raises(ValueError, match=r"\(3, 8, 8\), expected \[B, 3, H, W\]"):
         estimator(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match="floating-point"):
