@@ -148,7 +148,7 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         Slowest and smallest: the device holds little more than one layer.
         """
         self.enable_model_cpu_offload(device)
-        streamed = self._denoisers()
+        streamed = self._denoisers_of(self.denoiser, self.text_denoiser)
         for network in streamed:
             stream_layers(network, torch.device(device))
         self._placement = Placement(torch.device(device), offload=True, streamed=streamed)
@@ -168,9 +168,9 @@ class PipelineComponents(LoraAdapters, ImagePromptAdapter):
         present = (getattr(self, name) for name in names if name != "scheduler")
         return [network for network in present if network is not None]
 
-    def _denoisers(self) -> tuple[Denoiser, ...]:
-        """The networks that work in every denoising step, or in some."""
-        networks = (self.denoiser, self.text_denoiser, self.refiner, self.controlnet)
+    def _denoisers_of(self, *denoisers: Denoiser | None) -> tuple[Denoiser, ...]:
+        """The networks that work in denoising steps, with these denoisers."""
+        networks = (*denoisers, self.refiner, self.controlnet)
         return tuple(network for network in networks if network is not None)
 
 

@@ -512,8 +512,8 @@ class DiffSplatPipeline(PipelineComponents):
         field, known = self._field(guided), shared.known_view
         if known is not None and isinstance(self.autoencoder, ComponentAutoencoder):
             field = ProjectedFlow(field, known, self.autoencoder)
-        denoisers, kind = self._denoisers(), self.dtype
-        with self._placement.on_device(*denoisers), autocast(self.device, self.precision, kind):
+        networks, kind = self._denoisers_of(part.denoiser), self.dtype
+        with self._placement.on_device(*networks), autocast(self.device, self.precision, kind):
             return denoise(
                 field,
                 noise,
@@ -548,7 +548,7 @@ class DiffSplatPipeline(PipelineComponents):
         """
         conditions, shared = part.conditions, part.shared
         defaults, views = shared.defaults, self.autoencoder.views
-        for network in self._denoisers():
+        for network in self._denoisers_of(part.denoiser):
             image = conditions.image_latent is not None and network is not self.controlnet
             set_multiview_attention(network, attended_views(views, image=image))
         field = self._denoiser_field(part)

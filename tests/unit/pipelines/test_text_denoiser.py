@@ -86,6 +86,21 @@ def test_each_prompt_of_a_call_has_its_denoiser(pipe: DiffSplatPipeline, togethe
     assert steps[-1][0] == steps[-1][1] == len(steps)
 
 
+def test_with_offloading_only_the_denoiser_of_a_prompt_moves(
+    pipe: DiffSplatPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe.enable_model_cpu_offload("cpu")
+    moved: list[object] = []
+    move = MultiViewPixArt.to
+    monkeypatch.setattr(
+        MultiViewPixArt, "to", lambda self, *device: moved.append(self) or move(self, *device)
+    )
+    for prompt, denoiser in (("a crate", pipe.text_denoiser), ("a frog", pipe.denoiser)):
+        moved.clear()
+        pipe(prompt)
+        assert moved == [denoiser, denoiser]
+
+
 def test_what_has_no_words_or_a_lora_file_is_made_by_the_denoiser(pipe: DiffSplatPipeline) -> None:
     assert pipe.text_encoder is not None
     encoded = pipe.text_encoder(["a crate", ""])
