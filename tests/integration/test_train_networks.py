@@ -289,6 +289,11 @@ def test_a_reconstructor_or_data_of_other_images_is_refused(data: Path, pretrain
         train_stage(recipe, folders)
     with pytest.raises(InvalidInputError, match="size of the data's images is 32, expected the 128 pixels"):
         train_stage(shortened("reconstruction-small", image_size=128), folders)
+    with pytest.raises(
+        InvalidInputError, match="patch is 5, expected a divisor of the 32 pixels of the data"
+    ):
+        train_stage(shortened("reconstruction-small", patch=5), folders)
+    assert not folders.out.exists()
 
 
 def test_a_run_goes_on_with_the_network_that_it_began_with(data: Path, reconstructor: Path, tmp_path: Path):

@@ -59,6 +59,11 @@ class ReconstructionConfig(StageConfig):
         """Place among the released weights, of a network that is written as these are."""
         return Release(RECONSTRUCTOR_RELEASE) if self.files == "release" else None
 
+    @property
+    def image_patch(self) -> int:
+        """Pixels per side of a token's patch."""
+        return self.patch
+
     def network(self) -> GSRecon:
         """The untrained reconstructor; a network of absolute values has the first weights of the paper's."""
         network = GSRecon(

@@ -135,6 +135,11 @@ class StageConfig(ABC):
         """Place of the network among the released weights; None where it has none, such as a small one."""
         return None
 
+    @property
+    def image_patch(self) -> int:
+        """Pixels per side of the patches that its network cuts views of any size into; 1 for none."""
+        return 1
+
     def network_size(self, _folders: StageFolders, /) -> int | None:
         """Pixels per side of the images that its networks are made for, by their configurations; None for any."""
         return None

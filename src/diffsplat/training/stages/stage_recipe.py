@@ -97,20 +97,23 @@ class GradientTraining(StageRecipe):
         return self.stage.pretrained
 
     def check_images(self, folders: StageFolders) -> None:
-        """Refuse data of another size than the networks are made for.
+        """Refuse data of a size that the networks are not made for.
 
         Raises:
-            ValueError: naming both sizes.
+            ValueError: naming the size, and that of the networks or of their patches.
         """
         size, expected = self.source.view_size(folders.data), self.stage.network_size(folders)
         same = None in (size, expected) or size == expected
         require(same, "the size of the data's images", size, f"the {expected} pixels of the networks")
+        patch = self.stage.image_patch
+        cut = size is None or size % patch == 0
+        require(cut, "patch", patch, f"a divisor of the {size} pixels of the data's images")
 
     def build(self, folders: StageFolders) -> tuple[Stage, BatchSource[Any]]:
         """Stage and source; the initial weights are a function of the seed.
 
         Raises:
-            ValueError: when the networks are made for images of another size than the data's.
+            ValueError: when the networks are not made for images of the data's size.
         """
         self.check_images(folders)
         source = self.source.build(folders)
