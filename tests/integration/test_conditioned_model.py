@@ -494,7 +494,7 @@ def test_a_chain_with_conditions_makes_a_model_for_all(data: Path, photo: Path, 
                 DiffusionConfig(replace(network, greatest_level=0.9), sampled_objects=0), latents, trainer
             ),
             "elevation": GradientTraining(
-                MiniElevationStageConfig(input_size=32, widths=(8, 16), hidden=8),
+                MiniElevationStageConfig(input_size=32, stages=2, hidden=8),
                 ElevationSourceConfig(batch_size=2, views=2, evaluation_objects=1),
                 trainer,
             ),

@@ -28,7 +28,7 @@ OPTIONS = {
     "reconstruction-mini": "--dim 48 --blocks 1 --source.novel-views 1",
     "image-autoencoder-small": f"{AUTOENCODER} --crop 16",
     "autoencoder-small": f"{AUTOENCODER} --image-size {SIZE} --source.novel-views 1 --rendering-from 5 --crop 16",
-    "elevation-small": "--width 64 --depth 1 --patch 8 --grid 4",
+    "elevation-small": "--input-size 32 --stages 2 --hidden 8",
     "diffusion-mini": f"--width 64 --layers 1 --patch 1 --channels 6 --condition-channels 12 {SAMPLES}",
     "refiner-mini": f"--width 64 --layers 1 --patch 1 --channels 6 {SAMPLES}",
     "diffusion-small": f"{UNET} --image --source.novel-views 0",

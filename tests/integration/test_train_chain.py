@@ -417,7 +417,7 @@ def test_overfit_trains_and_evaluates_few_objects_and_gives_a_verdict(
 def test_overfit_without_a_goal_must_halve_the_training_loss(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, learning_rate: float, verdict: str
 ) -> None:
-    stage = MiniElevationStageConfig(input_size=32, widths=(8, 16), hidden=16, dropout=0.0)
+    stage = MiniElevationStageConfig(input_size=32, stages=2, places=2, hidden=16, dropout=0.0)
     optim = OptimConfig(lr=learning_rate, warmup_steps=1)
     trainer = TrainerConfig(steps=60, log_every=5, optim=optim, precision="fp32", tracker="none")
     recipe = GradientTraining(stage, ElevationSourceConfig(batch_size=1, views=4), trainer)

@@ -17,6 +17,7 @@ from diffsplat.data.mesh_ingestion import RenderOptions, ingest
 from diffsplat.data.mesh_sources import folder_objects
 from diffsplat.errors import InvalidInputError, MissingFileError
 from diffsplat.models.denoiser_families import Variant
+from diffsplat.models.efficientnet import load_efficientnet
 from diffsplat.models.splat_reconstructor import GSRecon
 from diffsplat.models.splat_vae import SplatVAE
 from diffsplat.pretrained.network_folders import open_elevation_estimator
@@ -50,6 +51,7 @@ TRAINER = {
     "tracker": "none",
 }
 SMALL_SIZES = {"image_size": SIZE, "widths": (4, 8), "latent_channels": 3, "norm_groups": 2}
+ELEVATION_SIZES = {"input_size": 32, "stages": 3, "frozen_stages": 2, "places": 1, "hidden": 8}
 IMAGE_VAE = ImageAutoencoderConfig(widths=(4, 8), latent_channels=3, norm_groups=2, crop=16)
 
 
@@ -214,22 +216,9 @@ def test_elevation(data: Path, pretrained: Path, tmp_path: Path):
     assert 0 < float(moved.abs().max()) < 3 * 0.1 * 1e-4
 
 
-def test_elevation_small(data: Path, tmp_path: Path):
-    recipe = shortened("elevation-small", width=64, depth=1, patch=8, grid=4)
-    assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
-    trained = load_elevation_network(tmp_path / "weights")
-    assert (trained.config.width, trained.config.input_size, trained.config.estimate) == (64, 32, "mean")
-    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    parts = [{"interval", "offset", "surface"} & line.keys() for line in logged if line["kind"] == "train"]
-    assert parts
-    assert all(len(names) == 3 for names in parts)
-    further = StageFolders((data,), tmp_path / "further", start_from=tmp_path / "weights")
-    assert train_stage(recipe, further).status == "finished"
-
-
 def test_elevation_mini(data: Path, tmp_path: Path):
     """Trained on images as they are and mirrored, either of them at random."""
-    recipe = shortened("elevation-mini", widths=(8, 16), hidden=8, dropout=0.0, recoloring=0.0)
+    recipe = shortened("elevation-mini", **ELEVATION_SIZES, dropout=0.0, recoloring=0.0)
     assert train_stage(recipe, StageFolders((data,), tmp_path)).status == "finished"
     trained = open_elevation_estimator(tmp_path / "weights")
     stage, source = recipe.build(StageFolders((data,), tmp_path))
@@ -242,7 +231,13 @@ def test_elevation_mini(data: Path, tmp_path: Path):
     assert abs(ways[0] - ways[1]) > 1e-6
     losses = {round(stage(batch, 1).total.item(), 5) for _ in range(20)}
     assert losses == {round(value, 5) for value in ways}
-    assert trained.config["widths"] == [8, 16]
+    assert trained.config["stages"] == 3
+    # What is frozen is that of ImageNet; the first update has the learning rate 0, the others move the rest.
+    learned, known = trained.trunk.state_dict(), load_efficientnet().state_dict()
+    kept = {name: torch.equal(tensor, known[name].half().float()) for name, tensor in learned.items()}
+    moved = {name for name, same in kept.items() if not same}
+    assert moved
+    assert all(name.startswith(("blocks.3.", "blocks.4.")) for name in moved)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +246,7 @@ def test_elevation_mini(data: Path, tmp_path: Path):
         ("reconstruction-small", {"dim": 32, "blocks": 1, "heads": 2}),
         ("autoencoder-small", {**SMALL_SIZES, "rendering_from": 1}),
         ("image-autoencoder-small", {"widths": (4, 8), "latent_channels": 3, "norm_groups": 2}),
-        ("elevation-small", {"width": 64, "depth": 1}),
-        ("elevation-mini", {"widths": (8, 16), "hidden": 8}),
+        ("elevation-mini", ELEVATION_SIZES),
     ],
 )
 def test_stages_train_in_bfloat16(

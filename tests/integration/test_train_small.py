@@ -23,7 +23,7 @@ STAGES = {
     "autoencoder": f"{AUTOENCODER} --image-size 32 --rendering-from 2",
     "diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
     "image-diffusion": "--widths 16 32 --sample-steps 2 --sampled-objects 1",
-    "elevation": "--width 64 --depth 1 --patch 8 --grid 4",
+    "elevation": "--input-size 32 --stages 2 --hidden 8",
     **dict.fromkeys(
         CONTROLNETS, "--sample-steps 2 --sampled-objects 1 --optim.lr 1e-2 --optim.warmup-steps 1"
     ),
@@ -69,7 +69,7 @@ def test_the_model_generates_from_text_and_from_an_image(out: Path, tmp_path: Pa
     assert pipe.scheduler.config["prediction_type"] == "v_prediction"
     assert (pipe.defaults.guidance, pipe.defaults.prediction) == (2.0, "v_prediction")
     assert pipe.elevation_estimator is not None
-    assert pipe.elevation_estimator.config.input_size == 32
+    assert pipe.elevation_estimator.config["input_size"] == 32
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
@@ -92,7 +92,7 @@ def test_its_card_and_its_networks_are_those_of_the_runs(out: Path) -> None:
         "image_encoder": "AutoencoderKL",
         "text_encoder": "TextEncoder",
         "scheduler": "DPMSolverMultistepScheduler",
-        "elevation_estimator": "ElevationEstimator",
+        "elevation_estimator": "MiniElevationEstimator",
         **dict.fromkeys(CONTROLNETS, "ControlNetModel"),
     }
     card = (model / "README.md").read_text()

@@ -13,7 +13,6 @@ from diffsplat.core import PixelGrid, SplatGrid, Splats, Views
 from diffsplat.errors import InvalidInputError, require
 from diffsplat.evaluation.clip_scores import ClipScorer
 from diffsplat.evaluation.control_agreement import control_images
-from diffsplat.evaluation.efficientnet import load_efficientnet
 from diffsplat.evaluation.evaluation_objects import (
     evenly_spread,
     held_out_views,
@@ -53,6 +52,7 @@ from diffsplat.io.image_files import write_image
 from diffsplat.io.json_files import read_json, write_json
 from diffsplat.io.prompt_lists import read_prompts
 from diffsplat.io.user_cache import user_cache
+from diffsplat.models.efficientnet import load_efficientnet
 from diffsplat.models.rays_and_noise_levels import denoised_channels
 from diffsplat.pipelines.generation_options import Generation
 from diffsplat.pipelines.model_opening import ModelChoice, OpeningOptions

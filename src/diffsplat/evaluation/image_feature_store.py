@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.evaluation.noun_judge import image_features
 from diffsplat.io.file_access import atomic_path, make_folder
+from diffsplat.models.efficientnet import EfficientNetLite0
 
 
 class FeatureStore:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffsplat.core import tensor_checks
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.evaluation.efficientnet import EfficientNetLite0
 from diffsplat.io.file_access import atomic_path, require_readable
+from diffsplat.models.efficientnet import EfficientNetLite0
 
 _FORMAT = "diffsplat noun judge 1"
 _MOST_ITERATIONS = 150

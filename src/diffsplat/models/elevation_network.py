@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Self
 
 import torch
 from safetensors.torch import save_file
@@ -33,10 +33,6 @@ INPUT_SIZE = 224
 
 HEAD_WIDTH = 64
 """Channels of an attention head in every published DINOv2."""
-
-Estimate = Literal["likeliest", "mean"]
-"""What is made of the probabilities of all intervals: the likeliest one, as in the paper, or the mean, which is nearer
-on average where a network is unsure."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HEADS = ("cls_head", "offset_head")
@@ -67,8 +63,6 @@ class ElevationConfig:
         registers: register tokens.
         head_width: channels inside the two heads.
         classes: intervals of elevations.
-        input_size: pixels per side that every image is resized to; no weight tells them.
-        estimate: which interval the estimate lies in, that of the greatest probability or the mean one.
 
     Raises:
         ValueError: for sizes that are not positive, heads or patches that do not divide what they share.
@@ -83,20 +77,15 @@ class ElevationConfig:
     registers: int = 4
     head_width: int = 768
     classes: int = 25
-    input_size: int = INPUT_SIZE
-    estimate: Estimate = "likeliest"
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "estimate":
-                least = 0 if name == "registers" else 1
-                require(value >= least, f"ElevationConfig.{name}", value, "a positive whole number")
-        known = self.estimate in get_args(Estimate)
-        require(known, "ElevationConfig.estimate", self.estimate, " or ".join(get_args(Estimate)))
+            least = 0 if name == "registers" else 1
+            require(value >= least, f"ElevationConfig.{name}", value, "a positive whole number")
         if self.width % self.heads:
             raise InvalidInputError(f"{self.heads} attention heads cannot share {self.width} channels")
-        if self.input_size % self.patch:
-            raise InvalidInputError(f"patches of {self.patch} pixels do not fill images of {self.input_size}")
+        if INPUT_SIZE % self.patch:
+            raise InvalidInputError(f"patches of {self.patch} pixels do not fill images of {INPUT_SIZE}")
 
     @classmethod
     def of_state_dict(
@@ -104,16 +93,12 @@ class ElevationConfig:
         state: Mapping[str, Tensor],
         *,
         heads: int | None = None,
-        input_size: int = INPUT_SIZE,
-        estimate: Estimate = "likeliest",
     ) -> Self:
         """The sizes that released weights have.
 
         Args:
             state: tensors under the released names.
             heads: attention heads, which no shape tells; by default each has :data:`HEAD_WIDTH` channels.
-            input_size: pixels per side that images are resized to.
-            estimate: what an estimate is of the intervals' probabilities.
 
         Raises:
             ValueError: when a tensor is missing or no such network has its shape.
@@ -138,8 +123,6 @@ class ElevationConfig:
             registers=_shape(state, "backbone.register_tokens", 3)[1],
             head_width=_shape(state, "cls_head.0.weight", 2)[0],
             classes=_shape(state, "lower_bounds", 1)[0],
-            input_size=input_size,
-            estimate=estimate,
         )
 
 
@@ -215,27 +198,16 @@ class ElevationEstimator(nn.Module):
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``[B, classes]`` of the intervals, and degrees ``[B]`` above the bound of one, of ``[B, 3, H, W]``."""
-        return self.classify_features(self.features(images)[:, 0])
-
-    def features(self, images: Tensor) -> Tensor:
-        """``[B, 1 + N, width]`` last tokens of ``[B, 3, H, W]``: that of the class, then those of patches."""
         weight = self.backbone.layernorm.weight
-        pixels = elevation_input(images, self.config.input_size, weight.device)
+        pixels = elevation_input(images, INPUT_SIZE, weight.device)
         mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
         tokens = self.backbone(((pixels - mean) / std).to(weight.dtype)).last_hidden_state
-        return torch.cat([tokens[:, :1], tokens[:, 1 + self.config.registers :]], dim=1)
-
-    def classify_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and degrees as of :meth:`classify`, of last tokens ``[B, width]`` of the class."""
-        return self.cls_head(features), self.offset_head(features).squeeze(-1)
+        return self.cls_head(tokens[:, 0]), self.offset_head(tokens[:, 0]).squeeze(-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B]`` degrees of ``images [B, 3, H, W]``; negative is above the horizon."""
         logits, offsets = self.classify(images)
-        bounds = self.lower_bounds.float()
-        if self.config.estimate == "mean":
-            return logits.float().softmax(dim=-1) @ bounds + offsets.float()
-        return bounds[logits.argmax(dim=-1)] + offsets.float()
+        return self.lower_bounds.float()[logits.argmax(dim=-1)] + offsets.float()
 
     @torch.inference_mode()
     def degrees_above_horizon(self, images: Tensor) -> Tensor:

@@ -207,8 +207,9 @@ def load_elevation_network(folder: str | Path) -> ElevationEstimator:
     """
     state, path = load_elevation_state(folder), Path(folder) / "config.json"
     stored = read_json(path) if path.is_file() else {}
-    told = {name: stored[name] for name in ("heads", "input_size", "estimate") if name in stored}
-    return ElevationEstimator.from_state_dict(state, ElevationConfig.of_state_dict(state, **told))
+    return ElevationEstimator.from_state_dict(
+        state, ElevationConfig.of_state_dict(state, heads=stored.get("heads"))
+    )
 
 
 def _sine_positions(embedding: Any) -> Tensor:

@@ -8,16 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsplat.core import Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.data.object_sampling import EpochOrder
 from diffsplat.errors import InvalidInputError, require_at_least
 from diffsplat.training.run_folders import RunFolders, StageFolders
 from diffsplat.training.stages.stage_interface import SourceConfig
 from diffsplat.training.view_batches import held_out, spread_batches, stored_image_size, training_objects
-
-SURFACE_CHANNELS = 5
-"""Of :func:`seen_surface`."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +23,10 @@ class ElevationBatch:
     Args:
         images: ``[B, 3, H, W]`` sRGB 0..1 on white.
         degrees: ``[B]`` elevations in the sign of the released weights: negative above the horizon.
-        surface: ``[B, 5, H, W]`` what lies behind the pixels, see :func:`seen_surface`.
     """
 
     images: Tensor
     degrees: Tensor
-    surface: Tensor
 
 
 @dataclass(frozen=True)
@@ -119,26 +113,11 @@ class ElevationSource:
     ) -> ElevationBatch:
         least, greatest, count = self.config.least_degrees, self.config.greatest_degrees, self.config.views
         images: list[Tensor] = []
-        surface: list[Tensor] = []
         degrees: list[float] = []
         for index in indices:
             row = dataset.rows[index]
             usable = [view for view, angle in enumerate(row.elevations) if least < angle <= greatest]
             drawn = random.choice(usable, count, replace=len(usable) < count).tolist()
-            views = dataset.load_views(index, drawn)
-            images.append(views.image[0])
-            surface.append(seen_surface(views)[0])
+            images.append(dataset.load_views(index, drawn).image[0])
             degrees += [-row.elevations[view] for view in drawn]
-        return ElevationBatch(torch.cat(images), torch.tensor(degrees), torch.cat(surface))
-
-
-def seen_surface(views: Views) -> Tensor:
-    """``[B, V, 5, H, W]``: how far a pixel's surface faces up, its normal along the camera's axes, and its coverage.
-
-    Upwards is that of the world, so that it tells the elevation together with the normal that the camera sees. Where
-    nothing is seen all are 0, and at edges they are those of the surface times the coverage.
-    """
-    normal = views.normal * 2 - 2 + views.mask
-    rotation = views.cameras.camera_to_world[..., :3, :3]
-    seen = torch.einsum("bvij,bvihw->bvjhw", rotation, normal)
-    return torch.cat([normal[:, :, 1:2], seen, views.mask], dim=2)
+        return ElevationBatch(torch.cat(images), torch.tensor(degrees))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from diffsplat.core import GRID_CHANNELS, PixelGrid
 from diffsplat.errors import InvalidInputError, require
-from diffsplat.models.elevation_network import ElevationEstimator
 from diffsplat.models.rays_and_noise_levels import PLUCKER_CHANNELS
 from diffsplat.models.splat_reconstructor import GSRecon
 
@@ -25,9 +24,6 @@ CONTROL_WIDTHS = (16, 32, 96, 256)
 
 _FIRST_LOG_VARIANCE = -6.0
 """Of the latents of an untrained autoencoder."""
-
-_POSITION_DEVIATION = 0.5
-"""Of random position embeddings: that of the patches' own, since it matters where something is seen."""
 
 _IMAGE_CHANNELS = 3
 _REPEATS = GRID_CHANNELS // _IMAGE_CHANNELS
@@ -91,18 +87,6 @@ def add_tiny_decoder(autoencoder: "SplatVAE", tiny: "AutoencoderTiny") -> "Splat
     extended.vae.load_state_dict(autoencoder.vae.state_dict())
     cast(nn.Module, extended.tiny_decoder).load_state_dict(_tiny_state(tiny))
     return extended
-
-
-def initialise_elevation_backbone(estimator: ElevationEstimator) -> None:
-    """Random weights that a transformer of images can start from without DINOv2, in place.
-
-    Matrices as of Glorot and Bengio (2010), and large position embeddings. Those that DINOv2 itself started from are so
-    small that thousands of steps pass before attention tells places apart.
-    """
-    for layer in estimator.backbone.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-    nn.init.normal_(estimator.backbone.embeddings.position_embeddings, std=_POSITION_DEVIATION)
 
 
 def widen_denoiser(network: "Denoiser", latent_channels: int, *, image: bool = False) -> None:

