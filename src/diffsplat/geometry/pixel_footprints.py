@@ -7,7 +7,7 @@ from diffsplat.core import tensor_checks
 from diffsplat.geometry.rotations import matrix_to_quaternion
 from diffsplat.geometry.vectors import cross, dot, unit
 
-FOOTPRINT_SIGMA = 0.65
+FOOTPRINT_SIGMA = 0.67
 """Deviation of a pixel's Gaussian, in distances to the next pixel's point: neighbours overlap to an even surface, also
 seen from close by. Smaller ones leave gaps, larger ones fatten outlines."""
 THICKNESS = 0.15
