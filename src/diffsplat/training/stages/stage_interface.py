@@ -135,6 +135,14 @@ class StageConfig(ABC):
         """Place of the network among the released weights; None where it has none, such as a small one."""
         return None
 
+    def check_packages(self) -> None:
+        """Look for the optional packages that it needs.
+
+        Raises:
+            ModuleNotFoundError: when one is not installed.
+        """
+        return
+
     @property
     def image_patch(self) -> int:
         """Pixels per side of the patches that its network cuts views of any size into; 1 for none."""

@@ -49,13 +49,14 @@ class StageRecipe(ABC):
         """Repository of the hub whose networks it begins with; None for none."""
         return None
 
-    def check_images(self, _folders: StageFolders) -> None:
-        """Refuse data of another size than the networks are made for, before anything is computed.
+    def check(self, _folders: StageFolders) -> None:
+        """Refuse what would fail later, before anything is computed: data of another size, a missing package.
 
         Networks that are not trained yet are passed over.
 
         Raises:
             ValueError: says both sizes.
+            ModuleNotFoundError: names the package.
         """
         return
 
@@ -96,12 +97,14 @@ class GradientTraining(StageRecipe):
         """Repository of the hub whose networks it begins with; None for none."""
         return self.stage.pretrained
 
-    def check_images(self, folders: StageFolders) -> None:
-        """Refuse data of a size that the networks are not made for.
+    def check(self, folders: StageFolders) -> None:
+        """Refuse to begin without a package, or with data of a size that the networks are not made for.
 
         Raises:
             ValueError: naming the size, and that of the networks or of their patches.
+            ModuleNotFoundError: naming the package.
         """
+        self.stage.check_packages()
         size, expected = self.source.view_size(folders.data), self.stage.network_size(folders)
         same = None in (size, expected) or size == expected
         require(same, "the size of the data's images", size, f"the {expected} pixels of the networks")
@@ -114,8 +117,9 @@ class GradientTraining(StageRecipe):
 
         Raises:
             ValueError: when the networks are not made for images of the data's size.
+            ModuleNotFoundError: when an optional package is missing.
         """
-        self.check_images(folders)
+        self.check(folders)
         source = self.source.build(folders)
         with _seeded(self.trainer.seed):
             stage = self.stage.build(folders)
