@@ -32,11 +32,7 @@ class FewStepSolver(BaseNetwork):
     """
 
     @keep_arguments
-    def __init__(
-        self,
-        levels: Sequence[float] = (1.0, 0.97, 0.9, 0.7),
-        guidance: Sequence[float] = (6.0, 6.0, 6.0, 3.0),
-    ) -> None:
+    def __init__(self, levels: Sequence[float], guidance: Sequence[float]) -> None:
         super().__init__()
         falling = all(a > b for a, b in zip(levels, [*levels[1:], 0.0], strict=True))
         require(bool(levels) and levels[0] == 1 and falling, "levels", tuple(levels), "levels falling from 1")

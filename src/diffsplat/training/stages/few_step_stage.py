@@ -27,8 +27,8 @@ class FewStepConfig(StageConfig):
         guidance: scale of each step.
     """
 
-    levels: tuple[float, ...] = (1.0, 0.97, 0.9, 0.7)
-    guidance: tuple[float, ...] = (6.0, 6.0, 6.0, 3.0)
+    levels: tuple[float, ...] = (1.0, 0.94, 0.78, 0.45)
+    guidance: tuple[float, ...] = (6.0, 6.0, 3.0, 3.0)
 
     def __post_init__(self) -> None:
         FewStepSolver(self.levels, self.guidance)
