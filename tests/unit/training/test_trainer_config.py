@@ -11,7 +11,7 @@ from diffsplat.training.rendered_view_loss import RenderedViewWeights
 from diffsplat.training.stages.autoencoder_stage import SmallAutoencoderConfig
 from diffsplat.training.stages.denoiser_configs import SmallUNetConfig
 from diffsplat.training.stages.diffusion_stage import DiffusionConfig
-from diffsplat.training.stages.elevation_stage import MiniElevationStageConfig
+from diffsplat.training.stages.elevation_stage import ElevationStageConfig, MiniElevationStageConfig
 from diffsplat.training.stages.image_autoencoder_stage import ImageAutoencoderConfig
 from diffsplat.training.stages.principal_component_fit import ComponentFit, ConditionFit
 from diffsplat.training.stages.reconstruction_stage import ReconstructionConfig
@@ -45,6 +45,7 @@ from diffsplat.training.view_batches import ViewSourceConfig
         (lambda: MiniElevationStageConfig(linear_above=math.nan), "linear_above is nan"),
         (lambda: MiniElevationStageConfig(stages=0), "stages is 0, expected at least 1"),
         (lambda: MiniElevationStageConfig(dropout=1.0), r"dropout is 1\.0"),
+        (lambda: ElevationStageConfig(offset_weight=-1.0), r"offset_weight is -1\.0"),
         (lambda: ReconstructionConfig(heads=0), "heads is 0, expected at least 1"),
         (lambda: SmallAutoencoderConfig(crop=-4), "crop is -4, expected at least 0"),
         (lambda: SmallAutoencoderConfig(kl_weight=math.nan), "kl_weight is nan"),

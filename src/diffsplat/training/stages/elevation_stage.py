@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ElevationStageConfig(StageConfig):
-    """The paper's elevation network, from DINOv2 with registers, which decides its sizes."""
+    """The paper's elevation network, from DINOv2 with registers, which decides its sizes.
+
+    Args:
+        offset_weight: of the squared error of the degrees above an interval's lower bound.
+    """
+
+    offset_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, "offset_weight")
 
     @property
     def pretrained(self) -> str:
@@ -40,7 +49,7 @@ class ElevationStageConfig(StageConfig):
 
     def build(self, folders: StageFolders, /) -> "ElevationStage":
         """The stage."""
-        return ElevationStage(self.network(folders))
+        return ElevationStage(self, self.network(folders))
 
     def network(self, folders: StageFolders) -> ElevationEstimator:
         """The network before training."""
@@ -107,8 +116,9 @@ class ElevationStage(Stage[ElevationEstimator]):
     images --> tokens --> class --> interval and offset
     """
 
-    def __init__(self, estimator: ElevationEstimator) -> None:
+    def __init__(self, config: ElevationStageConfig, estimator: ElevationEstimator) -> None:
         super().__init__()
+        self.config = config
         self.network = estimator
         self.network.backbone.embeddings.mask_token.requires_grad_(False)
 
@@ -128,7 +138,8 @@ class ElevationStage(Stage[ElevationEstimator]):
     def forward(self, batch: ElevationBatch, _step: int, /) -> Losses:
         """Loss of a batch of images."""
         logits, offsets = self.network.classify(batch.images)
-        losses = elevation_losses(logits.float(), offsets.float(), batch.degrees, self.network.lower_bounds)
+        bounds, weight = self.network.lower_bounds, self.config.offset_weight
+        losses = elevation_losses(logits.float(), offsets.float(), batch.degrees, bounds, weight)
         return Losses.mean(losses)
 
     @torch.no_grad()
@@ -160,7 +171,9 @@ class MiniElevationStage(Stage[MiniElevationEstimator]):
         return elevation_report(self.network(batch.images), batch.degrees)
 
 
-def elevation_losses(logits: Tensor, offsets: Tensor, degrees: Tensor, lower_bounds: Tensor) -> ObjectLosses:
+def elevation_losses(
+    logits: Tensor, offsets: Tensor, degrees: Tensor, lower_bounds: Tensor, offset_weight: float = 1.0
+) -> ObjectLosses:
     """Cross-entropy of the interval plus squared error of the degrees above its lower bound, image by image.
 
     Args:
@@ -168,6 +181,7 @@ def elevation_losses(logits: Tensor, offsets: Tensor, degrees: Tensor, lower_bou
         offsets: ``[B]`` predicted degrees above an interval's lower bound; clamped to the interval.
         degrees: ``[B]`` true elevations, negative above the horizon as the weights count; all inside the intervals.
         lower_bounds: ``[classes]`` equally spaced degrees.
+        offset_weight: of the squared error.
     """
     width = float(lower_bounds[1] - lower_bounds[0])
     interval = torch.floor((degrees - lower_bounds[0]) / width).long()
@@ -175,7 +189,7 @@ def elevation_losses(logits: Tensor, offsets: Tensor, degrees: Tensor, lower_bou
     classified = functional.cross_entropy(logits, interval, reduction="none")
     placed = (offsets.clamp(0, width) - target).square()
     terms = {"interval": classified.detach(), "offset": placed.detach()}
-    return ObjectLosses(classified + placed, terms)
+    return ObjectLosses(classified + offset_weight * placed, terms)
 
 
 def elevation_report(estimated: Tensor, degrees: Tensor) -> Report:

@@ -14,9 +14,9 @@ from diffsplat.training.stages.elevation_stage import (
 LOWER_BOUNDS = torch.tensor([-4.0, -2.0, 0.0])
 
 
-def losses_of(offset: float, degrees: float) -> float:
+def losses_of(offset: float, degrees: float, weight: float = 1.0) -> float:
     logits = torch.zeros(1, 3)
-    losses = elevation_losses(logits, torch.tensor([offset]), torch.tensor([degrees]), LOWER_BOUNDS)
+    losses = elevation_losses(logits, torch.tensor([offset]), torch.tensor([degrees]), LOWER_BOUNDS, weight)
     return float(losses.total)
 
 
@@ -27,6 +27,7 @@ def losses_of(offset: float, degrees: float) -> float:
 )
 def test_offsets_are_clamped_to_their_interval(offset: float, error: float):
     assert losses_of(offset, -1.5) == pytest.approx(log(3) + error)
+    assert losses_of(offset, -1.5, weight=2.0) == pytest.approx(log(3) + 2 * error)
 
 
 def test_the_interval_that_holds_the_elevation_is_the_right_one():
