@@ -5,7 +5,11 @@ from math import log
 import pytest
 import torch
 
+from diffsplat.models.elevation_network import ElevationConfig, ElevationEstimator
+from diffsplat.training.elevation_batches import ElevationBatch
 from diffsplat.training.stages.elevation_stage import (
+    ElevationStage,
+    ElevationStageConfig,
     elevation_losses,
     mirrored,
     recolored,
@@ -35,6 +39,15 @@ def test_the_interval_that_holds_the_elevation_is_the_right_one():
     degrees = torch.tensor([-4.0, -0.1, 1.9])
     losses = elevation_losses(logits, torch.zeros(3), degrees, LOWER_BOUNDS)
     assert float(losses.terms["interval"].max()) < 1e-3
+
+
+def test_the_stage_weighs_the_offset():
+    sizes = ElevationConfig(width=8, depth=1, heads=2, patch=14, grid=2, head_width=8)
+    stage = ElevationStage(ElevationStageConfig(offset_weight=0.5), ElevationEstimator(sizes))
+    losses = stage(ElevationBatch(torch.rand(2, 3, 28, 28), torch.tensor([-11.5, -2.5])), 1)
+    assert losses.parts["offset"].item() > 0
+    expected = losses.parts["interval"] + 0.5 * losses.parts["offset"]
+    assert losses.total.item() == pytest.approx(expected.item())
 
 
 def test_recoloring_keeps_white_and_mixes_whole_images():
