@@ -346,14 +346,32 @@ def test_images_and_shards_without_normals_are_refused(data: Path, tmp_path: Pat
     (tmp_path / "images" / "a.png").touch()
     with pytest.raises(MissingFileError, match="holds images but no objects"):
         train_stage(shortened("reconstruction-small"), StageFolders((tmp_path / "images",), tmp_path / "a"))
-    from pyarrow import parquet
-
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for shard in data.glob("objects-*.parquet"):
-        parquet.write_table(parquet.read_table(shard).drop_columns("normal"), bare / shard.name)
+    bare = without_columns(data, tmp_path / "bare", "normal")
     with pytest.raises(InvalidInputError, match="has no normals and depths"):
         train_stage(shortened("reconstruction-small"), StageFolders((bare,), tmp_path / "b"))
+
+
+def test_elevations_are_learned_from_images_without_normals_and_depths(data: Path, tmp_path: Path):
+    """The same batches as with them, and those are not all one image."""
+    bare = without_columns(data, tmp_path / "bare", "normal", "depth")
+    recipe = shortened("elevation-mini", **ELEVATION_SIZES)
+    with_geometry, without = (
+        recipe.source.build(StageFolders((folder,), tmp_path / "run")).batch(1).images
+        for folder in (data, bare)
+    )
+    torch.testing.assert_close(without, with_geometry, rtol=0, atol=0)
+    assert float((with_geometry - with_geometry[:1]).abs().amax()) > 0.1
+    assert train_stage(recipe, StageFolders((bare,), tmp_path / "run")).status == "finished"
+
+
+def without_columns(data: Path, out: Path, *names: str) -> Path:
+    """Copies of shards that lack some columns."""
+    from pyarrow import parquet
+
+    out.mkdir()
+    for shard in data.glob("objects-*.parquet"):
+        parquet.write_table(parquet.read_table(shard).drop_columns(list(names)), out / shard.name)
+    return out
 
 
 def test_missing_perceptual_weights_say_where_they_come_from(data: Path, tmp_path: Path):

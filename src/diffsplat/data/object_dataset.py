@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -95,19 +96,39 @@ class ObjectDataset:
         row = self.rows[index]
         return self._views(row, views, size, row.captions[0])
 
+    def load_images(self, index: int, views: Sequence[int]) -> Tensor:
+        """``[V, 3, H, W]`` images of some views of a row, 0..1 on white, of shards without normals and depths too.
+
+        They are those of :meth:`load_views` in the exact composition, and take a fraction of the time.
+
+        Raises:
+            IndexError: there is no such row or view.
+            ValueError: no view is asked for, or the shard is damaged.
+        """
+        rgba = self._decoded(self.rows[index], views, ("rgba",))["rgba"] / 255.0
+        color, alpha = rgba[..., :3], rgba[..., 3:]
+        image = np.minimum(color * alpha + (1 - alpha), 1.0).astype(np.float32)
+        return torch.from_numpy(image).movedim(-1, 1).contiguous()
+
     def _views(self, row: ObjectRow, views: Sequence[int], size: int | None, caption: str) -> Views:
+        pixels = Pixels(**self._decoded(row, views, shard_schema.BLOB_COLUMNS))
+        cameras = row.cameras[list(views)]
+        match self.composition:
+            case "exact":
+                return to_views(pixels, cameras, caption, size=size)
+            case "released":
+                return released_views(pixels, cameras, caption, size=size)
+
+    def _decoded(
+        self, row: ObjectRow, views: Sequence[int], columns: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
         chosen = list(views)
         if not chosen:
             raise InvalidInputError("got no views to load, expected at least one")
         if min(chosen) < 0 or max(chosen) >= len(row.ring):
             raise IndexError(f"views {chosen} of {row.object_id}, expected 0..{len(row.ring) - 1}")
         images = self._cache.row(row.shard, row.place, lambda: read_images(row.shard, row.place))
-        pixels = decode_row(images, row.shard, row.place, row.cameras.width, chosen)
-        match self.composition:
-            case "exact":
-                return to_views(pixels, row.cameras[chosen], caption, size=size)
-            case "released":
-                return released_views(pixels, row.cameras[chosen], caption, size=size)
+        return decode_row(images, row.shard, row.place, row.cameras.width, chosen, columns)
 
     def sample(
         self,

@@ -86,19 +86,25 @@ def read_images(shard: Shard, place: int) -> pyarrow.Table:
         return row.slice(place - first, 1)
 
 
-def decode_row(images: pyarrow.Table, shard: Shard, place: int, size: int, views: Sequence[int]) -> Pixels:
-    """The pixels of some views of a row, from its images by :func:`read_images`.
+def decode_row(
+    images: pyarrow.Table,
+    shard: Shard,
+    place: int,
+    size: int,
+    views: Sequence[int],
+    columns: Sequence[str] = shard_schema.BLOB_COLUMNS,
+) -> dict[str, NDArray[Any]]:
+    """Some views of a row by their columns, see :class:`Pixels`, from its images by :func:`read_images`.
 
     Raises:
         ValueError: the row is damaged.
     """
     with explained_damage(shard, f"row {place}"):
-        cells = {name: images.column(name)[0] for name in shard_schema.BLOB_COLUMNS}
-        decoded = {
+        cells = {name: images.column(name)[0] for name in columns}
+        return {
             name: np.stack([decode_pixels(cell[view].as_py(), name, size) for view in views])
             for name, cell in cells.items()
         }
-    return Pixels(**decoded)
 
 
 def _row_group(file: parquet.ParquetFile, place: int) -> tuple[int, int]:

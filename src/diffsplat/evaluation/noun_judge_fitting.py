@@ -139,7 +139,7 @@ def object_features(
     chosen = _chosen(dataset.rows, nouns, repainted=for_fitting)
     for count, index in enumerate(tqdm(chosen, unit="object", desc="judge", leave=False), start=1):
         row = dataset.rows[index]
-        images = dataset.load_views(index, views(row)).image[0]
+        images = dataset.load_images(index, views(row))
         changed = _distorted(images, row.object_id) if for_fitting else images[:0]
         features = store.features([*images, *changed]).unflatten(0, (-1, len(images)))
         seen.append(ObjectFeatures(row.name, row.noun, features[0], features[1:]))

@@ -78,8 +78,6 @@ class ElevationSource:
         self.config = config
         self._train = training_objects(folders)
         self._test = held_out(folders)
-        for objects in (self._train, self._test):
-            objects.rows.require_geometry()
         self._usable = {
             dataset: np.flatnonzero(
                 dataset.rows.seen_between(config.least_degrees, config.greatest_degrees)
@@ -118,6 +116,6 @@ class ElevationSource:
             row = dataset.rows[index]
             usable = [view for view, angle in enumerate(row.elevations) if least < angle <= greatest]
             drawn = random.choice(usable, count, replace=len(usable) < count).tolist()
-            images.append(dataset.load_views(index, drawn).image[0])
+            images.append(dataset.load_images(index, drawn))
             degrees += [-row.elevations[view] for view in drawn]
         return ElevationBatch(torch.cat(images), torch.tensor(degrees))

@@ -93,6 +93,7 @@ def test_pictures_hold_what_another_reader_sees(shards):
     views = dataset.load_views(index, [2])
     white = picture[..., :3] * picture[..., 3:] + 1 - picture[..., 3:]
     np.testing.assert_allclose(views.image[0, 0].movedim(0, -1), white, atol=1e-6)
+    np.testing.assert_allclose(dataset.load_images(index, [2])[0].movedim(0, -1), white, atol=1e-6)
     depth = np.where(steps > 0, 0.5 + (steps - 1) * 2.0 / 65534, 0)
     np.testing.assert_allclose(views.depth[0, 0, 0], depth, atol=1e-6)
 
