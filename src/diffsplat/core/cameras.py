@@ -119,7 +119,11 @@ class Cameras:
         return self.map(lambda tensor: tensor[index])
 
     def for_objects(self, count: int) -> Self:
-        """Cameras ``[V]`` for each of ``count`` objects: ``[count, V]``, without a copy."""
+        """Cameras ``[V]`` for each of ``count`` objects: ``[count, V]``, without a copy.
+
+        Raises:
+            ValueError: the cameras are not ``[V]``.
+        """
         if len(self.batch_shape) != 1:
             raise ValueError(
                 f"Cameras.for_objects needs cameras [V], got the batch {tuple(self.batch_shape)}"
@@ -128,7 +132,11 @@ class Cameras:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join along the first dimension cameras of the same number of pixels."""
+        """Join along the first dimension cameras of the same number of pixels.
+
+        Raises:
+            ValueError: the cameras have different numbers of pixels, or there are none.
+        """
         sizes = {(part.width, part.height) for part in parts}
         if len(sizes) != 1:
             raise ValueError(f"cameras of the sizes {sorted(sizes)} cannot be joined")
@@ -151,6 +159,9 @@ class Cameras:
 
         The last batch dimension is that of the views. A first camera right above or below the origin has no
         azimuth; there the direction of its image's upper edge is turned to -Z instead.
+
+        Raises:
+            ValueError: there is no dimension of views.
         """
         if not self.batch_shape:
             raise ValueError("Cameras.relative_to_first needs a dimension of views, got a single camera")

@@ -83,7 +83,11 @@ class Views:
 
     @classmethod
     def concatenate(cls, parts: list["Views"]) -> "Views":
-        """Join batches along the objects."""
+        """Join batches along the objects.
+
+        Raises:
+            ValueError: there are no parts, or their views have different sizes.
+        """
         if not parts:
             raise ValueError("Views.concatenate got no parts, expected at least one")
         cameras = Cameras.concatenate([part.cameras for part in parts])

@@ -58,7 +58,11 @@ class SplatGrid:
 
     @classmethod
     def unpack(cls, packed: Tensor, views: int) -> Self:
-        """Undo :meth:`pack`: a grid ``[B, V]`` of ``[B * V, 12, H, W]``."""
+        """Undo :meth:`pack`: a grid ``[B, V]`` of ``[B * V, 12, H, W]``.
+
+        Raises:
+            ValueError: the packed views are no multiple of the number of views.
+        """
         if views < 1 or packed.shape[0] % views:
             raise ValueError(f"{packed.shape[0]} packed views cannot be split into objects of {views} views")
         return cls(packed.unflatten(0, (-1, views)))

@@ -103,6 +103,9 @@ class Splats:
 
         Args:
             chosen: ``[N]`` boolean mask or ``[M]`` integer indices.
+
+        Raises:
+            ValueError: for batched sets.
         """
         if self.batch_shape:
             raise ValueError(f"Splats.take needs an unbatched set, got the batch {tuple(self.batch_shape)}")

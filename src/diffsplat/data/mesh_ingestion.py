@@ -70,6 +70,9 @@ def relabel(listing: SourceListing, out: Path) -> int:
 
     Returns:
         The number of rows.
+
+    Raises:
+        ValueError: the shards hold an object that the source lacks.
     """
     pa = shard_schema.import_pyarrow()
     from pyarrow import parquet

@@ -41,6 +41,9 @@ def control_agreement(rendering: Rendering, views: Views, kind: ControlKind) -> 
         ``depth_error``, the mean difference of the two depth maps where both are covered; ``normal_cosine``, that of
         the angle between the normals there; or ``edge_f1``, the F1 score of edges that lie within 2 pixels. What
         no pixel tells is left out.
+
+    Raises:
+        ValueError: normals are compared, and the renderings have none.
     """
     found, wanted = rendering.alpha[:, 0] > 0.5, views.mask[:, 0] > 0.5
     both = found & wanted

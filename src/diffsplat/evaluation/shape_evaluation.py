@@ -112,6 +112,9 @@ def mean_distance(shapes: Tensor) -> float:
     """Mean over the pairs of ``[N >= 2, V, H, W]`` silhouettes of 1 minus the intersection over the union.
 
     The views of an object count as one silhouette; two empty ones do not differ.
+
+    Raises:
+        ValueError: for fewer than two objects.
     """
     if len(shapes) < 2:
         raise ValueError(f"got {len(shapes)} objects, expected at least 2 to compare")

@@ -149,7 +149,11 @@ def require_writable(target: str | Path, *, force: bool = False) -> Path:
 
 
 def require_suffix(path: str | Path, suffixes: Collection[str], kind: str = "") -> str:
-    """The suffix of a path in lower case, if it is one of some; errors name the kind of file, as in ``a video: ``."""
+    """The suffix of a path in lower case, if it is one of some; errors name the kind of file, as in ``a video: ``.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     suffix = Path(path).suffix
     if suffix.lower() not in suffixes:
         raise InvalidInputError(

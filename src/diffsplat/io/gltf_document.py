@@ -182,7 +182,11 @@ class Document:
 
 
 def glb_chunks(data: bytes) -> tuple[bytes, bytes]:
-    """JSON and numbers of a ``.glb`` file."""
+    """JSON and numbers of a ``.glb`` file.
+
+    Raises:
+        ValueError: the bytes are no file of version 2, or damaged.
+    """
     if len(data) < 20 or data[4:8] != b"\2\0\0\0":
         raise InvalidInputError("it is no .glb file of version 2")
     offset, found = 12, {}

@@ -26,6 +26,9 @@ class ConditionEncoder(BaseNetwork):
         image_size: edge of an image in pixels.
         patch: edge of a patch in pixels; a patch is one latent vector.
         channels: length of a latent vector, the number of principal components.
+
+    Raises:
+        ValueError: the patches do not divide the image, or have fewer numbers than channels are asked for.
     """
 
     center: Tensor

@@ -107,6 +107,9 @@ def make_denoiser(
         patch: edge of the square of latents that makes a token.
         condition_channels: of an image or a control map of view 0, see :mod:`~diffsplat.models.condition_encoder`; 0
             for a denoiser of text alone.
+
+    Raises:
+        ValueError: the width is no multiple of 64.
     """
     require(not width % 64, "the denoiser's width", width, "a multiple of 64")
     return MultiViewPixArt(

@@ -124,7 +124,11 @@ class BaseNetwork(nn.Module):
 
 
 def require_names(state: Iterable[str], expected: Iterable[str], owner: str) -> None:
-    """Refuse weights that have other names than the owner's."""
+    """Refuse weights that have other names than the owner's.
+
+    Raises:
+        ValueError: naming one of them.
+    """
     missing, unknown = {*expected} - {*state}, {*state} - {*expected}
     if missing or unknown:
         raise InvalidInputError(
@@ -136,7 +140,11 @@ def require_names(state: Iterable[str], expected: Iterable[str], owner: str) -> 
 def require_shapes(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], owner: str, place: str = ""
 ) -> None:
-    """Refuse weights that are missing, or whose shape differs from the owner's."""
+    """Refuse weights that are missing, or whose shape differs from the owner's.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     for name, tensor in expected.items():
         shape = tuple(state[name].shape) if name in state else None
         if shape != tuple(tensor.shape):

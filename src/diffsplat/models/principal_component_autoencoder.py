@@ -96,6 +96,9 @@ class ComponentAutoencoder(BaseNetwork):
         """Grids ``[B, V, 12, H, W]`` of latents ``[B, V, C, h, w]``, or of their first channels, the principal ones.
 
         The others then have their mean, zero.
+
+        Raises:
+            ValueError: for latents of another shape.
         """
         views, channels, height, width = self.latent_shape
         absent = channels - latents.shape[2] if latents.ndim == 5 else -1

@@ -26,7 +26,11 @@ class PrincipalComponents:
     @classmethod
     @torch.no_grad()
     def fit(cls, batches: Iterable[Tensor]) -> "PrincipalComponents":
-        """The components of the vectors of batches ``[N, D]``, in double precision; there has to be one."""
+        """The components of the vectors of batches ``[N, D]``, in double precision; there has to be one.
+
+        Raises:
+            ValueError: there is none.
+        """
         count, total, moment = 0, torch.zeros(()), torch.zeros(())
         for vectors in batches:
             count += vectors.shape[0]

@@ -72,6 +72,9 @@ class SplatVAE(BaseNetwork):
         """Distribution of the unscaled latents of grids ``[B, V, 12, H, W]``.
 
         Its tensors are ``[B * V, C, h, w]``, its ``kl()`` the divergence from a unit Gaussian of every view.
+
+        Raises:
+            ValueError: for a height or width that the factor does not divide.
         """
         height, width = grid.values.shape[-2:]
         if height % self.factor or width % self.factor:

@@ -91,6 +91,9 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
     Returns:
         ``[B, V * (H / patch) * (W / patch), patch * patch * C]``, channels innermost inside a token.
+
+    Raises:
+        ValueError: H or W is no multiple of ``patch``.
     """
     height, width = images.shape[-2:]
     if height % patch or width % patch:

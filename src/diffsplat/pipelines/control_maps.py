@@ -84,7 +84,11 @@ def canny_map(image: Tensor) -> Tensor:
 
 
 def view_of_object(path: str | Path, *, elevation_deg: float, size: int) -> ObjectView:
-    """The first generation view of a splat file or a mesh; see :func:`control_maps_from`."""
+    """The first generation view of a splat file or a mesh; see :func:`control_maps_from`.
+
+    Raises:
+        ValueError: for an elevation or a size out of range, a file that cannot be read, or one that shows nothing.
+    """
     if not math.isfinite(elevation_deg) or abs(elevation_deg) > 90:
         raise InvalidInputError(f"the elevation is {elevation_deg:g}, expected degrees from -90 to 90")
     require(size >= 1, "the size", size, "a positive whole number of pixels")

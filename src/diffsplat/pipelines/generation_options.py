@@ -283,7 +283,11 @@ class ResolvedGeneration(Generation):
 
     @property
     def elevation_deg(self) -> float:
-        """The elevation, refused while it is unknown."""
+        """The elevation, refused while it is unknown.
+
+        Raises:
+            ValueError: it is unknown.
+        """
         if self.elevation is None:
             raise InvalidInputError("the elevation of the image is unknown, expected one or its estimator")
         return self.elevation

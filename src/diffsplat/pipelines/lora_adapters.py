@@ -71,7 +71,11 @@ class LoraAdapters:
         self._use({**dict.fromkeys(self.lora_scales, 0.0), **dict(zip(names, weights, strict=True))})
 
     def require_adapters(self, names: Iterable[str]) -> None:
-        """Refuse names that no adapter has."""
+        """Refuse names that no adapter has.
+
+        Raises:
+            ValueError: naming the first of them.
+        """
         known = ", ".join(self.lora_scales) or "none"
         for name in names:
             if name not in self.lora_scales:

@@ -126,6 +126,9 @@ class SplatOutput:
             size: edge of the images in pixels; that of the cameras by default.
             background: sRGB 0..1.
             backend: rasterizer.
+
+        Raises:
+            ValueError: for a size below 1, or cameras of another number of objects.
         """
         views = self.cameras if cameras is None else cameras
         if len(views.batch_shape) == 1:

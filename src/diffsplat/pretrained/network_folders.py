@@ -61,6 +61,9 @@ def open_autoencoder(
         folder: of its configuration and weights.
         dtype: of its weights.
         variant: latent space of a release, where its weights do not tell it.
+
+    Raises:
+        ValueError: the folder holds another kind of network, or damaged weights.
     """
     if not (folder / CONFIG_FILE).is_file():
         return load_splat_vae(folder, variant=variant, dtype=dtype)

@@ -189,6 +189,9 @@ def normal_image(rendering: Rendering) -> Tensor:
     """``[B, V, 3, H, W]`` rendered world normals as ``n * 0.5 + 0.5``, composited on white.
 
     The blended normals already carry the coverage once, as in the original.
+
+    Raises:
+        ValueError: the rendering has no normals.
     """
     if rendering.normal is None:
         raise ValueError("the normal loss needs renderings with normals, got none")

@@ -38,7 +38,11 @@ class StoredPrompts:
         return cls({text: encoder([text]) for text in dict.fromkeys(texts)}, model)
 
     def __call__(self, texts: list[str]) -> TextCondition:
-        """What was stored for the texts, stacked; a text that was not encoded is refused."""
+        """What was stored for the texts, stacked; a text that was not encoded is refused.
+
+        Raises:
+            ValueError: naming the text.
+        """
         for text in texts:
             if text not in self.conditions:
                 known = ", ".join(map(repr, self.conditions))

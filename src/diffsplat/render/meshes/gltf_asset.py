@@ -95,7 +95,11 @@ class GltfAsset:
         return np.maximum(stored.astype(np.float64) / np.iinfo(stored.dtype).max, -1.0)
 
     def stored(self, accessor: dict[str, Any]) -> NDArray[Any]:
-        """``[count, width]`` of an accessor as stored, with sparse values filled in."""
+        """``[count, width]`` of an accessor as stored, with sparse values filled in.
+
+        Raises:
+            ValueError: the accessor is damaged.
+        """
         width, kind = _WIDTHS[accessor["type"]], np.dtype(_KINDS[accessor["componentType"]])
         count = accessor["count"]
         if "bufferView" in accessor:

@@ -144,7 +144,11 @@ class TriangleMesh:
         return points.min(axis=0), points.max(axis=0)
 
     def normalized(self, radius: float = BOUNDING_RADIUS) -> TriangleMesh:
-        """Centred on the middle of the bounding box, the farthest corner at ``radius`` world units."""
+        """Centred on the middle of the bounding box, the farthest corner at ``radius`` world units.
+
+        Raises:
+            ValueError: the mesh has no size, or an infinite one.
+        """
         low, high = self.bounds()
         centered = self.corners - (low + high) / 2
         reach = np.linalg.norm(centered.reshape(-1, 3), axis=1).max()

@@ -179,7 +179,11 @@ class TinyDecoderConfig(ReleasedAutoencoderConfig):
         return VARIANT_BACKBONES[self.variant].tiny_autoencoder
 
     def network(self, folders: StageFolders, _pixel_grid: PixelGrid, /) -> "SplatVAE":
-        """The trained autoencoder with the distilled decoder, its last convolution repeated."""
+        """The trained autoencoder with the distilled decoder, its last convolution repeated.
+
+        Raises:
+            ValueError: the trained autoencoder is no ``SplatVAE``.
+        """
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
         folder = folders.pretrained_part(VARIANT_BACKBONES[self.variant].tiny_autoencoder)

@@ -148,7 +148,11 @@ class MiniDenoiserConfig(DenoiserConfig):
         require(self.channels >= 0, "channels", self.channels, "a number of channels, or 0 for all")
 
     def open(self, folders: StageFolders, autoencoder: Autoencoder, image: bool, /) -> Denoiser:
-        """The denoiser, of an earlier run or with random weights."""
+        """The denoiser, of an earlier run or with random weights.
+
+        Raises:
+            ValueError: for a denoiser of images of the released kind, or more channels than the autoencoder has.
+        """
         require(not image, "image", image, "condition_channels instead, for images and control maps")
         network = self.untrained(autoencoder)
         if folders.start_from is None:
@@ -163,7 +167,11 @@ class MiniDenoiserConfig(DenoiserConfig):
         return network
 
     def untrained(self, autoencoder: Autoencoder) -> MultiViewPixArt:
-        """The denoiser of an autoencoder's latents with random weights."""
+        """The denoiser of an autoencoder's latents with random weights.
+
+        Raises:
+            ValueError: for more channels than the autoencoder has.
+        """
         available = autoencoder.latent_channels
         expected = f"at most the {available} of the autoencoder"
         require(self.channels <= available, "channels", self.channels, expected)
