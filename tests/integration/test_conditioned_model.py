@@ -374,6 +374,31 @@ def test_training_of_one_denoiser_for_all(folders: StageFolders, tmp_path: Path)
     assert trained.pos_embed.proj.weight[:, -12:].abs().max() > 0
 
 
+def test_a_denoiser_of_another_size_or_kind_is_no_start(folders: StageFolders, tmp_path: Path):
+    """Refused before the latents are computed, which may take minutes."""
+    codec = ViewEncoder.open(folders).codec
+    MiniDenoiserConfig(width=64, layers=2, patch=1, channels=6).untrained(codec).save_pretrained(
+        tmp_path / "deeper"
+    )
+    MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, condition_channels=12).untrained(
+        codec
+    ).save_pretrained(tmp_path / "wider")
+    recipe = GradientTraining(
+        DiffusionConfig(MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6)),
+        LatentSourceConfig(batch_size=2, channels=6),
+        SHORT_TRAINER,
+    )
+    for start, expected in (
+        ("deeper", r"num_layers of the denoiser in .*deeper' is 2, expected the 1 of the one to train"),
+        ("wider", r"in_channels of the denoiser in .*wider' is 24, expected the 12 of the one to train"),
+        (folders.autoencoder, r"expected the folder of a MultiViewPixArt, not of a ComponentAutoencoder"),
+    ):
+        given = replace(folders, out=tmp_path / "run", start_from=tmp_path / str(start))
+        with pytest.raises(InvalidInputError, match=expected):
+            train_stage(recipe, given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_encoder_is_refused(folders: StageFolders):
     config = MiniDenoiserConfig(width=64, layers=1, patch=1, channels=6, condition_channels=10)
     with pytest.raises(

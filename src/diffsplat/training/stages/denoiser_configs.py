@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from diffsplat.errors import require
 from diffsplat.io.json_files import read_json
@@ -30,7 +30,7 @@ from diffsplat.training.diffusion_objective import (
     UniformTimesteps,
 )
 from diffsplat.training.network_initialisation import widen_denoiser, widen_input
-from diffsplat.training.run_folders import StageFolders, find_network
+from diffsplat.training.run_folders import StageFolders, find_network, require_class
 from diffsplat.training.tensor_cache import caching_device
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ SMALL_SCHEDULE: dict[str, Any] = {
 
 _NORM_GROUPS = 16
 """Groups of the normalisation of small denoisers."""
+
+
+_PROJECTION = "pos_embed.proj.weight"
+"""Weight of the layer that a denoiser of the embedded model's kind takes latents, rays and conditions with."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +155,33 @@ class MiniDenoiserConfig(DenoiserConfig):
         """The denoiser, of an earlier run or with random weights.
 
         Raises:
-            ValueError: for a denoiser of images of the released kind, or more channels than the autoencoder has.
+            ValueError: for a denoiser of images of the released kind, more channels than the autoencoder has, or
+                weights of a network of another kind or size.
         """
         require(not image, "image", image, "condition_channels instead, for images and control maps")
         network = self.untrained(autoencoder)
-        if folders.start_from is None:
-            return network
-        earlier = MultiViewPixArt.from_pretrained(find_network(folders.start_from))
-        if self.condition_channels and earlier.config["in_channels"] < network.config["in_channels"]:
-            projection = earlier.pos_embed.proj
-            projection.weight = nn.Parameter(
-                widen_input(projection.weight.detach(), network.config["in_channels"])
-            )
-        network.load_state_dict(earlier.state_dict())
+        if folders.start_from is not None:
+            network.load_state_dict(self._earlier_weights(find_network(folders.start_from), network))
         return network
+
+    def _earlier_weights(self, folder: Path, network: MultiViewPixArt) -> dict[str, Tensor]:
+        """Weights that a network of this size starts from, the input widened for conditions."""
+        require_class(folder, "start_from", MultiViewPixArt.__name__)
+        earlier = MultiViewPixArt.from_pretrained(folder)
+        state, inputs = earlier.state_dict(), "in_channels"
+        widened = bool(self.condition_channels) and earlier.config[inputs] < network.config[inputs]
+        for name, expected in network.config.items():
+            found = earlier.config[name]
+            fits = found == expected or (widened and name == inputs)
+            require(
+                fits,
+                f"{name} of the denoiser in {str(folder)!r}",
+                found,
+                f"the {expected} of the one to train",
+            )
+        if widened:
+            state[_PROJECTION] = widen_input(state[_PROJECTION], network.config[inputs])
+        return state
 
     def untrained(self, autoencoder: Autoencoder) -> MultiViewPixArt:
         """The denoiser of an autoencoder's latents with random weights.

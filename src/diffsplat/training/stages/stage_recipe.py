@@ -113,17 +113,19 @@ class GradientTraining(StageRecipe):
         require(cut, "patch", patch, f"a divisor of the {size} pixels of the data's images")
 
     def build(self, folders: StageFolders) -> tuple[Stage, BatchSource[Any]]:
-        """Stage and source; the initial weights are a function of the seed.
+        """Stage and source; the initial weights are those to start from, or a function of the seed.
 
         Raises:
-            ValueError: when the networks are not made for images of the data's size.
+            ValueError: when the networks are not made for images of the data's size, or not those to start from.
             ModuleNotFoundError: when an optional package is missing.
         """
         self.check(folders)
-        source = self.source.build(folders)
         with _seeded(self.trainer.seed):
             stage = self.stage.build(folders)
-        return stage, source
+        if folders.start_from is not None:
+            stage.start_from(find_network(folders.start_from))
+        # Last, as it may take minutes to fill a cache.
+        return stage, self.source.build(folders)
 
     def run(self, folders: StageFolders) -> Outcome:
         """Train the network from scratch or from where it stopped."""
@@ -132,8 +134,6 @@ class GradientTraining(StageRecipe):
             if processes.count > 1 and processes.device.type == "cpu":
                 warmup()  # the rasterizer, which all would compile at once
             stage, source = self.build(folders)
-            if folders.start_from is not None:
-                stage.start_from(find_network(folders.start_from))
         networks = processes.once(lambda: self._network_digests(folders))
         record = {"folders": asdict(folders), "networks": networks, **asdict(self)}
         outcome = Trainer(stage, source, self.trainer, folders.out, record=record).run()
