@@ -81,6 +81,13 @@ def test_a_prompt_becomes_files_and_images(nodes, small_model, tmp_path):
     assert 0 <= float(images.min()) < 0.8 < float(images.max()) <= 1
 
 
+def test_defaults_are_those_of_the_model(nodes, small_model):
+    (pipe,) = run(nodes["DiffSplatLoadModel"], model=str(small_model))
+    ((made,),) = run(nodes["DiffSplatGenerate"], pipe=pipe, prompt="a red chair")
+    truth = DiffSplatPipeline.from_pretrained(small_model)("a red chair", seed=0)
+    torch.testing.assert_close(made.splats.means, truth.splats[0].visible().means)
+
+
 def test_an_image_is_refused_by_a_model_of_text(nodes, small_model):
     (pipe,) = run(nodes["DiffSplatLoadModel"], model=str(small_model))
     with pytest.raises(ValueError, match="image"):
