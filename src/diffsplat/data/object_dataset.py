@@ -17,7 +17,7 @@ from diffsplat.core import DEFAULT_RADIUS, Cameras, Views
 from diffsplat.data import pixel_unpacking, shard_schema
 from diffsplat.data.object_id_lists import named
 from diffsplat.data.object_table import ObjectTable
-from diffsplat.data.paper_training_views import paper_training_views
+from diffsplat.data.paper_training_views import on_white, paper_training_views
 from diffsplat.data.row_cache import RowCache
 from diffsplat.data.shard_reading import Pixels, decode_row, read_images
 from diffsplat.data.shard_row import ObjectRow
@@ -105,10 +105,9 @@ class ObjectDataset:
             IndexError: there is no such row or view.
             ValueError: no view is asked for, or the shard is damaged.
         """
-        rgba = self._decoded(self.rows[index], views, ("rgba",))["rgba"] / 255.0
-        color, alpha = rgba[..., :3], rgba[..., 3:]
-        image = np.minimum(color * alpha + (1 - alpha), 1.0).astype(np.float32)
-        return torch.from_numpy(image).movedim(-1, 1).contiguous()
+        stored = self._decoded(self.rows[index], views, ("rgba",))["rgba"]
+        rgba = torch.from_numpy(stored).movedim(-1, 1).double() / 255
+        return on_white(rgba[:, :3], rgba[:, 3:]).clamp_max(1).float().contiguous()
 
     def _views(self, row: ObjectRow, views: Sequence[int], size: int | None, caption: str) -> Views:
         pixels = Pixels(**self._decoded(row, views, shard_schema.BLOB_COLUMNS))

@@ -33,10 +33,10 @@ def paper_training_views(
     mask = resize(alpha, size)
     maps = [normals_to_first_view(normal, cameras), turned.unproject(depth, "legacy")]
     normals, points = (
-        _on_white(resize(_on_white(vectors * 0.5 + 0.5, alpha), size), mask).clamp(0, 1) for vectors in maps
+        on_white(resize(on_white(vectors * 0.5 + 0.5, alpha), size), mask).clamp(0, 1) for vectors in maps
     )
     return Views(
-        image=resize(_on_white(rgba[:, :3], alpha), size)[None],
+        image=resize(on_white(rgba[:, :3], alpha), size)[None],
         mask=mask[None],
         normal=normals[None],
         coord=points[None],
@@ -46,5 +46,6 @@ def paper_training_views(
     )
 
 
-def _on_white(values: Tensor, alpha: Tensor) -> Tensor:
+def on_white(values: Tensor, alpha: Tensor) -> Tensor:
+    """Values of any channels in front of 1, by their opacity."""
     return values * alpha + (1 - alpha)

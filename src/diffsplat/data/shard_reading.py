@@ -92,7 +92,7 @@ def decode_row(
     place: int,
     size: int,
     views: Sequence[int],
-    columns: Sequence[str] = shard_schema.BLOB_COLUMNS,
+    columns: Sequence[str],
 ) -> dict[str, NDArray[Any]]:
     """Some views of a row by their columns, see :class:`Pixels`, from its images by :func:`read_images`.
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffsplat.core import Cameras, Views
 from diffsplat.data.object_dataset import ObjectDataset
 from diffsplat.errors import require, require_at_least
-from diffsplat.evaluation.control_agreement import condition_images
+from diffsplat.evaluation.control_agreement import control_images
 from diffsplat.models.condition_encoder import CONDITION_KINDS, ConditionKind
 from diffsplat.training.latent_cache import LatentOptions, LatentTable, latent_table
 from diffsplat.training.run_folders import StageFolders
@@ -163,5 +164,7 @@ class _Split:
 
     def _condition_images(self, chosen: list[int], kind: ConditionKind) -> Tensor:
         rings = [self._table.rings[number] for number in chosen]
+        if kind == "image":
+            return torch.cat([self.dataset.load_images(ring.row, ring.views[:1]) for ring in rings])
         views = Views.concatenate([self.dataset.load_views(ring.row, ring.views[:1]) for ring in rings])
-        return condition_images(views, kind)
+        return control_images(views, kind)
